@@ -1,0 +1,74 @@
+// What the JSON header of a .tess file says about a model, apart from where its tensors lie.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+enum class RopeScalingKind : uint8_t { none, linear, llama3 };
+
+struct RopeScaling {
+  RopeScalingKind kind = RopeScalingKind::none;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;   // llama3 only
+  double high_freq_factor = 4.0;  // llama3 only
+  uint64_t original_context = 0;  // llama3 only
+};
+
+struct Hyperparameters {
+  std::string family;  // "llama" or "qwen2"
+  uint64_t vocabulary = 0;
+  uint64_t hidden = 0;
+  uint64_t layers = 0;
+  uint64_t query_heads = 0;
+  uint64_t kv_heads = 0;
+  uint64_t head_dim = 0;
+  uint64_t ffn = 0;
+  uint64_t context = 0;
+  double norm_epsilon = 1e-5;
+  double rope_theta = 10000.0;
+  RopeScaling rope_scaling;
+  bool tied_head = false;
+  bool qkv_bias = false;
+  bool output_bias = false;  // bias on the attention output projection
+};
+
+struct GenerationDefaults {  // sampling defaults of the model; absent values fall back to the tool's own
+  std::optional<double> temperature, top_p, min_p, repeat_penalty;
+  std::optional<uint64_t> top_k;
+  std::optional<bool> do_sample;
+};
+
+struct ChatSettings {
+  std::string chat_template;          // Jinja source; empty when the model has none
+  std::vector<uint32_t> stop_tokens;  // ids that end a turn (eos of generation settings and config)
+};
+
+struct QuantizationInfo {
+  std::string scheme;            // the scheme asked for, e.g. "w4a8-g128"
+  std::string head_scheme;       // scheme of the output head
+  uint64_t kv_bits = 16;         // recommended KV precision
+  std::string calibration_hash;  // XXH64 of the calibration text in hex; empty when none was used
+  std::string tool_version;
+  std::string command;  // the command line that made the file
+};
+
+struct TokenizerSettings {
+  std::string kind;           // "byte-bpe" or "sentencepiece-bpe"
+  std::string settings_json;  // small settings owned by engine/tokenizer, a JSON object as text
+};
+
+struct ModelHeader {
+  std::string name;  // folder name of the source checkpoint
+  Hyperparameters hyperparameters;
+  QuantizationInfo quantization;
+  TokenizerSettings tokenizer;
+  ChatSettings chat;
+  GenerationDefaults generation;
+};
+
+}  // namespace tessera

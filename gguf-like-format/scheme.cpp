@@ -1,0 +1,137 @@
+#include "gguf-like-format/scheme.h"
+
+#include <array>
+#include <limits>
+
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera {
+
+namespace {
+
+struct SchemeName {
+  Scheme scheme;
+  std::string_view name;
+};
+
+constexpr std::array<SchemeName, 8> kNames{{
+    {Scheme::f32, "f32"},
+    {Scheme::f16, "f16"},
+    {Scheme::bf16, "bf16"},
+    {Scheme::w8a8, "w8a8"},
+    {Scheme::w4a8, "w4a8"},
+    {Scheme::w4a8_g128, "w4a8-g128"},
+    {Scheme::u8, "u8"},
+    {Scheme::u32, "u32"},
+}};
+
+// What the scheme asks of a matrix. Stored columns are a multiple of column_pad; panel_unit bytes hold
+// column_pad columns of 16 rows; tail_row_bytes follow all panels for every padded row.
+struct MatrixRule {
+  uint64_t column_pad;
+  uint64_t panel_unit;
+  uint64_t tail_row_bytes;
+};
+
+std::optional<MatrixRule> matrix_rule(Scheme scheme) {
+  constexpr uint64_t rows = tile::kPanelRows;
+  constexpr uint64_t pad = tile::kIntegerColumnPad;
+  switch (scheme) {
+    case Scheme::f32:
+      return MatrixRule{1, rows * 4, 0};
+    case Scheme::f16:
+      return MatrixRule{1, rows * 2, 0};
+    case Scheme::bf16:
+      return MatrixRule{2, rows * 2 * 2, 0};
+    case Scheme::w8a8:
+      return MatrixRule{pad, rows * pad, 4};
+    case Scheme::w4a8:
+      return MatrixRule{pad, rows * pad / 2, 5};
+    case Scheme::w4a8_g128:
+      return MatrixRule{tile::kGroupColumns, tile::kGroupBytes, 4};
+    case Scheme::u8:
+    case Scheme::u32:
+      break;
+  }
+  return std::nullopt;
+}
+
+// Bytes of one element of a plain vector; 0 when the scheme stores no vectors.
+uint64_t vector_element_bytes(Scheme scheme) {
+  if (scheme == Scheme::f32 || scheme == Scheme::u32) return 4;
+  return scheme == Scheme::u8 ? 1 : 0;
+}
+
+constexpr uint64_t kMostBytes = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+
+std::optional<uint64_t> checked_multiply(uint64_t a, uint64_t b) {
+  if (b != 0 && a > kMostBytes / b) return std::nullopt;
+  return a * b;
+}
+
+}  // namespace
+
+std::string_view scheme_name(Scheme scheme) {
+  for (const SchemeName& entry : kNames)
+    if (entry.scheme == scheme) return entry.name;
+  return "unknown";
+}
+
+std::optional<Scheme> parse_scheme(std::string_view name) {
+  for (const SchemeName& entry : kNames)
+    if (entry.name == name) return entry.scheme;
+  return std::nullopt;
+}
+
+ActivationType activation_type(Scheme scheme) {
+  const bool integer = scheme == Scheme::w8a8 || scheme == Scheme::w4a8 || scheme == Scheme::w4a8_g128;
+  return integer ? ActivationType::int8 : ActivationType::f32;
+}
+
+size_t padded_columns(Scheme scheme, size_t columns) {
+  const std::optional<MatrixRule> rule = matrix_rule(scheme);
+  return rule ? tile::round_up(columns, static_cast<size_t>(rule->column_pad)) : columns;
+}
+
+size_t panel_bytes(Scheme scheme, size_t columns) {
+  const std::optional<MatrixRule> rule = matrix_rule(scheme);
+  if (!rule) return 0;
+  return padded_columns(scheme, columns) / static_cast<size_t>(rule->column_pad) *
+         static_cast<size_t>(rule->panel_unit);
+}
+
+double bits_per_weight(Scheme scheme, size_t rows, size_t columns) {
+  const std::array<uint64_t, 2> shape{rows, columns};
+  const std::optional<uint64_t> bytes = stored_bytes(scheme, shape);
+  if (!bytes) return 0.0;
+  return static_cast<double>(*bytes) * 8.0 / (static_cast<double>(rows) * static_cast<double>(columns));
+}
+
+std::optional<uint64_t> stored_bytes(Scheme scheme, std::span<const uint64_t> shape) {
+  if (shape.size() == 1) {
+    const uint64_t element = vector_element_bytes(scheme);
+    if (element == 0 || shape[0] == 0) return std::nullopt;
+    return checked_multiply(shape[0], element);
+  }
+  const std::optional<MatrixRule> rule = matrix_rule(scheme);
+  if (!rule || shape.size() != 2 || shape[0] == 0 || shape[1] == 0) return std::nullopt;
+  // Rounding up must not wrap either, so both dimensions are held well below 2^63 first.
+  if (shape[0] > kMostBytes - tile::kPanelRows || shape[1] > kMostBytes - rule->column_pad)
+    return std::nullopt;
+  const uint64_t panels = (shape[0] + tile::kPanelRows - 1) / tile::kPanelRows;
+  const uint64_t units = (shape[1] + rule->column_pad - 1) / rule->column_pad;
+  const std::optional<uint64_t> one_panel = checked_multiply(units, rule->panel_unit);
+  if (!one_panel) return std::nullopt;
+  const std::optional<uint64_t> all_panels = checked_multiply(panels, *one_panel);
+  const std::optional<uint64_t> tail = checked_multiply(panels, tile::kPanelRows * rule->tail_row_bytes);
+  if (!all_panels || !tail || *all_panels > kMostBytes - *tail) return std::nullopt;
+  return *all_panels + *tail;
+}
+
+RowTail row_tail(Scheme scheme, size_t rows, size_t columns) {
+  const size_t padded_rows = tile::round_up(rows, tile::kPanelRows);
+  const size_t scales = padded_rows / tile::kPanelRows * panel_bytes(scheme, columns);
+  return {scales, scales + padded_rows * 4};
+}
+
+}  // namespace tessera
