@@ -1,0 +1,62 @@
+// What a machine must offer to run a graph. Nothing here throws; one thread drives a backend at a time.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "backends/status.h"
+#include "engine/graph/batch.h"
+#include "engine/graph/graph.h"
+#include "engine/graph/memory_plan.h"
+#include "gguf-like-format/stored_tensor.h"
+
+namespace tessera {
+
+// A stored tensor as the backend wants it: a view of the mapped file on the CPU, an uploaded copy on a
+// device.
+class AdoptedWeight {
+ public:
+  virtual ~AdoptedWeight() = default;
+};
+using WeightHandle = std::unique_ptr<AdoptedWeight>;
+
+struct KvGeometry {
+  size_t layers = 0;
+  size_t kv_heads = 0;
+  size_t head_dim = 0;            // a multiple of 8
+  unsigned bits = 16;             // 16, 8 or 4
+  size_t first_layers_16bit = 0;  // this many leading layers stay at 16 bits
+  unsigned layer_bits(size_t layer) const { return layer < first_layers_16bit ? 16 : bits; }
+};
+
+// The KV cache's memory; its layout is the backend's own. Page ids are handed out by engine/kv_cache.
+class KvStorage {
+ public:
+  virtual ~KvStorage() = default;
+};
+
+// A compiled graph: every choice is made, run only executes.
+class Program {
+ public:
+  virtual ~Program() = default;
+  // Runs one batch within the plan's limits. logits [output_rows, vocabulary] is filled row by row.
+  virtual Status run(const Batch& batch, std::span<float> logits) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string describe() const = 0;  // "cpu avx512-vnni, 2 threads"
+  // The bytes one KV page takes over all layers.
+  virtual size_t kv_page_bytes(const KvGeometry& geometry) const = 0;
+  virtual Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) = 0;
+  // The tensor's bytes must stay valid for as long as the handle lives.
+  virtual Result<WeightHandle> adopt(const StoredTensor& tensor) = 0;
+  // weights[i] belongs to graph.weights[i]. The graph, weights and kv must outlive the program.
+  virtual Result<std::unique_ptr<Program>> compile(const Graph& graph, const MemoryPlan& plan,
+                                                   std::span<const WeightHandle> weights, KvStorage& kv) = 0;
+};
+
+}  // namespace tessera

@@ -1,0 +1,120 @@
+// The computation graph: plain data that a model family describes and a backend compiles.
+// Activations are two-dimensional, [rows of the batch, columns]; the number of rows is only known at run
+// time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "gguf-like-format/scheme.h"
+
+namespace tessera {
+
+using TensorId = uint32_t;
+using WeightId = uint32_t;
+
+enum class RowExtent : uint8_t {
+  tokens,   // one row per token of the batch
+  outputs,  // one row per token whose logits were asked for
+};
+
+enum class ElementType : uint8_t {
+  f32,
+  q8,  // int8 codes with one scale and group sums per row: see q8_row.h
+};
+
+struct Tensor {
+  std::string name;
+  RowExtent rows = RowExtent::tokens;
+  size_t columns = 0;
+  ElementType type = ElementType::f32;
+};
+
+// A weight the graph reads: the backend is handed the stored tensor of this name.
+struct Weight {
+  std::string name;
+  Scheme scheme = Scheme::f32;
+  size_t rows = 1;  // 1 for vectors
+  size_t columns = 0;
+};
+
+// tokens -> [tokens, columns of table]; a row of the table per token id.
+struct Embed {
+  WeightId table;
+};
+
+// y = x / sqrt(mean(x^2) + epsilon) * gain. With a second input the two are added first and a second output
+// holds the sum. With select_rows only the batch's output rows are read and the outputs have
+// RowExtent::outputs.
+struct Norm {
+  WeightId gain;
+  float epsilon;
+  bool select_rows;
+};
+
+// y[:, parts side by side] = x * W^T (+ bias). All parts read the same input; x is q8 exactly when the
+// schemes take int8 activations.
+struct LinearPart {
+  WeightId weight;
+  std::optional<WeightId> bias;  // f32 vector [rows of weight]
+};
+struct Linear {
+  std::vector<LinearPart> parts;
+};
+
+// Rotates pairs (i, i + rotary/2) of each head by position * inverse_frequency[i], half-split order (Hugging
+// Face). Input and output are [tokens, total columns]; heads of head_dim columns start at column 0; columns
+// after the rotated heads pass through unchanged. The output may share the input's memory.
+struct Rope {
+  size_t heads;
+  size_t head_dim;
+  std::vector<double> inverse_frequency;  // rotary_dim / 2 entries
+};
+
+// Input [tokens, (query_heads + 2 kv_heads) * head_dim] holds q, k, v side by side. Appends k and v of every
+// token to its sequence's KV pages, then attends causally: softmax(scale * q k^T) v. Output [tokens,
+// query_heads * head_dim].
+struct Attention {
+  size_t layer;
+  size_t query_heads;
+  size_t kv_heads;
+  size_t head_dim;
+  float scale;
+};
+
+// Input [rows, 2 columns] holds gate and up side by side: y = silu(gate) * up; q8 output quantizes the row.
+struct Gate {};
+
+// f32 -> q8, each row by itself.
+struct Quantize {};
+
+using OpKind = std::variant<Embed, Norm, Linear, Rope, Attention, Gate, Quantize>;
+
+struct Op {
+  std::string name;
+  OpKind kind;
+  std::vector<TensorId> inputs;
+  std::vector<TensorId> outputs;
+};
+
+struct Graph {
+  std::vector<Tensor> tensors;
+  std::vector<Weight> weights;
+  std::vector<Op> ops;  // in an order that can be run
+  TensorId logits = 0;  // [outputs, vocabulary] f32
+};
+
+const char* op_name(const OpKind& kind);  // "embed", "norm", …
+
+// One line that names the first op whose ids, shapes or types do not fit together; empty when the graph is
+// sound.
+std::string check_graph(const Graph& graph);
+
+// Graphviz text of the graph, one node per op with its weights, one edge per tensor with its shape.
+std::string graph_to_dot(const Graph& graph);
+
+}  // namespace tessera
