@@ -1,0 +1,56 @@
+// One function per op of the graph, each over views of the arena.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "backends/reference/kv_store.h"
+#include "engine/graph/graph.h"
+#include "gguf-like-format/stored_tensor.h"
+
+namespace tessera::reference {
+
+// An activation tensor of the current run; rows do not overlap.
+struct Rows {
+  std::byte* base = nullptr;
+  size_t stride = 0;
+  size_t count = 0;
+  size_t columns = 0;
+  ElementType type = ElementType::f32;
+
+  std::byte* bytes(size_t row) const { return base + row * stride; }
+  std::span<float> floats(size_t row) const {  // f32 tensors only
+    return {reinterpret_cast<float*>(bytes(row)), columns};
+  }
+};
+
+// Writes a finished row into an f32 or q8 tensor.
+void store_row(const Rows& out, size_t row, std::span<const float> values);
+
+void run_embed(const StoredTensor& table, std::span<const uint32_t> tokens, const Rows& out);
+
+struct NormRows {
+  Rows x;
+  std::optional<Rows> added;
+  Rows y;
+  std::optional<Rows> sum;
+};
+// selected holds the input row of every output row when the op selects rows.
+void run_norm(const StoredTensor& gain, float epsilon, const NormRows& rows,
+              std::optional<std::span<const uint32_t>> selected);
+
+// Writes columns [first_column, first_column + matrix rows) of y.
+void run_linear_part(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
+                     size_t first_column);
+
+// positions [rows]; y may be x.
+void run_rope(const Rope& kind, std::span<const size_t> positions, const Rows& x, const Rows& y);
+
+void run_attention(const Attention& kind, std::span<const BatchSequence> sequences, KvStore& kv,
+                   const Rows& qkv, const Rows& y);
+
+void run_gate(const Rows& gate_up, const Rows& y);
+
+}  // namespace tessera::reference

@@ -1,0 +1,91 @@
+#include "backends/reference/weight_rows.h"
+
+#include <cstring>
+#include <vector>
+
+#include "gguf-like-format/float_types.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera::reference {
+
+namespace {
+
+template <class Value>
+Value load(const StoredTensor& tensor, size_t byte) {
+  Value value;
+  std::memcpy(&value, tensor.bytes.data() + byte, sizeof value);
+  return value;
+}
+
+// One row's place: its panel's first byte and its number within the panel.
+struct RowPlace {
+  size_t panel;
+  size_t row;
+};
+
+RowPlace place_of(const StoredTensor& matrix, size_t row) {
+  return {row / tile::kPanelRows * panel_bytes(matrix.scheme, matrix.columns()), row % tile::kPanelRows};
+}
+
+int32_t nibble(const StoredTensor& matrix, size_t panel, tile::Nibble where) {
+  const uint8_t byte = load<uint8_t>(matrix, panel + where.byte);
+  return where.high ? byte >> 4 : byte & 15;
+}
+
+}  // namespace
+
+IntegerRow read_integer_row(const StoredTensor& matrix, size_t row, std::span<int32_t> codes) {
+  const RowPlace place = place_of(matrix, row);
+  const RowTail tail = row_tail(matrix.scheme, matrix.rows(), matrix.columns());
+  IntegerRow result = {load<float>(matrix, tail.scales + 4 * row), 128};
+  if (matrix.scheme == Scheme::w8a8) {
+    for (size_t k = 0; k < codes.size(); ++k)
+      codes[k] = load<uint8_t>(matrix, place.panel + tile::byte_in_panel(place.row, k));
+  } else if (matrix.scheme == Scheme::w4a8) {
+    result.offset = load<uint8_t>(matrix, tail.zeros + row);
+    for (size_t k = 0; k < codes.size(); ++k)
+      codes[k] = nibble(matrix, place.panel, tile::nibble_in_panel(place.row, k));
+  } else {
+    for (size_t k = 0; k < codes.size(); ++k) {
+      const size_t group = k / tile::kGroupColumns;
+      const int32_t s1 = load<uint8_t>(matrix, place.panel + tile::group_scale_byte(place.row, group));
+      const int32_t a = load<uint8_t>(matrix, place.panel + tile::group_offset_byte(place.row, group));
+      codes[k] = nibble(matrix, place.panel, tile::nibble_in_grouped_panel(place.row, k)) * s1 + a;
+    }
+  }
+  return result;
+}
+
+int64_t integer_accumulator(std::span<const int32_t> codes, int32_t offset, std::span<const int8_t> x) {
+  int64_t products = 0;
+  int64_t total = 0;
+  for (size_t k = 0; k < codes.size(); ++k) {
+    products += int64_t{codes[k]} * x[k];
+    total += x[k];
+  }
+  return products - offset * total;
+}
+
+void read_row(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  if (activation_type(matrix.scheme) == ActivationType::int8) {
+    std::vector<int32_t> codes(values.size());
+    const IntegerRow meaning = read_integer_row(matrix, row, codes);
+    for (size_t k = 0; k < values.size(); ++k)
+      values[k] = double{meaning.scale} * (codes[k] - meaning.offset);
+    return;
+  }
+  const RowPlace place = place_of(matrix, row);
+  for (size_t k = 0; k < values.size(); ++k) {
+    if (matrix.scheme == Scheme::f32) {
+      values[k] = load<float>(matrix, place.panel + 4 * tile::element_in_panel(place.row, k));
+    } else if (matrix.scheme == Scheme::f16) {
+      values[k] = f16_to_f32(load<uint16_t>(matrix, place.panel + 2 * tile::element_in_panel(place.row, k)));
+    } else {
+      values[k] = bf16_to_f32(load<uint16_t>(matrix, place.panel + 2 * tile::bf16_in_panel(place.row, k)));
+    }
+  }
+}
+
+float vector_entry(const StoredTensor& vector, size_t i) { return load<float>(vector, 4 * i); }
+
+}  // namespace tessera::reference
