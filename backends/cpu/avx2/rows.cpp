@@ -1,0 +1,192 @@
+// Row-wise jobs with 256-bit vectors: norm, quantization, gate, rotation, softmax pieces.
+#include <immintrin.h>
+
+#include "backends/cpu/avx2/avx2.h"
+#include "backends/cpu/avx2/partial_vectors.h"
+#include "engine/graph/q8_row.h"
+
+namespace tessera::cpu::avx2 {
+
+namespace {
+
+float sum_of_lanes(__m256 v) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+double sum_of_lanes(__m256d v) {
+  const __m128d sum = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(sum, _mm_unpackhi_pd(sum, sum)));
+}
+
+int32_t sum_of_lanes(__m256i v) {
+  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+}
+
+float largest_lane(__m256 v) {
+  __m128 largest = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  largest = _mm_max_ps(largest, _mm_movehl_ps(largest, largest));
+  return _mm_cvtss_f32(_mm_max_ss(largest, _mm_movehdup_ps(largest)));
+}
+
+// 2^n for whole n in [-126, 127], from the exponent bits.
+__m256 power_of_two(__m256i n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+
+// e^x: x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 q(r), q of degree 4 fitted for the least
+// largest relative error (4e-9) by Lawson's reweighted least squares; then 2^n in two factors so that results
+// may be denormal or infinite. Relative error below 1.2e-7 where the result is a normal number; NaN stays NaN
+// because the compares return their second operand.
+__m256 exponential(__m256 x) {
+  x = _mm256_min_ps(_mm256_set1_ps(104.0f), _mm256_max_ps(_mm256_set1_ps(-104.0f), x));
+  const __m256i whole = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)));
+  const __m256 n = _mm256_cvtepi32_ps(whole);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);  // ln 2 in two parts: the first is exact
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+  __m256 p = _mm256_set1_ps(0x1.6a215ap-10f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.123b9ap-7f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.5558fcp-5f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.55549p-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.fffffcp-2f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  p = _mm256_mul_ps(p, power_of_two(half));
+  return _mm256_mul_ps(p, power_of_two(_mm256_sub_epi32(whole, half)));
+}
+
+// Eight quotients x / scale as whole numbers, rounded half to even. A division, not a product with the
+// inverse: codes must be those of the reference to the last bit.
+__m256i quotients(const float* x, size_t left, __m256 scale) {
+  return _mm256_cvtps_epi32(_mm256_div_ps(load_floats(x, left), scale));
+}
+
+}  // namespace
+
+void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
+              float* y) {
+  // Squares are summed in double: no overflow for any finite x, and the result hardly depends on the order.
+  __m256d squares[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+  for (size_t i = 0; i < n; i += 8) {
+    __m256 value = load_floats(x + i, n - i);
+    if (residual != nullptr) {
+      value = _mm256_add_ps(value, load_floats(residual + i, n - i));
+      store_floats(sum + i, n - i, value);
+    }
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(value));
+    const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1));
+    squares[0] = _mm256_fmadd_pd(low, low, squares[0]);
+    squares[1] = _mm256_fmadd_pd(high, high, squares[1]);
+  }
+  const double mean = sum_of_lanes(_mm256_add_pd(squares[0], squares[1])) / static_cast<double>(n);
+  const auto factor = static_cast<float>(1.0 / __builtin_sqrt(mean + static_cast<double>(epsilon)));
+  const float* source = residual != nullptr ? sum : x;
+  const __m256 factors = _mm256_set1_ps(factor);
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 value = _mm256_mul_ps(load_floats(source + i, n - i), factors);
+    store_floats(y + i, n - i, _mm256_mul_ps(value, load_floats(gain + i, n - i)));
+  }
+}
+
+void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  __m256 largest = _mm256_setzero_ps();
+  for (size_t i = 0; i < n; i += 8) {
+    // The running maximum comes second: it survives a NaN in x.
+    largest = _mm256_max_ps(_mm256_and_ps(load_floats(x + i, n - i), magnitude), largest);
+  }
+  const float scale = largest_lane(largest) / 127.0f;
+  const __m256 divisor = _mm256_set1_ps(scale);
+  const __m256i lowest = _mm256_set1_epi8(-127);
+  const __m256i ones8 = _mm256_set1_epi8(1);
+  const __m256i ones16 = _mm256_set1_epi16(1);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  int32_t total = 0;
+  for (size_t g = 0; g < q8::groups(n); ++g) {
+    __m256i sums = _mm256_setzero_si256();
+    for (size_t k = g * q8::kGroup; k < (g + 1) * q8::kGroup; k += 32) {
+      __m256i whole[4];
+#pragma GCC unroll 4
+      for (size_t j = 0; j < 4; ++j) {
+        const size_t at = k + 8 * j;
+        // A scale of 0 belongs to a row of zeros, or of denormals too small to have one.
+        whole[j] = at < n && scale > 0 ? quotients(x + at, n - at, divisor) : _mm256_setzero_si256();
+      }
+      // Packing saturates, to [-128, 127], within 128-bit lanes, hence the permutation.
+      const __m256i packed =
+          _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+      const __m256i codes = _mm256_max_epi8(_mm256_permutevar8x32_epi32(packed, in_order), lowest);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q8_row + k), codes);
+      sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(ones8, codes), ones16));
+    }
+    const int32_t sum = sum_of_lanes(sums);
+    __builtin_memcpy(q8_row + q8::sums_offset(n) + 4 * g, &sum, sizeof sum);
+    total += sum;
+  }
+  __builtin_memcpy(q8_row + q8::scale_offset(n), &scale, sizeof scale);
+  __builtin_memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
+}
+
+void silu_gate(const float* gate, const float* up, size_t n, float* y) {
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 g = load_floats(gate + i, n - i);
+    const __m256 denominator =
+        _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(_mm256_sub_ps(_mm256_setzero_ps(), g)));
+    store_floats(y + i, n - i, _mm256_mul_ps(_mm256_div_ps(g, denominator), load_floats(up + i, n - i)));
+  }
+}
+
+void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y) {
+  for (size_t i = 0; i < half; i += 8) {
+    const size_t left = half - i;
+    const __m256 a = load_floats(x + i, left);
+    const __m256 b = load_floats(x + half + i, left);
+    const __m256 c = load_floats(cosines + i, left);
+    const __m256 s = load_floats(sines + i, left);
+    store_floats(y + i, left, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+    store_floats(y + half + i, left, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+  }
+}
+
+float maximum(const float* values, size_t n) {
+  __m256 largest = _mm256_set1_ps(values[0]);
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) largest = _mm256_max_ps(_mm256_loadu_ps(values + i), largest);
+  if (i < n) {
+    const __m256i lanes = lanes_below(n - i);
+    const __m256 rest = _mm256_maskload_ps(values + i, lanes);
+    largest = _mm256_max_ps(_mm256_blendv_ps(largest, rest, _mm256_castsi256_ps(lanes)), largest);
+  }
+  return largest_lane(largest);
+}
+
+float exponentials(float* scores, float shift, size_t n) {
+  const __m256 shifts = _mm256_set1_ps(shift);
+  __m256 sum = _mm256_setzero_ps();
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 value = exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shifts));
+    _mm256_storeu_ps(scores + i, value);
+    sum = _mm256_add_ps(sum, value);
+  }
+  if (i < n) {
+    const __m256i lanes = lanes_below(n - i);
+    const __m256 value = exponential(_mm256_sub_ps(_mm256_maskload_ps(scores + i, lanes), shifts));
+    _mm256_maskstore_ps(scores + i, lanes, value);
+    sum = _mm256_add_ps(sum, _mm256_and_ps(value, _mm256_castsi256_ps(lanes)));
+  }
+  return sum_of_lanes(sum);
+}
+
+void scale_row(float* values, float factor, size_t n) {
+  const __m256 factors = _mm256_set1_ps(factor);
+  for (size_t i = 0; i < n; i += 8) {
+    store_floats(values + i, n - i, _mm256_mul_ps(load_floats(values + i, n - i), factors));
+  }
+}
+
+}  // namespace tessera::cpu::avx2

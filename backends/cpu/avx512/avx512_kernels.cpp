@@ -1,0 +1,37 @@
+#include "backends/cpu/avx512/avx512.h"
+
+namespace tessera::cpu {
+
+const Kernels& avx512_kernels(bool with_bf16) {
+  static constexpr Kernels kKernels{
+      .name = "avx512-vnni",
+      .product_codes_g128 = avx512::product_codes_g128,
+      .product_codes_w4 = avx512::product_codes_w4,
+      .product_bytes = avx512::product_bytes,
+      .expand_g128 = avx512::expand_g128,
+      .expand_w4 = avx512::expand_w4,
+      .product_f32 = avx512::product_f32,
+      .product_f16 = avx512::product_f16,
+      .product_bf16 = avx512::product_bf16,
+      .rms_norm = avx512::rms_norm,
+      .quantize_row = avx512::quantize_row,
+      .silu_gate = avx512::silu_gate,
+      .rotate_head = avx512::rotate_head,
+      .expand_k8 = avx512::expand_k8,
+      .expand_k4 = avx512::expand_k4,
+      .expand_v8 = avx512::expand_v8,
+      .expand_v4 = avx512::expand_v4,
+      .maximum = avx512::maximum,
+      .exponentials = avx512::exponentials,
+      .scale_row = avx512::scale_row,
+  };
+  static constexpr Kernels kBf16Kernels = [] {
+    Kernels kernels = kKernels;
+    kernels.name = "avx512-vnni-bf16";
+    kernels.product_bf16 = avx512::product_bf16_dot;
+    return kernels;
+  }();
+  return with_bf16 ? kBf16Kernels : kKernels;
+}
+
+}  // namespace tessera::cpu

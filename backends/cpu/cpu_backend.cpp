@@ -1,0 +1,248 @@
+#include "backends/cpu/cpu_backend.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <new>
+
+#include "backends/cpu/cpu_features.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/node.h"
+#include "backends/cpu/thread_pool.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera {
+
+namespace cpu {
+
+namespace {
+
+// Zeroed memory straight from the system, so that an arena sized for long prompts costs nothing until it is
+// used.
+class Arena {
+ public:
+  static Result<std::unique_ptr<Arena>> create(size_t bytes) {
+    using Made = Result<std::unique_ptr<Arena>>;
+    auto arena = std::make_unique<Arena>();
+    if (bytes == 0) return Made(std::move(arena));
+    void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+      return Made::failure(fmt::format("{} bytes of working memory are not available", bytes));
+    arena->base_ = static_cast<std::byte*>(base);
+    arena->bytes_ = bytes;
+    return Made(std::move(arena));
+  }
+  Arena() = default;
+  ~Arena() {
+    if (base_ != nullptr) munmap(base_, bytes_);
+  }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  std::byte* base() const { return base_; }
+
+ private:
+  std::byte* base_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class CpuProgram : public Program {
+ public:
+  CpuProgram(const Graph& graph, const MemoryPlan& plan, std::span<const WeightHandle> weights, PagedKv& kv,
+             const Kernels& kernels, ThreadPool& pool, std::unique_ptr<Arena> arena)
+      : limits_(plan.limits), kv_(kv), pool_(pool), arena_(std::move(arena)) {
+    NodeContext context;
+    context.graph = &graph;
+    context.kernels = &kernels;
+    context.threads = pool.size();
+    context.kv = &kv;
+    context.weights = weights;
+    context.run = &run_;
+    for (size_t i = 0; i < graph.tensors.size(); ++i) {
+      const Tensor& tensor = graph.tensors[i];
+      std::byte* base = i == graph.logits ? nullptr : arena_->base() + plan.offset[i];
+      context.views.push_back({base, plan.stride[i], tensor.columns, tensor.rows, tensor.type});
+    }
+    for (const Op& op : graph.ops) {
+      if (const auto* attention = std::get_if<Attention>(&op.kind)) {
+        nodes_.push_back(make_kv_store_node(context, op, *attention));
+        nodes_.push_back(make_attend_node(context, op, *attention));
+        continue;
+      }
+      std::visit(
+          [&](const auto& kind) {
+            if constexpr (!std::is_same_v<std::decay_t<decltype(kind)>, Attention>) {
+              nodes_.push_back(make_node(context, op, kind));
+            }
+          },
+          op.kind);
+      if (const auto* embed = std::get_if<Embed>(&op.kind)) vocabulary_ = graph.weights[embed->table].rows;
+    }
+    logits_columns_ = graph.tensors[graph.logits].columns;
+    size_t scratch = 64;
+    for (const auto& node : nodes_) scratch = std::max(scratch, node->scratch_bytes());
+    scratch = tile::round_up(scratch, 4096) + 4096;
+    scratch_.resize(pool.size());
+    for (std::vector<std::byte>& memory : scratch_) memory.resize(scratch);
+    job_ = [this](size_t thread) { execute(thread); };
+  }
+
+  Status run(const Batch& batch, std::span<float> logits) override {
+    const std::string fault = check(batch, logits.size());
+    if (!fault.empty()) return Status::failure(fault);
+    run_.batch = &batch;
+    run_.logits = logits.data();
+    locate(batch);
+    for (const auto& node : nodes_) node->prepare(run_);
+    pool_.run(job_);
+    return Status::success();
+  }
+
+ private:
+  void execute(size_t thread) {
+    // A line-aligned view of this thread's scratch.
+    std::vector<std::byte>& memory = scratch_[thread];
+    const size_t skip = (4096 - reinterpret_cast<uintptr_t>(memory.data()) % 4096) % 4096;
+    const std::span<std::byte> scratch(memory.data() + skip, memory.size() - skip);
+    for (const auto& node : nodes_) {
+      node->execute(run_, scratch);
+      pool_.barrier();
+    }
+  }
+
+  std::string check(const Batch& batch, size_t logits_size) const {
+    if (batch.tokens.size() > limits_.max_tokens || batch.output_rows.size() > limits_.max_outputs) {
+      return fmt::format("batch of {} tokens and {} outputs: at most {} and {} were planned",
+                         batch.tokens.size(), batch.output_rows.size(), limits_.max_tokens,
+                         limits_.max_outputs);
+    }
+    if (logits_size < batch.output_rows.size() * logits_columns_)
+      return "logits buffer is too small for the batch";
+    for (const uint32_t token : batch.tokens) {
+      if (token >= vocabulary_)
+        return fmt::format("token id {}: the model has {} tokens", token, vocabulary_);
+    }
+    for (const uint32_t row : batch.output_rows) {
+      if (row >= batch.tokens.size())
+        return fmt::format("output row {} of {} tokens", row, batch.tokens.size());
+    }
+    size_t rows = 0;
+    for (const BatchSequence& sequence : batch.sequences) {
+      if (sequence.first_row != rows || sequence.token_count == 0)
+        return "sequences do not cover the batch in order";
+      rows += sequence.token_count;
+      if (sequence.pages.size() * kKvPageTokens < sequence.position + sequence.token_count) {
+        return fmt::format("position {} lies beyond the sequence's {} KV pages",
+                           sequence.position + sequence.token_count - 1, sequence.pages.size());
+      }
+      for (const uint32_t page : sequence.pages) {
+        if (page >= kv_.pages()) return fmt::format("KV page {} of {}", page, kv_.pages());
+      }
+    }
+    if (rows != batch.tokens.size()) return "sequences do not cover the batch in order";
+    return {};
+  }
+
+  // Positions of all rows and the rotation tables for them.
+  void locate(const Batch& batch) {
+    run_.position.resize(batch.tokens.size());
+    for (const BatchSequence& sequence : batch.sequences) {
+      for (size_t i = 0; i < sequence.token_count; ++i) {
+        run_.position[sequence.first_row + i] = sequence.position + i;
+      }
+    }
+    for (RopeTable& table : run_.rope) {
+      const size_t half = table.half();
+      table.cosines.resize(batch.tokens.size() * half);
+      table.sines.resize(batch.tokens.size() * half);
+      for (size_t row = 0; row < batch.tokens.size(); ++row) {
+        for (size_t i = 0; i < half; ++i) {
+          const double angle = static_cast<double>(run_.position[row]) * table.inverse_frequency[i];
+          table.cosines[row * half + i] = static_cast<float>(std::cos(angle));
+          table.sines[row * half + i] = static_cast<float>(std::sin(angle));
+        }
+      }
+    }
+  }
+
+  PlanLimits limits_;
+  PagedKv& kv_;
+  ThreadPool& pool_;
+  std::unique_ptr<Arena> arena_;
+  NodeList nodes_;
+  RunState run_;
+  size_t vocabulary_ = 0;
+  size_t logits_columns_ = 0;
+  std::vector<std::vector<std::byte>> scratch_;
+  std::function<void(size_t)> job_;
+};
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const Kernels& kernels, size_t threads) : kernels_(kernels), pool_(threads) {}
+
+  std::string describe() const override {
+    return fmt::format("cpu {}, {} {}", kernels_.name, pool_.size(),
+                       pool_.size() == 1 ? "thread" : "threads");
+  }
+
+  size_t kv_page_bytes(const KvGeometry& geometry) const override { return PagedKv::page_bytes(geometry); }
+
+  Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) override {
+    return PagedKv::create(geometry, pages);
+  }
+
+  Result<WeightHandle> adopt(const StoredTensor& tensor) override {
+    return Result<WeightHandle>(std::make_unique<CpuWeight>(tensor));
+  }
+
+  Result<std::unique_ptr<Program>> compile(const Graph& graph, const MemoryPlan& plan,
+                                           std::span<const WeightHandle> weights, KvStorage& kv) override {
+    using Made = Result<std::unique_ptr<Program>>;
+    const std::string fault = check_graph(graph);
+    if (!fault.empty()) return Made::failure(fault);
+    Result<std::unique_ptr<Arena>> arena = Arena::create(plan.arena_bytes);
+    if (!arena.ok()) return Made::failure(arena.error());
+    return Made(std::make_unique<CpuProgram>(graph, plan, weights, static_cast<PagedKv&>(kv), kernels_, pool_,
+                                             std::move(arena.value())));
+  }
+
+ private:
+  const Kernels& kernels_;
+  ThreadPool pool_;
+};
+
+}  // namespace
+
+}  // namespace cpu
+
+std::vector<std::string_view> usable_instruction_sets() {
+  std::vector<std::string_view> sets;
+  const cpu::Features features = cpu::detect_features();
+  if (features.avx512) sets.push_back("avx512");
+  if (features.avx2) sets.push_back("avx2");
+  sets.push_back("portable");
+  return sets;
+}
+
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options) {
+  using Made = Result<std::unique_ptr<Backend>>;
+  const std::vector<std::string_view> usable = usable_instruction_sets();
+  const std::string_view isa = options.isa == "auto" ? usable.front() : std::string_view(options.isa);
+  if (std::find(usable.begin(), usable.end(), isa) == usable.end()) {
+    return Made::failure(
+        fmt::format("instruction set {}: this machine offers {}", isa, fmt::join(usable, ", ")));
+  }
+  const cpu::Kernels* kernels = &cpu::portable_kernels();
+#if defined(__x86_64__)
+  if (isa == "avx512") kernels = &cpu::avx512_kernels(cpu::detect_features().avx512_bf16);
+  if (isa == "avx2") kernels = &cpu::avx2_kernels();
+#endif
+  const size_t threads = options.threads == 0 ? cpu::usable_threads() : options.threads;
+  return Made(std::make_unique<cpu::CpuBackend>(*kernels, threads));
+}
+
+}  // namespace tessera

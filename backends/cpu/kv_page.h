@@ -1,0 +1,63 @@
+// The cpu backend's KV cache: pages of 64 tokens. In a page every (layer, KV head) has a block of its own: K
+// as four panels of 16 tokens (rows) by head_dim columns, V as panels of 16 head dimensions (rows) by 64
+// tokens (columns), so that both sides of attention are products with panels. Scales and minima are f16, one
+// per token.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backends/backend.h"
+
+namespace tessera::cpu {
+
+// Byte offsets inside one block; bits is 16, 8 or 4.
+struct KvBlockLayout {
+  unsigned bits = 16;
+  size_t head_dim = 0;
+
+  size_t k_codes_bytes() const;  // codes of one K panel
+  size_t k_panel_bytes()
+      const;  // codes, then scales[16] (8 and 4 bits), then minima[16] (4 bits), in whole lines
+  size_t v_panel_bytes() const;  // codes of one V panel (64 tokens)
+  size_t v_panels() const { return (head_dim + 15) / 16; }
+  size_t k_panel(size_t i) const { return i * k_panel_bytes(); }
+  size_t v_panel(size_t i) const { return k_panel(kKvPageTokens / 16) + i * v_panel_bytes(); }
+  size_t v_scales() const { return v_panel(v_panels()); }             // f16[64]
+  size_t v_minima() const { return v_scales() + 2 * kKvPageTokens; }  // f16[64], 4 bits only
+  size_t block_bytes() const;
+};
+
+// Rounds one token's key or value [head_dim] into slot 0 … 63 of a block. 8 bits: scale = max|x| / 127; 4
+// bits: scale = (max - min) / 15 and min; scales are rounded to f16 first and codes follow the rounded scale.
+void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* key);
+void store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value);
+
+// Anonymous zero pages: memory is taken only when a page is first written.
+class PagedKv : public KvStorage {
+ public:
+  static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);
+  static size_t page_bytes(const KvGeometry& geometry);
+  ~PagedKv() override;
+  PagedKv(const PagedKv&) = delete;
+  PagedKv& operator=(const PagedKv&) = delete;
+
+  const KvGeometry& geometry() const { return geometry_; }
+  size_t pages() const { return pages_; }
+  KvBlockLayout layout(size_t layer) const { return {geometry_.layer_bits(layer), geometry_.head_dim}; }
+  uint8_t* block(size_t layer, size_t page, size_t kv_head) const {
+    return base_ + layer_offset_[layer] + (page * geometry_.kv_heads + kv_head) * layout(layer).block_bytes();
+  }
+
+ private:
+  PagedKv(const KvGeometry& geometry, size_t pages);
+  KvGeometry geometry_;
+  size_t pages_;
+  std::vector<size_t> layer_offset_;
+  size_t bytes_ = 0;
+  uint8_t* base_ = nullptr;
+};
+
+}  // namespace tessera::cpu

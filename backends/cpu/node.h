@@ -1,0 +1,107 @@
+// One step of a compiled program. All threads of the pool enter execute together; work inside a step is cut
+// into tasks that threads take from a counter, so a thread that is held up by another process only delays its
+// own task.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/kv_page.h"
+#include "engine/graph/batch.h"
+#include "engine/graph/graph.h"
+#include "engine/graph/memory_plan.h"
+
+namespace tessera::cpu {
+
+// Cosines and sines of every row's position for one list of inverse frequencies: [rows][half] each.
+struct RopeTable {
+  std::vector<double> inverse_frequency;
+  std::vector<float> cosines;
+  std::vector<float> sines;
+  size_t half() const { return inverse_frequency.size(); }
+};
+
+// Everything a step may look at while it runs.
+struct RunState {
+  const Batch* batch = nullptr;
+  std::vector<size_t> position;  // per token row
+  std::vector<RopeTable> rope;
+  float* logits = nullptr;  // [output rows][vocabulary]
+};
+
+// An activation in the arena, or the caller's logits.
+struct View {
+  std::byte* base = nullptr;  // null: the run's logits
+  size_t stride = 0;          // bytes
+  size_t columns = 0;
+  RowExtent extent = RowExtent::tokens;
+  ElementType type = ElementType::f32;
+
+  size_t rows(const RunState& run) const {
+    return extent == RowExtent::tokens ? run.batch->tokens.size() : run.batch->output_rows.size();
+  }
+  float* floats(const RunState& run, size_t row) const {
+    if (base == nullptr) return run.logits + row * columns;
+    return reinterpret_cast<float*>(base + row * stride);
+  }
+  uint8_t* bytes(size_t row) const { return reinterpret_cast<uint8_t*>(base + row * stride); }
+};
+
+class Node {
+ public:
+  virtual ~Node() = default;
+  // Called by one thread before the run.
+  virtual void prepare(const RunState& run) {
+    (void)run;
+    next_.store(0, std::memory_order_relaxed);
+  }
+  virtual void execute(const RunState& run, std::span<std::byte> scratch) = 0;
+  virtual size_t scratch_bytes() const { return 0; }  // per thread
+
+ protected:
+  size_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<size_t> next_{0};
+};
+
+// A stored tensor in the mapped file.
+class CpuWeight : public AdoptedWeight {
+ public:
+  explicit CpuWeight(StoredTensor stored) : tensor(std::move(stored)) {}
+  StoredTensor tensor;
+};
+
+// What every node maker needs.
+struct NodeContext {
+  const Graph* graph = nullptr;
+  const Kernels* kernels = nullptr;
+  size_t threads = 1;
+  PagedKv* kv = nullptr;
+  std::span<const WeightHandle> weights;
+  std::vector<View> views;  // per TensorId
+  RunState* run = nullptr;  // where rope tables are registered
+
+  const StoredTensor& weight(WeightId id) const { return static_cast<const CpuWeight&>(*weights[id]).tensor; }
+  const float* vector(WeightId id) const { return reinterpret_cast<const float*>(weight(id).bytes.data()); }
+};
+
+using NodeList = std::vector<std::unique_ptr<Node>>;
+
+// One maker per op kind, each in the file of its job; attention becomes two nodes (store, then attend).
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Embed& embed);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Norm& norm);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Linear& linear);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Quantize& quantize);
+std::unique_ptr<Node> make_kv_store_node(const NodeContext& context, const Op& op,
+                                         const Attention& attention);
+std::unique_ptr<Node> make_attend_node(const NodeContext& context, const Op& op, const Attention& attention);
+
+}  // namespace tessera::cpu

@@ -1,0 +1,76 @@
+// Row-wise jobs in plain loops: norm, quantization, gate, rotation, softmax pieces.
+#include <cmath>
+#include <cstring>
+
+#include "backends/cpu/portable/portable.h"
+#include "engine/graph/q8_row.h"
+
+namespace tessera::cpu::portable {
+
+void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
+              float* y) {
+  double squares = 0;
+  if (residual != nullptr) {
+    for (size_t i = 0; i < n; ++i) sum[i] = x[i] + residual[i];
+    x = sum;
+  }
+  for (size_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const auto factor = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + epsilon));
+  for (size_t i = 0; i < n; ++i) y[i] = x[i] * factor * gain[i];
+}
+
+void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
+  auto* codes = reinterpret_cast<int8_t*>(q8_row);
+  float largest = 0;
+  for (size_t i = 0; i < n; ++i) largest = std::fmax(largest, std::fabs(x[i]));
+  const float scale = largest / 127.0f;
+  int32_t total = 0;
+  for (size_t g = 0; g < q8::groups(n); ++g) {
+    int32_t sum = 0;
+    for (size_t k = g * q8::kGroup; k < (g + 1) * q8::kGroup; ++k) {
+      // nearbyint rounds half to even in the default rounding mode; scale is 0 only when every x is 0 (or
+      // denormal).
+      const float code = k < n && scale > 0 ? std::nearbyint(x[k] / scale) : 0.0f;
+      codes[k] = static_cast<int8_t>(std::fmin(std::fmax(code, -127.0f), 127.0f));
+      sum += codes[k];
+    }
+    std::memcpy(q8_row + q8::sums_offset(n) + 4 * g, &sum, sizeof sum);
+    total += sum;
+  }
+  std::memcpy(q8_row + q8::scale_offset(n), &scale, sizeof scale);
+  std::memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
+}
+
+void silu_gate(const float* gate, const float* up, size_t n, float* y) {
+  for (size_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y) {
+  for (size_t i = 0; i < half; ++i) {
+    const float a = x[i];
+    const float b = x[i + half];
+    y[i] = a * cosines[i] - b * sines[i];
+    y[i + half] = b * cosines[i] + a * sines[i];
+  }
+}
+
+float maximum(const float* values, size_t n) {
+  float largest = values[0];
+  for (size_t i = 1; i < n; ++i) largest = std::fmax(largest, values[i]);
+  return largest;
+}
+
+float exponentials(float* scores, float shift, size_t n) {
+  float sum = 0;
+  for (size_t i = 0; i < n; ++i) {
+    scores[i] = std::exp(scores[i] - shift);
+    sum += scores[i];
+  }
+  return sum;
+}
+
+void scale_row(float* values, float factor, size_t n) {
+  for (size_t i = 0; i < n; ++i) values[i] *= factor;
+}
+
+}  // namespace tessera::cpu::portable

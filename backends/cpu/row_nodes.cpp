@@ -1,0 +1,155 @@
+// Steps that work on whole rows: norm, quantize, gate, rope. A task is one row.
+#include "backends/cpu/node.h"
+#include "engine/graph/q8_row.h"
+
+namespace tessera::cpu {
+
+namespace {
+
+float* scratch_floats(std::span<std::byte> scratch) { return reinterpret_cast<float*>(scratch.data()); }
+
+class NormNode : public Node {
+ public:
+  NormNode(const NodeContext& context, const Op& op, const Norm& norm)
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        gain_(context.vector(norm.gain)),
+        epsilon_(norm.epsilon),
+        select_rows_(norm.select_rows) {
+    if (op.inputs.size() == 2) {
+      residual_ = context.views[op.inputs[1]];
+      sum_ = context.views[op.outputs[1]];
+      fused_ = true;
+    }
+  }
+
+  void execute(const RunState& run, std::span<std::byte> scratch) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = take(); row < rows; row = take()) {
+      const size_t source = select_rows_ ? run.batch->output_rows[row] : row;
+      float* y = y_.type == ElementType::q8 ? scratch_floats(scratch) : y_.floats(run, row);
+      kernels_.rms_norm(x_.floats(run, source), fused_ ? residual_.floats(run, source) : nullptr,
+                        fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_, x_.columns, y);
+      if (y_.type == ElementType::q8) kernels_.quantize_row(y, x_.columns, y_.bytes(row));
+    }
+  }
+
+  size_t scratch_bytes() const override { return x_.columns * sizeof(float); }
+
+ private:
+  const Kernels& kernels_;
+  View x_;
+  View residual_;
+  View y_;
+  View sum_;
+  const float* gain_;
+  float epsilon_;
+  bool select_rows_;
+  bool fused_ = false;
+};
+
+class QuantizeNode : public Node {
+ public:
+  QuantizeNode(const NodeContext& context, const Op& op)
+      : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {}
+
+  void execute(const RunState& run, std::span<std::byte>) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = take(); row < rows; row = take()) {
+      kernels_.quantize_row(x_.floats(run, row), x_.columns, y_.bytes(row));
+    }
+  }
+
+ private:
+  const Kernels& kernels_;
+  View x_;
+  View y_;
+};
+
+class GateNode : public Node {
+ public:
+  GateNode(const NodeContext& context, const Op& op)
+      : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {}
+
+  void execute(const RunState& run, std::span<std::byte> scratch) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = take(); row < rows; row = take()) {
+      const float* gate = x_.floats(run, row);
+      float* y = y_.type == ElementType::q8 ? scratch_floats(scratch) : y_.floats(run, row);
+      kernels_.silu_gate(gate, gate + y_.columns, y_.columns, y);
+      if (y_.type == ElementType::q8) kernels_.quantize_row(y, y_.columns, y_.bytes(row));
+    }
+  }
+
+  size_t scratch_bytes() const override { return y_.columns * sizeof(float); }
+
+ private:
+  const Kernels& kernels_;
+  View x_;
+  View y_;
+};
+
+class RopeNode : public Node {
+ public:
+  RopeNode(const NodeContext& context, const Op& op, const Rope& rope)
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        heads_(rope.heads),
+        head_dim_(rope.head_dim) {
+    // Layers usually share one list of frequencies, so tables are shared too.
+    std::vector<RopeTable>& tables = context.run->rope;
+    while (table_ < tables.size() && tables[table_].inverse_frequency != rope.inverse_frequency) ++table_;
+    if (table_ == tables.size()) tables.push_back({rope.inverse_frequency, {}, {}});
+  }
+
+  void execute(const RunState& run, std::span<std::byte>) override {
+    const RopeTable& table = run.rope[table_];
+    const size_t half = table.half();
+    const size_t rows = y_.rows(run);
+    for (size_t row = take(); row < rows; row = take()) {
+      const float* x = x_.floats(run, row);
+      float* y = y_.floats(run, row);
+      for (size_t head = 0; head < heads_; ++head) {
+        const size_t first = head * head_dim_;
+        kernels_.rotate_head(x + first, table.cosines.data() + row * half, table.sines.data() + row * half,
+                             half, y + first);
+        if (y != x) copy(x, y, first + 2 * half, first + head_dim_);
+      }
+      if (y != x) copy(x, y, heads_ * head_dim_, x_.columns);
+    }
+  }
+
+ private:
+  static void copy(const float* x, float* y, size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) y[i] = x[i];
+  }
+
+  const Kernels& kernels_;
+  View x_;
+  View y_;
+  size_t heads_;
+  size_t head_dim_;
+  size_t table_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Norm& norm) {
+  return std::make_unique<NormNode>(context, op, norm);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Quantize&) {
+  return std::make_unique<QuantizeNode>(context, op);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate&) {
+  return std::make_unique<GateNode>(context, op);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope) {
+  return std::make_unique<RopeNode>(context, op, rope);
+}
+
+}  // namespace tessera::cpu

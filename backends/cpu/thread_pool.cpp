@@ -1,0 +1,103 @@
+#include "backends/cpu/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <system_error>
+
+#include "backends/cpu/cpu_features.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace tessera::cpu {
+
+namespace {
+
+// About 50 µs of pauses: longer than any gap inside a token, far shorter than a time slice.
+constexpr size_t kSpins = 2000;
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+void pin_to(pthread_t thread, size_t cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  // A refusal only costs speed, so it is not an error.
+  (void)pthread_setaffinity_np(thread, sizeof set, &set);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(size_t threads) : threads_(threads) {
+  const std::vector<size_t> cpus = allowed_cpus();
+  workers_.reserve(threads_ - 1);
+  for (size_t i = 1; i < threads_; ++i) {
+    try {
+      workers_.emplace_back([this, i] { worker(i); });
+    } catch (const std::system_error&) {
+      threads_ = i;  // the system gives no more threads: work with those there are
+      break;
+    }
+    // The caller is not pinned: it belongs to the program. Workers take the last cores of the mask, one each.
+    if (threads_ <= cpus.size()) pin_to(workers_.back().native_handle(), cpus[cpus.size() - i]);
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  stopping_ = true;
+  region_.fetch_add(1, std::memory_order_seq_cst);  // as in barrier: ordered before the look for sleepers
+  region_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+uint32_t ThreadPool::await_change(const std::atomic<uint32_t>& word, uint32_t old) {
+  for (size_t i = 0; i < kSpins; ++i) {
+    const uint32_t now = word.load(std::memory_order_acquire);
+    if (now != old) return now;
+    pause_briefly();
+  }
+  word.wait(old, std::memory_order_acquire);
+  return word.load(std::memory_order_acquire);
+}
+
+void ThreadPool::worker(size_t index) {
+  uint32_t seen = 0;
+  for (;;) {
+    seen = await_change(region_, seen);
+    if (stopping_) return;
+    (*job_)(index);
+    barrier();
+  }
+}
+
+void ThreadPool::run(const std::function<void(size_t)>& job) {
+  job_ = &job;
+  region_.fetch_add(1, std::memory_order_seq_cst);  // as in barrier: ordered before the look for sleepers
+  region_.notify_all();
+  job(0);
+  barrier();
+}
+
+void ThreadPool::barrier() {
+  const uint32_t phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    // Sequentially consistent, not just release: notify_all first looks whether anybody sleeps, and that look
+    // must not overtake the store, or a thread about to sleep could be missed and sleep for ever.
+    phase_.store(phase + 1, std::memory_order_seq_cst);
+    phase_.notify_all();
+  } else {
+    while (await_change(phase_, phase) == phase) {
+    }
+  }
+}
+
+}  // namespace tessera::cpu

@@ -1,0 +1,43 @@
+// Persistent pinned workers for one parallel region at a time. Inside a region threads meet at spin barriers;
+// whoever waits too long yields to the system (futex), so an idle pool uses no CPU and an oversubscribed
+// machine makes progress.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace tessera::cpu {
+
+class ThreadPool {
+ public:
+  // threads >= 1, the caller counted as thread 0. Workers are pinned one to a core when there are enough
+  // cores.
+  explicit ThreadPool(size_t threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  size_t size() const { return threads_; }
+  // Runs job(thread index) on every thread and returns when all are done. job must not throw.
+  void run(const std::function<void(size_t)>& job);
+  // Called by every thread of the running region: returns when all have arrived; writes before it are seen
+  // after it.
+  void barrier();
+
+ private:
+  void worker(size_t index);
+  static uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old);
+
+  size_t threads_;
+  const std::function<void(size_t)>* job_ = nullptr;
+  alignas(64) std::atomic<uint32_t> region_{0};   // counts regions; workers wait for it to move
+  alignas(64) std::atomic<uint32_t> arrived_{0};  // threads at the current barrier
+  alignas(64) std::atomic<uint32_t> phase_{0};    // counts barriers
+  bool stopping_ = false;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace tessera::cpu
