@@ -1,0 +1,101 @@
+#include "engine/quantize/matrix_codec.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstring>
+
+#include "engine/quantize/panel_codec.h"
+
+namespace tessera {
+
+namespace {
+
+// Whether bytes is the size of a stored matrix of this scheme and shape.
+[[maybe_unused]] bool fits(Scheme scheme, size_t rows, size_t columns, size_t bytes) {
+  return stored_bytes(scheme, std::array<uint64_t, 2>{rows, columns}) == bytes;
+}
+
+}  // namespace
+
+void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,
+                 std::span<const float> values, std::span<std::byte> out) {
+  assert(fits(scheme, rows, columns, out.size()));
+  assert(first_row % tile::kPanelRows == 0 && first_row + row_count <= rows);
+  assert(row_count % tile::kPanelRows == 0 || first_row + row_count == rows);
+  assert(values.size() == row_count * columns);
+  const size_t bytes = panel_bytes(scheme, columns);
+  const RowTail tail = row_tail(scheme, rows, columns);
+  for (size_t done = 0; done < row_count; done += tile::kPanelRows) {
+    const size_t row = first_row + done;
+    const size_t count = std::min(tile::kPanelRows, row_count - done);
+    const panel::Rows part{count, columns, values.subspan(done * columns, count * columns)};
+    const std::span<std::byte> target = out.subspan(row / tile::kPanelRows * bytes, bytes);
+    const auto scales = [&] { return out.subspan(tail.scales + 4 * row, 4 * tile::kPanelRows); };
+    switch (scheme) {
+      case Scheme::f32:
+        panel::encode_f32(part, target);
+        break;
+      case Scheme::f16:
+        panel::encode_f16(part, target);
+        break;
+      case Scheme::bf16:
+        panel::encode_bf16(part, target);
+        break;
+      case Scheme::w8a8:
+        panel::encode_per_channel_8bit(part, target, scales());
+        break;
+      case Scheme::w4a8:
+        panel::encode_per_channel_4bit(part, target, scales(),
+                                       out.subspan(tail.zeros + row, tile::kPanelRows));
+        break;
+      case Scheme::w4a8_g128:
+        panel::encode_progressive_groups(part, target, scales());
+        break;
+      case Scheme::u8:
+      case Scheme::u32:
+        break;  // no matrix fits these: asserted above
+    }
+  }
+}
+
+void decode_row(Scheme scheme, size_t rows, size_t columns, std::span<const std::byte> stored, size_t row,
+                std::span<double> out) {
+  assert(fits(scheme, rows, columns, stored.size()));
+  assert(row < rows && out.size() == columns);
+  const size_t bytes = panel_bytes(scheme, columns);
+  const std::span<const std::byte> source = stored.subspan(row / tile::kPanelRows * bytes, bytes);
+  const size_t panel_row = row % tile::kPanelRows;
+  const RowTail tail = row_tail(scheme, rows, columns);
+  const auto scale = [&] {
+    float value = 0;
+    std::memcpy(&value, stored.subspan(tail.scales + 4 * row, 4).data(), 4);
+    return value;
+  };
+  switch (scheme) {
+    case Scheme::f32:
+      panel::decode_f32(source, panel_row, out);
+      break;
+    case Scheme::f16:
+      panel::decode_f16(source, panel_row, out);
+      break;
+    case Scheme::bf16:
+      panel::decode_bf16(source, panel_row, out);
+      break;
+    case Scheme::w8a8:
+      panel::decode_per_channel_8bit(source, panel_row, scale(), out);
+      break;
+    case Scheme::w4a8:
+      panel::decode_per_channel_4bit(source, panel_row, scale(),
+                                     std::to_integer<uint8_t>(stored[tail.zeros + row]), out);
+      break;
+    case Scheme::w4a8_g128:
+      panel::decode_progressive_groups(source, panel_row, scale(), out);
+      break;
+    case Scheme::u8:
+    case Scheme::u32:
+      break;  // no matrix fits these: asserted above
+  }
+}
+
+}  // namespace tessera

@@ -1,0 +1,24 @@
+// Rounds float matrices into stored bytes and back: one pair of functions for every matrix scheme.
+// Formulas: docs/quantization.md; layout: gguf-like-format/tile_layout.h.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "gguf-like-format/scheme.h"
+
+namespace tessera {
+
+// Encodes rows [first_row, first_row + row_count) of a [rows, columns] matrix by plain rounding into out,
+// which holds the whole stored matrix (stored_bytes). values is [row_count, columns]. first_row must be a
+// multiple of 16, and row_count too unless the block is the last. Padding is written. Blocks may be encoded
+// by several threads. Values must be finite.
+void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,
+                 std::span<const float> values, std::span<std::byte> out);
+
+// Reconstructs one row of a stored matrix in float64: what the codes mean, exactly. out is [columns].
+void decode_row(Scheme scheme, size_t rows, size_t columns, std::span<const std::byte> stored, size_t row,
+                std::span<double> out);
+
+}  // namespace tessera

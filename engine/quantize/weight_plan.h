@@ -1,0 +1,32 @@
+// Matches a checkpoint with what its family expects and decides how each tensor will be stored.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/models/model_graph.h"
+#include "gguf-like-format/model_header.h"
+#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/scheme.h"
+
+namespace tessera {
+
+// One tensor of the new file and where its values come from.
+struct PlannedWeight {
+  ExpectedTensor expected;
+  const CheckpointTensor* source = nullptr;  // valid while the checkpoint lives
+  Scheme scheme = Scheme::f32;
+};
+
+// Every tensor the model needs, in file order. Matrices get `scheme`; the output head and the token embedding
+// become w8a8 under an integer scheme, or keep the checkpoint's type with keep_head; vectors stay f32.
+// `folder` names the checkpoint in errors. Throws FileError for a missing, mis-shaped or mis-typed tensor,
+// and for one that the model has no place for, because leaving it out would make a different model.
+std::vector<PlannedWeight> plan_weights(const std::string& folder, const Checkpoint& checkpoint,
+                                        const Hyperparameters& hyperparameters, Scheme scheme,
+                                        bool keep_head);
+
+// The scheme of the matrix that makes the logits: the head, or the embedding it is tied to.
+Scheme head_scheme(const std::vector<PlannedWeight>& plan);
+
+}  // namespace tessera
