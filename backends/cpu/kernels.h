@@ -20,10 +20,10 @@ struct IntegerProduct {
   size_t x_scale_offset;  // byte offset of the scale; the total follows it, then the group sums
   size_t tokens;
   const float* row_scale;   // [rows rounded up to 16]
-  const uint8_t* row_zero;  // [rows rounded up to 16]; null means 128 for every row. Given to product_bytes, it
-                            // also says that every byte is an expanded 4-bit code, at most 15.
-  const float* bias;        // [rows] or null
-  float* y;                 // [tokens][rows], y_stride floats apart
+  const uint8_t* row_zero;  // [rows rounded up to 16]; null means 128 for every row. Given to product_bytes,
+                            // it also says that every byte is an expanded 4-bit code, at most 15.
+  const float* bias;  // [rows] or null
+  float* y;           // [tokens][rows], y_stride floats apart
   size_t y_stride;
 };
 
@@ -45,8 +45,9 @@ struct FloatProduct {
 struct Kernels {
   const char* name;
 
-  // Integer products. codes_*: straight from 4-bit codes, for few tokens (1 … kMaxCodeTokens). bytes: from
-  // byte panels.
+  // Integer products. codes_*: straight from 4-bit codes, for any number of tokens; up to code_tokens this is
+  // faster than expanding to bytes first. bytes: from byte panels.
+  size_t code_tokens;
   void (*product_codes_g128)(const IntegerProduct&);
   void (*product_codes_w4)(const IntegerProduct&);
   void (*product_bytes)(const IntegerProduct&);
@@ -81,8 +82,6 @@ struct Kernels {
   float (*exponentials)(float* scores, float shift, size_t n);
   void (*scale_row)(float* values, float factor, size_t n);
 };
-
-inline constexpr size_t kMaxCodeTokens = 8;
 
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();

@@ -14,6 +14,8 @@ namespace {
 // An expanded block stays in a 1 MiB L2 beside the activations that stream past it.
 constexpr size_t kExpandedBlockBytes = size_t{512} * 1024;
 constexpr size_t kExpandedBlockPanels = 4;
+// Up to this many tokens a product is bound by reading the weights, and tasks are cut for streaming.
+constexpr size_t kStreamedTokens = 8;
 
 struct Part {
   Scheme scheme = Scheme::f32;
@@ -77,7 +79,7 @@ class LinearNode : public Node {
   void execute(const RunState& run, std::span<std::byte> scratch) override {
     const size_t tokens = y_.rows(run);
     if (tokens == 0) return;
-    const std::vector<Task>& tasks = tokens <= kMaxCodeTokens ? few_ : many_;
+    const std::vector<Task>& tasks = tokens <= kStreamedTokens ? few_ : many_;
     for (size_t i = take(); i < tasks.size(); i = take()) {
       const Part& part = parts_[tasks[i].part];
       if (activation_type(part.scheme) == ActivationType::int8) {
@@ -122,7 +124,7 @@ class LinearNode : public Node {
         .y = y_.floats(run, 0) + part.first_column + first_row,
         .y_stride = y_stride(),
     };
-    if (has_codes(part.scheme) && tokens <= kMaxCodeTokens) {
+    if (has_codes(part.scheme) && tokens <= kernels_.code_tokens) {
       (part.scheme == Scheme::w4a8 ? kernels_.product_codes_w4 : kernels_.product_codes_g128)(job);
       return;
     }
@@ -165,7 +167,7 @@ class LinearNode : public Node {
   View x_;
   View y_;
   std::vector<Part> parts_;
-  std::vector<Task> few_;  // up to kMaxCodeTokens tokens
+  std::vector<Task> few_;  // up to kStreamedTokens tokens
   std::vector<Task> many_;
   size_t scratch_ = 0;
 };

@@ -11,8 +11,9 @@ namespace tessera::reference {
 
 class KvStore : public KvStorage {
  public:
-  // Nothing when the geometry is unusable or its size overflows; see kv_fault for why.
-  static std::optional<size_t> page_values(const KvGeometry& geometry);  // doubles in one page
+  // Doubles in one page over all layers; nothing when their number overflows.
+  static std::optional<size_t> page_values(const KvGeometry& geometry);
+  // The geometry must have no kv_fault. Throws std::bad_alloc or std::length_error.
   KvStore(const KvGeometry& geometry, size_t pages);
 
   const KvGeometry& geometry() const { return geometry_; }

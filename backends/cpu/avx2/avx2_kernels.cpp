@@ -5,6 +5,8 @@ namespace tessera::cpu {
 const Kernels& avx2_kernels() {
   static const Kernels kernels{
       .name = "avx2",
+      .code_tokens =
+          SIZE_MAX,  // 8 products of codes fit 16-bit sums, bytes need a sign trick: codes win for any number
       .product_codes_g128 = avx2::product_codes_g128,
       .product_codes_w4 = avx2::product_codes_w4,
       .product_bytes = avx2::product_bytes,

@@ -65,7 +65,7 @@ template <size_t T>
 
 template <class Panel, size_t T>
 void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
-  constexpr size_t kChains = T == 1 ? 4 : (T <= 3 ? 2 : 1);  // at least 8 sums hide the latency
+  constexpr size_t kChains = T == 1 ? 4 : (T == 2 ? 2 : 1);  // 8 sums hide the latency; 12 for 3 tokens spill
   const char* panel = static_cast<const char*>(job.panels) + panel_index * job.panel_stride;
   const float* x = job.x + token * job.x_stride;
   __m256 sums[kChains][T][2];

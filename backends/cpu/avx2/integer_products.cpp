@@ -257,7 +257,7 @@ void for_each_tile(const IntegerProduct& job, const Tile (&by_tokens)[kTokens]) 
 
 }  // namespace
 
-// The three products take any number of tokens, beyond kMaxCodeTokens too.
+// The three products take any number of tokens.
 void product_codes_g128(const IntegerProduct& job) {
   static constexpr Tile kByTokens[] = {codes_g128<1>, codes_g128<2>, codes_g128<3>, codes_g128<4>};
   for_each_tile(job, kByTokens);

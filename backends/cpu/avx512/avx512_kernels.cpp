@@ -5,6 +5,7 @@ namespace tessera::cpu {
 const Kernels& avx512_kernels(bool with_bf16) {
   static constexpr Kernels kKernels{
       .name = "avx512-vnni",
+      .code_tokens = 64,  // expanding a panel costs as much as multiplying it with about nine tokens
       .product_codes_g128 = avx512::product_codes_g128,
       .product_codes_w4 = avx512::product_codes_w4,
       .product_bytes = avx512::product_bytes,

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kRows = tile::kPanelRows;
 constexpr size_t kLine = tile::kLineBytes;
+constexpr size_t kCodeTile = 8;  // tokens that keep their sums in registers beside a line of codes
 
 __m512i broadcast4(const uint8_t* x) {
   int32_t four = 0;
@@ -84,45 +85,57 @@ template <size_t T>
 }
 
 template <size_t T>
-void codes_g128(const IntegerProduct& job) {
+void codes_g128(const IntegerProduct& job, size_t token, size_t panel) {
+  const uint8_t* x = job.x + token * job.x_stride;
+  const uint8_t* group = job.panels + panel * job.panel_stride;
   const size_t groups = job.columns / tile::kGroupColumns;
-  const size_t panels = (job.rows + kRows - 1) / kRows;
-  for (size_t p = 0; p < panels; ++p) {
-    const uint8_t* group = job.panels + p * job.panel_stride;
-    __m512i sums[T];
+  __m512i sums[T];
 #pragma GCC unroll 8
-    for (size_t t = 0; t < T; ++t) sums[t] = _mm512_setzero_si512();
-    for (size_t g = 0; g < groups; ++g, group += tile::kGroupBytes) {
-      __m512i dot[T];
+  for (size_t t = 0; t < T; ++t) sums[t] = _mm512_setzero_si512();
+  for (size_t g = 0; g < groups; ++g, group += tile::kGroupBytes) {
+    __m512i dot[T];
 #pragma GCC unroll 8
-      for (size_t t = 0; t < T; ++t) dot[t] = _mm512_setzero_si512();
-      add_code_lines<T>(group, 16, job.x + g * tile::kGroupColumns, job.x_stride, dot);
-      const __m512i s1 = _mm512_cvtepu8_epi32(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(group + tile::group_scale_byte(0, 0))));
-      const __m512i a = _mm512_cvtepu8_epi32(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(group + tile::group_offset_byte(0, 0))));
+    for (size_t t = 0; t < T; ++t) dot[t] = _mm512_setzero_si512();
+    add_code_lines<T>(group, 16, x + g * tile::kGroupColumns, job.x_stride, dot);
+    const __m512i s1 = _mm512_cvtepu8_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(group + tile::group_scale_byte(0, 0))));
+    const __m512i a = _mm512_cvtepu8_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(group + tile::group_offset_byte(0, 0))));
 #pragma GCC unroll 8
-      for (size_t t = 0; t < T; ++t) {
-        const int32_t group_sum = read_i32(job.x + t * job.x_stride + job.x_scale_offset + 8 + 4 * g);
-        sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(s1, dot[t]));
-        sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(a, _mm512_set1_epi32(group_sum)));
-      }
+    for (size_t t = 0; t < T; ++t) {
+      const int32_t group_sum = read_i32(x + t * job.x_stride + job.x_scale_offset + 8 + 4 * g);
+      sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(s1, dot[t]));
+      sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(a, _mm512_set1_epi32(group_sum)));
     }
-#pragma GCC unroll 8
-    for (size_t t = 0; t < T; ++t) store_panel(job, p, t, sums[t]);
   }
+#pragma GCC unroll 8
+  for (size_t t = 0; t < T; ++t) store_panel(job, panel, token + t, sums[t]);
 }
 
 template <size_t T>
-void codes_w4(const IntegerProduct& job) {
+void codes_w4(const IntegerProduct& job, size_t token, size_t panel) {
+  __m512i sums[T];
+#pragma GCC unroll 8
+  for (size_t t = 0; t < T; ++t) sums[t] = _mm512_setzero_si512();
+  add_code_lines<T>(job.panels + panel * job.panel_stride, job.columns / 8, job.x + token * job.x_stride,
+                    job.x_stride, sums);
+#pragma GCC unroll 8
+  for (size_t t = 0; t < T; ++t) store_panel(job, panel, token + t, sums[t]);
+}
+
+using CodeTile = void (*)(const IntegerProduct&, size_t token, size_t panel);
+
+// Panels outside, so that each is read from memory once; tokens in nearly equal tiles of at most 8.
+void codes_by_tiles(const IntegerProduct& job, const CodeTile* by_tokens) {
   const size_t panels = (job.rows + kRows - 1) / kRows;
+  const size_t tiles = (job.tokens + kCodeTile - 1) / kCodeTile;
   for (size_t p = 0; p < panels; ++p) {
-    __m512i sums[T];
-#pragma GCC unroll 8
-    for (size_t t = 0; t < T; ++t) sums[t] = _mm512_setzero_si512();
-    add_code_lines<T>(job.panels + p * job.panel_stride, job.columns / 8, job.x, job.x_stride, sums);
-#pragma GCC unroll 8
-    for (size_t t = 0; t < T; ++t) store_panel(job, p, t, sums[t]);
+    size_t token = 0;
+    for (size_t i = 0; i < tiles; ++i) {
+      const size_t next = job.tokens * (i + 1) / tiles;
+      by_tokens[next - token - 1](job, token, p);
+      token = next;
+    }
   }
 }
 
@@ -183,20 +196,17 @@ void bytes_rows(const IntegerProduct& job, size_t token) {
 }  // namespace
 
 void product_codes_g128(const IntegerProduct& job) {
-  static constexpr void (*kByTokens[])(const IntegerProduct&) = {codes_g128<1>, codes_g128<2>, codes_g128<3>,
-                                                                 codes_g128<4>, codes_g128<5>, codes_g128<6>,
-                                                                 codes_g128<7>, codes_g128<8>};
-  static_assert(sizeof kByTokens / sizeof kByTokens[0] == kMaxCodeTokens,
-                "one variant per supported token count");
-  kByTokens[job.tokens - 1](job);
+  static constexpr CodeTile kByTokens[] = {codes_g128<1>, codes_g128<2>, codes_g128<3>, codes_g128<4>,
+                                           codes_g128<5>, codes_g128<6>, codes_g128<7>, codes_g128<8>};
+  static_assert(sizeof kByTokens / sizeof kByTokens[0] == kCodeTile, "one variant per tile size");
+  codes_by_tiles(job, kByTokens);
 }
 
 void product_codes_w4(const IntegerProduct& job) {
-  static constexpr void (*kByTokens[])(const IntegerProduct&) = {
-      codes_w4<1>, codes_w4<2>, codes_w4<3>, codes_w4<4>, codes_w4<5>, codes_w4<6>, codes_w4<7>, codes_w4<8>};
-  static_assert(sizeof kByTokens / sizeof kByTokens[0] == kMaxCodeTokens,
-                "one variant per supported token count");
-  kByTokens[job.tokens - 1](job);
+  static constexpr CodeTile kByTokens[] = {codes_w4<1>, codes_w4<2>, codes_w4<3>, codes_w4<4>,
+                                           codes_w4<5>, codes_w4<6>, codes_w4<7>, codes_w4<8>};
+  static_assert(sizeof kByTokens / sizeof kByTokens[0] == kCodeTile, "one variant per tile size");
+  codes_by_tiles(job, kByTokens);
 }
 
 void product_bytes(const IntegerProduct& job) {

@@ -5,6 +5,7 @@ namespace tessera::cpu {
 const Kernels& portable_kernels() {
   static const Kernels kernels{
       .name = "portable",
+      .code_tokens = 8,  // unpacking a code again for every token costs more than a byte load
       .product_codes_g128 = portable::product_codes_g128,
       .product_codes_w4 = portable::product_codes_w4,
       .product_bytes = portable::product_bytes,

@@ -1,0 +1,416 @@
+// Row-wise jobs and KV expansion of every kernel table this machine can run, against float64 statements of
+// the job made here: exact where the contract fixes every bit, within derived bounds elsewhere.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "gguf-like-format/float_types.h"
+#include "tests/unit/kernel_cases.h"
+
+using namespace tessera;
+using namespace tessera::kernel_cases;
+
+namespace {
+
+constexpr size_t kRows = tile::kPanelRows;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Relative error of the vector exponential: 4e-9 from the polynomial, two roundings at its end and what is
+// left of the earlier ones and of the argument's reduction. The C library's is smaller.
+constexpr double kExponentialError = 1.2e-7;
+
+// Error as a share of what is allowed; NaN counts as infinitely wrong.
+double share(double error, double allowed) {
+  const double result = std::fabs(error) / allowed;
+  return std::isnan(result) ? std::numeric_limits<double>::infinity() : result;
+}
+
+void fill(Random& random, EdgeArray<float>& array, float deviation) {
+  for (float& value : array.values()) value = normal(random, deviation);
+}
+
+// Rounds half to even, stated without the rounding mode.
+double round_half_even(double value) {
+  const double below = std::floor(value);
+  const double rest = value - below;
+  if (rest != 0.5) return rest < 0.5 ? below : below + 1;
+  return std::fmod(below, 2.0) == 0 ? below : below + 1;
+}
+
+}  // namespace
+
+TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundings") {
+  Random random = seeded("rms_norm");
+  for (const size_t n : {1, 5, 7, 8, 9, 15, 16, 17, 31, 64, 172, 896, 4099}) {
+    for (const float deviation : {1.0f, 0.0f, 1e-40f, 1e-3f, 1e30f}) {
+      for (const bool add : {false, true}) {
+        const float epsilon = deviation == 1e-3f ? 1e-6f : 1e-5f;
+        EdgeArray<float> x(n, any_skew(random));
+        EdgeArray<float> residual(n, any_skew(random));
+        EdgeArray<float> gain(n, any_skew(random));
+        fill(random, x, deviation);
+        fill(random, residual, deviation);
+        fill(random, gain, 1.0f);
+        std::vector<float> added(x.data(), x.data() + n);
+        double squares = 0;
+        for (size_t i = 0; i < n; ++i) {
+          if (add) added[i] = x[i] + residual[i];
+          squares += static_cast<double>(added[i]) * added[i];
+        }
+        const double factor =
+            1.0 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(epsilon));
+        for (const cpu::Kernels* kernels : runnable_kernels()) {
+          EdgeArray<float> sum(n, any_skew(random));
+          EdgeArray<float> y(n, any_skew(random));
+          kernels->rms_norm(x.data(), add ? residual.data() : nullptr, add ? sum.data() : nullptr,
+                            gain.data(), epsilon, n, y.data());
+          double worst = 0;
+          for (size_t i = 0; i < n; ++i) {
+            if (add) REQUIRE(same_bits(sum[i], added[i]));
+            const double expected = added[i] * factor * gain[i];
+            // Factor, two products: three roundings, the rest of a fourth for the order of the double sum; a
+            // denormal intermediate or result is off by half a step.
+            const double allowed = 4 * kRoundoff * std::fabs(expected) +
+                                   kDenormalStep * (std::fabs(static_cast<double>(gain[i])) + 1);
+            worst = std::max(worst, share(y[i] - expected, allowed));
+          }
+          CAPTURE(kernels->name);
+          CAPTURE(n);
+          CAPTURE(deviation);
+          CHECK(worst <= 1.0);
+          CHECK(y.untouched());
+          CHECK(sum.untouched());
+
+          // The sum may replace either of its terms.
+          if (add) {
+            EdgeArray<float> both(n, any_skew(random));
+            std::copy(residual.data(), residual.data() + n, both.data());
+            EdgeArray<float> again(n, any_skew(random));
+            kernels->rms_norm(x.data(), both.data(), both.data(), gain.data(), epsilon, n, again.data());
+            CHECK(std::memcmp(both.data(), sum.data(), n * sizeof(float)) == 0);
+            CHECK(std::memcmp(again.data(), y.data(), n * sizeof(float)) == 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+namespace {
+
+// One row quantized as q8_row.h says, byte for byte; padding between the last sum and the next row is not
+// part of it.
+std::vector<uint8_t> quantized(const EdgeArray<float>& x) {
+  const size_t n = x.size();
+  std::vector<uint8_t> row(q8::sums_offset(n) + 4 * q8::groups(n), 0);
+  float largest = 0;
+  for (size_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float scale = largest / 127.0f;
+  std::vector<int32_t> sums(q8::groups(n), 0);
+  int32_t total = 0;
+  for (size_t i = 0; i < n && scale > 0; ++i) {
+    const float quotient = x[i] / scale;
+    const auto code = static_cast<int32_t>(std::clamp(round_half_even(quotient), -127.0, 127.0));
+    row[i] = static_cast<uint8_t>(code);
+    sums[i / q8::kGroup] += code;
+    total += code;
+  }
+  std::memcpy(row.data() + q8::scale_offset(n), &scale, sizeof scale);
+  std::memcpy(row.data() + q8::total_offset(n), &total, sizeof total);
+  std::memcpy(row.data() + q8::sums_offset(n), sums.data(), 4 * sums.size());
+  return row;
+}
+
+void check_quantized(Random& random, const EdgeArray<float>& x) {
+  const std::vector<uint8_t> expected = quantized(x);
+  for (const cpu::Kernels* kernels : runnable_kernels()) {
+    EdgeArray<uint8_t> row(expected.size(), any_skew(random));
+    kernels->quantize_row(x.data(), x.size(), row.data());
+    CAPTURE(kernels->name);
+    CAPTURE(x.size());
+    CHECK(std::equal(expected.begin(), expected.end(), row.data()));
+    CHECK(row.untouched());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("quantize_row gives the same bytes everywhere") {
+  Random random = seeded("quantize_row");
+  for (const size_t n : {1, 5, 8, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 172, 256, 576, 896, 4099}) {
+    for (const float deviation : {1.0f, 1e-3f, 1e35f, 1e-37f, 1e-42f, 0.0f}) {
+      EdgeArray<float> x(n, any_skew(random));
+      fill(random, x, deviation);
+      if (n > 8) x[pick(random, 0, n - 1)] *= 20;  // an outlier makes most codes small
+      check_quantized(random, x);
+    }
+    // Scale 1: every value that lies halfway between two codes, and the largest codes of both signs.
+    EdgeArray<float> halves(n, any_skew(random));
+    for (size_t i = 0; i < n; ++i) {
+      const float magnitude = std::min(static_cast<float>(pick(random, 0, 127)) + 0.5f, 127.0f);
+      halves[i] = pick(random, 0, 1) == 0 ? magnitude : -magnitude;
+    }
+    halves[pick(random, 0, n - 1)] = -127.0f;
+    check_quantized(random, halves);
+  }
+}
+
+TEST_CASE("quantize_row treats infinities and NaN alike everywhere") {
+  Random random = seeded("quantize_row, not finite");
+  for (const float odd : {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
+    for (const size_t n : {17, 64, 131}) {
+      EdgeArray<float> x(n, any_skew(random));
+      fill(random, x, 1.0f);
+      // The odd value comes last and the largest finite one before it in the same lane of any vector.
+      x[(n - 1) % 16] = 50.0f;
+      x[n - 1] = odd;
+      const size_t bytes = q8::sums_offset(n) + 4 * q8::groups(n);
+      EdgeArray<uint8_t> expected(bytes);
+      cpu::portable_kernels().quantize_row(x.data(), n, expected.data());
+      for (const cpu::Kernels* kernels : runnable_kernels()) {
+        EdgeArray<uint8_t> row(bytes, any_skew(random));
+        kernels->quantize_row(x.data(), n, row.data());
+        CAPTURE(kernels->name);
+        CAPTURE(odd);
+        CHECK(std::equal(row.data(), row.data() + bytes, expected.data()));
+      }
+    }
+  }
+}
+
+TEST_CASE("silu_gate is accurate over [-100, 100] and beyond") {
+  Random random = seeded("silu_gate");
+  for (const size_t n : {1, 7, 8, 9, 16, 17, 33, 172, 20001}) {
+    EdgeArray<float> gate(n, any_skew(random));
+    EdgeArray<float> up(n, any_skew(random));
+    for (float& value : gate.values()) value = std::uniform_real_distribution<float>(-100, 100)(random);
+    fill(random, up, 1.0f);
+    if (n > 7) {
+      gate[0] = 0.0f;
+      gate[1] = -1e30f;
+      gate[2] = 1e30f;
+      gate[3] = 1e-40f;
+      gate[4] = -88.5f;
+    }
+    for (const cpu::Kernels* kernels : runnable_kernels()) {
+      EdgeArray<float> y(n, any_skew(random));
+      kernels->silu_gate(gate.data(), up.data(), n, y.data());
+      double worst = 0;
+      for (size_t i = 0; i < n; ++i) {
+        const double g = gate[i];
+        const double expected = g / (1.0 + std::exp(-g)) * up[i];
+        // The exponential's error, then a sum, a quotient and a product. Where e^-g is beyond float (g <
+        // -88.7) the quotient is zero instead of at most 88.8 e^-88.7.
+        const double allowed = (kExponentialError + 4 * kRoundoff) * std::fabs(expected) +
+                               3e-37 * std::fabs(static_cast<double>(up[i])) + kDenormalStep;
+        worst = std::max(worst, share(y[i] - expected, allowed));
+      }
+      CAPTURE(kernels->name);
+      CAPTURE(n);
+      CHECK(worst <= 1.0);
+      CHECK(y.untouched());
+    }
+  }
+}
+
+TEST_CASE("exponentials are accurate over [-110, 0] and sum what they store") {
+  Random random = seeded("exponentials");
+  for (const size_t n : {1, 2, 7, 8, 9, 15, 16, 17, 64, 333, 200003}) {
+    const float shift = normal(random, 10.0f);
+    std::vector<float> before(n);
+    for (float& value : before) value = std::uniform_real_distribution<float>(-110, 0)(random) + shift;
+    before[0] = shift;
+    if (n > 4) before[1] = -kInfinity;
+    for (const cpu::Kernels* kernels : runnable_kernels()) {
+      EdgeArray<float> scores(n, any_skew(random));
+      std::copy(before.begin(), before.end(), scores.data());
+      const float sum = kernels->exponentials(scores.data(), shift, n);
+      double worst = 0;
+      double exact_sum = 0;
+      for (size_t i = 0; i < n; ++i) {
+        const double expected = std::exp(static_cast<double>(before[i] - shift));
+        const double allowed = (kExponentialError + kRoundoff) * expected + kDenormalStep;
+        worst = std::max(worst, share(scores[i] - expected, allowed));
+        exact_sum += scores[i];
+      }
+      CAPTURE(kernels->name);
+      CAPTURE(n);
+      CHECK(worst <= 1.0);
+      CHECK(scores[0] == 1.0f);
+      CHECK(share(sum - exact_sum, static_cast<double>(n) * kRoundoff * exact_sum) <= 1.0);
+      CHECK(scores.untouched());
+    }
+  }
+}
+
+TEST_CASE("exponentials pass NaN on and overflow to infinity") {
+  for (const cpu::Kernels* kernels : runnable_kernels()) {
+    EdgeArray<float> scores(11);
+    std::fill(scores.data(), scores.data() + 11, -1.0f);
+    scores[3] = std::numeric_limits<float>::quiet_NaN();
+    scores[9] = 89.0f;
+    kernels->exponentials(scores.data(), 0.0f, 11);
+    CAPTURE(kernels->name);
+    CHECK(std::isnan(scores[3]));
+    CHECK(scores[9] == kInfinity);
+  }
+}
+
+TEST_CASE("maximum finds the largest value wherever it is") {
+  Random random = seeded("maximum");
+  for (size_t n = 1; n <= 70; ++n) {
+    EdgeArray<float> values(n, any_skew(random));
+    for (float& value : values.values())
+      value = -1.0f - std::fabs(normal(random));  // padding zeros would win
+    for (const cpu::Kernels* kernels : runnable_kernels()) {
+      CAPTURE(kernels->name);
+      CAPTURE(n);
+      for (size_t at = 0; at < n; ++at) {
+        const float kept = values[at];
+        values[at] = -0.5f;
+        CHECK(kernels->maximum(values.data(), n) == -0.5f);
+        values[at] = kept;
+      }
+      CHECK(kernels->maximum(values.data(), n) == *std::max_element(values.data(), values.data() + n));
+    }
+    std::fill(values.data(), values.data() + n, -kInfinity);
+    for (const cpu::Kernels* kernels : runnable_kernels())
+      CHECK(kernels->maximum(values.data(), n) == -kInfinity);
+  }
+}
+
+TEST_CASE("scale_row multiplies exactly n values") {
+  Random random = seeded("scale_row");
+  for (const size_t n : {1, 7, 8, 9, 15, 16, 17, 40, 64, 129}) {
+    for (const float factor : {0.37f, 0.0f, 1e30f}) {
+      std::vector<float> before(n);
+      for (float& value : before) value = normal(random);
+      for (const cpu::Kernels* kernels : runnable_kernels()) {
+        EdgeArray<float> values(n, any_skew(random));
+        std::copy(before.begin(), before.end(), values.data());
+        kernels->scale_row(values.data(), factor, n);
+        size_t wrong = 0;
+        for (size_t i = 0; i < n; ++i) wrong += same_bits(values[i], before[i] * factor) ? 0 : 1;
+        CAPTURE(kernels->name);
+        CHECK(wrong == 0);
+        CHECK(values.untouched());
+      }
+    }
+  }
+}
+
+TEST_CASE("rotate_head turns pairs, in place too") {
+  Random random = seeded("rotate_head");
+  for (const size_t half : {1, 4, 5, 8, 9, 16, 17, 24, 32, 40, 48, 64, 128}) {
+    EdgeArray<float> x(2 * half, any_skew(random));
+    EdgeArray<float> cosines(half, any_skew(random));
+    EdgeArray<float> sines(half, any_skew(random));
+    fill(random, x, 3.0f);
+    for (size_t i = 0; i < half; ++i) {
+      const double angle = std::uniform_real_distribution<double>(-1e4, 1e4)(random);
+      cosines[i] = static_cast<float>(std::cos(angle));
+      sines[i] = static_cast<float>(std::sin(angle));
+    }
+    for (const cpu::Kernels* kernels : runnable_kernels()) {
+      EdgeArray<float> y(2 * half, any_skew(random));
+      kernels->rotate_head(x.data(), cosines.data(), sines.data(), half, y.data());
+      double worst = 0;
+      for (size_t i = 0; i < half; ++i) {
+        const double ac = static_cast<double>(x[i]) * cosines[i];
+        const double bs = static_cast<double>(x[i + half]) * sines[i];
+        const double bc = static_cast<double>(x[i + half]) * cosines[i];
+        const double as = static_cast<double>(x[i]) * sines[i];
+        // A product and a sum: at most two roundings for either term.
+        const double one = 2.01 * kRoundoff * (std::fabs(ac) + std::fabs(bs)) + 2 * kDenormalStep;
+        const double two = 2.01 * kRoundoff * (std::fabs(bc) + std::fabs(as)) + 2 * kDenormalStep;
+        worst = std::max({worst, share(y[i] - (ac - bs), one), share(y[i + half] - (bc + as), two)});
+      }
+      CAPTURE(kernels->name);
+      CAPTURE(half);
+      CHECK(worst <= 1.0);
+      CHECK(y.untouched());
+
+      EdgeArray<float> place(2 * half, any_skew(random));
+      std::copy(x.data(), x.data() + 2 * half, place.data());
+      kernels->rotate_head(place.data(), cosines.data(), sines.data(), half, place.data());
+      CHECK(std::memcmp(place.data(), y.data(), 2 * half * sizeof(float)) == 0);
+    }
+  }
+}
+
+namespace {
+
+// A panel of KV codes with a scale and a minimum per token: tokens are rows of K panels and columns of V
+// panels.
+struct KvPanel {
+  KvPanel(Random& random, unsigned bits_of_code, bool keys, size_t columns_of_panel)
+      : bits(bits_of_code),
+        tokens_are_rows(keys),
+        columns(columns_of_panel),
+        codes(tile::round_up(columns, bits == 4 ? 8 : 4) * kRows * bits / 8, any_skew(random)),
+        scales(keys ? kRows : columns, any_skew(random)),
+        minima(keys ? kRows : columns, any_skew(random)) {
+    for (uint8_t& byte : codes.values()) byte = static_cast<uint8_t>(pick(random, 0, 255));
+    for (uint16_t& scale : scales.values())
+      scale = f32_to_f16(std::fabs(normal(random, random() % 2 == 0 ? 1.0f : 1e-6f)));
+    for (uint16_t& minimum : minima.values()) minimum = f32_to_f16(normal(random));
+    scales[0] = 0;
+    if (scales.size() > 1) scales[1] = 0x7bff;  // the largest half
+  }
+
+  // code * scale has at most 8 + 11 bits and the sum with a half fits a double exactly, so one rounding to
+  // float is all there is, with or without a fused multiply-add.
+  float expected(size_t row, size_t column) const {
+    const size_t token = tokens_are_rows ? row : column;
+    const double scale = f16_to_f32(scales[token]);
+    if (bits == 8)
+      return static_cast<float>(static_cast<int8_t>(codes[tile::byte_in_panel(row, column)]) * scale);
+    const tile::Nibble at = tile::nibble_in_panel(row, column);
+    const int code = at.high ? codes[at.byte] >> 4 : codes[at.byte] & 15;
+    return static_cast<float>(code * scale + static_cast<double>(f16_to_f32(minima[token])));
+  }
+
+  unsigned bits;
+  bool tokens_are_rows;
+  size_t columns;
+  EdgeArray<uint8_t> codes;
+  EdgeArray<uint16_t> scales;
+  EdgeArray<uint16_t> minima;
+};
+
+void check_kv_panel(Random& random, const KvPanel& panel) {
+  for (const cpu::Kernels* kernels : runnable_kernels()) {
+    EdgeArray<float> out(panel.columns * kRows, any_skew(random));
+    if (panel.bits == 8) {
+      (panel.tokens_are_rows ? kernels->expand_k8 : kernels->expand_v8)(
+          panel.codes.data(), panel.scales.data(), panel.columns, out.data());
+    } else {
+      (panel.tokens_are_rows ? kernels->expand_k4 : kernels->expand_v4)(
+          panel.codes.data(), panel.scales.data(), panel.minima.data(), panel.columns, out.data());
+    }
+    size_t wrong = 0;
+    for (size_t k = 0; k < panel.columns; ++k) {
+      for (size_t r = 0; r < kRows; ++r) {
+        wrong += same_bits(out[tile::element_in_panel(r, k)], panel.expected(r, k)) ? 0 : 1;
+      }
+    }
+    CAPTURE(kernels->name);
+    CAPTURE(panel.bits);
+    CAPTURE(panel.tokens_are_rows);
+    CAPTURE(panel.columns);
+    CHECK(wrong == 0);
+    CHECK(out.untouched());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("KV codes expand to the same floats everywhere") {
+  Random random = seeded("KV expansion");
+  for (const unsigned bits : {8u, 4u}) {
+    for (const size_t head_dim : {8, 16, 24, 64, 80, 96, 128, 256}) {
+      check_kv_panel(random, KvPanel(random, bits, true, head_dim));
+    }
+    for (size_t tokens = 1; tokens <= 64; ++tokens)
+      check_kv_panel(random, KvPanel(random, bits, false, tokens));
+  }
+}

@@ -1,0 +1,212 @@
+// The graph's own rules: a sound graph passes, every kind of unsoundness is named, and the dot text shows it
+// all.
+#include "engine/graph/graph.h"
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <limits>
+#include <utility>
+
+using namespace tessera;
+
+namespace {
+
+// Tensor ids of the sample graph, in the order they are added.
+enum : TensorId {
+  kX,
+  kNormed,
+  kQkv,
+  kRotated,
+  kAttended,
+  kQuantized,
+  kO,
+  kPicked,
+  kSum,
+  kGateUp,
+  kGated,
+  kLogits
+};
+enum : WeightId { kTable, kGain, kWq, kWk, kWv, kBias, kWo, kWgate, kHead };
+enum : size_t {
+  kEmbedOp,
+  kNormOp,
+  kQkvOp,
+  kRopeOp,
+  kAttentionOp,
+  kQuantizeOp,
+  kOOp,
+  kPickOp,
+  kGateUpOp,
+  kGateOp,
+  kHeadOp
+};
+
+// One of everything: 2 query heads and 1 kv head of 8 over 24 hidden columns, 40 words.
+Graph sample() {
+  Graph graph;
+  const auto t = RowExtent::tokens;
+  const auto o = RowExtent::outputs;
+  const auto f = ElementType::f32;
+  const auto q = ElementType::q8;
+  graph.tensors = {{"x", t, 24, f},       {"normed", t, 24, f},   {"qkv", t, 32, f},
+                   {"rotated", t, 32, f}, {"attended", t, 16, f}, {"quantized", t, 16, q},
+                   {"o", t, 24, f},       {"picked", o, 24, q},   {"sum", o, 24, f},
+                   {"gate_up", o, 20, f}, {"gated", o, 10, q},    {"logits", o, 40, f}};
+  graph.weights = {
+      {"table", Scheme::f16, 40, 24}, {"gain", Scheme::f32, 1, 24},    {"wq", Scheme::bf16, 16, 24},
+      {"wk", Scheme::f16, 8, 24},     {"wv", Scheme::f32, 8, 24},      {"bias", Scheme::f32, 1, 8},
+      {"wo", Scheme::w4a8, 24, 16},   {"wgate", Scheme::w8a8, 20, 24}, {"head", Scheme::w4a8_g128, 40, 10}};
+  graph.ops = {{"embed", Embed{kTable}, {}, {kX}},
+               {"norm", Norm{kGain, 1e-5f, false}, {kX}, {kNormed}},
+               {"qkv", Linear{{{kWq, {}}, {kWk, kBias}, {kWv, kBias}}}, {kNormed}, {kQkv}},
+               {"rope", Rope{3, 8, {1.0, 0.1, 0.01, 0.001}}, {kQkv}, {kRotated}},
+               {"attention", Attention{0, 2, 1, 8, 0.35f}, {kRotated}, {kAttended}},
+               {"quantize", Quantize{}, {kAttended}, {kQuantized}},
+               {"o", Linear{{{kWo, {}}}}, {kQuantized}, {kO}},
+               {"pick", Norm{kGain, 1e-5f, true}, {kX, kO}, {kPicked, kSum}},
+               {"gate_up", Linear{{{kWgate, {}}}}, {kPicked}, {kGateUp}},
+               {"gate", Gate{}, {kGateUp}, {kGated}},
+               {"head", Linear{{{kHead, {}}}}, {kGated}, {kLogits}}};
+  graph.logits = kLogits;
+  return graph;
+}
+
+template <class Kind>
+Kind& kind(Graph& graph, size_t op) {
+  return std::get<Kind>(graph.ops[op].kind);
+}
+
+}  // namespace
+
+TEST_CASE("a sound graph has no fault") {
+  CHECK(check_graph(sample()) == "");
+  // The smallest graph there can be.
+  Graph graph;
+  graph.tensors = {{"x", RowExtent::tokens, 3, ElementType::f32},
+                   {"y", RowExtent::outputs, 3, ElementType::f32}};
+  graph.weights = {{"table", Scheme::f32, 5, 3}, {"gain", Scheme::f32, 1, 3}};
+  graph.ops = {{"embed", Embed{0}, {}, {0}}, {"norm", Norm{1, 0.0f, true}, {0}, {1}}};
+  graph.logits = 1;
+  CHECK(check_graph(graph) == "");
+}
+
+TEST_CASE("every unsoundness is named with its op") {
+  struct Fault {
+    const char* op;    // must be in the line
+    const char* says;  // and this
+    std::function<void(Graph&)> change;
+  };
+  constexpr size_t kHuge = std::numeric_limits<size_t>::max();
+  const std::vector<Fault> faults = {
+      {"\"x\"", "no columns", [](Graph& g) { g.tensors[kX].columns = 0; }},
+      {"\"x\"", "columns", [](Graph& g) { g.tensors[kX].columns = kHuge; }},
+      {"\"wq\"", "[0, 24]", [](Graph& g) { g.weights[kWq].rows = 0; }},
+      {"\"embed\"", "does not exist", [](Graph& g) { g.ops[kEmbedOp].outputs[0] = 99; }},
+      {"\"embed\"", "weight id 99", [](Graph& g) { kind<Embed>(g, kEmbedOp).table = 99; }},
+      {"\"embed\"", "no matrix", [](Graph& g) { g.weights[kTable].scheme = Scheme::u8; }},
+      {"\"embed\"", "\"x\" should be", [](Graph& g) { g.weights[kTable].columns = 23; }},
+      {"\"embed\"", "inputs", [](Graph& g) { g.ops[kEmbedOp].outputs.clear(); }},
+      {"\"norm\"", "before any op writes", [](Graph& g) { g.ops[kNormOp].inputs[0] = kO; }},
+      {"\"norm\"", "written twice", [](Graph& g) { g.ops[kNormOp].outputs[0] = kX; }},
+      {"\"norm\"", "does not exist", [](Graph& g) { g.ops[kNormOp].inputs[0] = 99; }},
+      {"\"norm\"", "epsilon",
+       [](Graph& g) { kind<Norm>(g, kNormOp).epsilon = std::numeric_limits<float>::quiet_NaN(); }},
+      {"\"norm\"", "\"wk\" should be f32", [](Graph& g) { kind<Norm>(g, kNormOp).gain = kWk; }},
+      {"\"norm\"", "\"bias\" should have 24", [](Graph& g) { kind<Norm>(g, kNormOp).gain = kBias; }},
+      {"\"norm\"", "[outputs, 24]", [](Graph& g) { kind<Norm>(g, kNormOp).select_rows = true; }},
+      {"\"pick\"", "[tokens, 24]", [](Graph& g) { kind<Norm>(g, kPickOp).select_rows = false; }},
+      {"\"pick\"", "1 inputs and 1 outputs", [](Graph& g) { g.ops[kPickOp].inputs.pop_back(); }},
+      {"\"pick\"", "2 inputs and 2 outputs", [](Graph& g) { g.ops[kPickOp].outputs.pop_back(); }},
+      {"\"pick\"", "\"sum\" should be f32", [](Graph& g) { g.tensors[kSum].type = ElementType::q8; }},
+      {"\"qkv\"", "no weight", [](Graph& g) { kind<Linear>(g, kQkvOp).parts.clear(); }},
+      {"\"qkv\"", "\"wk\" has 23 columns", [](Graph& g) { g.weights[kWk].columns = 23; }},
+      {"\"qkv\"", "takes q8", [](Graph& g) { g.weights[kWv].scheme = Scheme::w8a8; }},
+      {"\"o\"", "takes f32", [](Graph& g) { g.weights[kWo].scheme = Scheme::bf16; }},
+      {"\"qkv\"", "\"bias\" should have 16",
+       [](Graph& g) { kind<Linear>(g, kQkvOp).parts[0].bias = WeightId{kBias}; }},
+      {"\"qkv\"", "weight id 77", [](Graph& g) { kind<Linear>(g, kQkvOp).parts[1].bias = WeightId{77}; }},
+      {"\"qkv\"", "\"qkv\" should be [tokens, 31]", [](Graph& g) { g.weights[kWq].rows = 15; }},
+      {"\"qkv\"", "too many output columns", [](Graph& g) { g.weights[kWq].rows = kHuge; }},
+      {"\"rope\"", "do not fit", [](Graph& g) { kind<Rope>(g, kRopeOp).heads = 5; }},
+      {"\"rope\"", "do not fit", [](Graph& g) { kind<Rope>(g, kRopeOp).heads = kHuge / 4; }},
+      {"\"rope\"", "frequencies", [](Graph& g) { kind<Rope>(g, kRopeOp).inverse_frequency.push_back(1); }},
+      {"\"rope\"", "not finite",
+       [](Graph& g) {
+         kind<Rope>(g, kRopeOp).inverse_frequency[1] = std::numeric_limits<double>::infinity();
+       }},
+      {"\"attention\"", "multiple of 8", [](Graph& g) { kind<Attention>(g, kAttentionOp).head_dim = 4; }},
+      {"\"attention\"", "multiple of 8", [](Graph& g) { kind<Attention>(g, kAttentionOp).head_dim = 0; }},
+      {"\"attention\"", "share", [](Graph& g) { kind<Attention>(g, kAttentionOp).kv_heads = 0; }},
+      {"\"attention\"", "share",
+       [](Graph& g) {
+         kind<Attention>(g, kAttentionOp).query_heads = 3;
+         kind<Attention>(g, kAttentionOp).kv_heads = 2;
+       }},
+      {"\"attention\"", "should be", [](Graph& g) { kind<Attention>(g, kAttentionOp).head_dim = 16; }},
+      {"\"attention\"", "too many",
+       [](Graph& g) { kind<Attention>(g, kAttentionOp).query_heads = kHuge / 2; }},
+      {"\"attention\"", "scale",
+       [](Graph& g) { kind<Attention>(g, kAttentionOp).scale = std::numeric_limits<float>::infinity(); }},
+      {"\"quantize\"", "\"quantized\" should be q8",
+       [](Graph& g) { g.tensors[kQuantized].type = ElementType::f32; }},
+      {"\"quantize\"", "should be [tokens, 16]", [](Graph& g) { g.tensors[kQuantized].columns = 15; }},
+      {"\"gate\"", "should be [outputs, 22]", [](Graph& g) { g.tensors[kGated].columns = 11; }},
+      {"\"gate\"", "should be [outputs, 10]", [](Graph& g) { g.tensors[kGated].rows = RowExtent::tokens; }},
+      {"\"head\"", "should be [outputs, 40]", [](Graph& g) { g.tensors[kLogits].columns = 41; }},
+      {"logits", "should be [outputs", [](Graph& g) { g.logits = kO; }},
+      {"logits", "should be f32", [](Graph& g) { g.logits = kPicked; }},
+      {"logits", "does not exist", [](Graph& g) { g.logits = 99; }},
+      {"\"logits\"", "no op writes", [](Graph& g) { g.ops.pop_back(); }},
+      {"\"spare\"", "no op writes",
+       [](Graph& g) {
+         g.tensors.push_back({"spare", RowExtent::tokens, 1, ElementType::f32});
+       }},
+      {"\"again\"", "layer 0 already",
+       [](Graph& g) {
+         g.tensors.push_back({"again", RowExtent::tokens, 16, ElementType::f32});
+         g.ops.push_back({"again", Attention{0, 2, 1, 8, 0.35f}, {kRotated}, {kLogits + 1}});
+       }},
+  };
+  for (const Fault& fault : faults) {
+    Graph graph = sample();
+    fault.change(graph);
+    const std::string line = check_graph(graph);
+    CAPTURE(line);
+    CAPTURE(fault.says);
+    CHECK(line.find(fault.op) != std::string::npos);
+    CHECK(line.find(fault.says) != std::string::npos);
+    CHECK(line.find('\n') == std::string::npos);
+  }
+}
+
+TEST_CASE("an empty graph is not sound") { CHECK(check_graph(Graph{}) != ""); }
+
+TEST_CASE("every op has a name") {
+  std::string names;
+  for (const Op& op : sample().ops) names += std::string(op_name(op.kind)) + " ";
+  CHECK(names == "embed norm linear rope attention quantize linear norm linear gate linear ");
+}
+
+TEST_CASE("the dot text has a node per op, an edge per read, shapes and weights") {
+  Graph graph = sample();
+  graph.ops[kNormOp].name = "a \"quoted\\ name";
+  const std::string dot = graph_to_dot(graph);
+  const auto count = [&](const std::string& what) {
+    size_t found = 0;
+    for (size_t at = dot.find(what); at != std::string::npos; at = dot.find(what, at + 1)) ++found;
+    return found;
+  };
+  CHECK(dot.rfind("digraph", 0) == 0);
+  CHECK(count(" -> ") == 13);  // 11 reads by ops, the tokens and the logits
+  for (size_t op = 0; op < graph.ops.size(); ++op)
+    CHECK(count("  op" + std::to_string(op) + " [label=") == 1);
+  CHECK(count("  op0 -> op7 [label=\"x\\nf32 [tokens, 24]\"]") == 1);
+  CHECK(count("quantized\\nq8 [tokens, 16]") == 1);
+  CHECK(count("head w4a8-g128 [40, 10]") == 1);
+  CHECK(count("bias f32 [1, 8]") == 2);
+  CHECK(count("3 heads of 8, 8 rotated") == 1);
+  CHECK(count("2 query and 1 kv heads of 8") == 1);
+  CHECK(count("a \\\"quoted\\\\ name") == 1);
+  CHECK(count("op10 -> logits") == 1);
+}

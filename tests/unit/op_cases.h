@@ -1,0 +1,314 @@
+// The cases that every backend must pass: each op at odd sizes, with the bounds within which backends agree.
+#pragma once
+
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/unit/op_rig.h"
+
+namespace tessera::rig {
+
+inline constexpr std::array kMatrixSchemes = {Scheme::f32,  Scheme::f16,  Scheme::bf16,
+                                              Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128};
+
+inline constexpr Bound kExact = {0, 0};
+inline constexpr Bound kFloat = {1e-5, 2e-6};        // float32 sums in any order
+inline constexpr Bound kHalfProduct = {1e-3, 1e-4};  // activations may be split into bfloat16 parts
+// Values computed in float32 may fall on the other side of a rounding tie: one code step in few places.
+inline constexpr Bound kQuantized = {1.01 / 127, 5e-4};
+
+inline std::string label(std::string op, Scheme scheme, size_t a, size_t b) {
+  return std::move(op) + " " + std::string(scheme_name(scheme)) + " " + std::to_string(a) + "x" +
+         std::to_string(b);
+}
+
+inline KvGeometry small_kv() { return {1, 1, 8, 16, 0}; }
+
+inline OpCase embed_case(Random& random, Scheme scheme, size_t rows, size_t columns) {
+  OpCase test;
+  test.name = label("embed", scheme, rows, columns);
+  test.kv = small_kv();
+  test.bound = kExact;
+  CaseBuilder build(test);
+  build.read_out(build.embed(random_matrix(random, "table", scheme, rows, columns)));
+  random_runs(random, test, {});
+  return test;
+}
+
+struct NormShape {
+  size_t columns;
+  bool added;        // two inputs
+  bool select_rows;  // otherwise a norm over all tokens
+  bool quantized;    // q8 result
+  bool read_sum;     // look at the sum instead of y
+};
+
+inline OpCase norm_case(Random& random, const NormShape& shape) {
+  OpCase test;
+  test.name = std::string("norm ") + std::to_string(shape.columns) + (shape.added ? " added" : "") +
+              (shape.select_rows ? " selected" : "") + (shape.quantized ? " q8" : "") +
+              (shape.read_sum ? " sum" : "");
+  test.kv = small_kv();
+  test.bound = shape.read_sum ? kExact : shape.quantized ? kQuantized : kFloat;
+  CaseBuilder build(test);
+  std::vector<TensorId> inputs = {build.embed(input_table(random, "x", 37, shape.columns))};
+  if (shape.added) inputs.push_back(build.embed(input_table(random, "added", 37, shape.columns)));
+  const RowExtent rows = shape.select_rows ? RowExtent::outputs : RowExtent::tokens;
+  std::vector<TensorId> outputs = {
+      build.tensor(rows, shape.columns, shape.quantized ? ElementType::q8 : ElementType::f32)};
+  if (shape.added) outputs.push_back(build.tensor(rows, shape.columns, ElementType::f32));
+  const WeightId gain = build.weight(random_vector(random, "gain", shape.columns));
+  build.op(Norm{gain, 1e-5f, shape.select_rows}, inputs, outputs);
+  build.read_out(shape.read_sum ? outputs[1] : outputs[0]);
+  random_runs(random, test, {});
+  return test;
+}
+
+struct LinearShape {
+  std::vector<size_t> rows;  // of each part
+  size_t columns;
+  size_t most_tokens;
+  bool bias;
+  bool selected;  // over the selected rows only, as the head does
+};
+
+inline OpCase linear_case(Random& random, Scheme scheme, const LinearShape& shape) {
+  OpCase test;
+  test.name = label("linear", scheme, shape.rows.front(), shape.columns) + " parts " +
+              std::to_string(shape.rows.size()) + (shape.bias ? " bias" : "") +
+              (shape.selected ? " selected" : "") + " tokens " + std::to_string(shape.most_tokens);
+  test.kv = small_kv();
+  test.bound = scheme == Scheme::bf16                            ? kHalfProduct
+               : activation_type(scheme) == ActivationType::int8 ? kExact
+                                                                 : kFloat;
+  CaseBuilder build(test);
+  TensorId x = build.embed(input_table(random, "x", 37, shape.columns));
+  if (shape.selected) x = build.select_rows(x);
+  if (activation_type(scheme) == ActivationType::int8) x = build.quantize(x);
+  std::vector<LinearPart> parts;
+  for (const size_t rows : shape.rows) {
+    LinearPart part{build.weight(random_matrix(random, "w", scheme, rows, shape.columns)), std::nullopt};
+    if (shape.bias && parts.size() != 1) part.bias = build.weight(random_vector(random, "bias", rows));
+    parts.push_back(part);
+  }
+  build.read_out(build.linear(x, std::move(parts)));
+  random_runs(random, test, {2, 2, shape.most_tokens, 0, shape.most_tokens == 1});
+  return test;
+}
+
+struct RopeShape {
+  size_t heads;
+  size_t head_dim;
+  size_t rotary;
+  size_t extra;   // columns after the rotated heads
+  bool in_place;  // otherwise the input is read again afterwards
+};
+
+inline OpCase rope_case(Random& random, const RopeShape& shape) {
+  OpCase test;
+  test.name = "rope " + std::to_string(shape.heads) + "x" + std::to_string(shape.head_dim) + " rotary " +
+              std::to_string(shape.rotary) + (shape.in_place ? " in place" : " copied");
+  test.kv = small_kv();
+  test.bound = kFloat;
+  CaseBuilder build(test);
+  const size_t columns = shape.heads * shape.head_dim + shape.extra;
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  Rope kind{shape.heads, shape.head_dim, {}};
+  for (size_t i = 0; i < shape.rotary / 2; ++i)
+    kind.inverse_frequency.push_back(
+        std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(shape.rotary)));
+  const TensorId y = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+  build.op(kind, {x}, {y});
+  if (shape.in_place) {
+    build.read_out(y);
+  } else {
+    const TensorId normed = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+    const TensorId sum = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+    build.op(Norm{build.weight(random_vector(random, "gain", columns)), 1e-5f, false}, {x, y}, {normed, sum});
+    build.read_out(sum);
+  }
+  random_runs(random, test, {3, 2, 7, 5000, false});
+  return test;
+}
+
+struct AttentionShape {
+  size_t query_heads;
+  size_t kv_heads;
+  size_t head_dim;
+  unsigned bits;
+  size_t layers;
+  size_t first_layers_16bit;
+  size_t runs;
+  size_t most_tokens;
+};
+
+// With two layers the second attends over what the first put into a wider projection, so that both caches
+// count.
+inline OpCase attention_case(Random& random, const AttentionShape& shape) {
+  OpCase test;
+  test.name = "attention " + std::to_string(shape.query_heads) + "/" + std::to_string(shape.kv_heads) +
+              " heads of " + std::to_string(shape.head_dim) + " kv" + std::to_string(shape.bits) +
+              " layers " + std::to_string(shape.layers) + " first16 " +
+              std::to_string(shape.first_layers_16bit);
+  test.kv = {shape.layers, shape.kv_heads, shape.head_dim, shape.bits, shape.first_layers_16bit};
+  test.bound = {1e-4, 5e-6};
+  CaseBuilder build(test);
+  const size_t columns = (shape.query_heads + 2 * shape.kv_heads) * shape.head_dim;
+  const size_t out_columns = shape.query_heads * shape.head_dim;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
+  TensorId sum = 0;
+  for (size_t layer = 0; layer < shape.layers; ++layer) {
+    // Mild outliers: scores in the thousands would turn float32 rounding of a dot product into visible
+    // weights.
+    const TensorId x = build.embed(input_table(random, "x", 41, columns, 4.0f));
+    const TensorId y = build.tensor(RowExtent::tokens, out_columns, ElementType::f32);
+    build.op(Attention{layer, shape.query_heads, shape.kv_heads, shape.head_dim, scale}, {x}, {y});
+    if (layer == 0) {
+      sum = y;
+      continue;
+    }
+    const TensorId normed = build.tensor(RowExtent::tokens, out_columns, ElementType::f32);
+    const TensorId next = build.tensor(RowExtent::tokens, out_columns, ElementType::f32);
+    build.op(Norm{build.weight(random_vector(random, "gain", out_columns)), 1e-5f, false}, {sum, y},
+             {normed, next});
+    sum = next;
+  }
+  build.read_out(sum);
+  random_runs(random, test, {3, shape.runs, shape.most_tokens, 0, true});
+  return test;
+}
+
+inline OpCase gate_case(Random& random, size_t columns, bool quantized) {
+  OpCase test;
+  test.name = "gate " + std::to_string(columns) + (quantized ? " q8" : "");
+  test.kv = small_kv();
+  test.bound = quantized ? kQuantized : kFloat;
+  CaseBuilder build(test);
+  const TensorId x = build.embed(input_table(random, "x", 37, 2 * columns));
+  const TensorId y = build.tensor(RowExtent::tokens, columns, quantized ? ElementType::q8 : ElementType::f32);
+  build.op(Gate{}, {x}, {y});
+  build.read_out(y);
+  random_runs(random, test, {});
+  return test;
+}
+
+inline OpCase quantize_case(Random& random, size_t columns) {
+  OpCase test;
+  test.name = "quantize " + std::to_string(columns);
+  test.kv = small_kv();
+  test.bound = kExact;
+  CaseBuilder build(test);
+  build.read_out(build.quantize(build.embed(input_table(random, "x", 37, columns))));
+  random_runs(random, test, {});
+  return test;
+}
+
+// Two whole decoder layers and a head in one scheme: fusions, buffer reuse and the order of ops together.
+inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
+  OpCase test;
+  test.name = "layers " + std::string(scheme_name(scheme)) + " kv" + std::to_string(kv_bits);
+  constexpr size_t kHidden = 72;
+  constexpr size_t kFfn = 172;
+  constexpr size_t kQueryHeads = 4;
+  constexpr size_t kKvHeads = 2;
+  constexpr size_t kHeadDim = 24;
+  constexpr size_t kLayers = 2;
+  const bool integer = activation_type(scheme) == ActivationType::int8;
+  const ElementType activations = integer ? ElementType::q8 : ElementType::f32;
+  test.kv = {kLayers, kKvHeads, kHeadDim, kv_bits, 0};
+  test.bound = integer || scheme == Scheme::bf16 ? Bound{1e-1, 2e-2} : Bound{5e-2, 5e-3};
+  if (!integer && scheme != Scheme::bf16 && kv_bits == 16) test.bound = {2e-3, 2e-4};
+  CaseBuilder build(test);
+  const auto part = [&](size_t rows, size_t columns) {
+    return LinearPart{build.weight(random_matrix(random, "w", scheme, rows, columns)), std::nullopt};
+  };
+  const auto norm = [&](TensorId& residual, std::optional<TensorId> added, bool select) {
+    const RowExtent rows = select ? RowExtent::outputs : RowExtent::tokens;
+    const WeightId gain = build.weight(packed_vector("gain", std::vector<float>(kHidden, 0.12f)));
+    const TensorId y = build.tensor(rows, kHidden, activations);
+    std::vector<TensorId> inputs = {residual};
+    std::vector<TensorId> outputs = {y};
+    if (added) {
+      inputs.push_back(*added);
+      outputs.push_back(build.tensor(rows, kHidden, ElementType::f32));
+      residual = outputs[1];
+    }
+    build.op(Norm{gain, 1e-5f, select}, inputs, outputs);
+    return y;
+  };
+  TensorId residual = build.embed(random_matrix(random, "table", scheme, 53, kHidden));
+  std::optional<TensorId> added;
+  for (size_t layer = 0; layer < kLayers; ++layer) {
+    TensorId x = norm(residual, added, false);
+    x = build.linear(x, {part(kQueryHeads * kHeadDim, kHidden), part(kKvHeads * kHeadDim, kHidden),
+                         part(kKvHeads * kHeadDim, kHidden)});
+    const TensorId rotated = build.tensor(RowExtent::tokens, build.info(x).columns, ElementType::f32);
+    build.op(Rope{kQueryHeads + kKvHeads, kHeadDim, {1.0, 0.5, 0.1, 0.05, 0.01, 0.002}}, {x}, {rotated});
+    x = build.tensor(RowExtent::tokens, kQueryHeads * kHeadDim, ElementType::f32);
+    build.op(Attention{layer, kQueryHeads, kKvHeads, kHeadDim, 0.2f}, {rotated}, {x});
+    if (integer) x = build.quantize(x);
+    added = build.linear(x, {part(kHidden, kQueryHeads * kHeadDim)});
+    x = norm(residual, added, false);
+    x = build.linear(x, {part(kFfn, kHidden), part(kFfn, kHidden)});
+    const TensorId gated = build.tensor(RowExtent::tokens, kFfn, activations);
+    build.op(Gate{}, {x}, {gated});
+    added = build.linear(gated, {part(kHidden, kFfn)});
+  }
+  build.read_out(build.linear(norm(residual, added, true), {part(53, kHidden)}));
+  random_runs(random, test, {3, 4, 30, 0, false});
+  return test;
+}
+
+// All cases, made fresh from the seed.
+inline std::vector<OpCase> op_cases(uint64_t seed) {
+  Random random(seed);
+  std::vector<OpCase> cases;
+  for (const Scheme scheme : kMatrixSchemes) {
+    for (const auto& [rows, columns] : {std::pair<size_t, size_t>{37, 64}, {5, 172}, {64, 288}, {33, 9}})
+      cases.push_back(embed_case(random, scheme, rows, columns));
+    const std::vector<LinearShape> shapes = {
+        {{16}, 64, 1, false, false},    {{1}, 8, 3, true, false},
+        {{17}, 172, 5, false, true},    {{48, 16, 16}, 288, 9, true, false},
+        {{40, 13}, 576, 2, true, true}, {{33, 8, 7}, 129, 33, true, false},
+        {{100}, 896, 8, false, false},  {{31}, 1000, 17, true, true},
+        {{64}, 1024, 1, true, true},    {{96, 96}, 255, 70, false, false},
+        {{7}, 1, 2, false, false},
+    };
+    for (const LinearShape& shape : shapes) cases.push_back(linear_case(random, scheme, shape));
+    for (const unsigned bits : {16u, 8u, 4u}) cases.push_back(layers_case(random, scheme, bits));
+  }
+  for (const size_t columns : {size_t{8}, size_t{64}, size_t{172}, size_t{576}, size_t{1000}, size_t{1024}}) {
+    for (const bool added : {false, true}) {
+      for (const bool select_rows : {false, true}) {
+        for (const bool quantized : {false, true})
+          cases.push_back(norm_case(random, {columns, added, select_rows, quantized, false}));
+        if (added) cases.push_back(norm_case(random, {columns, true, select_rows, false, true}));
+      }
+    }
+  }
+  for (const bool in_place : {true, false}) {
+    cases.push_back(rope_case(random, {3, 8, 8, 0, in_place}));
+    cases.push_back(rope_case(random, {5, 64, 64, 128, in_place}));
+    cases.push_back(rope_case(random, {2, 80, 32, 7, in_place}));
+    cases.push_back(rope_case(random, {4, 24, 24, 24, in_place}));
+    cases.push_back(rope_case(random, {1, 16, 0, 16, in_place}));
+  }
+  for (const unsigned bits : {16u, 8u, 4u}) {
+    cases.push_back(attention_case(random, {1, 1, 8, bits, 1, 0, 3, 5}));
+    cases.push_back(attention_case(random, {4, 2, 16, bits, 1, 0, 12, 40}));
+    cases.push_back(attention_case(random, {9, 3, 24, bits, 1, 0, 4, 70}));
+    cases.push_back(attention_case(random, {8, 2, 64, bits, 2, 1, 5, 60}));
+    cases.push_back(attention_case(random, {6, 1, 80, bits, 1, 0, 4, 33}));
+    cases.push_back(attention_case(random, {2, 2, 128, bits, 1, 0, 5, 130}));
+  }
+  for (const size_t columns : {size_t{1}, size_t{8}, size_t{172}, size_t{255}, size_t{896}, size_t{1100}}) {
+    cases.push_back(gate_case(random, columns, false));
+    cases.push_back(gate_case(random, columns, true));
+    cases.push_back(quantize_case(random, columns));
+  }
+  return cases;
+}
+
+}  // namespace tessera::rig

@@ -1,0 +1,472 @@
+// Every op of the reference backend against its formula written out here, and the integer arithmetic bit for
+// bit.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <complex>
+#include <iostream>
+#include <limits>
+
+#include "backends/reference/quantized_row.h"
+#include "backends/reference/reference_backend.h"
+#include "backends/reference/weight_rows.h"
+#include "engine/graph/q8_row.h"
+#include "engine/quantize/matrix_codec.h"
+#include "tests/unit/op_cases.h"
+
+using namespace tessera;
+
+namespace {
+
+using Row = std::vector<double>;
+
+uint64_t fresh_seed() {
+  const uint64_t seed = std::random_device{}();
+  std::cout << "seed " << seed << "\n";
+  return seed;
+}
+
+// A token of a run whose logits were asked for.
+struct Output {
+  uint32_t token;
+  size_t position;
+};
+
+std::vector<Output> outputs_of(const rig::OpCase& test) {
+  std::vector<Output> outputs;
+  for (const rig::CaseRun& run : test.runs) {
+    std::vector<size_t> positions;
+    for (const rig::CaseSequence& sequence : run.sequences) {
+      for (size_t i = 0; i < sequence.token_count; ++i) positions.push_back(sequence.position + i);
+    }
+    for (const uint32_t row : run.output_rows) outputs.push_back({run.tokens[row], positions[row]});
+  }
+  return outputs;
+}
+
+Row table_row(const rig::PackedTensor& table, size_t row) {
+  const auto begin = table.values.begin() + static_cast<std::ptrdiff_t>(row * table.columns());
+  return Row(begin, begin + static_cast<std::ptrdiff_t>(table.columns()));
+}
+
+// Runs the case and compares with expected rows, one per output: |error| within bound * largest of the row.
+void check_rows(const rig::OpCase& test, const std::vector<Row>& expected, double bound) {
+  const std::unique_ptr<Backend> backend = make_reference_backend();
+  const std::vector<float> got = rig::run_case(*backend, test);
+  CAPTURE(test.name);
+  REQUIRE(!expected.empty());
+  REQUIRE(got.size() == expected.size() * expected.front().size());
+  double worst = 0;
+  for (size_t row = 0; row < expected.size(); ++row) {
+    double largest = 0;
+    for (const double value : expected[row]) largest = std::max(largest, std::abs(value));
+    for (size_t i = 0; i < expected[row].size(); ++i) {
+      const double found = got[row * expected[row].size() + i];
+      REQUIRE(std::isfinite(found));
+      if (found != expected[row][i])
+        worst = std::max(worst, std::abs(found - expected[row][i]) / std::max(largest, 1e-37));
+    }
+  }
+  CHECK(worst <= bound);
+}
+
+// Just above half a unit in the last place of float32: an op rounds once.
+constexpr double kRoundedOnce = 6.1e-8;
+
+// The codes of a row by the definition, in float32.
+struct Codes {
+  float scale = 0;
+  std::vector<int> codes;
+};
+
+Codes quantized(const Row& row) {
+  Codes result;
+  float largest = 0;
+  for (const double value : row) largest = std::fmax(largest, std::fabs(static_cast<float>(value)));
+  result.scale = largest / 127.0f;
+  for (const double value : row) {
+    const float quotient = result.scale == 0 ? 0.0f : static_cast<float>(value) / result.scale;
+    // Half to even by hand.
+    const float below = std::floor(quotient);
+    const float rest = quotient - below;
+    int code = static_cast<int>(below);
+    if (rest > 0.5f || (rest == 0.5f && code % 2 != 0)) ++code;
+    result.codes.push_back(std::min(127, std::max(-127, code)));
+  }
+  return result;
+}
+
+double f16(double value) { return f16_to_f32(f32_to_f16(static_cast<float>(value))); }
+
+// What a key or value row means after the cache rounded it.
+Row cached(const Row& row, unsigned bits) {
+  Row out;
+  float low = std::numeric_limits<float>::infinity();
+  float high = -low;
+  for (const double value : row) {
+    low = std::fmin(low, static_cast<float>(value));
+    high = std::fmax(high, static_cast<float>(value));
+  }
+  const float largest = std::fmax(std::fabs(low), std::fabs(high));
+  for (const double value : row) {
+    const float x = static_cast<float>(value);
+    if (bits == 16) {
+      out.push_back(f16(x));
+    } else if (bits == 8) {
+      const double scale = f16(largest / 127.0f);
+      const float code = scale == 0 ? 0 : std::rint(x / static_cast<float>(scale));
+      out.push_back(scale * std::fmin(127.0f, std::fmax(-127.0f, code)));
+    } else {
+      const double scale = f16((high - low) / 15.0f);
+      const double start = f16(low);
+      const float code =
+          scale == 0 ? 0 : std::rint((x - static_cast<float>(start)) / static_cast<float>(scale));
+      out.push_back(scale * std::fmin(15.0f, std::fmax(0.0f, code)) + start);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("embed reads rows of every scheme exactly") {
+  rig::Random random(fresh_seed());
+  for (const Scheme scheme : rig::kMatrixSchemes) {
+    const rig::OpCase test = rig::embed_case(random, scheme, 37, 172);
+    std::vector<Row> expected;
+    for (const Output& output : outputs_of(test)) {
+      Row row = table_row(test.weights[0], output.token);
+      for (double& value : row) value = static_cast<float>(value);
+      expected.push_back(row);
+    }
+    check_rows(test, expected, 0);
+  }
+}
+
+TEST_CASE("stored rows mean what was packed, for hand-made bytes and for encoded ones") {
+  rig::Random random(fresh_seed());
+  for (const Scheme scheme : rig::kMatrixSchemes) {
+    for (const auto& [rows, columns] : {std::pair<size_t, size_t>{1, 1}, {17, 172}, {33, 300}}) {
+      rig::PackedTensor matrix = rig::random_matrix(random, "w", scheme, rows, columns);
+      Row row(columns);
+      for (size_t r = 0; r < rows; ++r) {
+        reference::read_row(matrix.view(), r, row);
+        REQUIRE(row == table_row(matrix, r));
+      }
+      std::vector<float> values(rows * columns);
+      for (float& value : values) value = rig::normal(random);
+      encode_rows(scheme, rows, columns, 0, rows, values, matrix.bytes);
+      Row decoded(columns);
+      double error = 0;
+      for (size_t r = 0; r < rows; ++r) {
+        reference::read_row(matrix.view(), r, row);
+        decode_row(scheme, rows, columns, matrix.bytes, r, decoded);
+        REQUIRE(row == decoded);
+        for (size_t i = 0; i < columns; ++i)
+          error = std::max(error, std::abs(row[i] - double{values[r * columns + i]}));
+      }
+      CHECK(error < 0.5);
+    }
+  }
+}
+
+TEST_CASE("norm divides by the root mean square, adds first when asked, and selects rows") {
+  rig::Random random(fresh_seed());
+  for (const size_t columns : {size_t{1}, size_t{64}, size_t{173}}) {
+    for (const bool added : {false, true}) {
+      for (const bool select : {false, true}) {
+        rig::OpCase test = rig::norm_case(random, {columns, added, select, false, false});
+        const rig::PackedTensor& gain = test.weights[added ? 2 : 1];
+        std::vector<Row> normed;
+        std::vector<Row> sums;
+        for (const Output& output : outputs_of(test)) {
+          Row row = table_row(test.weights[0], output.token);
+          if (added) {
+            const Row other = table_row(test.weights[1], output.token);
+            for (size_t i = 0; i < columns; ++i) row[i] = static_cast<float>(row[i] + other[i]);
+          }
+          sums.push_back(row);
+          long double squares = 0;
+          for (const double value : row) squares += static_cast<long double>(value) * value;
+          const double root = static_cast<double>(
+              std::sqrt(squares / static_cast<long double>(columns) + static_cast<long double>(1e-5f)));
+          for (size_t i = 0; i < columns; ++i) row[i] = row[i] / root * gain.values[i];
+          normed.push_back(row);
+        }
+        check_rows(test, normed, kRoundedOnce);
+        if (!added) continue;
+        for (Op& op : test.graph.ops) {  // look at the sum instead
+          if (op.outputs.size() == 2 && op.outputs[0] == test.graph.logits) test.graph.logits = op.outputs[1];
+        }
+        if (select) check_rows(test, sums, 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear sums in float64 over f32, f16 and bf16 weights") {
+  rig::Random random(fresh_seed());
+  for (const Scheme scheme : {Scheme::f32, Scheme::f16, Scheme::bf16}) {
+    const rig::OpCase test = rig::linear_case(random, scheme, {{21, 16, 3}, 173, 9, true, false});
+    std::vector<Row> expected;
+    for (const Output& output : outputs_of(test)) {
+      const Row x = table_row(test.weights[0], output.token);
+      Row row;
+      for (const Op& op : test.graph.ops) {
+        const auto* linear = std::get_if<Linear>(&op.kind);
+        if (linear == nullptr) continue;
+        CHECK(linear->parts[0].bias.has_value());
+        for (const LinearPart& part : linear->parts) {
+          const rig::PackedTensor& weight = test.weights[part.weight];
+          for (size_t n = 0; n < weight.rows(); ++n) {
+            const Row w = table_row(weight, n);
+            long double sum = part.bias ? static_cast<long double>(test.weights[*part.bias].values[n]) : 0.0L;
+            for (size_t k = 0; k < w.size(); ++k) sum += static_cast<long double>(w[k]) * x[k];
+            row.push_back(static_cast<double>(sum));
+          }
+        }
+      }
+      expected.push_back(row);
+    }
+    check_rows(test, expected, kRoundedOnce);
+  }
+}
+
+TEST_CASE("linear on integer codes is exact before the scaling and scales in the stated order") {
+  rig::Random random(fresh_seed());
+  for (const Scheme scheme : {Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128}) {
+    for (const size_t columns : {size_t{1}, size_t{172}, size_t{640}}) {
+      const rig::OpCase test = rig::linear_case(random, scheme, {{19, 5}, columns, 9, true, false});
+      std::vector<Row> expected;
+      for (const Output& output : outputs_of(test)) {
+        const Codes x = quantized(table_row(test.weights[0], output.token));
+        const std::vector<int8_t> codes(x.codes.begin(), x.codes.end());
+        Row row;
+        for (const Op& op : test.graph.ops) {
+          const auto* linear = std::get_if<Linear>(&op.kind);
+          if (linear == nullptr) continue;
+          for (const LinearPart& part : linear->parts) {
+            const rig::PackedTensor& weight = test.weights[part.weight];
+            for (size_t n = 0; n < weight.rows(); ++n) {
+              int64_t sum = 0;
+              for (size_t k = 0; k < columns; ++k)
+                sum += int64_t{weight.integers[n * columns + k]} * x.codes[k];
+              std::vector<int32_t> stored(columns);
+              const reference::IntegerRow meaning = reference::read_integer_row(weight.view(), n, stored);
+              REQUIRE(reference::integer_accumulator(stored, meaning.offset, codes) == sum);
+              REQUIRE(meaning.scale == weight.scales[n]);
+              const float scale = weight.scales[n] * x.scale;
+              float y = scale * static_cast<float>(sum);
+              if (part.bias) y += static_cast<float>(test.weights[*part.bias].values[n]);
+              row.push_back(y);
+            }
+          }
+        }
+        expected.push_back(row);
+      }
+      check_rows(test, expected, 0);
+    }
+  }
+}
+
+TEST_CASE("rope turns pairs of halves by position times frequency") {
+  rig::Random random(fresh_seed());
+  for (const rig::RopeShape& shape :
+       {rig::RopeShape{3, 16, 16, 0, true}, {2, 24, 10, 5, true}, {1, 8, 0, 0, true}}) {
+    const rig::OpCase test = rig::rope_case(random, shape);
+    std::vector<Row> expected;
+    for (const Output& output : outputs_of(test)) {
+      Row row = table_row(test.weights[0], output.token);
+      for (size_t head = 0; head < shape.heads; ++head) {
+        for (size_t i = 0; i < shape.rotary / 2; ++i) {
+          const double frequency =
+              std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(shape.rotary));
+          double& a = row[head * shape.head_dim + i];
+          double& b = row[head * shape.head_dim + i + shape.rotary / 2];
+          const std::complex<double> turned =
+              std::complex<double>(a, b) * std::polar(1.0, static_cast<double>(output.position) * frequency);
+          a = turned.real();
+          b = turned.imag();
+        }
+      }
+      expected.push_back(row);
+    }
+    check_rows(test, expected, kRoundedOnce);
+  }
+}
+
+TEST_CASE("attention is a causal softmax over the rounded cache of each sequence") {
+  rig::Random random(fresh_seed());
+  for (const unsigned bits : {16u, 8u, 4u}) {
+    for (const rig::AttentionShape& shape : {rig::AttentionShape{4, 2, 16, bits, 1, 0, 5, 40},
+                                             {3, 3, 8, bits, 1, 0, 3, 90},
+                                             {6, 1, 24, bits, 1, 1, 3, 9}}) {
+      const rig::OpCase test = rig::attention_case(random, shape);
+      const unsigned layer_bits = shape.first_layers_16bit > 0 ? 16 : bits;
+      const size_t d = shape.head_dim;
+      const double scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+      // A sequence is known by its first page.
+      std::vector<std::vector<uint32_t>> history(test.pages);
+      std::vector<Row> expected;
+      for (const rig::CaseRun& run : test.runs) {
+        size_t next = 0;
+        for (const rig::CaseSequence& sequence : run.sequences) {
+          std::vector<uint32_t>& tokens = history[sequence.pages[0]];
+          REQUIRE(tokens.size() == sequence.position);
+          for (size_t i = 0; i < sequence.token_count; ++i) {
+            tokens.push_back(run.tokens[next++]);
+            const Row query = table_row(test.weights[0], tokens.back());
+            Row out(shape.query_heads * d, 0.0);
+            for (size_t head = 0; head < shape.query_heads; ++head) {
+              const size_t kv_head = head / (shape.query_heads / shape.kv_heads);
+              std::vector<Row> values;
+              Row scores;
+              for (const uint32_t token : tokens) {
+                const Row row = table_row(test.weights[0], token);
+                const auto part = [&](size_t heads_before) {
+                  const auto at = row.begin() + static_cast<std::ptrdiff_t>((heads_before + kv_head) * d);
+                  return cached(Row(at, at + static_cast<std::ptrdiff_t>(d)), layer_bits);
+                };
+                const Row key = part(shape.query_heads);
+                values.push_back(part(shape.query_heads + shape.kv_heads));
+                double dot = 0;
+                for (size_t j = 0; j < d; ++j) dot += query[head * d + j] * key[j];
+                scores.push_back(scale * dot);
+              }
+              const double largest = *std::max_element(scores.begin(), scores.end());
+              double total = 0;
+              Row sum(d, 0.0);
+              for (size_t p = 0; p < scores.size(); ++p) {
+                const double weight = std::exp(scores[p] - largest);
+                total += weight;
+                for (size_t j = 0; j < d; ++j) sum[j] += weight * values[p][j];
+              }
+              for (size_t j = 0; j < d; ++j) out[head * d + j] = sum[j] / total;
+            }
+            expected.push_back(out);
+          }
+        }
+      }
+      check_rows(test, expected, 1e-7);
+    }
+  }
+}
+
+TEST_CASE("gate is silu of the first half times the second") {
+  rig::Random random(fresh_seed());
+  const size_t columns = 173;
+  const rig::OpCase test = rig::gate_case(random, columns, false);
+  std::vector<Row> expected;
+  for (const Output& output : outputs_of(test)) {
+    const Row x = table_row(test.weights[0], output.token);
+    Row row(columns);
+    for (size_t i = 0; i < columns; ++i) row[i] = x[i] * x[columns + i] / (std::exp(-x[i]) + 1);
+    expected.push_back(row);
+  }
+  check_rows(test, expected, kRoundedOnce);
+}
+
+TEST_CASE("norm and gate with q8 results quantize the float32 row they would have written") {
+  rig::Random random(fresh_seed());
+  const auto check = [](const rig::OpCase& plain, const rig::OpCase& codes) {
+    const std::unique_ptr<Backend> backend = make_reference_backend();
+    const std::vector<float> rows = rig::run_case(*backend, plain);
+    const std::vector<float> got = rig::run_case(*backend, codes);
+    REQUIRE(rows.size() == got.size());
+    const size_t columns = plain.graph.tensors[plain.graph.logits].columns;
+    for (size_t row = 0; row < rows.size() / columns; ++row) {
+      const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(row * columns);
+      const Codes expected = quantized(Row(begin, begin + static_cast<std::ptrdiff_t>(columns)));
+      for (size_t i = 0; i < columns; ++i)
+        REQUIRE(got[row * columns + i] == expected.scale * static_cast<float>(expected.codes[i]));
+    }
+  };
+  const uint64_t seed = random();
+  for (const bool added : {false, true}) {
+    rig::Random first(seed);
+    rig::Random second(seed);
+    rig::OpCase plain = rig::norm_case(first, {172, added, false, false, false});
+    const rig::OpCase codes = rig::norm_case(second, {172, added, false, true, false});
+    plain.runs = codes.runs;
+    plain.limits = codes.limits;
+    plain.pages = codes.pages;
+    check(plain, codes);
+  }
+  rig::Random first(seed);
+  rig::Random second(seed);
+  rig::OpCase plain = rig::gate_case(first, 172, false);
+  const rig::OpCase codes = rig::gate_case(second, 172, true);
+  plain.runs = codes.runs;
+  plain.limits = codes.limits;
+  plain.pages = codes.pages;
+  check(plain, codes);
+}
+
+TEST_CASE("quantize makes exact codes, through the op") {
+  rig::Random random(fresh_seed());
+  for (const size_t columns : {size_t{1}, size_t{129}, size_t{300}}) {
+    const rig::OpCase test = rig::quantize_case(random, columns);
+    std::vector<Row> expected;
+    for (const Output& output : outputs_of(test)) {
+      const Codes codes = quantized(table_row(test.weights[0], output.token));
+      Row row;
+      for (const int code : codes.codes) row.push_back(codes.scale * static_cast<float>(code));
+      expected.push_back(row);
+    }
+    check_rows(test, expected, 0);
+  }
+}
+
+TEST_CASE("a quantized row in memory: codes, scale, total and group sums, padding zero") {
+  rig::Random random(fresh_seed());
+  const auto read = [](const std::vector<std::byte>& row, size_t offset) {
+    int32_t value = 0;
+    std::memcpy(&value, row.data() + offset, sizeof value);
+    return value;
+  };
+  const auto quantize = [](const std::vector<float>& x) {
+    std::vector<std::byte> row(q8::row_stride(x.size()), std::byte{0xaa});
+    reference::quantize_row(x, row.data());
+    return row;
+  };
+  for (const size_t columns : {size_t{1}, size_t{127}, size_t{128}, size_t{129}, size_t{301}}) {
+    std::vector<float> x(columns);
+    for (float& value : x) value = rig::normal(random);
+    const std::vector<std::byte> row = quantize(x);
+    const Codes expected = quantized(Row(x.begin(), x.end()));
+    CHECK(reference::scale_of(row.data(), columns) == expected.scale);
+    int32_t total = 0;
+    std::vector<int32_t> sums(q8::groups(columns), 0);
+    for (size_t i = 0; i < q8::padded_columns(columns); ++i) {
+      const int code = static_cast<int8_t>(row[i]);
+      REQUIRE(code == (i < columns ? expected.codes[i] : 0));
+      total += code;
+      sums[i / q8::kGroup] += code;
+    }
+    CHECK(read(row, q8::total_offset(columns)) == total);
+    for (size_t group = 0; group < sums.size(); ++group)
+      CHECK(read(row, q8::sums_offset(columns) + 4 * group) == sums[group]);
+  }
+
+  // Ties go to even; the largest magnitude is 127, so codes are the values.
+  const std::vector<std::byte> ties = quantize({-127.0f, 0.5f, 1.5f, -0.5f, -2.5f, 3.5f, 126.5f});
+  const std::vector<int> even = {-127, 0, 2, 0, -2, 4, 126};
+  for (size_t i = 0; i < even.size(); ++i) CHECK(reference::codes_of(ties.data(), 7)[i] == even[i]);
+
+  // Nothing in the row, nothing that float32 can scale, and values so small that the scale is subnormal.
+  for (const float tiny : {0.0f, 0x1p-149f}) {
+    const std::vector<std::byte> row = quantize({tiny, -tiny, 0.0f});
+    CHECK(reference::scale_of(row.data(), 3) == 0.0f);
+    CHECK(reference::codes_of(row.data(), 3)[0] == 0);
+  }
+  const std::vector<std::byte> subnormal = quantize({190 * 0x1p-149f, -190 * 0x1p-149f});
+  CHECK(reference::scale_of(subnormal.data(), 2) == 0x1p-149f);
+  CHECK(reference::codes_of(subnormal.data(), 2)[0] == 127);
+  CHECK(reference::codes_of(subnormal.data(), 2)[1] == -127);
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float bad : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN()}) {
+    const std::vector<std::byte> row = quantize({1.0f, bad, 2.0f});
+    CHECK(std::isnan(reference::scale_of(row.data(), 3)));
+    for (const int8_t code : reference::codes_of(row.data(), 3)) CHECK(code == 0);
+  }
+}
