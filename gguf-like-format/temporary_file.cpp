@@ -1,0 +1,187 @@
+#include "gguf-like-format/temporary_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <mutex>
+
+namespace tessera {
+
+namespace {
+
+// A temporary file as the signal handler sees it. owner is the process that must remove it, 0 for a free
+// slot, so that a forked child never removes its parent's file.
+struct RemovalSlot {
+  std::atomic<pid_t> owner{0};
+  std::array<char, PATH_MAX> path{};
+};
+
+constexpr std::array<int, 3> kSignals{SIGINT, SIGTERM, SIGHUP};
+std::array<RemovalSlot, 16> removal_slots;
+std::array<struct sigaction, kSignals.size()> previous_actions;
+std::mutex removal_mutex;
+size_t removals_in_use = 0;
+
+static_assert(std::atomic<pid_t>::is_always_lock_free, "the signal handler must not take a lock");
+
+// Only async-signal-safe calls.
+void remove_and_raise(int signal) {
+  const int saved_errno = errno;
+  const pid_t self = ::getpid();
+  for (RemovalSlot& slot : removal_slots)
+    if (slot.owner.load(std::memory_order_acquire) == self) ::unlink(slot.path.data());
+  for (size_t i = 0; i < kSignals.size(); ++i)
+    if (kSignals[i] == signal) ::sigaction(signal, &previous_actions[i], nullptr);
+  ::raise(signal);  // stays pending until this handler returns
+  errno = saved_errno;
+}
+
+bool is_ours(const struct sigaction& action) {
+  return (action.sa_flags & SA_SIGINFO) == 0 && action.sa_handler == remove_and_raise;
+}
+
+void install_handlers() {
+  for (size_t i = 0; i < kSignals.size(); ++i) {
+    ::sigaction(kSignals[i], nullptr, &previous_actions[i]);
+    // What is ignored (SIGHUP under nohup) must stay so.
+    if ((previous_actions[i].sa_flags & SA_SIGINFO) == 0 && previous_actions[i].sa_handler == SIG_IGN)
+      continue;
+    struct sigaction action {};
+    action.sa_handler = remove_and_raise;
+    ::sigemptyset(&action.sa_mask);
+    for (const int other : kSignals) ::sigaddset(&action.sa_mask, other);
+    action.sa_flags = SA_RESTART;
+    ::sigaction(kSignals[i], &action, nullptr);
+  }
+}
+
+void restore_handlers() {
+  for (size_t i = 0; i < kSignals.size(); ++i) {
+    struct sigaction current {};
+    ::sigaction(kSignals[i], nullptr, &current);
+    if (is_ours(current)) ::sigaction(kSignals[i], &previous_actions[i], nullptr);
+  }
+}
+
+size_t register_removal(const std::string& path) {
+  const std::lock_guard<std::mutex> lock(removal_mutex);
+  if (path.size() >= PATH_MAX) throw FileError(fmt::format("{}: path is too long", path));
+  for (size_t i = 0; i < removal_slots.size(); ++i) {
+    RemovalSlot& slot = removal_slots[i];
+    if (slot.owner.load(std::memory_order_relaxed) != 0) continue;
+    std::copy_n(path.c_str(), path.size() + 1, slot.path.begin());
+    slot.owner.store(::getpid(), std::memory_order_release);
+    if (removals_in_use++ == 0) install_handlers();
+    return i;
+  }
+  throw FileError(fmt::format("{}: {} files are being written already", path, removal_slots.size()));
+}
+
+void forget_removal(size_t slot) {
+  const std::lock_guard<std::mutex> lock(removal_mutex);
+  removal_slots[slot].owner.store(0, std::memory_order_release);
+  if (--removals_in_use == 0) restore_handlers();
+}
+
+[[noreturn]] void fail(const std::string& path, std::string_view what, int error) {
+  throw FileError(fmt::format("{}: {}: {}", path, what, std::strerror(error)));
+}
+
+std::string resolve_target(const std::string& target) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::symlink_status(target, error);
+  if (status.type() == std::filesystem::file_type::none && !target.empty())  // not even known to be absent
+    throw FileError(fmt::format("{}: cannot be written: {}", target, error.message()));
+  if (std::filesystem::is_symlink(status)) {
+    const std::filesystem::path real = std::filesystem::canonical(target, error);
+    if (error) throw FileError(fmt::format("{}: symbolic link: {}", target, error.message()));
+    return resolve_target(real.string());
+  }
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    throw FileError(fmt::format("{}: expected a regular file to replace, found {}", target,
+                                std::filesystem::is_directory(status) ? "a folder" : "something else"));
+  if (target.empty() || target.back() == '/')
+    throw FileError(fmt::format("{}: expected a file name", target.empty() ? "target" : target));
+  return target;
+}
+
+}  // namespace
+
+TemporaryFile::TemporaryFile(const std::string& target) : target_(resolve_target(target)) {
+  static std::atomic<unsigned> counter{0};
+  const size_t slash = target_.rfind('/');
+  folder_ = slash == std::string::npos ? "." : slash == 0 ? "/" : target_.substr(0, slash);
+  const std::string prefix = slash == std::string::npos ? "" : target_.substr(0, slash + 1);
+  const std::string name = target_.substr(prefix.size());
+  // Registered before it exists: removing a file that is not there does no harm.
+  path_ = fmt::format("{}.{}.{}-{}.partial", prefix, name.substr(0, 200), ::getpid(), counter.fetch_add(1));
+  slot_ = register_removal(path_);
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) {
+    const int error = errno;
+    forget_removal(slot_);
+    fail(target_, "cannot be written: no temporary file beside it", error);
+  }
+}
+
+TemporaryFile::~TemporaryFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(path_.c_str());
+  forget_removal(slot_);
+}
+
+void TemporaryFile::reserve(uint64_t bytes) {
+  if (bytes > static_cast<uint64_t>(INT64_MAX)) fail(target_, "cannot be written", EFBIG);
+  int error = EINTR;
+  while (error == EINTR) error = ::posix_fallocate(descriptor_, 0, static_cast<off_t>(bytes));
+  if (error == 0) return;
+  if (error != ENOSPC) fail(target_, fmt::format("no space for {} bytes", bytes), error);
+  // What was reserved so far must not count as used in the message.
+  struct statvfs info {};
+  const bool known = ::ftruncate(descriptor_, 0) == 0 && ::fstatvfs(descriptor_, &info) == 0;
+  throw FileError(
+      fmt::format("{}: disk full: expected room for {} bytes, found {}", target_, bytes,
+                  known ? fmt::format("{}", static_cast<uint64_t>(info.f_bavail) * info.f_frsize) : "less"));
+}
+
+void TemporaryFile::write(std::span<const std::byte> bytes, uint64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t wrote = ::pwrite(descriptor_, bytes.data(), std::min(bytes.size(), size_t{1} << 30),
+                                   static_cast<off_t>(offset));
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote <= 0)
+      fail(target_, fmt::format("writing at byte {} failed", offset), wrote < 0 ? errno : ENOSPC);
+    bytes = bytes.subspan(static_cast<size_t>(wrote));
+    offset += static_cast<uint64_t>(wrote);
+  }
+}
+
+void TemporaryFile::commit() {
+  if (::fsync(descriptor_) != 0) fail(target_, "flushing to disk failed", errno);
+  if (::rename(path_.c_str(), target_.c_str()) != 0) fail(target_, "cannot be replaced", errno);
+  ::close(descriptor_);
+  descriptor_ = -1;
+  forget_removal(slot_);
+  const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  // The file is whole and in place by now. A folder that cannot be opened for reading or flushed (some file
+  // systems know no such thing) only weakens what a power cut leaves.
+  if (folder < 0) return;
+  const int result = ::fsync(folder);
+  const int error = errno;
+  ::close(folder);
+  if (result != 0 && error == EIO) fail(folder_, "flushing the folder to disk failed", error);
+}
+
+}  // namespace tessera
