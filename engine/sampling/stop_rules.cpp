@@ -1,0 +1,52 @@
+#include "engine/sampling/stop_rules.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tessera {
+
+// The rule, chosen so that it cannot matter how the text is cut into pieces: the reply ends at the first byte
+// that completes any stop string; of those completed by that byte the longest counts, and the text before it
+// is what remains.
+
+StopRules::StopRules(std::vector<std::string> stop_strings) : stops_(std::move(stop_strings)) {
+  std::erase_if(stops_, [](const std::string& stop) { return stop.empty(); });
+  std::sort(stops_.begin(), stops_.end(),
+            [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
+}
+
+StopRules::Outcome StopRules::push(std::string_view text) {
+  if (stopped_) return {"", true};
+  const size_t first_new = held_.size();
+  held_ += text;
+  const std::string_view all = held_;
+  // What is held is always shorter than any stop string it could complete, so none lies wholly before
+  // first_new.
+  for (size_t end = first_new + 1; end <= all.size(); ++end) {
+    for (const std::string& stop : stops_) {
+      if (stop.size() > end || all.substr(end - stop.size(), stop.size()) != stop) continue;
+      stopped_ = true;
+      Outcome outcome{std::string(all.substr(0, end - stop.size())), true};
+      held_.clear();
+      return outcome;
+    }
+  }
+  size_t longest = 0;
+  for (const std::string& stop : stops_) {
+    for (size_t size = std::min(stop.size() - 1, all.size()); size > longest; --size) {
+      if (all.substr(all.size() - size) == std::string_view(stop).substr(0, size)) longest = size;
+    }
+  }
+  Outcome outcome{std::string(all.substr(0, all.size() - longest)), false};
+  held_.erase(0, all.size() - longest);
+  return outcome;
+}
+
+std::string StopRules::finish() { return std::exchange(held_, {}); }
+
+void StopRules::reset() {
+  held_.clear();
+  stopped_ = false;
+}
+
+}  // namespace tessera

@@ -1,0 +1,131 @@
+#include "engine/tokenizer/normalizer.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <array>
+
+#include "engine/tokenizer/utf8.h"
+
+namespace tessera {
+
+namespace {
+
+// Appends the canonical composition of a run of well-formed UTF-8. The library's own one-call form orders
+// combining marks by exchanging neighbours, which takes quadratic time on long runs of them; a stable sort of
+// every run does not.
+void append_composed(std::string& out, std::string_view run) {
+  std::vector<utf8proc_int32_t> codepoints;
+  codepoints.reserve(run.size());
+  int last_boundclass = UTF8PROC_BOUNDCLASS_START;
+  for (size_t at = 0; at < run.size();) {
+    const Utf8Character character = read_utf8(run, at);
+    at += character.length;
+    std::array<utf8proc_int32_t, 32> parts{};  // the longest canonical decomposition has four
+    const utf8proc_ssize_t count = utf8proc_decompose_char(
+        static_cast<utf8proc_int32_t>(character.codepoint), parts.data(), parts.size(),
+        static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE), &last_boundclass);
+    if (count < 1 || static_cast<size_t>(count) > parts.size()) {
+      codepoints.push_back(static_cast<utf8proc_int32_t>(character.codepoint));
+    } else {
+      codepoints.insert(codepoints.end(), parts.begin(), parts.begin() + count);
+    }
+  }
+  const auto combining_class = [](utf8proc_int32_t codepoint) {
+    return utf8proc_get_property(codepoint)->combining_class;
+  };
+  for (size_t begin = 0; begin < codepoints.size();) {
+    if (combining_class(codepoints[begin]) == 0) {
+      ++begin;
+      continue;
+    }
+    size_t end = begin + 1;
+    while (end < codepoints.size() && combining_class(codepoints[end]) != 0) ++end;
+    std::stable_sort(
+        codepoints.begin() + static_cast<std::ptrdiff_t>(begin),
+        codepoints.begin() + static_cast<std::ptrdiff_t>(end),
+        [&](utf8proc_int32_t a, utf8proc_int32_t b) { return combining_class(a) < combining_class(b); });
+    begin = end;
+  }
+  const utf8proc_ssize_t length =
+      utf8proc_normalize_utf32(codepoints.data(), static_cast<utf8proc_ssize_t>(codepoints.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  if (length < 0) {  // cannot happen for scalar values; the text is better kept than lost
+    out += run;
+    return;
+  }
+  for (utf8proc_ssize_t i = 0; i < length; ++i)
+    append_utf8(out, static_cast<uint32_t>(codepoints[static_cast<size_t>(i)]));
+}
+
+std::string compose(std::string_view text) {
+  // Nothing below U+0300 changes under composition unless a mark follows, and marks begin with 0xCC or later.
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; }))
+    return std::string(text);
+  std::string out;
+  out.reserve(text.size());
+  size_t begin = 0;  // of the well-formed run
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Character character = read_utf8(text, at);
+    if (character.state != Utf8Character::State::complete) {
+      if (begin < at) append_composed(out, text.substr(begin, at - begin));
+      out += text.substr(at, character.length);
+      begin = at + character.length;
+    }
+    at += character.length;
+  }
+  if (begin < text.size()) append_composed(out, text.substr(begin));
+  return out;
+}
+
+std::string collapse_spaces(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    if (c == ' ' && (out.empty() || out.back() == ' ')) continue;
+    out += c;
+  }
+  if (!out.empty() && out.back() == ' ') out.pop_back();
+  return out;
+}
+
+}  // namespace
+
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  std::string out;
+  out.reserve(text.size());
+  size_t begin = 0;
+  while (true) {
+    const size_t at = text.find(from, begin);
+    out += text.substr(begin, at == std::string_view::npos ? at : at - begin);
+    if (at == std::string_view::npos) return out;
+    out += to;
+    begin = at + from.size();
+  }
+}
+
+std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view segment, bool at_start) {
+  std::string text(segment);
+  for (const NormalizerStep& step : steps) {
+    switch (step.kind) {
+      case NormalizerStep::Kind::nfc:
+        text = compose(text);
+        break;
+      case NormalizerStep::Kind::prepend:
+        if (!text.empty()) text.insert(0, step.text);
+        break;
+      case NormalizerStep::Kind::prepend_to_first:
+        if (!text.empty() && at_start) text.insert(0, step.text);
+        break;
+      case NormalizerStep::Kind::replace:
+        text = replace_all(text, step.text, step.replacement);
+        break;
+      case NormalizerStep::Kind::collapse_spaces:
+        text = collapse_spaces(text);
+        break;
+    }
+  }
+  return text;
+}
+
+}  // namespace tessera

@@ -1,0 +1,18 @@
+// Runs a parsed template.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/tokenizer/template_builtins.h"
+#include "engine/tokenizer/template_syntax.h"
+
+namespace tessera::jinja {
+
+// Renders the template with the given variables, whose values were made with the environment's budget. Throws
+// TemplateError with the line at which it failed.
+std::string render_template(Environment& environment, const Block& block,
+                            std::vector<std::pair<std::string_view, Value>> variables);
+
+}  // namespace tessera::jinja

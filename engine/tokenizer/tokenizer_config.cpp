@@ -1,0 +1,185 @@
+// The small JSON files beside a tokenizer: who is bos and eos, which tokens were added.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+
+#include "engine/tokenizer/tokenizer_definition.h"
+#include "gguf-like-format/file_error.h"
+#include "gguf-like-format/strict_json.h"
+
+namespace tessera {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array<std::string_view, 7> kRoles{"bos", "eos", "unk", "pad", "sep", "cls", "mask"};
+
+// A token given as its text or as an object that holds it; empty when there is none.
+std::string token_text(const JsonFields& fields, std::string_view field) {
+  const json* value = fields.find(field);
+  if (value == nullptr) return {};
+  if (value->is_object()) return fields.object(field).text("content", kMostAddedTokenBytes);
+  return fields.text(field, kMostAddedTokenBytes);
+}
+
+void read_roles(const JsonFields& fields, TokenizerConfig& config) {
+  for (const std::string_view role : kRoles) {
+    std::string text = token_text(fields, fmt::format("{}_token", role));
+    if (!text.empty()) config.roles.emplace(role, std::move(text));
+  }
+}
+
+void read_added_tokens(const JsonFields& fields, TokenizerConfig& config) {
+  if (fields.find("added_tokens_decoder") == nullptr) return;
+  const JsonFields tokens = fields.object("added_tokens_decoder");
+  for (const auto& [key, value] : fields.require("added_tokens_decoder").items()) {
+    AddedToken token;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token.id);
+    if (error != std::errc() || end != key.data() + key.size() || token.id >= kMostPieces)
+      tokens.refuse(printable(key), fmt::format("an id below {} as the key", kMostPieces), printable(key));
+    const JsonFields entry(value, fields.where(), tokens.label(key));
+    token.content = entry.text("content", kMostAddedTokenBytes);
+    token.pattern = token.content;
+    token.special = entry.boolean_or("special", false);
+    token.normalized = entry.boolean_or("normalized", !token.special);
+    token.left_strip = entry.boolean_or("lstrip", false);
+    token.right_strip = entry.boolean_or("rstrip", false);
+    token.single_word = entry.boolean_or("single_word", false);
+    if (token.content.empty()) entry.refuse("content", "some text", "none");
+    config.added.push_back(std::move(token));
+  }
+  std::sort(config.added.begin(), config.added.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+}
+
+// An id, or the first of a list of them.
+std::optional<uint32_t> first_id(const JsonFields& fields, std::string_view field) {
+  const json* value = fields.find(field);
+  if (value == nullptr) return std::nullopt;
+  if (value->is_array()) {
+    if (value->empty()) return std::nullopt;
+    return static_cast<uint32_t>(fields.element(value->front(), fields.label(field), 0, kMostPieces - 1));
+  }
+  return static_cast<uint32_t>(fields.integer(field, 0, kMostPieces - 1));
+}
+
+}  // namespace
+
+TokenizerConfig read_tokenizer_config(const std::string& folder) {
+  TokenizerConfig config;
+  const std::filesystem::path base(folder);
+  config.where = (base / "tokenizer_config.json").string();
+  if (std::filesystem::exists(config.where)) {
+    const json document = read_strict_json(config.where);
+    const JsonFields fields(document, config.where, "");
+    if (fields.find("tokenizer_class") != nullptr)
+      config.tokenizer_class = fields.text("tokenizer_class", 256);
+    const auto flag = [&](std::string_view field) -> std::optional<bool> {
+      if (fields.find(field) == nullptr) return std::nullopt;
+      return fields.boolean(field);
+    };
+    config.adds_bos = flag("add_bos_token");
+    config.legacy = flag("legacy");
+    config.adds_prefix_space = flag("add_prefix_space");
+    read_roles(fields, config);
+    read_added_tokens(fields, config);
+  }
+  if (const std::string path = (base / "special_tokens_map.json").string(); std::filesystem::exists(path)) {
+    const json document = read_strict_json(path);
+    read_roles(JsonFields(document, path, ""), config);  // tokenizer_config.json goes first
+  }
+  if (const std::string path = (base / "config.json").string(); std::filesystem::exists(path)) {
+    const json document = read_strict_json(path);
+    const JsonFields fields(document, path, "");
+    if (fields.find("model_type") != nullptr) config.model_type = fields.text("model_type", 256);
+    config.bos_id = first_id(fields, "bos_token_id");
+    config.eos_id = first_id(fields, "eos_token_id");
+  }
+  return config;
+}
+
+void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config, bool default_adds_bos) {
+  TokenizerRules& rules = definition.rules;
+  const auto refuse = [&](const std::string& field, const std::string& fault) {
+    throw FileError(fmt::format("{}: {}: {}", config.where, field, fault));
+  };
+  std::unordered_map<std::string, size_t> added;  // text -> place in rules.added
+  for (size_t i = 0; i < rules.added.size(); ++i) added.emplace(rules.added[i].content, i);
+  const auto add = [&](AddedToken token) {
+    added.emplace(token.content, rules.added.size());
+    rules.added.push_back(std::move(token));
+  };
+  for (const AddedToken& token : config.added) {
+    const std::string field = fmt::format("added_tokens_decoder.{}", token.id);
+    const auto known = definition.ids.find(token.content);
+    if (known != definition.ids.end()) {
+      if (known->second != token.id)
+        refuse(field,
+               fmt::format("\"{}\" has id {} in the vocabulary", printable(token.content), known->second));
+    } else {
+      if (token.id < definition.pieces.size())
+        refuse(field, fmt::format("id {} is another piece than \"{}\" in the vocabulary", token.id,
+                                  printable(token.content)));
+      if (token.id > definition.pieces.size())
+        refuse(field,
+               fmt::format("ids have a gap: expected {}, found {}", definition.pieces.size(), token.id));
+      definition.ids.emplace(token.content, token.id);
+      definition.pieces.push_back(token.content);
+    }
+    if (const auto place = added.find(token.content); place != added.end()) {
+      rules.added[place->second] = token;
+    } else {
+      definition.pieces[token.id] = token.content;
+      add(token);
+    }
+  }
+
+  for (const auto& [role, text] : config.roles) {
+    rules.roles[role] = text;
+    const auto known = definition.ids.find(text);
+    if (known == definition.ids.end()) {
+      if (role == "bos" || role == "eos")
+        refuse(fmt::format("{}_token", role),
+               fmt::format("\"{}\" is not in the vocabulary", printable(text)));
+      continue;
+    }
+    if (role == "bos") rules.bos = known->second;
+    if (role == "eos") rules.eos = known->second;
+    if (const auto place = added.find(text); place != added.end()) {
+      rules.added[place->second].special = true;
+    } else {
+      AddedToken token;
+      token.id = known->second;
+      token.content = token.pattern = text;
+      token.special = true;
+      definition.pieces[token.id] = text;
+      add(std::move(token));
+    }
+  }
+  // Without names, the ids of config.json do where they are special tokens.
+  const auto by_id = [&](std::optional<uint32_t> id) -> const AddedToken* {
+    const auto found = std::find_if(rules.added.begin(), rules.added.end(), [&](const AddedToken& token) {
+      return id && token.id == *id && token.special;
+    });
+    return found == rules.added.end() ? nullptr : &*found;
+  };
+  if (const AddedToken* token = by_id(config.bos_id); token != nullptr && !rules.bos) {
+    rules.bos = token->id;
+    rules.roles.emplace("bos", token->content);
+  }
+  if (const AddedToken* token = by_id(config.eos_id); token != nullptr && !rules.eos) {
+    rules.eos = token->id;
+    rules.roles.emplace("eos", token->content);
+  }
+  rules.adds_bos = rules.bos.has_value() && config.adds_bos.value_or(default_adds_bos);
+  if (definition.pieces.size() > kMostPieces)
+    throw FileError(fmt::format("{}: expected at most {} pieces, found {}", definition.where, kMostPieces,
+                                definition.pieces.size()));
+}
+
+}  // namespace tessera
