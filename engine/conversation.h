@@ -1,0 +1,96 @@
+// A conversation over one session: keeps the messages, renders them with the model's chat template and feeds
+// the session only what its cache does not hold yet. Not thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/session.h"
+#include "engine/tokenizer/chat_template.h"
+
+namespace tessera {
+
+// The messages do not fit the context and nothing more may be dropped: one line with the numbers.
+class ContextFull : public std::runtime_error {
+ public:
+  explicit ContextFull(const std::string& line) : std::runtime_error(line) {}
+};
+
+struct ConversationOptions {
+  bool raw = false;            // continue the text as it is, even when the model has a chat template
+  bool parse_special = false;  // raw text may spell special tokens
+  bool drop_oldest = false;    // a full context drops the oldest turns instead of ending the reply
+  size_t chunk = 512;          // prompt tokens between two looks at keep_going
+};
+
+class Conversation {
+ public:
+  // The session must outlive the conversation, which takes one sequence of it and gives it back at the end.
+  Conversation(Session& session, const ConversationOptions& options);
+  ~Conversation();
+  Conversation(const Conversation&) = delete;
+  Conversation& operator=(const Conversation&) = delete;
+
+  Session& session() const { return *session_; }
+  bool raw() const { return raw_; }
+  const std::vector<ChatMessage>& messages() const { return messages_; }
+
+  // The system message comes first or not at all; an empty text removes it. Not for raw conversations.
+  void set_system(std::string text);
+  void add_user(std::string text);
+  void add_assistant(std::string text);
+  void clear();         // all but the system message
+  bool undo();          // removes the last user message and what came after it; false when there is none
+  bool remove_reply();  // removes the last message when it is the assistant's; false otherwise
+  void replace(std::vector<ChatMessage> messages);  // system first if at all, then user and assistant in turn
+
+  // The ids that the session has to hold before a reply to the messages can begin. Throws TemplateError.
+  std::vector<uint32_t> prompt_tokens() const;
+
+  struct Beginning {
+    std::span<float> logits;       // of the last prompt token; empty when keep_going said no
+    std::vector<uint32_t> prompt;  // at least one token
+    size_t reused_tokens = 0;      // of these, already in the cache
+  };
+  // Brings the session to the end of the prompt. Cached tokens that agree with the prompt are kept and
+  // everything else is fed, so the result is that of a fresh run. keep_going(done, total) is asked between
+  // chunks; false leaves a valid, shorter cache. Throws ContextFull or TemplateError.
+  Beginning begin_reply(const std::function<bool(size_t, size_t)>& keep_going);
+
+  // Appends a token of the reply and returns the logits after it; nothing when the context is full and no
+  // turn may be dropped. Dropping a turn re-renders the shorter conversation and goes on with the reply.
+  std::optional<std::span<float>> extend_reply(uint32_t token);
+  size_t dropped_turns() const;  // user turns that are no longer fed
+  size_t cached_tokens() const;  // KV cache used by this conversation
+
+ private:
+  std::vector<uint32_t> tokens_without(size_t dropped) const;
+  std::vector<uint32_t> encode_raw(std::span<const ChatMessage> messages) const;
+  std::vector<uint32_t> encode_chat(std::span<const ChatMessage> messages) const;
+  std::vector<uint32_t> fitting_tokens();
+  size_t first_turn() const;  // index of the first message that is not the system's
+  // Length and id of the longest special token spelled at text[at]; length 0 when there is none.
+  std::pair<size_t, uint32_t> special_at(std::string_view text, size_t at) const;
+  std::span<float> feed(std::span<const uint32_t> tokens,
+                        const std::function<bool(size_t, size_t)>& keep_going, size_t& reused);
+
+  Session* session_;
+  ConversationOptions options_;
+  bool raw_;
+  SequenceId sequence_;
+  std::vector<ChatMessage> messages_;
+  size_t dropped_ = 0;           // messages after the system's that are not fed
+  std::vector<uint32_t> reply_;  // tokens of the reply in progress
+  std::vector<std::vector<std::pair<std::string, uint32_t>>>
+      special_by_byte_;  // by first byte, longest first
+};
+
+}  // namespace tessera

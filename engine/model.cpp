@@ -1,0 +1,43 @@
+#include "engine/model.h"
+
+#include <set>
+
+#include "engine/models/model_graph.h"
+
+namespace tessera {
+
+Model::Model(std::unique_ptr<TessFile> file) : file_(std::move(file)) {
+  tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::from_stored(header().tokenizer, file_->tensors()));
+  if (!header().chat.chat_template.empty()) chat_template_.emplace(header().chat.chat_template);
+  graph_ = build_graph(*file_);
+}
+
+Model Model::open(const std::string& path, bool use_mmap) { return Model(TessFile::open(path, use_mmap)); }
+
+Model Model::from_memory(std::span<const std::byte> bytes) {
+  return Model(TessFile::from_memory(bytes, "embedded model"));
+}
+
+size_t Model::weight_bytes() const {
+  size_t bytes = 0;
+  for (const Weight& weight : graph_.weights) bytes += file_->require(weight.name).bytes.size();
+  return bytes;
+}
+
+size_t Model::weight_bytes_per_token() const {
+  std::set<WeightId> read;
+  for (const Op& op : graph_.ops) {
+    if (const auto* norm = std::get_if<Norm>(&op.kind)) read.insert(norm->gain);
+    if (const auto* linear = std::get_if<Linear>(&op.kind)) {
+      for (const LinearPart& part : linear->parts) {
+        read.insert(part.weight);
+        if (part.bias) read.insert(*part.bias);
+      }
+    }
+  }
+  size_t bytes = 0;
+  for (const WeightId id : read) bytes += file_->require(graph_.weights[id].name).bytes.size();
+  return bytes;
+}
+
+}  // namespace tessera

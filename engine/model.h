@@ -1,0 +1,39 @@
+// A loaded model file: mapped weights, tokenizer, chat template and the graph that its family describes.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "engine/graph/graph.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "gguf-like-format/tess_file.h"
+
+namespace tessera {
+
+class Model {
+ public:
+  static Model open(const std::string& path, bool use_mmap);   // throws FileError
+  static Model from_memory(std::span<const std::byte> bytes);  // the embedded model; bytes must outlive it
+
+  const ModelHeader& header() const { return file_->header(); }
+  const Hyperparameters& hyperparameters() const { return file_->header().hyperparameters; }
+  const TessFile& file() const { return *file_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const ChatTemplate* chat_template() const { return chat_template_ ? &*chat_template_ : nullptr; }
+  const Graph& graph() const { return graph_; }
+  size_t weight_bytes() const;  // stored bytes of all weights the graph reads
+  size_t weight_bytes_per_token()
+      const;  // bytes of weights that one decoded token reads (no embedding table)
+
+ private:
+  explicit Model(std::unique_ptr<TessFile> file);
+  std::unique_ptr<TessFile> file_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_template_;
+  Graph graph_;
+};
+
+}  // namespace tessera

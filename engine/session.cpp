@@ -1,0 +1,255 @@
+#include "engine/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/cpu_features.h"
+#include "backends/reference/reference_backend.h"
+#include "engine/model.h"
+
+namespace tessera {
+
+namespace {
+
+template <class Value>
+Value take(Result<Value> result) {
+  if (!result.ok()) throw std::runtime_error(result.error());
+  return std::move(result.value());
+}
+
+std::unique_ptr<Backend> make_backend(const SessionOptions& options) {
+  if (options.backend == "cpu") return take(make_cpu_backend({options.isa, options.threads}));
+  if (options.backend == "reference") return make_reference_backend();
+  throw std::runtime_error(fmt::format("backend {}: this build has cpu and reference", options.backend));
+}
+
+double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30); }
+
+}  // namespace
+
+struct Session::State {
+  struct Sequence {
+    bool alive = false;
+    std::vector<uint32_t> tokens;
+    std::vector<uint32_t> pages;
+  };
+
+  const Model* model = nullptr;
+  SessionOptions options;
+  std::unique_ptr<Backend> backend;
+  MemoryFigures memory;
+  KvGeometry geometry;
+  std::unique_ptr<KvStorage> kv;
+  std::vector<WeightHandle> weights;
+  std::unique_ptr<Program> program;
+  std::unique_ptr<PageAllocator> pages;
+  std::vector<Sequence> sequences;
+  std::vector<float> logits;
+  size_t context = 0;
+
+  Sequence& at(SequenceId id) {
+    if (id >= sequences.size() || !sequences[id].alive) throw std::invalid_argument("no such sequence");
+    return sequences[id];
+  }
+
+  void plan_memory_use();
+  void reserve(std::span<const SequenceInput> inputs);
+  void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
+  void run_chunks(std::span<const SequenceInput> inputs);
+};
+
+void Session::State::plan_memory_use() {
+  const Hyperparameters& hp = model->hyperparameters();
+  memory.available_bytes = cpu::available_memory();
+  memory.weight_bytes = model->weight_bytes();
+  memory.kv_bits =
+      options.kv_bits != 0 ? options.kv_bits : static_cast<unsigned>(model->header().quantization.kv_bits);
+  if (memory.kv_bits != 16 && memory.kv_bits != 8 && memory.kv_bits != 4) {
+    throw std::runtime_error(fmt::format("KV precision {}: expected 16, 8 or 4", memory.kv_bits));
+  }
+  geometry = {hp.layers, hp.kv_heads, hp.head_dim, memory.kv_bits, options.kv_first_layers};
+
+  const PlanLimits limits{std::max<size_t>(options.batch, 1), std::max<size_t>(options.max_outputs, 1)};
+  const MemoryPlan plan = plan_memory(model->graph(), limits);
+  memory.activation_bytes = plan.arena_bytes;
+
+  const size_t page_bytes = backend->kv_page_bytes(geometry);
+  const size_t fixed = memory.weight_bytes + memory.activation_bytes;
+  size_t tokens = options.context != 0 ? options.context : hp.context;
+  if (options.context == 0 && memory.available_bytes != 0) {
+    // A default must leave room for everything else on the machine: at most half of what is left after the
+    // weights.
+    const size_t left = memory.available_bytes > fixed ? (memory.available_bytes - fixed) / 2 : 0;
+    tokens = std::min(tokens, std::max<size_t>(left / std::max<size_t>(page_bytes, 1), 1) * kKvPageTokens);
+  }
+  const size_t page_count = (tokens + kKvPageTokens - 1) / kKvPageTokens;
+  memory.context = tokens;
+  memory.kv_bytes = page_count * page_bytes;
+  if (memory.available_bytes != 0 && fixed + memory.kv_bytes > memory.available_bytes) {
+    throw std::runtime_error(
+        fmt::format("not enough memory: weights {:.2f} GiB + KV cache {:.2f} GiB ({} tokens at {} bits) + "
+                    "activations {:.2f} GiB, "
+                    "{:.2f} GiB available; a smaller --ctx or --kv needs less",
+                    gib(memory.weight_bytes), gib(memory.kv_bytes), tokens, memory.kv_bits,
+                    gib(memory.activation_bytes), gib(memory.available_bytes)));
+  }
+  context = std::min<size_t>(tokens, hp.context);
+
+  kv = take(backend->create_kv(geometry, page_count));
+  pages = std::make_unique<PageAllocator>(page_count);
+  for (const Weight& weight : model->graph().weights) {
+    weights.push_back(take(backend->adopt(model->file().require(weight.name))));
+  }
+  program = take(backend->compile(model->graph(), plan, weights, *kv));
+}
+
+Session::Session(const Model& model, const SessionOptions& options) : state_(std::make_unique<State>()) {
+  state_->model = &model;
+  state_->options = options;
+  state_->options.batch = std::max<size_t>(options.batch, 1);
+  state_->options.max_outputs = std::max<size_t>(options.max_outputs, 1);
+  state_->backend = make_backend(options);
+  state_->plan_memory_use();
+}
+
+Session::~Session() = default;
+
+const Model& Session::model() const { return *state_->model; }
+const MemoryFigures& Session::memory() const { return state_->memory; }
+std::string Session::backend_description() const { return state_->backend->describe(); }
+size_t Session::context() const { return state_->context; }
+size_t Session::pages_in_use() const { return state_->pages->total() - state_->pages->free_pages(); }
+
+SequenceId Session::create_sequence() {
+  std::vector<State::Sequence>& sequences = state_->sequences;
+  size_t id = 0;
+  while (id < sequences.size() && sequences[id].alive) ++id;
+  if (id == sequences.size()) sequences.emplace_back();
+  sequences[id].alive = true;
+  return id;
+}
+
+void Session::release(SequenceId sequence) {
+  truncate(sequence, 0);
+  state_->at(sequence).alive = false;
+}
+
+void Session::truncate(SequenceId sequence, size_t token_count) {
+  State::Sequence& data = state_->at(sequence);
+  if (token_count < data.tokens.size()) data.tokens.resize(token_count);
+  state_->pages->shrink(data.pages, data.tokens.size());
+}
+
+size_t Session::length(SequenceId sequence) const { return state_->at(sequence).tokens.size(); }
+const std::vector<uint32_t>& Session::tokens(SequenceId sequence) const {
+  return state_->at(sequence).tokens;
+}
+
+// Takes pages for all inputs, or none.
+void Session::State::reserve(std::span<const SequenceInput> inputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Sequence& sequence = at(inputs[i].sequence);
+    if (inputs[i].tokens.empty()) throw std::invalid_argument("a sequence without new tokens");
+    for (size_t j = 0; j < i; ++j) {
+      if (inputs[j].sequence == inputs[i].sequence)
+        throw std::invalid_argument("a sequence appears twice in one run");
+    }
+    const size_t wanted = sequence.tokens.size() + inputs[i].tokens.size();
+    const bool fits = wanted <= context && pages->extend(sequence.pages, wanted);
+    if (fits) continue;
+    for (size_t j = 0; j < i; ++j) {
+      Sequence& other = at(inputs[j].sequence);
+      pages->shrink(other.pages, other.tokens.size());
+    }
+    if (wanted > context) {
+      throw std::runtime_error(fmt::format("context is full: {} tokens wanted, {} fit", wanted, context));
+    }
+    throw std::runtime_error(fmt::format("KV cache is full: {} tokens wanted, {} pages of {} are free",
+                                         wanted, pages->free_pages(), kKvPageTokens));
+  }
+}
+
+void Session::State::roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Sequence& sequence = at(inputs[i].sequence);
+    sequence.tokens.resize(lengths[i]);
+    pages->shrink(sequence.pages, lengths[i]);
+  }
+}
+
+// Packs tokens of the inputs, in order, into batches within the plan's limits and runs them.
+void Session::State::run_chunks(std::span<const SequenceInput> inputs) {
+  const size_t vocabulary = model->graph().tensors[model->graph().logits].columns;
+  std::vector<uint32_t> tokens;
+  std::vector<uint32_t> outputs;
+  std::vector<BatchSequence> batch_sequences;
+  size_t rows_done = 0;
+  size_t input = 0;
+  size_t offset = 0;  // tokens of the current input already run
+  while (input < inputs.size()) {
+    tokens.clear();
+    outputs.clear();
+    batch_sequences.clear();
+    while (input < inputs.size() && tokens.size() < options.batch && outputs.size() < options.max_outputs) {
+      const SequenceInput& source = inputs[input];
+      size_t count = std::min(source.tokens.size() - offset, options.batch - tokens.size());
+      if (source.want == SequenceInput::Want::all)
+        count = std::min(count, options.max_outputs - outputs.size());
+      Sequence& sequence = at(source.sequence);
+      batch_sequences.push_back({tokens.size(), count, sequence.tokens.size(), sequence.pages});
+      for (size_t i = 0; i < count; ++i) {
+        const bool last = offset + i + 1 == source.tokens.size();
+        if (source.want == SequenceInput::Want::all || (last && source.want == SequenceInput::Want::last)) {
+          outputs.push_back(static_cast<uint32_t>(tokens.size()));
+        }
+        tokens.push_back(source.tokens[offset + i]);
+        sequence.tokens.push_back(source.tokens[offset + i]);
+      }
+      offset += count;
+      if (offset == source.tokens.size()) {
+        ++input;
+        offset = 0;
+      }
+    }
+    const Batch batch{tokens, batch_sequences, outputs};
+    const std::span<float> rows =
+        std::span(logits).subspan(rows_done * vocabulary, outputs.size() * vocabulary);
+    const Status status = program->run(batch, rows);
+    if (!status.ok()) throw std::runtime_error(status.error());
+    rows_done += outputs.size();
+  }
+}
+
+std::span<float> Session::run(std::span<const SequenceInput> inputs) {
+  State& state = *state_;
+  state.reserve(inputs);
+  std::vector<size_t> lengths;
+  size_t rows = 0;
+  for (const SequenceInput& input : inputs) {
+    lengths.push_back(state.at(input.sequence).tokens.size());
+    if (input.want == SequenceInput::Want::all) rows += input.tokens.size();
+    if (input.want == SequenceInput::Want::last) rows += 1;
+  }
+  const Graph& graph = state.model->graph();
+  state.logits.resize(rows * graph.tensors[graph.logits].columns);
+  try {
+    state.run_chunks(inputs);
+  } catch (...) {
+    state.roll_back(inputs, lengths);
+    throw;
+  }
+  return state.logits;
+}
+
+std::string list_devices() {
+  std::string text = fmt::format("cpu: {}, {} threads, instruction sets {}, {:.1f} GiB of memory available\n",
+                                 cpu::processor_name(), cpu::usable_threads(),
+                                 fmt::join(usable_instruction_sets(), ", "), gib(cpu::available_memory()));
+  text += "reference: plain loops in float64, one thread\n";
+  return text;
+}
+
+}  // namespace tessera

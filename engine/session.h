@@ -1,0 +1,81 @@
+// Tokens in, tokens out: what commands talk to. Owns the backend's program and the KV cache for one model.
+// Everything here throws std::runtime_error with one line for what a user can cause. One thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "engine/graph/graph.h"
+#include "engine/kv_cache/page_allocator.h"
+
+namespace tessera {
+
+class Model;
+
+struct SessionOptions {
+  std::string backend = "cpu";  // "cpu" or "reference"
+  std::string isa = "auto";     // "auto", "avx512", "avx2", "portable"
+  size_t threads = 0;           // 0: the cores this process may use
+  size_t context = 0;          // tokens of KV cache in all; 0: the model's own length, limited by free memory
+  unsigned kv_bits = 0;        // 16, 8, 4; 0: what the file recommends
+  size_t kv_first_layers = 0;  // this many leading layers keep a 16-bit KV cache
+  size_t batch = 512;          // most tokens in one run: longer prompts go in chunks
+  size_t max_outputs = 64;     // most logits rows in one run
+};
+
+struct MemoryFigures {
+  size_t weight_bytes = 0;
+  size_t kv_bytes = 0;
+  size_t activation_bytes = 0;
+  size_t context = 0;  // tokens the KV cache holds
+  unsigned kv_bits = 0;
+  size_t available_bytes = 0;  // what the machine (or cgroup) has left before loading
+};
+
+using SequenceId = size_t;
+
+// Some new tokens of one sequence and which of them should give logits.
+struct SequenceInput {
+  SequenceId sequence;
+  std::span<const uint32_t> tokens;  // at least one
+  enum class Want : uint8_t { none, last, all } want = Want::last;
+};
+
+class Session {
+ public:
+  // Plans memory first and throws, with the numbers, when it cannot fit. The model must outlive the session.
+  Session(const Model& model, const SessionOptions& options);
+  ~Session();
+
+  const Model& model() const;
+  const MemoryFigures& memory() const;
+  std::string backend_description() const;
+  size_t context() const;       // most tokens one sequence can hold: min(KV capacity, the model's context)
+  size_t pages_in_use() const;  // KV pages held by living sequences
+
+  SequenceId create_sequence();
+  void release(SequenceId sequence);  // its pages go back
+  void truncate(SequenceId sequence,
+                size_t token_count);         // forgets everything after the first token_count tokens
+  size_t length(SequenceId sequence) const;  // tokens in the cache
+  const std::vector<uint32_t>& tokens(SequenceId sequence) const;
+
+  // Runs the inputs, in chunks when they exceed the batch size, and returns the wanted logits rows in the
+  // order of the inputs, [rows, vocabulary] flat; the view stays valid until the next call. Throws when the
+  // cache is full (then nothing is appended).
+  std::span<float> run(std::span<const SequenceInput> inputs);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Names the devices and instruction sets this binary can use here, one per line, for --list-devices.
+std::string list_devices();
+
+}  // namespace tessera
