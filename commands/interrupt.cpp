@@ -1,0 +1,84 @@
+#include "commands/interrupt.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace tessera {
+
+namespace {
+
+constexpr int kInterruptedExit = 130;
+constexpr int kPatience = 3;  // that many presses nobody has looked at end the process after all
+
+volatile sig_atomic_t presses = 0;
+std::array<int, 2> wake_pipe = {-1, -1};
+struct sigaction former_interrupt;
+struct sigaction former_resize;
+struct sigaction former_continue;
+
+void wake(char what) {
+  const int saved = errno;
+  [[maybe_unused]] const ssize_t written = write(wake_pipe[1], &what, 1);  // a full pipe is awake already
+  errno = saved;
+}
+
+void on_interrupt(int) {
+  presses = presses + 1;
+  if (presses >= kPatience) _exit(kInterruptedExit);
+  wake('I');
+}
+
+void on_resize(int) { wake('W'); }
+
+void on_continue(int) { wake('C'); }
+
+void on_interrupt_leave(int) { _exit(kInterruptedExit); }
+
+void handle(int signal, void (*handler)(int), struct sigaction* former) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(signal, &action, former);
+}
+
+}  // namespace
+
+InterruptScope::InterruptScope() {
+  if (wake_pipe[0] < 0 && pipe2(wake_pipe.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
+    throw std::runtime_error("no pipe for signals could be had: too many open files");
+  }
+  presses = 0;
+  handle(SIGINT, on_interrupt, &former_interrupt);
+  handle(SIGWINCH, on_resize, &former_resize);
+  handle(SIGCONT, on_continue, &former_continue);
+}
+
+InterruptScope::~InterruptScope() {
+  sigaction(SIGINT, &former_interrupt, nullptr);
+  sigaction(SIGWINCH, &former_resize, nullptr);
+  sigaction(SIGCONT, &former_continue, nullptr);
+}
+
+bool InterruptScope::requested() { return presses != 0; }
+
+void InterruptScope::clear() {
+  presses = 0;
+  std::array<char, 64> stale = {};
+  while (read(wake_pipe[0], stale.data(), stale.size()) > 0) {
+  }
+}
+
+int InterruptScope::wake_descriptor() { return wake_pipe[0]; }
+
+void leave_on_interrupt() { handle(SIGINT, on_interrupt_leave, nullptr); }
+
+void ignore_broken_pipes() { handle(SIGPIPE, SIG_IGN, nullptr); }
+
+}  // namespace tessera

@@ -1,0 +1,26 @@
+// Ctrl-C: by default it ends the process with 130; while an InterruptScope lives it is only noted, so that a
+// reply can stop where it is. One scope at a time.
+#pragma once
+
+namespace tessera {
+
+class InterruptScope {
+ public:
+  InterruptScope();   // takes over SIGINT (and SIGWINCH and SIGCONT, which a line editor wants to know of)
+  ~InterruptScope();  // puts the former handling back
+  InterruptScope(const InterruptScope&) = delete;
+  InterruptScope& operator=(const InterruptScope&) = delete;
+
+  static bool requested();
+  static void clear();
+  // Becomes readable with a byte per signal: 'I' interrupt, 'W' window size, 'C' continued after a stop.
+  static int wake_descriptor();
+};
+
+// Makes Ctrl-C end the process at once with exit code 130 where nothing needs tidying up.
+void leave_on_interrupt();
+
+// A reader that has gone away (a closed pipe) becomes a write error instead of a silent death.
+void ignore_broken_pipes();
+
+}  // namespace tessera

@@ -1,0 +1,94 @@
+#include "commands/load_model.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <string_view>
+
+#include "commands/terminal.h"
+#include "engine/embedded_model.h"
+
+namespace tessera {
+
+namespace {
+
+constexpr uint64_t kMostThreads = 1024;
+constexpr uint64_t kMostContext = uint64_t{1} << 26;
+constexpr uint64_t kMostBatch = 65536;
+constexpr uint64_t kMostLayers = 10000;
+
+// Faults of a stored tokenizer or chat template know their field but not the file they were found in.
+template <class Action>
+auto naming_file(const std::string& path, const Action& action) {
+  try {
+    return action();
+  } catch (const std::runtime_error& error) {
+    const std::string_view line = error.what();
+    if (line.substr(0, path.size()) == path) throw;
+    throw FileError(fmt::format("{}: {}", path, line));
+  }
+}
+
+}  // namespace
+
+SessionOptions session_options(const Arguments& arguments) {
+  SessionOptions options;
+  const Verb& verb = arguments.verb();
+  const auto offers = [&](std::string_view name) {
+    for (const Option& option : verb.options) {
+      if (option.name == name) return true;
+    }
+    return false;
+  };
+  options.backend = arguments.choice("backend");
+  options.isa = arguments.choice("isa");
+  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  if (offers("ctx")) {
+    if (const auto context = arguments.integer("ctx", 1, kMostContext)) options.context = *context;
+    if (const auto batch = arguments.integer("batch", 1, kMostBatch)) options.batch = *batch;
+  }
+  if (arguments.has("kv")) options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
+  if (const auto layers = arguments.integer("kv-first-layers", 0, kMostLayers))
+    options.kv_first_layers = *layers;
+  return options;
+}
+
+Model open_model(const std::optional<std::string>& path, const Arguments& arguments) {
+  if (!path && embedded_model().empty()) {
+    throw std::runtime_error("this build has no embedded model: name a file with -m");
+  }
+  Model model = naming_file(path.value_or("embedded model"), [&] {
+    return path ? Model::open(*path, !arguments.has("no-mmap")) : Model::from_memory(embedded_model());
+  });
+  if (arguments.has("mlock")) lock_pages(model.file());
+  return model;
+}
+
+Tokenizer stored_tokenizer(const TessFile& file) {
+  return naming_file(file.path(),
+                     [&] { return Tokenizer::from_stored(file.header().tokenizer, file.tensors()); });
+}
+
+std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options) {
+  auto session = std::make_unique<Session>(model, options);
+  say_memory(session->memory());
+  return session;
+}
+
+void say_memory(const MemoryFigures& memory) {
+  say(fmt::format("memory: weights {}, KV cache {} ({} tokens at {} bits), activations {}; {} available",
+                  readable_bytes(memory.weight_bytes), readable_bytes(memory.kv_bytes), memory.context,
+                  memory.kv_bits, readable_bytes(memory.activation_bytes),
+                  readable_bytes(memory.available_bytes)),
+      Style::dim);
+}
+
+std::string readable_bytes(uint64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  if (bytes >= 1'000'000'000) return fmt::format("{:.2f} GB", value / 1e9);
+  if (bytes >= 1'000'000) return fmt::format("{:.1f} MB", value / 1e6);
+  if (bytes >= 10'000) return fmt::format("{:.1f} kB", value / 1e3);
+  return fmt::format("{} bytes", bytes);
+}
+
+}  // namespace tessera

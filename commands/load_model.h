@@ -1,0 +1,33 @@
+// Opens the model and the session that the run-time flags ask for, and says what memory they take.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "commands/arguments.h"
+#include "engine/model.h"
+#include "engine/session.h"
+
+namespace tessera {
+
+// --backend, --isa, --threads, --ctx, --kv, --kv-first-layers and --batch. Throws UsageError.
+SessionOptions session_options(const Arguments& arguments);
+
+// The file at path, or the embedded model when there is none; --no-mmap and --mlock are honoured.
+Model open_model(const std::optional<std::string>& path, const Arguments& arguments);
+
+// The tokenizer of an open file. Throws FileError naming the file.
+Tokenizer stored_tokenizer(const TessFile& file);
+
+// Plans memory, prints the plan as one line on stderr, and is ready to run. Throws with the numbers when it
+// cannot fit. The model must outlive the session.
+std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options);
+
+// The plan as the line that open_session prints.
+void say_memory(const MemoryFigures& memory);
+
+// "1.23 GB", "45.6 MB", "789 bytes".
+std::string readable_bytes(uint64_t bytes);
+
+}  // namespace tessera

@@ -1,0 +1,53 @@
+// What the terminal can do: colours when they are welcome, safe text, and progress bars for slow work.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace tessera {
+
+bool is_terminal(int descriptor);
+// Colours are for terminals that understand them, and never when NO_COLOR is set to anything.
+bool wants_colour(int descriptor);
+
+enum class Style { plain, dim, bold, warning };
+// The text in that style, for that descriptor: unchanged where colours are not wanted.
+std::string styled(std::string_view text, Style style, int descriptor);
+
+// One line on stderr.
+void say(std::string_view line, Style style = Style::plain);
+
+// Text for a terminal without the control characters that could move its cursor or change its state; newlines
+// and tabs stay. A model's words must not steer the terminal.
+std::string printable(std::string_view text);
+
+// The text as a single line that is safe to show: newlines and other control characters as escapes.
+std::string one_line(std::string_view text);
+
+// Writes all of the text to stdout and flushes it; throws when it cannot be written.
+void write_stdout(std::string_view text);
+
+// A bar on stderr that appears once the work turns out to take more than two seconds; nothing where stderr is
+// no terminal.
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::string what);
+  ~ProgressBar();  // takes the bar away
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+  void update(uint64_t done, uint64_t total);
+  void rename(std::string what) { what_ = std::move(what); }
+  void hide();  // until the next update: makes room for a line
+
+ private:
+  std::string what_;
+  bool terminal_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point drawn_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,232 @@
+#include "commands/verbs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+namespace tessera {
+
+namespace {
+
+constexpr const char* kModel = "Model";
+constexpr const char* kPrompt = "Prompt";
+constexpr const char* kSampling = "Sampling";
+constexpr const char* kRunning = "Running";
+constexpr const char* kBenchmark = "Benchmark";
+constexpr const char* kGeneral = "General";
+
+constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
+
+constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads"};
+
+constexpr Option kBackend = {
+    kRunning, 0, "backend", "NAME", "cpu reference", "cpu", "what computes: cpu, reference"};
+constexpr Option kIsa = {
+    kRunning, 0, "isa", "NAME", "auto avx512 avx2 portable", "auto", "instruction set of the cpu backend"};
+constexpr Option kContext = {kRunning, 0, "ctx", "N", "", "the model's", "tokens of context"};
+constexpr Option kKv = {kRunning, 0, "kv", "BITS", "4 8 16", "the file's", "precision of the KV cache"};
+constexpr Option kKvFirst = {
+    kRunning, 0, "kv-first-layers", "N", "", "0", "leading layers that keep a 16-bit KV cache"};
+constexpr Option kBatch = {kRunning, 0, "batch", "N", "", "512", "prompt tokens in one run"};
+constexpr Option kNoMmap = {
+    kRunning, 0, "no-mmap", "", "", "", "read the model into memory instead of mapping it"};
+constexpr Option kMlock = {kRunning, 0, "mlock", "", "", "", "lock the model's pages in memory"};
+constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on stderr"};
+constexpr Option kParseSpecial = {
+    kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
+
+constexpr std::array kRunOptions = {
+    Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
+    Option{kPrompt, 'p', "prompt", "TEXT", "", "chat", "answer this and end; - reads stdin"},
+    Option{kPrompt, 'f', "file", "FILE", "", "", "the same with the text of a file"},
+    Option{kPrompt, 0, "system", "TEXT", "", "none", "system message"},
+    Option{kPrompt, 0, "raw", "", "", "", "continue the text as it is, without the chat template"},
+    Option{kPrompt, 0, "parse-special", "", "", "",
+           "with --raw: special tokens spelled in the text are meant"},
+    Option{kPrompt, 0, "overflow", "WHAT", "stop drop-oldest", "stop",
+           "when the context is full: stop, or drop-oldest turns"},
+    Option{kSampling, 0, "temp", "T", "", "the model's, or 0.8",
+           "temperature; 0 always takes the likeliest token"},
+    Option{kSampling, 0, "top-k", "N", "", "the model's, or 40", "only the N likeliest tokens; 0 is off"},
+    Option{kSampling, 0, "top-p", "P", "", "the model's, or 0.95",
+           "only tokens that make up this share; 1 is off"},
+    Option{kSampling, 0, "min-p", "P", "", "the model's, or 0.05",
+           "only tokens this likely relative to the best; 0 is off"},
+    Option{kSampling, 0, "repeat-penalty", "F", "", "the model's, or 1",
+           "divides the logits of tokens seen; 1 is off"},
+    Option{kSampling, 0, "presence", "X", "", "0", "subtracted once from the logit of a token seen"},
+    Option{kSampling, 0, "frequency", "X", "", "0", "subtracted each time a token was seen"},
+    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws"},
+    Option{kSampling, 0, "stop", "TEXT", "", "", "end the answer before this text (repeatable)"},
+    Option{kSampling, 0, "logit-bias", "ID+X", "", "",
+           "add X to a token's logit: 15+2.5, 15-1, 15-inf (repeatable)"},
+    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer"},
+    Option{kSampling, 0, "ignore-eos", "", "", "", "go on after tokens that end an answer"},
+    kBackend,
+    kIsa,
+    kThreads,
+    kContext,
+    kKv,
+    kKvFirst,
+    kBatch,
+    kNoMmap,
+    kMlock,
+    Option{kBenchmark, 0, "bench", "", "", "", "measure speed instead of answering"},
+    Option{kBenchmark, 0, "tests", "LIST", "", "pp128,pp512,pp2048,tg128,tg128@d4096,tg128@d16384",
+           "ppN, tgN, tgN@dDEPTH, batchN"},
+    Option{kBenchmark, 0, "repetitions", "N", "", "3", "runs of each test"},
+    Option{kBenchmark, 0, "output", "FORM", "table json csv md", "table", "form of the results"},
+    Option{kBenchmark, 0, "plot", "FILE", "", "", "draw the roofline as SVG"},
+    Option{kBenchmark, 0, "shape", "NAME", "", "",
+           "random weights of a known model's shape, such as llama-3-8b"},
+    Option{kBenchmark, 0, "scheme", "NAME", "f16 bf16 w8a8 w4a8 w4a8-g128", "w4a8-g128",
+           "scheme of the random weights"},
+    Option{kGeneral, 0, "no-stats", "", "", "", "no speed figures after an answer"},
+    kVerbose,
+    Option{kGeneral, 0, "list-devices", "", "", "", "name the devices and instruction sets to be had"},
+    Option{kGeneral, 0, "version", "", "", "", "print the version"},
+    kHelp,
+};
+
+constexpr const char* kOutput = "Output";
+constexpr const char* kWhat = "What to make";
+
+constexpr std::array kQuantizeOptions = {
+    Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
+    Option{kWhat, 0, "scheme", "NAME", "f32 f16 bf16 w8a8 w4a8 w4a8-g128", "w4a8-g128",
+           "how matrices are stored"},
+    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
+           "embedding and output head: w8a8, or keep the checkpoint's precision"},
+    Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
+    kThreads,
+    kHelp,
+};
+
+constexpr std::array kPerplexityOptions = {
+    Option{kPrompt, 0, "text", "FILE", "", "stdin", "the text to measure on"},
+    Option{kPrompt, 0, "window", "N", "", "2048 or the context", "tokens of one window"},
+    Option{kPrompt, 0, "stride", "N", "", "a whole window", "tokens from one window to the next"},
+    Option{kPrompt, 0, "lines", "", "", "", "every line is a text and a window of its own"},
+    kParseSpecial,
+    kBackend,
+    kIsa,
+    kThreads,
+    kKv,
+    kKvFirst,
+    kNoMmap,
+    kMlock,
+    kHelp,
+};
+
+constexpr std::array kInspectOptions = {
+    Option{kOutput, 0, "verify", "", "", "", "check every hash and scale; exit 1 with a line per fault"},
+    Option{kOutput, 0, "tensors", "", "", "", "list the tensors"},
+    Option{kOutput, 0, "graph", "FORM", "dot", "", "print the computation graph instead (dot: for Graphviz)"},
+    kHelp,
+};
+
+constexpr std::array kTokenizeOptions = {
+    Option{kPrompt, 'p', "prompt", "TEXT", "", "stdin", "the text; - reads stdin"},
+    Option{kPrompt, 'f', "file", "FILE", "", "", "the text of a file"},
+    kParseSpecial,
+    Option{kPrompt, 0, "bos", "", "", "",
+           "begin with the token that begins a text, where the model wants one"},
+    Option{kPrompt, 0, "decode", "IDS", "", "", "the way back: ids such as [1,2,3] to text"},
+    kHelp,
+};
+
+constexpr std::array kCompletionsOptions = {kHelp};
+
+constexpr std::array kVerbs = {
+    Verb{"",
+         "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
+         "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
+         "       tessera [-m FILE] --bench [options]     measure speed\n"
+         "       tessera quantize|perplexity|inspect|tokenize|completions …",
+         "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0},
+    Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
+         "Turns a Hugging Face checkpoint folder into a .tess file.", kQuantizeOptions, 1, 1},
+    Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [options]",
+         "Measures how well a model predicts a text.", kPerplexityOptions, 1, 1},
+    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a .tess file holds and checks it.",
+         kInspectOptions, 1, 1},
+    Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
+         "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1},
+    Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
+         kCompletionsOptions, 1, 1},
+};
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
+}
+
+std::string spelled(const Option& option) {
+  std::string text = option.letter != 0 ? fmt::format("-{}, --{}", option.letter, option.name)
+                                        : fmt::format("    --{}", option.name);
+  if (option.value[0] != '\0') text += fmt::format(" {}", option.value);
+  return text;
+}
+
+}  // namespace
+
+std::span<const Verb> verbs() { return kVerbs; }
+
+const Verb* find_verb(std::string_view name) {
+  const auto found =
+      std::find_if(kVerbs.begin() + 1, kVerbs.end(), [&](const Verb& verb) { return verb.name == name; });
+  return found != kVerbs.end() ? &*found : nullptr;
+}
+
+std::string help_text(const Verb& verb) {
+  std::string text = fmt::format("Usage: {}\n\n{}\n", verb.usage, verb.summary);
+  size_t width = 0;
+  for (const Option& option : verb.options) width = std::max(width, spelled(option).size());
+  const char* group = nullptr;
+  for (const Option& option : verb.options) {
+    if (group == nullptr || std::strcmp(group, option.group) != 0) {
+      group = option.group;
+      text += fmt::format("\n{}\n", group);
+    }
+    text += fmt::format("  {:<{}}  {}", spelled(option), width, option.help);
+    if (option.fallback[0] != '\0') text += fmt::format(" [{}]", option.fallback);
+    text += '\n';
+  }
+  return text;
+}
+
+std::string nearest_name(std::string_view name, std::span<const std::string> candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, name.size() / 2) + 1;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = edit_distance(name, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+std::string option_hint(const Verb& verb, std::string_view unknown) {
+  std::vector<std::string> names;
+  for (const Option& option : verb.options) names.emplace_back(option.name);
+  const std::string nearest = nearest_name(unknown, names);
+  return nearest.empty() ? "" : fmt::format(", did you mean --{}?", nearest);
+}
+
+}  // namespace tessera
