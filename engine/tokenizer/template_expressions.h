@@ -26,6 +26,7 @@ class ExpressionParser {
   // "name | name(...)" applied to `subject`, which is null for the text of a block.
   ExprPtr parse_filters(ExprPtr subject, bool first_bar_read);
 
+  static bool is_keyword(std::string_view name);  // of expressions: and, if, in, …
   const Token& current() const { return tokens_[position_]; }
   const Token& following() const { return tokens_[std::min(position_ + 1, tokens_.size() - 1)]; }
   Token take();

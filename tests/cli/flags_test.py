@@ -1,0 +1,187 @@
+"""Wrong command lines: exit code 2, one line that names the flag and what it takes, nothing on stdout."""
+
+import os
+import re
+import subprocess
+import unittest
+
+import tessera
+
+# arguments, a part of the line on stderr
+WRONG = [
+    (["--temp", "hot"], "--temp: expected a number from 0 to 10, found 'hot'"),
+    (["--temp", "-1"], "--temp: expected a number from 0 to 10, found '-1'"),
+    (["--temp", "nan"], "--temp: expected a number"),
+    (["--temp", "1e999"], "--temp: expected a number"),
+    (["--temp", "0.5x"], "--temp: expected a number"),
+    (["--temp", " 1"], "--temp: expected a number"),
+    (["--temp", ""], "--temp: expected a number"),
+    (["--temp"], "temp"),
+    (["--top-k", "-1"], "--top-k: expected a whole number from 0 to 1000000, found '-1'"),
+    (["--top-k", "1.5"], "--top-k: expected a whole number"),
+    (["--top-k", "99999999999999999999999"], "--top-k: expected a whole number"),
+    (["--top-p", "0"], "--top-p: expected a number from 0.0001 to 1, found '0'"),
+    (["--top-p", "1.01"], "--top-p: expected a number"),
+    (["--min-p", "2"], "--min-p: expected a number from 0 to 1"),
+    (["--repeat-penalty", "0"], "--repeat-penalty: expected a number from 0.01 to 10"),
+    (["--presence", "101"], "--presence: expected a number from -100 to 100"),
+    (["--frequency", "inf"], "--frequency: expected a number from -100 to 100"),
+    (["--seed", "-3"], "--seed: expected a whole number of at least 0, found '-3'"),
+    (["--max-tokens", "0"], "--max-tokens: expected a whole number from 1 to"),
+    (["--stop", ""], "--stop: expected a text"),
+    (["--logit-bias", "5"], "--logit-bias: expected ID+X"),
+    (["--logit-bias", "+5"], "--logit-bias: expected ID+X"),
+    (["--logit-bias", "4096+1"], "--logit-bias: token id: expected a whole number from 0 to 4095, found '4096'"),
+    (["--logit-bias", "5+much"], "--logit-bias: amount: expected a number from 0 to 1000, found 'much'"),
+    (["--logit-bias", "5+inf"], "--logit-bias: amount: expected"),
+    (["--ctx", "0"], "--ctx: expected a whole number from 1 to"),
+    (["--threads", "0"], "--threads: expected a whole number from 1 to 1024"),
+    (["--threads", "two"], "--threads: expected a whole number"),
+    (["--batch", "65537"], "--batch: expected a whole number from 1 to 65536"),
+    (["--kv", "5"], "--kv: expected 4, 8 or 16, found '5'"),
+    (["--kv-first-layers", "x"], "--kv-first-layers: expected a whole number"),
+    (["--backend", "cuda"], "--backend: expected cpu or reference, found 'cuda'"),
+    (["--isa", "neon"], "--isa: expected auto, avx512, avx2 or portable, found 'neon'"),
+    (["--overflow", "wrap"], "--overflow: expected stop or drop-oldest, found 'wrap'"),
+    (["--raw", "--system", "x"], "--system: needs the chat template"),
+    (["--parse-special"], "--parse-special: needs --raw"),
+    (["-f", "x"], "-p and -f: expected one of them, found both"),
+    (["--tests", "pp1"], "--tests: needs --bench"),
+    (["--shape", "llama-3-8b"], "--shape: needs --bench"),
+    (["--topk", "4"], "unknown option --topk, did you mean --top-k?"),
+    (["--temperature=1"], "unknown option --temperature"),
+    (["--max-token", "4"], "unknown option --max-token, did you mean --max-tokens?"),
+    (["--zzzzzzzzzzzz"], "unknown option --zzzzzzzzzzzz\n"),
+    (["-z"], "unknown option -z"),
+    (["more words\nand lines"], r"unexpected 'more words\nand lines'"),
+]
+
+WRONG_ELSEWHERE = [
+    (["quantise"], "unknown command 'quantise', did you mean quantize?"),
+    (["Tell me a story"], "unknown command 'Tell me a story'; a prompt is given with -p"),
+    (["-p", ""], "the prompt is empty"),
+    (["-p", " \n\t"], "the prompt is empty"),
+    (["-f", "/dev/null"], "the prompt is empty"),
+    ([], "the prompt is empty"),  # stdin is no terminal and has nothing
+    (["quantize"], "usage: tessera quantize SOURCE -o FILE"),
+    (["quantize", "somewhere"], "-o: the .tess file to write is missing"),
+    (["quantize", "somewhere", "-o", "x", "--scheme", "w3"], "--scheme: expected f32, f16, bf16, w8a8, w4a8 or"),
+    (["quantize", "somewhere", "-o", "x", "--scheme", "u8"], "--scheme: expected"),
+    (["quantize", "somewhere", "-o", "x", "--head", "w4a8"], "--head: expected w8a8 or keep, found 'w4a8'"),
+    (["quantize", "somewhere", "-o", "x", "--temp", "1"], "unknown option --temp"),
+    (["perplexity"], "usage: tessera perplexity FILE"),
+    (["perplexity", "x", "--window", "1"], "--window: expected a whole number from 2 to"),
+    (["perplexity", "x", "--lines", "--stride", "4"], "--stride: has no meaning with --lines"),
+    (["perplexity", "MODEL", "--window", "2048"], "--window: expected at most the model's context of 1024, found 2048"),
+    (["perplexity", "MODEL", "--window", "64", "--stride", "64"], "--stride: expected at most the 63 text tokens"),
+    (["inspect"], "usage: tessera inspect FILE"),
+    (["inspect", "x", "y"], "unexpected 'y'"),
+    (["inspect", "x", "--graph", "svg"], "--graph: expected dot, found 'svg'"),
+    (["inspect", "x", "--graph", "dot", "--verify"], "--graph: prints only the graph"),
+    (["tokenize"], "usage: tessera tokenize FILE|DIR"),
+    (["tokenize", "MODEL", "--decode", "[1,4096]"], "--decode: token id: expected a whole number from 0 to 4095"),
+    (["tokenize", "MODEL", "--decode", "[1,2"], "--decode: expected ids such as [1,2,3]"),
+    (["tokenize", "MODEL", "--decode", "1", "-p", "x"], "--decode: takes the place of -p"),
+    (["completions"], "usage: tessera completions bash|zsh|fish"),
+    (["completions", "tcsh"], "completions: expected bash, zsh or fish, found 'tcsh'"),
+    (["--bench", "--tests", "pp0"], "--tests: 'pp0': expected a whole number from 1 to"),
+    (["--bench", "--tests", "pp128,,tg1"], "--tests: expected ppN, tgN, tgN@dDEPTH or batchN"),
+    (["--bench", "--tests", "tg8@4096"], "--tests: 'tg8@4096': expected a whole number"),
+    (["--bench", "--tests", "quick"], "--tests: expected ppN"),
+    (["--bench", "--repetitions", "0"], "--repetitions: expected a whole number from 1 to 1000"),
+    (["--bench", "--output", "xml"], "--output: expected table, json, csv or md, found 'xml'"),
+    (["--bench", "--shape", "llama-9"], "--shape: expected one of smollm2-135m, "),
+    (["--bench", "--shape", "llama-3-8b", "-m", "x"], "-m and --shape: expected one of them"),
+    (["--bench", "--scheme", "w8a8"], "--scheme: needs --shape"),
+    (["--bench", "-p", "x"], "--prompt: has no meaning with --bench"),
+]
+
+
+class FlagsTest(unittest.TestCase):
+    def refused(self, arguments, fragment):
+        done = tessera.run(*arguments)
+        self.assertEqual(done.returncode, 2, (arguments, done.stderr))
+        self.assertEqual(done.stdout, "", arguments)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.assertTrue(done.stderr.startswith("tessera: "), done.stderr)
+        self.assertIn(fragment, done.stderr)
+
+    def test_wrong_flags_of_a_run(self):
+        for arguments, fragment in WRONG:
+            with self.subTest(arguments=arguments):
+                self.refused(["-p", "x", *arguments], fragment)
+
+    def test_wrong_flags_elsewhere(self):
+        for arguments, fragment in WRONG_ELSEWHERE:
+            with self.subTest(arguments=arguments):
+                self.refused([tessera.model() if word == "MODEL" else word for word in arguments], fragment)
+
+    def test_help(self):
+        for verb in ((), ("quantize",), ("perplexity",), ("inspect",), ("tokenize",), ("completions",)):
+            done = tessera.run(*verb, "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertTrue(done.stdout.startswith("Usage: tessera"))
+            self.assertEqual(tessera.run(*verb, "-h").stdout, done.stdout)
+        text = tessera.run("--help").stdout
+        for group in ("Model", "Prompt", "Sampling", "Running", "Benchmark", "General"):
+            self.assertRegex(text, f"(?m)^{group}$")
+        for flag in ("temp top-k top-p min-p repeat-penalty presence frequency seed stop logit-bias max-tokens ignore-eos "
+                     "backend isa threads ctx kv kv-first-layers batch no-mmap mlock list-devices verbose raw overflow "
+                     "no-stats bench output tests shape plot").split():
+            self.assertEqual(len(re.findall(rf"(?m)^  (?:-.,|   ) --{flag}(?![\w-]).*  \S", text)), 1, flag)
+        self.assertRegex(text, r"--top-k N .*\[the model's, or 40\]")
+
+    def test_version_and_devices(self):
+        self.assertRegex(tessera.run("--version").stdout, r"^tessera \d+\.\d+\.\d+\n$")
+        devices = tessera.run("--list-devices")
+        self.assertEqual(devices.returncode, 0)
+        self.assertRegex(devices.stdout, r"(?m)^cpu: .*threads")
+        self.assertRegex(devices.stdout, r"(?m)^reference: ")
+
+    def test_files_that_are_not_there(self):
+        for arguments, name in ((["-m", "/nowhere/x.tess", "-p", "x"], "/nowhere/x.tess"),
+                                (["-f", "/nowhere/prompt"], "/nowhere/prompt"), (["-f", "/"], "/: "),
+                                (["inspect", "/nowhere/x"], "/nowhere/x"),
+                                (["quantize", "/nowhere/c", "-o", "/tmp/x.tess"], "/nowhere/c"),
+                                (["quantize", str(tessera.CHECKPOINT), "-o", "/nowhere/x.tess"], "/nowhere/x.tess"),
+                                (["tokenize", "/nowhere/x", "-p", "x"], "/nowhere/x"),
+                                (["perplexity", str(tessera.model()), "--text", "/nowhere/t"], "/nowhere/t")):
+            done = tessera.run(*arguments)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), arguments)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+            self.assertIn(name, done.stderr)
+
+    def test_stdin_that_is_closed(self):
+        done = subprocess.run(["sh", "-c", '"$0" <&-', str(tessera.BINARY)], capture_output=True, text=True,
+                              env=tessera.environment(), timeout=tessera.TIME_LIMIT)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("tessera: stdin: cannot be read", done.stderr)
+
+    def test_completions(self):
+        for shell, mark in (("bash", "complete -o filenames -F _tessera tessera"), ("zsh", "#compdef tessera"),
+                            ("fish", "complete -c tessera")):
+            done = tessera.run("completions", shell)
+            self.assertEqual(done.returncode, 0)
+            self.assertIn(mark, done.stdout)
+            self.assertIn("drop-oldest", done.stdout)
+            if subprocess.run(["sh", "-c", f"command -v {shell}"], capture_output=True).returncode == 0:
+                checked = subprocess.run([shell, "-n"], input=done.stdout, capture_output=True, text=True)
+                self.assertEqual((checked.returncode, checked.stderr), (0, ""), shell)
+
+    def test_bash_completes(self):
+        script = tessera.folder() / "tessera.bash"
+        script.write_text(tessera.run("completions", "bash").stdout)
+
+        def complete(*words):
+            lines = f'source {script}\nCOMP_WORDS=({" ".join(map(repr, words))})\nCOMP_CWORD={len(words) - 1}\n' \
+                    '_tessera\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
+            return subprocess.run(["bash", "--norc"], input=lines, capture_output=True, text=True).stdout.split()
+        self.assertEqual(complete("tessera", "quan"), ["quantize"])
+        self.assertEqual(complete("tessera", "--min"), ["--min-p"])
+        self.assertEqual(complete("tessera", "--kv", ""), ["4", "8", "16"])
+        self.assertEqual(complete("tessera", "quantize", "x", "--head", "k"), ["keep"])
+        self.assertEqual(complete("tessera", "completions", "f"), ["fish"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Makes the small random checkpoints under tests/golden/models and what Hugging Face transformers computes from them.
+
+  make_model_golden.py             writes models/<name>/ (checkpoint folder and golden.json) for every model below
+  make_model_golden.py --check D   compares D/golden.json (a folder with a checkpoint) with transformers
+  make_model_golden.py --kv16 D... writes kv16_logits.json for checkpoints whose golden.json has exact logits only
+
+Needs numpy, torch, safetensors, transformers and tokenizers. The results are committed, so that building and testing
+Tessera needs none of these. The weights are random but have the spread of trained ones; the seed is searched until
+no greedy decision is close, so that an engine that is right within rounding gives the same tokens.
+
+Every row of logits is given twice: exact, and with keys and values rounded to f16 on their way into attention, which
+is what a 16-bit KV cache does. The first shows what that cache costs, the second lets a test be strict.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
+
+HERE = pathlib.Path(__file__).resolve().parent
+NEW_TOKENS = 24
+SMALLEST_GAP = 0.02
+PROMPT = "The café at 7:30 — it's \"full\"\n\t(2 + 2 = 4)  ok?"
+MERGES = ["t h", "th e", "Ġ the", "i n", "e r", "Ġ a", "o n", "Ġ i", "Ġi t", "' s", "f u", "l l", "fu ll", "Ċ ĉ",
+          "Ġ Ġ"]
+
+MODELS = {
+    # Rope scaling of Llama 3 with all three wavelength bands, grouped queries, untied head, sizes that are no multiple
+    # of 64 or 128, two shards.
+    "llama3-scaled-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES, shards=2,
+        config=dict(
+            architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=96, intermediate_size=172,
+            num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=16, vocab_size=320,
+            max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=10000.0,
+            rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                              original_max_position_embeddings=32),
+            hidden_act="silu", tie_word_embeddings=False, attention_bias=False, mlp_bias=False)),
+    # Biases on q, k and v, tied embeddings, a vocabulary larger than the tokenizer's.
+    "qwen2-biased-f16": dict(
+        dtype=torch.float16, merges=[], shards=1,
+        config=dict(
+            architectures=["Qwen2ForCausalLM"], model_type="qwen2", hidden_size=64, intermediate_size=152,
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=320,
+            max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
+            hidden_act="silu", tie_word_embeddings=True)),
+    # Linear rope scaling, as many KV heads as query heads, rows that do not fill the last panel of 16.
+    "llama-linear-f32": dict(
+        dtype=torch.float32, merges=MERGES[:7], shards=1,
+        config=dict(
+            architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=72, intermediate_size=84,
+            num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=3, head_dim=24, vocab_size=300,
+            max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=10000.0,
+            rope_scaling=dict(rope_type="linear", factor=4.0),
+            hidden_act="silu", tie_word_embeddings=True, attention_bias=False, mlp_bias=False)),
+    # One KV head for all query heads, and query heads that are wider together than the hidden state.
+    "mistral-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:13], shards=1,
+        config=dict(
+            architectures=["MistralForCausalLM"], model_type="mistral", hidden_size=40, intermediate_size=100,
+            num_hidden_layers=2, num_attention_heads=5, num_key_value_heads=1, head_dim=16, vocab_size=272,
+            max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=1000000.0, sliding_window=None,
+            hidden_act="silu", tie_word_embeddings=False)),
+}
+
+
+def byte_characters():
+    """The printable character that stands for each byte in a byte-level vocabulary."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    mapping, spare = {}, 0
+    for byte in range(256):
+        mapping[byte] = chr(byte) if byte in printable else chr(256 + spare)
+        spare += byte not in printable
+    return mapping
+
+
+def make_tokenizer(merges):
+    vocabulary = {character: byte for byte, character in byte_characters().items()}
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    for left, right in pairs:
+        vocabulary[left + right] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in ("<|begin|>", "<|end|>", "<|pad|>")])
+    return tokenizer
+
+
+def special_ids(tokenizer):
+    return {"bos_token_id": tokenizer.token_to_id("<|begin|>"), "eos_token_id": tokenizer.token_to_id("<|end|>")}
+
+
+def random_model(config_json, dtype, seed):
+    """A transformers model in float32 whose weights have the spread of trained ones, all of them exact in dtype."""
+    config = transformers.AutoConfig.for_model(**config_json)
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith("norm.weight"):
+                noise = 1.0 + 0.2 * noise
+            elif name.endswith("bias"):
+                noise = 0.5 * noise
+            else:
+                noise = 0.2 * noise
+            parameter.copy_(noise.to(dtype).float())
+    return model
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, attn_implementation="eager").eval()
+
+
+def check_bands(config_json):
+    """All three cases of the llama3 scaling must occur, or the test would prove little."""
+    scaling = config_json.get("rope_scaling")
+    if scaling is None or scaling["rope_type"] != "llama3":
+        return
+    half = config_json["head_dim"] // 2
+    wavelength = 2 * numpy.pi * config_json["rope_theta"] ** (numpy.arange(half) / half)
+    original = scaling["original_max_position_embeddings"]
+    kept = wavelength < original / scaling["high_freq_factor"]
+    scaled = wavelength > original / scaling["low_freq_factor"]
+    assert kept.any() and scaled.any() and (~kept & ~scaled).any(), "a wavelength band is empty"
+
+
+class RoundedCache:
+    """While entered, attention sees keys and values rounded to f16."""
+
+    def __enter__(self):
+        modules = (modeling_llama, modeling_mistral, modeling_qwen2)
+        self.originals = [(module, module.eager_attention_forward) for module in modules]
+        for module, original in self.originals:
+            module.eager_attention_forward = self.rounded(original)
+
+    def __exit__(self, *_):
+        for module, original in self.originals:
+            module.eager_attention_forward = original
+
+    @staticmethod
+    def rounded(attend):
+        def forward(module, query, key, value, *arguments, **named):
+            return attend(module, query, key.half().to(key.dtype), value.half().to(value.dtype), *arguments, **named)
+        return forward
+
+
+def all_logits(model, ids, kv16=False):
+    with torch.no_grad():
+        if kv16:
+            with RoundedCache():
+                return model(torch.tensor([ids])).logits[0].numpy()
+        return model(torch.tensor([ids])).logits[0].numpy()
+
+
+def greedy(model, ids, count, kv16=False):
+    """Greedy continuation without a cache, and the smallest distance between the best two logits."""
+    ids, gap = list(ids), numpy.inf
+    for _ in range(count):
+        row = all_logits(model, ids, kv16)[-1]
+        second, first = numpy.sort(row)[-2:]
+        gap = min(gap, float(first - second))
+        ids.append(int(row.argmax()))
+    return ids, gap
+
+
+def save_checkpoint(folder, model, dtype, shards):
+    tied = model.config.tie_word_embeddings
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()
+               if not (tied and name == "lm_head.weight")}
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    names, weight_map = sorted(tensors), {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        part = names[shard * len(names) // shards:(shard + 1) * len(names) // shards]
+        save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
+        weight_map.update({name: file for name in part})
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def decimals(row, places=6):
+    return [round(float(value), places) for value in row]
+
+
+def make(name, recipe):
+    folder = HERE / "models" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(recipe["merges"])
+    prompt_ids = tokenizer.encode(PROMPT, add_special_tokens=False).ids
+    config_json = dict(recipe["config"], **special_ids(tokenizer))
+    check_bands(config_json)
+    saved_config = dict(config_json, torch_dtype=str(recipe["dtype"]).removeprefix("torch."))
+    (folder / "config.json").write_text(json.dumps(saved_config, indent=2) + "\n")
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / "tokenizer_config.json").write_text(json.dumps(
+        {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
+         "pad_token": "<|pad|>", "add_bos_token": False, "clean_up_tokenization_spaces": False}, indent=2) + "\n")
+    for seed in range(1, 1000):
+        save_checkpoint(folder, random_model(config_json, recipe["dtype"], seed), recipe["dtype"], recipe["shards"])
+        model = load(folder)
+        sequence, gap = greedy(model, prompt_ids, NEW_TOKENS)
+        if gap > SMALLEST_GAP and len(set(sequence[len(prompt_ids):])) >= NEW_TOKENS // 2:
+            same = greedy(model, prompt_ids, NEW_TOKENS, kv16=True)[0] == sequence
+            assert same, "a 16-bit cache must not change the text"
+            break
+    else:
+        sys.exit(f"{name}: no seed gives greedy decisions that are clear and varied")
+
+    logits, rounded = all_logits(model, sequence[:-1]), all_logits(model, sequence[:-1], kv16=True)
+    prompt_last = len(prompt_ids) - 1
+    rows = sorted({0, 1, prompt_last // 2, prompt_last, len(sequence) - 2})
+    golden = {
+        "made_by": f"transformers {transformers.__version__}, eager attention on float64 weights (norms, rotation "
+                   f"angles and softmax in float32, as that library does), seed {seed}",
+        "prompt": PROMPT,
+        "prompt_ids": prompt_ids,
+        "greedy_ids": sequence,
+        "smallest_top2_gap": round(gap, 6),
+        "rows": [{"row": row, "logits": decimals(logits[row]), "logits_kv16": decimals(rounded[row])}
+                 for row in rows],
+    }
+    (folder / "golden.json").write_text(json.dumps(golden) + "\n")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{name}: seed {seed}, {len(prompt_ids)} prompt tokens, smallest gap {gap:.4f}, "
+          f"16-bit cache moves logits by {abs(logits - rounded).max():.4f}, {size} bytes")
+
+
+def check(folder):
+    """Compares the golden values of a checkpoint folder with transformers; exits 1 when they differ."""
+    golden = json.loads((folder / "golden.json").read_text())
+    model = load(folder)
+    worst, faults = 0.0, []
+    for case in golden.get("generation", [golden]):
+        prompt_ids, greedy_ids = case["prompt_ids"], case["greedy_ids"]
+        expected = greedy_ids if greedy_ids[:len(prompt_ids)] == prompt_ids else prompt_ids + greedy_ids
+        sequence, gap = greedy(model, prompt_ids, len(expected) - len(prompt_ids))
+        if sequence != expected:
+            faults.append(f"greedy ids of {case.get('prompt')!r} differ: {sequence} instead of {expected}")
+        logits = all_logits(model, expected)
+        rows = {row["row"]: row["logits"] for row in case.get("rows", [])}
+        if "last_logits" in case:
+            rows[len(expected) - 1] = case["last_logits"]
+        if "last_prompt_logits" in case:
+            rows[len(prompt_ids) - 1] = case["last_prompt_logits"]
+        differences = {row: float(abs(logits[row] - numpy.array(values)).max()) for row, values in rows.items()}
+        worst = max(worst, *differences.values())
+        print(f"{case.get('prompt')!r}: gap {gap:.4f}, largest logit difference by row "
+              f"{ {row: round(value, 7) for row, value in differences.items()} }")
+        if "mean_nll" in case:
+            chosen = torch.log_softmax(torch.tensor(logits), -1)[range(len(expected) - 1), expected[1:]]
+            print(f"  mean nll over all {-chosen.mean():.6f}, over the reply "
+                  f"{-chosen[len(prompt_ids) - 1:].mean():.6f}, golden {case['mean_nll']:.6f}")
+    if (folder / "tokenizer.json").exists():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        for case in golden.get("tokenizer", []):
+            ids = tokenizer.encode(case["text"], add_special_tokens=False).ids
+            if ids != case["ids"]:
+                faults.append(f"ids of {case['text']!r} differ: {ids} instead of {case['ids']}")
+    if worst > 1e-3:
+        faults.append(f"logits differ by {worst}")
+    for fault in faults:
+        print(f"{folder.name}: {fault}", file=sys.stderr)
+    print(f"{folder.name}: {'differs' if faults else 'agrees'}, largest logit difference {worst:.2e}")
+    return not faults
+
+
+def make_kv16(folders):
+    """The logits with a 16-bit cache for checkpoints whose golden.json holds exact ones only."""
+    result = {}
+    for folder in folders:
+        golden, model = json.loads((folder / "golden.json").read_text()), load(folder)
+        cases = []
+        for case in golden.get("generation", [golden]):
+            ids = case["prompt_ids"] if "last_prompt_logits" in case else case["greedy_ids"]
+            cases.append({"ids": ids, "last_logits": decimals(all_logits(model, ids, kv16=True)[-1], 4)})
+        result[folder.name] = cases
+    (HERE / "kv16_logits.json").write_text(json.dumps(result) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", metavar="FOLDER", type=pathlib.Path, action="append")
+    parser.add_argument("--kv16", metavar="FOLDER", type=pathlib.Path, nargs="+")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    if arguments.check:
+        sys.exit(0 if all([check(folder) for folder in arguments.check]) else 1)
+    if arguments.kv16:
+        make_kv16(arguments.kv16)
+        return
+    for name, recipe in MODELS.items():
+        make(name, recipe)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+// What must hold for any model and any way of running it: how work is cut into runs, batches and chunks, what
+// was forgotten before, and who holds which pages may not change what a sequence sees.
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "tests/golden/golden_model.h"
+
+namespace tessera::golden {
+namespace {
+
+using Want = SequenceInput::Want;
+
+uint32_t fresh_seed() {
+  const uint32_t seed = std::random_device{}();
+  std::cout << "seed " << seed << '\n';
+  return seed;
+}
+
+struct Setup {
+  const GoldenModel* golden;
+  std::string scheme;
+  const Model* model;
+  Runner runner;
+  unsigned kv_bits;
+  // Activations, keys or values become integer codes.
+  bool has_codes() const {
+    return kv_bits != 16 || activation_type(*parse_scheme(scheme)) == ActivationType::int8;
+  }
+};
+
+// Collects comparisons of logits that should be the same. Without codes only the order of float sums may
+// differ, and f16 keys and values that it pushes across a rounding edge: each comparison must be close. With
+// codes an edge crossed means that from there on the two runs round differently, by no more than rounding
+// does: two of three must be close, the others similar. Logits here have a spread of about 2.
+class Agreement {
+ public:
+  void add(const Setup& setup, const Rows& rows, const Rows& expected) {
+    const double difference = largest_difference(rows, expected);
+    if (!setup.has_codes()) {
+      CHECK(difference <= kClose);
+      return;
+    }
+    Count& count = counts_[setup.runner.name()];
+    ++count.all;
+    if (difference <= kClose) {
+      ++count.close;
+    } else {
+      CHECK(relative_error(rows, expected) <= kSimilar);
+    }
+  }
+  void finish() const {
+    REQUIRE(counts_.size() == all_runners().size());
+    for (const auto& entry : counts_) {
+      const Count& count = entry.second;
+      std::cout << entry.first << ": " << count.close << " of " << count.all
+                << " runs with integer codes equal\n";
+      CAPTURE(entry.first);
+      CHECK(3 * count.close >= 2 * count.all);
+    }
+  }
+
+ private:
+  static constexpr double kClose = 1e-2;
+  static constexpr double kSimilar = 0.25;
+  struct Count {
+    size_t all = 0;
+    size_t close = 0;
+  };
+  std::map<std::string, Count> counts_;
+};
+
+// Every random model with every runner: its own scheme at all KV precisions, integer schemes with KV
+// precisions in turn.
+template <class Check>
+void for_each_setup(const Check& check) {
+  const std::vector<GoldenModel> models = random_models();
+  constexpr std::array kKvBits = {16u, 8u, 4u};
+  size_t turn = 0;
+  for (const GoldenModel& golden : models) {
+    for (const std::string& scheme : {golden.stored_scheme, std::string("w4a8-g128"), std::string("w8a8")}) {
+      const QuantizedModel file(golden, scheme, false);
+      const bool own = scheme == golden.stored_scheme;
+      for (const Runner& runner : all_runners()) {
+        ++turn;
+        for (size_t k = 0; k < (own ? kKvBits.size() : 1); ++k) {
+          const Setup setup{&golden, scheme, &file.model(), runner, kKvBits[(turn / 4 + turn + k) % 3]};
+          CAPTURE(golden.name);
+          CAPTURE(scheme);
+          CAPTURE(runner.name());
+          CAPTURE(setup.kv_bits);
+          check(setup);
+        }
+      }
+    }
+  }
+}
+
+Rows fresh_rows(const Setup& setup, const Ids& ids) {
+  Session session(*setup.model, options_for(setup.runner, setup.kv_bits));
+  return run_rows(session, session.create_sequence(), ids);
+}
+
+Rows split_rows(std::span<const float> flat, size_t width) {
+  Rows rows;
+  for (size_t at = 0; at < flat.size(); at += width)
+    rows.emplace_back(flat.begin() + static_cast<std::ptrdiff_t>(at),
+                      flat.begin() + static_cast<std::ptrdiff_t>(at + width));
+  return rows;
+}
+
+Rows last_rows(const Rows& rows, size_t count) {
+  return Rows(rows.end() - static_cast<std::ptrdiff_t>(count), rows.end());
+}
+
+size_t pages_for(size_t tokens) { return (tokens + kKvPageTokens - 1) / kKvPageTokens; }
+
+}  // namespace
+
+TEST_CASE("a sequence in a ragged batch gives the logits it gives alone") {
+  std::mt19937 generator(fresh_seed());
+  constexpr size_t kSteps = 6;
+  Agreement agreement;
+  for_each_setup([&](const Setup& setup) {
+    const uint64_t vocabulary = setup.model->hyperparameters().vocabulary;
+    const std::vector<size_t> prompts = {1, 63, 7, 64, 20};
+    std::vector<Ids> texts;
+    std::vector<Rows> alone, together(prompts.size());
+    for (const size_t prompt : prompts) {
+      texts.push_back(random_ids(generator, prompt + kSteps - 1, vocabulary));
+      alone.push_back(last_rows(fresh_rows(setup, texts.back()), kSteps));
+    }
+    // The first three begin together; the others join while those go on token by token.
+    Session session(*setup.model, options_for(setup.runner, setup.kv_bits));
+    std::vector<SequenceId> ids;
+    for (size_t s = 0; s < texts.size(); ++s) ids.push_back(session.create_sequence());
+    for (size_t step = 0; step < kSteps + 1; ++step) {
+      std::vector<SequenceInput> inputs;
+      std::vector<size_t> who;
+      for (size_t s = 0; s < texts.size(); ++s) {
+        const size_t joins = s < 3 ? 0 : 1;
+        if (step < joins || step - joins >= kSteps) continue;
+        const std::span<const uint32_t> text(texts[s]);
+        const auto next =
+            step == joins ? text.first(prompts[s]) : text.subspan(prompts[s] + step - joins - 1, 1);
+        inputs.push_back({ids[s], next, Want::last});
+        who.push_back(s);
+      }
+      const Rows rows = split_rows(session.run(inputs), vocabulary);
+      REQUIRE(rows.size() == who.size());
+      for (size_t i = 0; i < who.size(); ++i) together[who[i]].push_back(rows[i]);
+    }
+    for (size_t s = 0; s < texts.size(); ++s) {
+      CAPTURE(s);
+      agreement.add(setup, together[s], alone[s]);
+    }
+  });
+  agreement.finish();
+}
+
+TEST_CASE("golden text comes out of a busy batch") {
+  std::mt19937 generator(fresh_seed());
+  for (const GoldenModel& golden : random_models()) {
+    const QuantizedModel file(golden, golden.stored_scheme, true);
+    const Case& c = golden.cases.front();
+    const uint64_t vocabulary = file.model().hyperparameters().vocabulary;
+    for (const Runner& runner : all_runners()) {
+      CAPTURE(golden.name);
+      CAPTURE(runner.name());
+      Session session(file.model(), options_for(runner));
+      const SequenceId sequence = session.create_sequence();
+      Ids ids = c.prompt_ids;
+      Ids next = ids;
+      std::vector<SequenceId> others;
+      while (true) {
+        // Others come and go, before and after it in the batch; none reaches the end of its context.
+        std::erase_if(others, [&](SequenceId other) {
+          const bool leaves = session.length(other) > 100 || generator() % 8 == 0;
+          if (leaves) session.release(other);
+          return leaves;
+        });
+        if (others.size() < 3) others.push_back(session.create_sequence());
+        const size_t before = generator() % (others.size() + 1);
+        std::vector<Ids> noise;
+        for (size_t i = 0; i < others.size(); ++i)
+          noise.push_back(random_ids(generator, 1 + generator() % 12, vocabulary));
+        std::vector<SequenceInput> inputs;
+        for (size_t i = 0; i < others.size(); ++i) {
+          if (i == before) inputs.push_back({sequence, next, Want::last});
+          inputs.push_back({others[i], noise[i], Want::none});
+        }
+        if (before == others.size()) inputs.push_back({sequence, next, Want::last});
+        const std::span<float> logits = session.run(inputs);
+        REQUIRE(logits.size() == vocabulary);
+        next = {best_token({logits.begin(), logits.end()})};
+        ids.push_back(next.front());
+        if (ids.size() == c.sequence.size()) break;
+      }
+      CHECK(ids == c.sequence);
+    }
+  }
+}
+
+TEST_CASE("a prompt in one piece, in chunks and token by token gives the same logits") {
+  std::mt19937 generator(fresh_seed());
+  Agreement agreement;
+  for_each_setup([&](const Setup& setup) {
+    const Ids text = random_ids(generator, 75, setup.model->hyperparameters().vocabulary);
+    const Rows whole = fresh_rows(setup, text);
+    REQUIRE(whole.size() == text.size());
+    for (const size_t chunk : {7, 64, 1}) {
+      SessionOptions options = options_for(setup.runner, setup.kv_bits);
+      options.batch = chunk;
+      Session session(*setup.model, options);
+      const SequenceId sequence = session.create_sequence();
+      CAPTURE(chunk);
+      agreement.add(setup, run_rows(session, sequence, text), whole);
+      CHECK(session.length(sequence) == text.size());
+    }
+    // The caller cuts instead.
+    Session session(*setup.model, options_for(setup.runner, setup.kv_bits));
+    const SequenceId sequence = session.create_sequence();
+    Rows pieces;
+    for (size_t at = 0; at < text.size();) {
+      const size_t count = std::min<size_t>(1 + generator() % 20, text.size() - at);
+      for (auto& row : run_rows(session, sequence, std::span(text).subspan(at, count)))
+        pieces.push_back(std::move(row));
+      at += count;
+    }
+    agreement.add(setup, pieces, whole);
+    CHECK(session.tokens(sequence) == text);
+  });
+  agreement.finish();
+}
+
+TEST_CASE("after truncate a sequence is as if the rest had never been") {
+  std::mt19937 generator(fresh_seed());
+  Agreement agreement;
+  for_each_setup([&](const Setup& setup) {
+    const uint64_t vocabulary = setup.model->hyperparameters().vocabulary;
+    Session session(*setup.model, options_for(setup.runner, setup.kv_bits));
+    const SequenceId sequence = session.create_sequence();
+    Ids text = random_ids(generator, 90, vocabulary);
+    run_rows(session, sequence, text, Want::last);
+    for (const size_t keep : {70, 64, 13, 0}) {
+      CAPTURE(keep);
+      session.truncate(sequence, keep);
+      CHECK(session.length(sequence) == keep);
+      CHECK(session.pages_in_use() == pages_for(keep));
+      text.resize(keep);
+      const Ids more = random_ids(generator, 1 + generator() % 9, vocabulary);
+      text.insert(text.end(), more.begin(), more.end());
+      const Rows again = run_rows(session, sequence, more);
+      agreement.add(setup, again, last_rows(fresh_rows(setup, text), more.size()));
+      CHECK(session.tokens(sequence) == text);
+    }
+  });
+  agreement.finish();
+}
+
+TEST_CASE("pages are counted, given back, used again, and a full cache changes nothing") {
+  std::mt19937 generator(fresh_seed());
+  Agreement agreement;
+  for_each_setup([&](const Setup& setup) {
+    const uint64_t vocabulary = setup.model->hyperparameters().vocabulary;
+    SessionOptions options = options_for(setup.runner, setup.kv_bits);
+    options.context = 2 * kKvPageTokens;
+    Session session(*setup.model, options);
+    REQUIRE(session.memory().context == options.context);
+    CHECK(session.pages_in_use() == 0);
+
+    const SequenceId first = session.create_sequence();
+    const SequenceId second = session.create_sequence();
+    const Ids text = random_ids(generator, 60, vocabulary);
+    run_rows(session, first, text, Want::last);
+    CHECK(session.pages_in_use() == 1);
+    run_rows(session, second, text, Want::last);
+    CHECK(session.pages_in_use() == 2);
+
+    // Both pages are taken: four more tokens fit, a fifth does not.
+    const Ids more = random_ids(generator, 5, vocabulary);
+    CHECK_THROWS_AS(run_rows(session, first, more, Want::last), std::runtime_error);
+    CHECK(session.length(first) == text.size());
+    CHECK(session.tokens(first) == text);
+    CHECK(session.pages_in_use() == 2);
+    // One run that fits for one sequence and not for the other appends to neither.
+    const std::vector<SequenceInput> both = {{second, std::span(more).first(1), Want::last},
+                                             {first, more, Want::last}};
+    CHECK_THROWS_AS(session.run(both), std::runtime_error);
+    CHECK(session.length(first) == text.size());
+    CHECK(session.length(second) == text.size());
+
+    session.release(second);
+    CHECK(session.pages_in_use() == 1);
+    const Rows rows = run_rows(session, first, more);
+    Ids all = text;
+    all.insert(all.end(), more.begin(), more.end());
+    const Rows fresh = fresh_rows(setup, all);
+    agreement.add(setup, rows, last_rows(fresh, more.size()));
+    CHECK(session.pages_in_use() == 2);
+    session.release(first);
+    CHECK(session.pages_in_use() == 0);
+
+    // Returned pages serve a new sequence as fresh ones would.
+    const SequenceId third = session.create_sequence();
+    agreement.add(setup, run_rows(session, third, all), fresh);
+    session.release(third);
+    CHECK(session.pages_in_use() == 0);
+  });
+  agreement.finish();
+}
+
+// Many short sequences, since in a long one sooner or later a code falls to the other side of its edge.
+TEST_CASE("integer schemes on the cpu equal the reference backend") {
+  std::mt19937 generator(fresh_seed());
+  Agreement agreement;
+  for (const GoldenModel& golden : random_models()) {
+    for (const std::string scheme : {"w4a8-g128", "w4a8", "w8a8"}) {
+      for (const bool keep_head : {false, true}) {
+        const QuantizedModel file(golden, scheme, keep_head);
+        const uint64_t vocabulary = file.model().hyperparameters().vocabulary;
+        std::vector<Ids> texts;
+        for (size_t i = 0; i < 12; ++i)
+          texts.push_back(random_ids(generator, 1 + generator() % 8, vocabulary));
+        const auto run = [&](const Runner& runner) {
+          Session session(file.model(), options_for(runner));
+          std::vector<Rows> all;
+          for (const Ids& text : texts) all.push_back(run_rows(session, session.create_sequence(), text));
+          return all;
+        };
+        const std::vector<Rows> expected = run({"reference", "auto"});
+        for (const Runner& runner : all_runners()) {
+          CAPTURE(golden.name);
+          CAPTURE(scheme);
+          CAPTURE(keep_head);
+          CAPTURE(runner.name());
+          const std::vector<Rows> rows = run(runner);
+          for (size_t i = 0; i < texts.size(); ++i)
+            agreement.add({&golden, scheme, &file.model(), runner, 16}, rows[i], expected[i]);
+        }
+      }
+    }
+  }
+  agreement.finish();
+}
+
+TEST_CASE("caches of 8 and 4 bits stay close to 16 bits, and the first layers can be spared") {
+  for (const GoldenModel& golden : random_models()) {
+    const QuantizedModel file(golden, golden.stored_scheme, true);
+    const Case& c = golden.cases.front();
+    const auto run = [&](const Runner& runner, unsigned kv_bits, size_t first_layers) {
+      SessionOptions options = options_for(runner, kv_bits);
+      options.kv_first_layers = first_layers;
+      Session session(file.model(), options);
+      return run_rows(session, session.create_sequence(), c.sequence);
+    };
+    const Rows reference8 = run({"reference", "auto"}, 8, 0);
+    const Rows reference4 = run({"reference", "auto"}, 4, 0);
+    for (const Runner& runner : all_runners()) {
+      CAPTURE(golden.name);
+      CAPTURE(runner.name());
+      const Rows kv16 = run(runner, 16, 0), kv8 = run(runner, 8, 0), kv4 = run(runner, 4, 0);
+      const double error8 = relative_error(kv8, kv16), error4 = relative_error(kv4, kv16);
+      std::cout << golden.name << ", " << runner.name() << ": relative logit error " << error8
+                << " with 8 bits, " << error4 << " with 4\n";
+      CHECK(error8 > 0);
+      CHECK(error8 < 0.1);
+      CHECK(error4 > error8);
+      CHECK(error4 < 0.9);
+      CHECK(relative_error(kv8, reference8) < 0.5 * error8);
+      CHECK(relative_error(kv4, reference4) < 0.5 * error4);
+      // One layer at 16 bits helps, all layers at 16 bits are the 16-bit cache.
+      CHECK(relative_error(run(runner, 4, 1), kv16) < error4);
+      CHECK(largest_difference(run(runner, 4, file.model().hyperparameters().layers), kv16) == 0);
+    }
+  }
+}
+
+}  // namespace tessera::golden

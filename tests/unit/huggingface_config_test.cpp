@@ -1,0 +1,359 @@
+// Checkpoint folders: what config.json and its companions mean, and how unsupported or broken ones are
+// refused.
+#include "gguf-like-format/huggingface_config.h"
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <iostream>
+
+#include "tests/unit/crafted_files.h"
+
+using namespace tessera;
+using namespace tessera::crafted;
+using nlohmann::ordered_json;
+
+namespace {
+
+ordered_json llama_config() {
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"hidden_size", 64},
+          {"intermediate_size", 172},
+          {"num_hidden_layers", 5},
+          {"num_attention_heads", 8},
+          {"num_key_value_heads", 4},
+          {"vocab_size", 512},
+          {"max_position_embeddings", 8192},
+          {"rms_norm_eps", 1e-5},
+          {"rope_theta", 500000.0},
+          {"hidden_act", "silu"},
+          {"eos_token_id", 2}};
+}
+
+ordered_json of_type(const char* type, const char* architecture) {
+  ordered_json config = llama_config();
+  config["model_type"] = type;
+  config["architectures"] = {architecture};
+  return config;
+}
+
+ModelHeader read_config(const ordered_json& config) {
+  const Folder folder;
+  write_file(folder / "config.json", config.dump());
+  return read_huggingface_folder(folder.path());
+}
+
+Hyperparameters read_with(ordered_json config, const std::function<void(ordered_json&)>& change) {
+  change(config);
+  return read_config(config).hyperparameters;
+}
+
+std::string fault_of(ordered_json config, const std::function<void(ordered_json&)>& spoil) {
+  spoil(config);
+  const std::string line = refusal([&] { read_config(config); });
+  CAPTURE(line);
+  CHECK(well_formed(line, "config.json"));
+  return line;
+}
+
+std::string fault_with(const std::function<void(ordered_json&)>& spoil) {
+  return fault_of(llama_config(), spoil);
+}
+
+const ordered_json kLlama3Scaling = {{"rope_type", "llama3"},
+                                     {"factor", 32.0},
+                                     {"low_freq_factor", 1.0},
+                                     {"high_freq_factor", 4.0},
+                                     {"original_max_position_embeddings", 8192}};
+
+}  // namespace
+
+TEST_CASE("a llama configuration") {
+  const Hyperparameters h = read_config(llama_config()).hyperparameters;
+  CHECK(h.family == "llama");
+  CHECK(h.vocabulary == 512);
+  CHECK(h.hidden == 64);
+  CHECK(h.layers == 5);
+  CHECK(h.query_heads == 8);
+  CHECK(h.kv_heads == 4);
+  CHECK(h.head_dim == 8);
+  CHECK(h.ffn == 172);
+  CHECK(h.context == 8192);
+  CHECK(h.norm_epsilon == 1e-5);
+  CHECK(h.rope_theta == 500000.0);
+  CHECK(h.rope_scaling.kind == RopeScalingKind::none);
+  CHECK_FALSE(h.tied_head);
+  CHECK_FALSE(h.qkv_bias);
+  CHECK_FALSE(h.output_bias);
+}
+
+TEST_CASE("what is absent has the default of its model type") {
+  const auto drop = [](const char* name) { return [name](ordered_json& c) { c.erase(name); }; };
+  CHECK(read_with(llama_config(), drop("num_key_value_heads")).kv_heads == 8);
+  CHECK(read_with(llama_config(), [](auto& c) { c["num_key_value_heads"] = nullptr; }).kv_heads == 8);
+  CHECK(read_with(llama_config(), [](auto& c) { c["head_dim"] = 128; }).head_dim == 128);
+  CHECK(read_with(llama_config(), [](auto& c) { c["head_dim"] = nullptr; }).head_dim == 8);
+  CHECK(read_with(llama_config(), drop("rms_norm_eps")).norm_epsilon == 1e-6);
+  CHECK(read_with(llama_config(), drop("rope_theta")).rope_theta == 10000.0);
+  CHECK(read_with(llama_config(), [](auto& c) { c["rope_theta"] = 100000; }).rope_theta == 100000.0);
+  CHECK(read_with(llama_config(), drop("hidden_act")).hidden == 64);
+  CHECK(read_with(llama_config(), drop("architectures")).hidden == 64);
+  CHECK(read_with(llama_config(), [](auto& c) { c["tie_word_embeddings"] = true; }).tied_head);
+  const Hyperparameters biased = read_with(llama_config(), [](auto& c) { c["attention_bias"] = true; });
+  CHECK(biased.qkv_bias);
+  CHECK(biased.output_bias);
+}
+
+TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
+  const ordered_json config = of_type("qwen2", "Qwen2ForCausalLM");
+  const Hyperparameters h = read_with(config, [](auto& c) {
+    c["sliding_window"] = 128;
+    c["use_sliding_window"] = false;
+    c["tie_word_embeddings"] = true;
+    c["layer_types"] = {"full_attention", "full_attention"};
+  });
+  CHECK(h.family == "qwen2");
+  CHECK(h.qkv_bias);
+  CHECK_FALSE(h.output_bias);
+  CHECK(h.tied_head);
+  CHECK_FALSE(read_with(config, [](auto&) {}).tied_head);
+  CHECK(read_with(config, [](auto& c) {
+          c["num_attention_heads"] = 64;
+          c["head_dim"] = 8;
+          c.erase("num_key_value_heads");
+        }).kv_heads == 32);
+  CHECK(contains(fault_of(config,
+                          [](auto& c) {
+                            c["sliding_window"] = 128;
+                            c["use_sliding_window"] = true;
+                          }),
+                 "sliding_window: expected none, or at least max_position_embeddings (8192), found 128"));
+  CHECK(contains(fault_of(config,
+                          [](auto& c) {
+                            c["layer_types"] = {"full_attention", "sliding_attention"};
+                          }),
+                 "layer_types[1]"));
+  CHECK(contains(fault_of(config, [](auto& c) { c["use_mrope"] = true; }), "use_mrope"));
+}
+
+TEST_CASE("mistral is a llama graph when it has no window") {
+  const ordered_json config = of_type("mistral", "MistralForCausalLM");
+  for (const auto& window : {ordered_json(nullptr), ordered_json(8192), ordered_json(100000)}) {
+    const Hyperparameters h = read_with(config, [&](auto& c) { c["sliding_window"] = window; });
+    CHECK(h.family == "llama");
+    CHECK_FALSE(h.qkv_bias);
+  }
+  CHECK(read_with(config, [](auto& c) {
+          c["sliding_window"] = nullptr;
+          c["num_attention_heads"] = 16;
+          c["head_dim"] = 8;
+          c.erase("num_key_value_heads");
+        }).kv_heads == 8);
+  CHECK(contains(fault_of(config, [](auto& c) { c["sliding_window"] = 4096; }), "sliding_window"));
+  CHECK(contains(fault_of(config, [](auto&) {}), "sliding_window: expected none"));  // absent means 4096
+  CHECK(read_with(config, [](auto& c) { c["max_position_embeddings"] = 4096; }).context == 4096);
+}
+
+TEST_CASE("rope scaling in its older and newer places") {
+  const Hyperparameters linear = read_with(llama_config(), [](auto& c) {
+    c["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
+  });
+  CHECK(linear.rope_scaling.kind == RopeScalingKind::linear);
+  CHECK(linear.rope_scaling.factor == 2.0);
+  const Hyperparameters llama3 =
+      read_with(llama_config(), [](auto& c) { c["rope_scaling"] = kLlama3Scaling; });
+  CHECK(llama3.rope_scaling.kind == RopeScalingKind::llama3);
+  CHECK(llama3.rope_scaling.factor == 32.0);
+  CHECK(llama3.rope_scaling.low_freq_factor == 1.0);
+  CHECK(llama3.rope_scaling.high_freq_factor == 4.0);
+  CHECK(llama3.rope_scaling.original_context == 8192);
+  CHECK(llama3.rope_theta == 500000.0);
+  CHECK(read_with(llama_config(), [](auto& c) { c["rope_scaling"] = nullptr; }).rope_scaling.kind ==
+        RopeScalingKind::none);
+  const Hyperparameters newer = read_with(llama_config(), [](auto& c) {
+    c.erase("rope_theta");
+    c["rope_parameters"] = kLlama3Scaling;
+    c["rope_parameters"]["rope_theta"] = 250000.0;
+  });
+  CHECK(newer.rope_scaling.kind == RopeScalingKind::llama3);
+  CHECK(newer.rope_theta == 250000.0);
+  const Hyperparameters plain = read_with(llama_config(), [](auto& c) {
+    c["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1e6}};
+  });
+  CHECK(plain.rope_scaling.kind == RopeScalingKind::none);
+  CHECK(plain.rope_theta == 1e6);
+
+  const auto scaling_fault = [](const std::function<void(ordered_json&)>& spoil) {
+    return fault_with([&](auto& c) {
+      c["rope_scaling"] = kLlama3Scaling;
+      spoil(c["rope_scaling"]);
+    });
+  };
+  CHECK(contains(scaling_fault([](auto& s) { s["rope_type"] = "yarn"; }), "rope_scaling.rope_type"));
+  CHECK(contains(scaling_fault([](auto& s) {
+                   s = {{"type", "dynamic"}, {"factor", 2}};
+                 }),
+                 "rope_scaling.type"));
+  CHECK(contains(scaling_fault([](auto& s) { s.erase("rope_type"); }), "rope_scaling.rope_type: missing"));
+  CHECK(contains(scaling_fault([](auto& s) { s = 2; }), "rope_scaling: expected a JSON object"));
+  CHECK(contains(scaling_fault([](auto& s) { s["factor"] = 0; }), "rope_scaling.factor"));
+  CHECK(contains(scaling_fault([](auto& s) { s["factor"] = "2"; }), "rope_scaling.factor"));
+  CHECK(contains(scaling_fault([](auto& s) { s.erase("low_freq_factor"); }), "low_freq_factor: missing"));
+  CHECK(contains(scaling_fault([](auto& s) { s["high_freq_factor"] = 1.0; }), "high_freq_factor"));
+  CHECK(contains(scaling_fault([](auto& s) { s.erase("original_max_position_embeddings"); }),
+                 "original_max_position_embeddings: missing"));
+  CHECK(contains(scaling_fault([](auto& s) { s["partial_rotary_factor"] = 0.5; }), "partial_rotary_factor"));
+  CHECK(contains(fault_with([](auto& c) {
+                   c["rope_scaling"] = kLlama3Scaling;
+                   c["rope_parameters"] = {{"rope_type", "default"}};
+                 }),
+                 "rope_scaling: expected the same as rope_parameters"));
+}
+
+TEST_CASE("configurations that are broken or not supported are refused by field") {
+  for (const char* field : {"model_type", "vocab_size", "hidden_size", "num_hidden_layers",
+                            "num_attention_heads", "intermediate_size", "max_position_embeddings"}) {
+    CAPTURE(field);
+    CHECK(contains(fault_with([&](auto& c) { c.erase(field); }), fmt::format("{}: missing", field)));
+    CHECK(contains(fault_with([&](auto& c) { c[field] = ordered_json::array(); }), field));
+    if (std::string_view(field) == "model_type") continue;
+    for (const auto& bad : {ordered_json(0), ordered_json(-1), ordered_json(1.5), ordered_json("64"),
+                            ordered_json(uint64_t{1} << 40), ordered_json(1e30), ordered_json(true)})
+      CHECK(contains(fault_with([&](auto& c) { c[field] = bad; }), fmt::format("{}: expected", field)));
+  }
+  CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt2"; }),
+                 "model_type: expected llama, mistral or"));
+  CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
+                 "architectures"));
+  CHECK(contains(fault_with([](auto& c) {
+                   c["quantization_config"] = {{"quant_method", "gptq"}};
+                 }),
+                 "quantization_config: expected a checkpoint in f32, f16 or bf16"));
+  CHECK(contains(fault_with([](auto& c) { c["hidden_act"] = "gelu"; }), "hidden_act: expected silu"));
+  CHECK(contains(fault_with([](auto& c) { c["mlp_bias"] = true; }), "mlp_bias"));
+  CHECK(contains(fault_with([](auto& c) { c["attention_bias"] = "yes"; }), "attention_bias"));
+  CHECK(contains(fault_with([](auto& c) { c["tie_word_embeddings"] = 1; }), "tie_word_embeddings"));
+  CHECK(contains(fault_with([](auto& c) { c["num_key_value_heads"] = 3; }),
+                 "num_key_value_heads: expected a divisor"));
+  CHECK(contains(fault_with([](auto& c) { c["num_key_value_heads"] = 0; }), "num_key_value_heads"));
+  CHECK(contains(fault_with([](auto& c) { c["num_key_value_heads"] = 16; }), "num_key_value_heads"));
+  CHECK(contains(fault_with([](auto& c) { c["hidden_size"] = 65; }), "hidden_size: expected a multiple"));
+  CHECK(
+      contains(fault_with([](auto& c) { c["hidden_size"] = 32; }), "hidden_size: expected heads whose size"));
+  CHECK(contains(fault_with([](auto& c) { c["head_dim"] = 20; }), "head_dim: expected heads whose size"));
+  CHECK(contains(fault_with([](auto& c) { c["head_dim"] = 2000; }), "head_dim"));
+  CHECK(contains(fault_with([](auto& c) { c["rms_norm_eps"] = -1e-5; }), "rms_norm_eps"));
+  CHECK(contains(fault_with([](auto& c) { c["rms_norm_eps"] = 0; }), "rms_norm_eps"));
+  CHECK(contains(fault_with([](auto& c) { c["rope_theta"] = 0.5; }), "rope_theta"));
+  CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = 512; }),
+                 "eos_token_id: expected an integer from 0 to 511"));
+  CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = {1, -1}; }), "eos_token_id[1]"));
+  CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = "</s>"; }), "eos_token_id"));
+
+  const Folder folder;
+  const auto raw_fault = [&](const std::string& text) {
+    write_file(folder / "config.json", text);
+    return refusal([&] { read_huggingface_folder(folder.path()); });
+  };
+  CHECK(contains(refusal([&] { read_huggingface_folder(folder.path()); }), "config.json: cannot be opened"));
+  CHECK(contains(raw_fault(""), "config.json: JSON: malformed"));
+  CHECK(contains(raw_fault("[]"), "config.json: JSON: expected a JSON object"));
+  CHECK(contains(raw_fault("{\"vocab_size\":1,\"vocab_size\":2}"), "\"vocab_size\" appears twice"));
+  CHECK(contains(raw_fault(std::string(40, '[')), "deeper"));
+  CHECK(contains(raw_fault("{\"rms_norm_eps\": NaN}"), "malformed"));
+  CHECK(contains(raw_fault(std::string(5 << 20, ' ')), "expected at most 4194304 bytes"));
+  CHECK(contains(refusal([&] { read_huggingface_folder(folder / "absent"); }),
+                 "config.json: cannot be opened"));
+}
+
+TEST_CASE("stop tokens are the union of both files, and generation settings are optional") {
+  const Folder folder;
+  ordered_json config = llama_config();
+  config["eos_token_id"] = {2, 7};
+  write_file(folder / "config.json", config.dump());
+  CHECK(read_huggingface_folder(folder.path()).chat.stop_tokens == std::vector<uint32_t>{2, 7});
+  const ordered_json generation = {
+      {"eos_token_id", {9, 7, 9}}, {"temperature", 0.6}, {"top_p", 0.9},    {"top_k", 50},
+      {"repetition_penalty", 1.1}, {"do_sample", true},  {"min_p", nullptr}};
+  write_file(folder / "generation_config.json", generation.dump());
+  const ModelHeader header = read_huggingface_folder(folder.path());
+  CHECK(header.chat.stop_tokens == std::vector<uint32_t>{9, 7, 2});
+  CHECK(header.generation.temperature == 0.6);
+  CHECK(header.generation.top_p == 0.9);
+  CHECK(header.generation.top_k == 50);
+  CHECK(header.generation.repeat_penalty == 1.1);
+  CHECK(header.generation.do_sample == true);
+  CHECK_FALSE(header.generation.min_p.has_value());
+  const auto fault = [&](const std::string& text) {
+    write_file(folder / "generation_config.json", text);
+    return refusal([&] { read_huggingface_folder(folder.path()); });
+  };
+  CHECK(contains(fault("{"), "generation_config.json: JSON"));
+  CHECK(contains(fault("{\"temperature\":-1}"), "generation_config.json: temperature"));
+  CHECK(contains(fault("{\"top_p\":\"high\"}"), "generation_config.json: top_p"));
+  CHECK(contains(fault("{\"do_sample\":1}"), "generation_config.json: do_sample"));
+  CHECK(contains(fault("{\"eos_token_id\":[600]}"), "generation_config.json: eos_token_id[0]"));
+  std::filesystem::remove(folder / "generation_config.json");
+  config["eos_token_id"] = nullptr;
+  write_file(folder / "config.json", config.dump());
+  CHECK(read_huggingface_folder(folder.path()).chat.stop_tokens.empty());
+}
+
+TEST_CASE("the chat template comes from its own file or the tokenizer's settings") {
+  const Folder folder;
+  write_file(folder / "config.json", llama_config().dump());
+  const auto read_template = [&] { return read_huggingface_folder(folder.path()).chat.chat_template; };
+  const auto settings = [&](const ordered_json& value) {
+    write_file(folder / "tokenizer_config.json",
+               ordered_json{{"model_max_length", 1e30}, {"chat_template", value}}.dump());
+  };
+  CHECK(read_template().empty());
+  settings(nullptr);
+  CHECK(read_template().empty());
+  settings("{{ one }}");
+  CHECK(read_template() == "{{ one }}");
+  settings({{{"name", "tool_use"}, {"template", "t"}}, {{"name", "default"}, {"template", "{{ two }}"}}});
+  CHECK(read_template() == "{{ two }}");
+  settings({{{"name", "tool_use"}, {"template", "t"}}});
+  CHECK(contains(refusal(read_template), "chat_template: expected a template named \"default\""));
+  settings({{{"name", "default"}}});
+  CHECK(contains(refusal(read_template), "chat_template[0].template: missing"));
+  settings(7);
+  CHECK(contains(refusal(read_template), "tokenizer_config.json: chat_template: expected a string"));
+  write_file(folder / "chat_template.jinja", "{{ three }}\n");
+  CHECK(read_template() == "{{ three }}\n");
+  write_file(folder / "chat_template.jinja", std::string((1 << 20) + 1, 'x'));
+  CHECK(contains(refusal(read_template), "chat_template.jinja: expected at most"));
+}
+
+TEST_CASE("the model is named after its folder") {
+  const Folder folder;
+  std::filesystem::create_directory(folder / "tiny-model");
+  write_file(folder / "tiny-model/config.json", llama_config().dump());
+  CHECK(read_huggingface_folder(folder / "tiny-model").name == "tiny-model");
+  CHECK(read_huggingface_folder(folder / "tiny-model/").name == "tiny-model");
+  CHECK(read_huggingface_folder(folder / "tiny-model/../tiny-model/.").name == "tiny-model");
+}
+
+TEST_CASE("shared checkpoints") {
+  const std::string models = std::string(TESSERA_SHARED_DIR) + "/models/";
+  if (!std::filesystem::exists(models + "tessera-tiny/config.json") ||
+      !std::filesystem::exists(models + "stories260k/config.json")) {
+    std::cout << "skipped: no shared checkpoints\n";
+    MESSAGE("skipped: no shared checkpoints");
+    return;
+  }
+  const ModelHeader tiny = read_huggingface_folder(models + "tessera-tiny");
+  CHECK(tiny.name == "tessera-tiny");
+  CHECK(tiny.hyperparameters.vocabulary == 4096);
+  CHECK(tiny.hyperparameters.tied_head);
+  CHECK(tiny.chat.stop_tokens == std::vector<uint32_t>{1, 6});
+  CHECK(contains(tiny.chat.chat_template, "message['role']"));
+  CHECK(tiny.generation.temperature == 0.7);
+  const ModelHeader stories = read_huggingface_folder(models + "stories260k");
+  CHECK(stories.hyperparameters.head_dim == 8);
+  CHECK(stories.hyperparameters.ffn == 172);
+  CHECK(stories.chat.stop_tokens == std::vector<uint32_t>{2});
+  CHECK(stories.chat.chat_template.empty());
+}
