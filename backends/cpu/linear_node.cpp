@@ -64,7 +64,7 @@ class LinearNode : public Node {
       parts_.push_back(part);
     }
     // Streaming tasks: small enough to balance, large enough that hardware prefetch keeps its stride.
-    const size_t target = std::clamp(bytes / (context.threads * 8), size_t{32} * 1024, size_t{512} * 1024);
+    const size_t target = std::clamp(bytes / (context.threads * 32), size_t{16} * 1024, size_t{128} * 1024);
     for (size_t p = 0; p < parts_.size(); ++p) {
       cut(p, std::max<size_t>(1, target / parts_[p].panel_bytes), few_);
       const size_t expanded = parts_[p].stored_columns * tile::kPanelRows;

@@ -15,8 +15,11 @@ namespace tessera::cpu {
 
 namespace {
 
-// About 50 µs of pauses: longer than any gap inside a token, far shorter than a time slice.
-constexpr size_t kSpins = 2000;
+// Rounds of pausing before a waiting thread sleeps. With a core for every thread it is worth waiting about
+// half a millisecond, longer than any task: a sleeper hands its core to other processes and takes long to get
+// it back. With fewer cores than threads the one that is waited for may need this very core.
+constexpr size_t kPatientSpins = 20000;
+constexpr size_t kBriefSpins = 100;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -34,10 +37,32 @@ void pin_to(pthread_t thread, size_t cpu) {
   (void)pthread_setaffinity_np(thread, sizeof set, &set);
 }
 
+// Keeps the calling thread on one core while a region runs, and gives it its old cores back afterwards:
+// outside regions it belongs to the program, and threads it starts there must not inherit a single core.
+class PinnedCaller {
+ public:
+  PinnedCaller(bool wanted, size_t cpu)
+      : active_(wanted && sched_getaffinity(0, sizeof before_, &before_) == 0) {
+    if (active_) pin_to(pthread_self(), cpu);
+  }
+  ~PinnedCaller() {
+    if (active_) (void)sched_setaffinity(0, sizeof before_, &before_);
+  }
+  PinnedCaller(const PinnedCaller&) = delete;
+  PinnedCaller& operator=(const PinnedCaller&) = delete;
+
+ private:
+  cpu_set_t before_;
+  bool active_;
+};
+
 }  // namespace
 
 ThreadPool::ThreadPool(size_t threads) : threads_(threads) {
   const std::vector<size_t> cpus = allowed_cpus();
+  pinned_ = threads > 1 && threads <= cpus.size();
+  caller_cpu_ = cpus.front();
+  spins_ = threads <= cpus.size() ? kPatientSpins : kBriefSpins;
   workers_.reserve(threads_ - 1);
   for (size_t i = 1; i < threads_; ++i) {
     try {
@@ -46,8 +71,8 @@ ThreadPool::ThreadPool(size_t threads) : threads_(threads) {
       threads_ = i;  // the system gives no more threads: work with those there are
       break;
     }
-    // The caller is not pinned: it belongs to the program. Workers take the last cores of the mask, one each.
-    if (threads_ <= cpus.size()) pin_to(workers_.back().native_handle(), cpus[cpus.size() - i]);
+    // Workers take the last cores of the mask, one each; the caller takes the first while a region runs.
+    if (pinned_) pin_to(workers_.back().native_handle(), cpus[cpus.size() - i]);
   }
 }
 
@@ -58,8 +83,8 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-uint32_t ThreadPool::await_change(const std::atomic<uint32_t>& word, uint32_t old) {
-  for (size_t i = 0; i < kSpins; ++i) {
+uint32_t ThreadPool::await_change(const std::atomic<uint32_t>& word, uint32_t old) const {
+  for (size_t i = 0; i < spins_; ++i) {
     const uint32_t now = word.load(std::memory_order_acquire);
     if (now != old) return now;
     pause_briefly();
@@ -79,6 +104,7 @@ void ThreadPool::worker(size_t index) {
 }
 
 void ThreadPool::run(const std::function<void(size_t)>& job) {
+  const PinnedCaller pinned(pinned_, caller_cpu_);
   job_ = &job;
   region_.fetch_add(1, std::memory_order_seq_cst);  // as in barrier: ordered before the look for sleepers
   region_.notify_all();

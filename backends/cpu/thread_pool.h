@@ -29,9 +29,12 @@ class ThreadPool {
 
  private:
   void worker(size_t index);
-  static uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old);
+  uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old) const;
 
   size_t threads_;
+  bool pinned_ = false;  // there is a core for every thread
+  size_t caller_cpu_ = 0;
+  size_t spins_ = 0;  // rounds of pausing before a waiting thread sleeps
   const std::function<void(size_t)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> region_{0};   // counts regions; workers wait for it to move
   alignas(64) std::atomic<uint32_t> arrived_{0};  // threads at the current barrier
