@@ -38,7 +38,14 @@ void on_resize(int) { wake('W'); }
 
 void on_continue(int) { wake('C'); }
 
-void on_interrupt_leave(int) { _exit(kInterruptedExit); }
+bool leave_with_newline = false;  // a progress bar may hold the line
+
+void on_interrupt_leave(int) {
+  if (leave_with_newline) {
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, "\n", 1);
+  }
+  _exit(kInterruptedExit);
+}
 
 void handle(int signal, void (*handler)(int), struct sigaction* former) {
   struct sigaction action = {};
@@ -77,7 +84,10 @@ void InterruptScope::clear() {
 
 int InterruptScope::wake_descriptor() { return wake_pipe[0]; }
 
-void leave_on_interrupt() { handle(SIGINT, on_interrupt_leave, nullptr); }
+void leave_on_interrupt() {
+  leave_with_newline = isatty(STDERR_FILENO) == 1;
+  handle(SIGINT, on_interrupt_leave, nullptr);
+}
 
 void ignore_broken_pipes() { handle(SIGPIPE, SIG_IGN, nullptr); }
 

@@ -22,8 +22,8 @@ struct IntegerProduct {
   const float* row_scale;   // [rows rounded up to 16]
   const uint8_t* row_zero;  // [rows rounded up to 16]; null means 128 for every row. Given to product_bytes,
                             // it also says that every byte is an expanded 4-bit code, at most 15.
-  const float* bias;  // [rows] or null
-  float* y;           // [tokens][rows], y_stride floats apart
+  const float* bias;        // [rows] or null
+  float* y;                 // [tokens][rows], y_stride floats apart
   size_t y_stride;
 };
 
