@@ -25,7 +25,7 @@ class KvStoreNode : public Node {
 
   // A task is one KV head of one page of one sequence: 4-bit values of neighbouring tokens share bytes, so a
   // page's values must be written by one thread.
-  void execute(const RunState& run, std::span<std::byte>) override {
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const Batch& batch = *run.batch;
     size_t task = take();
     size_t before = 0;
@@ -73,7 +73,7 @@ class AttendNode : public Node {
         group_(attention.query_heads / attention.kv_heads),
         tile_tokens_(std::max<size_t>(1, kQueriesPerTask / group_)) {}
 
-  void execute(const RunState& run, std::span<std::byte> scratch) override {
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     size_t task = take();
     size_t before = 0;
     for (const BatchSequence& sequence : run.batch->sequences) {

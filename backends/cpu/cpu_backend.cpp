@@ -108,7 +108,7 @@ class CpuProgram : public Program {
     const size_t skip = (4096 - reinterpret_cast<uintptr_t>(memory.data()) % 4096) % 4096;
     const std::span<std::byte> scratch(memory.data() + skip, memory.size() - skip);
     for (const auto& node : nodes_) {
-      node->execute(run_, scratch);
+      node->execute(run_, thread, scratch);
       pool_.barrier();
     }
   }

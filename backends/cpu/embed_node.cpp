@@ -26,7 +26,7 @@ class EmbedNode : public Node {
   EmbedNode(const NodeContext& context, const Op& op, const Embed& embed)
       : y_(context.views[op.outputs[0]]), table_(context.weight(embed.table)) {}
 
-  void execute(const RunState& run, std::span<std::byte>) override {
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const size_t rows = run.batch->tokens.size();
     for (size_t row = take(); row < rows; row = take()) look_up(run.batch->tokens[row], y_.floats(run, row));
   }

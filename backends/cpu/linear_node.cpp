@@ -40,7 +40,11 @@ bool has_codes(Scheme scheme) { return scheme == Scheme::w4a8 || scheme == Schem
 class LinearNode : public Node {
  public:
   LinearNode(const NodeContext& context, const Op& op, const Linear& linear)
-      : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        threads_(context.threads),
+        ranges_(std::make_unique<Range[]>(context.threads)) {
     size_t column = 0;
     size_t bytes = 0;
     for (const LinearPart& source : linear.parts) {
@@ -76,16 +80,28 @@ class LinearNode : public Node {
     }
   }
 
-  void execute(const RunState& run, std::span<std::byte> scratch) override {
+  void prepare(const RunState& run) override {
+    const size_t tokens = y_.rows(run);
+    const size_t tasks = tokens == 0 ? 0 : (tokens <= kStreamedTokens ? few_ : many_).size();
+    for (size_t t = 0; t < threads_; ++t) {
+      ranges_[t].next.store(tasks * t / threads_, std::memory_order_relaxed);
+      ranges_[t].end = tasks * (t + 1) / threads_;
+    }
+  }
+
+  void execute(const RunState& run, size_t thread, std::span<std::byte> scratch) override {
     const size_t tokens = y_.rows(run);
     if (tokens == 0) return;
     const std::vector<Task>& tasks = tokens <= kStreamedTokens ? few_ : many_;
-    for (size_t i = take(); i < tasks.size(); i = take()) {
-      const Part& part = parts_[tasks[i].part];
-      if (activation_type(part.scheme) == ActivationType::int8) {
-        run_integer(run, part, tasks[i], tokens, reinterpret_cast<uint8_t*>(scratch.data()));
-      } else {
-        run_float(run, part, tasks[i], tokens);
+    for (size_t i = 0; i < threads_; ++i) {
+      Range& range = ranges_[(thread + i) % threads_];  // its own first, then what others have left
+      for (size_t task = range.take(); task < range.end; task = range.take()) {
+        const Part& part = parts_[tasks[task].part];
+        if (activation_type(part.scheme) == ActivationType::int8) {
+          run_integer(run, part, tasks[task], tokens, reinterpret_cast<uint8_t*>(scratch.data()));
+        } else {
+          run_float(run, part, tasks[task], tokens);
+        }
       }
     }
   }
@@ -163,9 +179,19 @@ class LinearNode : public Node {
 
   size_t y_stride() const { return y_.base == nullptr ? y_.columns : y_.stride / sizeof(float); }
 
+  // Each thread begins with a share of neighbouring tasks, so that it reads one long stretch of memory, and
+  // helps with the other shares when its own is done.
+  struct alignas(64) Range {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+    size_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+  };
+
   const Kernels& kernels_;
   View x_;
   View y_;
+  size_t threads_;
+  std::unique_ptr<Range[]> ranges_;
   std::vector<Part> parts_;
   std::vector<Task> few_;  // up to kStreamedTokens tokens
   std::vector<Task> many_;

@@ -60,7 +60,7 @@ class Node {
     (void)run;
     next_.store(0, std::memory_order_relaxed);
   }
-  virtual void execute(const RunState& run, std::span<std::byte> scratch) = 0;
+  virtual void execute(const RunState& run, size_t thread, std::span<std::byte> scratch) = 0;
   virtual size_t scratch_bytes() const { return 0; }  // per thread
 
  protected:

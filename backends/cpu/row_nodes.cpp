@@ -24,7 +24,7 @@ class NormNode : public Node {
     }
   }
 
-  void execute(const RunState& run, std::span<std::byte> scratch) override {
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     const size_t rows = y_.rows(run);
     for (size_t row = take(); row < rows; row = take()) {
       const size_t source = select_rows_ ? run.batch->output_rows[row] : row;
@@ -54,7 +54,7 @@ class QuantizeNode : public Node {
   QuantizeNode(const NodeContext& context, const Op& op)
       : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {}
 
-  void execute(const RunState& run, std::span<std::byte>) override {
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const size_t rows = y_.rows(run);
     for (size_t row = take(); row < rows; row = take()) {
       kernels_.quantize_row(x_.floats(run, row), x_.columns, y_.bytes(row));
@@ -72,7 +72,7 @@ class GateNode : public Node {
   GateNode(const NodeContext& context, const Op& op)
       : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {}
 
-  void execute(const RunState& run, std::span<std::byte> scratch) override {
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     const size_t rows = y_.rows(run);
     for (size_t row = take(); row < rows; row = take()) {
       const float* gate = x_.floats(run, row);
@@ -104,7 +104,7 @@ class RopeNode : public Node {
     if (table_ == tables.size()) tables.push_back({rope.inverse_frequency, {}, {}});
   }
 
-  void execute(const RunState& run, std::span<std::byte>) override {
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const RopeTable& table = run.rope[table_];
     const size_t half = table.half();
     const size_t rows = y_.rows(run);
