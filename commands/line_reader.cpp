@@ -168,7 +168,8 @@ LineReader::Editor::Editor() {
   el_set(editor, EL_SETTY, "-d", "-icrnl", "-inlcr", nullptr);
   el_set(editor, EL_HIST, ::history, history.get());
   el_set(editor, EL_PROMPT_ESC, prompt_text, '\1');
-  el_set(editor, EL_ADDFN, "insert-paste", "insert a bracketed paste", insert_paste);
+  // The wide call keeps these pointers; the narrow one would make copies that nobody frees.
+  el_wset(editor, EL_ADDFN, L"insert-paste", L"insert a bracketed paste", insert_paste);
   constexpr std::array<std::array<const char*, 2>, 9> bindings = {{{"\\e[200~", "insert-paste"},
                                                                    {"\\e[H", "ed-move-to-beg"},
                                                                    {"\\e[F", "ed-move-to-end"},
@@ -188,6 +189,8 @@ LineReader::Editor::Line LineReader::Editor::read_line(const char* shown) {
   prompt = colour ? fmt::format("\1\x1b[1m\1{}\1\x1b[0m\1", shown) : shown;
   const char* kind = std::getenv("TERM");
   const bool brackets = is_terminal(fileno(terminal)) && kind != nullptr && std::strcmp(kind, "dumb") != 0;
+  // Before the prompt is seen, so that a key pressed right away is already read as a key.
+  el_set(line.get(), EL_PREP_TERM, 1);
   if (brackets) fmt::print(terminal, "\x1b[?2004h");
   std::fflush(terminal);
 

@@ -189,7 +189,7 @@ class ChatTest(unittest.TestCase):
             self.assertEqual(terminal.exit_code(), 0)
 
     def test_undo_and_regen_equal_a_fresh_run(self):
-        with self.chat("--backend", "reference") as terminal:
+        with self.chat() as terminal:
             terminal.wait_prompt()
             terminal.enter(tessera.PROMPT)
             terminal.wait_prompt()

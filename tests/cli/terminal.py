@@ -20,9 +20,10 @@ class Terminal:
         self.shown = ""  # all output so far, carriage returns included
         self._seen = 0   # how much of it wait_for has passed
         self._partial = b""
+        env = env or tessera.environment()
         child, self._terminal = pty.fork()
         if child == 0:
-            os.execve(str(tessera.BINARY), [str(tessera.BINARY), *map(str, arguments)], env or tessera.environment())
+            os.execve(str(tessera.BINARY), [str(tessera.BINARY), *map(str, arguments)], env)
         self._child = child
         self._status = None
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))

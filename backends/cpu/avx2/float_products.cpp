@@ -65,33 +65,28 @@ template <size_t T>
 
 template <class Panel, size_t T>
 void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
-  constexpr size_t kChains = T == 1 ? 4 : (T == 2 ? 2 : 1);  // 8 sums hide the latency; 12 for 3 tokens spill
   const char* panel = static_cast<const char*>(job.panels) + panel_index * job.panel_stride;
   const float* x = job.x + token * job.x_stride;
-  __m256 sums[kChains][T][2];
-#pragma GCC unroll 4
-  for (size_t c = 0; c < kChains; ++c) {
+  // One chain per output whatever T is: a token's result must not depend on the tokens that share its batch.
+  __m256 sums[T][2];
 #pragma GCC unroll 6
-    for (size_t t = 0; t < T; ++t) sums[c][t][0] = sums[c][t][1] = _mm256_setzero_ps();
-  }
+  for (size_t t = 0; t < T; ++t) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
   const size_t pairs = job.columns / 2;
   size_t i = 0;
 #pragma GCC unroll 1
   for (; i + 2 <= pairs; i += 2) {
 #pragma GCC unroll 2
     for (size_t j = 0; j < 2; ++j) {
-      add_column<T>(Panel::template column<0>(panel, i + j), x + 2 * (i + j), job.x_stride,
-                    sums[(2 * j) % kChains]);
-      add_column<T>(Panel::template column<1>(panel, i + j), x + 2 * (i + j) + 1, job.x_stride,
-                    sums[(2 * j + 1) % kChains]);
+      add_column<T>(Panel::template column<0>(panel, i + j), x + 2 * (i + j), job.x_stride, sums);
+      add_column<T>(Panel::template column<1>(panel, i + j), x + 2 * (i + j) + 1, job.x_stride, sums);
     }
   }
   if (i < pairs) {
-    add_column<T>(Panel::template column<0>(panel, i), x + 2 * i, job.x_stride, sums[0]);
-    add_column<T>(Panel::template column<1>(panel, i), x + 2 * i + 1, job.x_stride, sums[0]);
+    add_column<T>(Panel::template column<0>(panel, i), x + 2 * i, job.x_stride, sums);
+    add_column<T>(Panel::template column<1>(panel, i), x + 2 * i + 1, job.x_stride, sums);
   }
   if (job.columns % 2 != 0) {
-    add_column<T>(Panel::template column<0>(panel, pairs), x + 2 * pairs, job.x_stride, sums[0]);
+    add_column<T>(Panel::template column<0>(panel, pairs), x + 2 * pairs, job.x_stride, sums);
   }
 
 #pragma GCC unroll 6
@@ -101,9 +96,7 @@ void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
       const size_t n = panel_index * kRows + 8 * h;
       if (n >= job.rows) break;
       const size_t left = job.rows - n;
-      __m256 sum = sums[0][t][h];
-#pragma GCC unroll 4
-      for (size_t c = 1; c < kChains; ++c) sum = _mm256_add_ps(sum, sums[c][t][h]);
+      __m256 sum = sums[t][h];
       float* y = job.y + (token + t) * job.y_stride + n;
       if (job.bias != nullptr) sum = _mm256_add_ps(sum, load_floats(job.bias + n, left));
       if (job.accumulate) sum = _mm256_add_ps(sum, load_floats(y, left));

@@ -53,37 +53,20 @@ __m512bh load_pairs(const char* at) {
 template <size_t T>
 void add_block(const FloatProduct& job, const SplitRows& split, size_t token, size_t panel_index,
                size_t first_pair, size_t pairs, bool first, bool last) {
-  constexpr size_t kChains = T == 1 ? 2 : 1;  // high and low parts already make two chains
   const char* panel = static_cast<const char*>(job.panels) + panel_index * job.panel_stride + first_pair * 64;
-  __m512 high[kChains][T];
-  __m512 low[kChains][T];
-#pragma GCC unroll 2
-  for (size_t c = 0; c < kChains; ++c) {
+  // High and low parts are two chains per output whatever T is: a token's result must not depend on the
+  // tokens that share its batch.
+  __m512 high[T];
+  __m512 low[T];
 #pragma GCC unroll 8
-    for (size_t t = 0; t < T; ++t) {
-      high[c][t] = _mm512_setzero_ps();
-      low[c][t] = _mm512_setzero_ps();
-    }
-  }
-  size_t i = 0;
+  for (size_t t = 0; t < T; ++t) high[t] = low[t] = _mm512_setzero_ps();
 #pragma GCC unroll 1
-  for (; i + kChains <= pairs; i += kChains) {
-#pragma GCC unroll 2
-    for (size_t c = 0; c < kChains; ++c) {
-      const __m512bh w = load_pairs(panel + (i + c) * 64);
-#pragma GCC unroll 8
-      for (size_t t = 0; t < T; ++t) {
-        high[c][t] = _mm512_dpbf16_ps(high[c][t], w, broadcast_pair(&split.high[t][i + c]));
-        low[c][t] = _mm512_dpbf16_ps(low[c][t], w, broadcast_pair(&split.low[t][i + c]));
-      }
-    }
-  }
-  for (; i < pairs; ++i) {
+  for (size_t i = 0; i < pairs; ++i) {
     const __m512bh w = load_pairs(panel + i * 64);
 #pragma GCC unroll 8
     for (size_t t = 0; t < T; ++t) {
-      high[0][t] = _mm512_dpbf16_ps(high[0][t], w, broadcast_pair(&split.high[t][i]));
-      low[0][t] = _mm512_dpbf16_ps(low[0][t], w, broadcast_pair(&split.low[t][i]));
+      high[t] = _mm512_dpbf16_ps(high[t], w, broadcast_pair(&split.high[t][i]));
+      low[t] = _mm512_dpbf16_ps(low[t], w, broadcast_pair(&split.low[t][i]));
     }
   }
 
@@ -92,8 +75,7 @@ void add_block(const FloatProduct& job, const SplitRows& split, size_t token, si
   const auto mask = static_cast<__mmask16>(left >= kRows ? 0xffffu : (1u << left) - 1u);
 #pragma GCC unroll 8
   for (size_t t = 0; t < T; ++t) {
-    __m512 sum = _mm512_add_ps(high[0][t], low[0][t]);
-    if (kChains == 2) sum = _mm512_add_ps(sum, _mm512_add_ps(high[kChains - 1][t], low[kChains - 1][t]));
+    __m512 sum = _mm512_add_ps(high[t], low[t]);
     float* y = job.y + (token + t) * job.y_stride + n;
     if (last && job.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, job.bias + n));
     if (!first || job.accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, y));

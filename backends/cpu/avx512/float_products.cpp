@@ -48,7 +48,9 @@ struct Bf16Panel {
 
 template <class Panel, size_t T>
 void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
-  constexpr size_t kChains = T == 1 ? 4 : (T <= 4 ? 2 : 1);
+  // Even and odd columns are summed apart whatever T is: a token's result must not depend on the tokens that
+  // share its batch, or on how far the columns of a KV page are filled.
+  constexpr size_t kChains = 2;
   const char* panel = static_cast<const char*>(job.panels) + panel_index * job.panel_stride;
   const float* x = job.x + token * job.x_stride;
   __m512 sums[kChains][T];
@@ -67,9 +69,9 @@ void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
 #pragma GCC unroll 8
       for (size_t t = 0; t < T; ++t) {
         const float* xt = x + t * job.x_stride + 2 * (i + j);
-        __m512& even = sums[(2 * j) % kChains][t];
+        __m512& even = sums[0][t];
         even = _mm512_fmadd_ps(w.even, _mm512_set1_ps(xt[0]), even);
-        __m512& odd = sums[(2 * j + 1) % kChains][t];
+        __m512& odd = sums[1][t];
         odd = _mm512_fmadd_ps(w.odd, _mm512_set1_ps(xt[1]), odd);
       }
     }
@@ -80,7 +82,7 @@ void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
     for (size_t t = 0; t < T; ++t) {
       const float* xt = x + t * job.x_stride + 2 * i;
       sums[0][t] = _mm512_fmadd_ps(w.even, _mm512_set1_ps(xt[0]), sums[0][t]);
-      sums[0][t] = _mm512_fmadd_ps(w.odd, _mm512_set1_ps(xt[1]), sums[0][t]);
+      sums[1][t] = _mm512_fmadd_ps(w.odd, _mm512_set1_ps(xt[1]), sums[1][t]);
     }
   }
   if (job.columns % 2 != 0) {
@@ -96,9 +98,7 @@ void tile_rows(const FloatProduct& job, size_t token, size_t panel_index) {
   const auto mask = static_cast<__mmask16>(left >= kRows ? 0xffffu : (1u << left) - 1u);
 #pragma GCC unroll 8
   for (size_t t = 0; t < T; ++t) {
-    __m512 sum = sums[0][t];
-#pragma GCC unroll 4
-    for (size_t c = 1; c < kChains; ++c) sum = _mm512_add_ps(sum, sums[c][t]);
+    __m512 sum = _mm512_add_ps(sums[0][t], sums[1][t]);
     float* y = job.y + (token + t) * job.y_stride + n;
     if (job.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, job.bias + n));
     if (job.accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, y));
