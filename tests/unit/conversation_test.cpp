@@ -200,7 +200,9 @@ TEST_CASE("a full context ends the reply, or drops whole turns") {
     CHECK(was_full == !drop);
     CHECK((chat.conversation.dropped_turns() > 0) == drop);
     if (!drop) {
-      chat.conversation.add_user("And now?");
+      std::string too_long = "And now?";
+      for (size_t i = 0; i < 130; ++i) too_long += " And " + std::to_string(i) + "?";
+      chat.conversation.add_user(too_long);
       CHECK_THROWS_AS(chat.conversation.begin_reply({}), ContextFull);
       continue;
     }
