@@ -1,5 +1,5 @@
-// Every op of the cpu backend against the reference backend, for each instruction set of this machine and several
-// thread counts, on fresh random inputs at odd sizes.
+// Every op of the cpu backend against the reference backend, for each instruction set of this machine and
+// several thread counts, on fresh random inputs at odd sizes.
 #include <doctest/doctest.h>
 
 #include <memory>
