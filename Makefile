@@ -19,7 +19,7 @@ build: deps build/build.ninja ## build build/tessera (the default)
 	cmake --build build --target tessera
 
 run: build ## build, then let the embedded model answer one prompt
-	build/tessera -p "I want to book a table for two in San Jose."
+	build/tessera -f prompts/first-answer.txt
 
 test: deps build/build.ninja ## build everything and run all tests, fuzz targets for a few seconds each
 	cmake --build build
