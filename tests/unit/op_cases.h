@@ -218,7 +218,9 @@ inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
   const bool integer = activation_type(scheme) == ActivationType::int8;
   const ElementType activations = integer ? ElementType::q8 : ElementType::f32;
   test.kv = {kLayers, kKvHeads, kHeadDim, kv_bits, 0};
-  test.bound = integer || scheme == Scheme::bf16 ? Bound{1e-1, 2e-2} : Bound{5e-2, 5e-3};
+  // One code on the other side of a rounding edge moves everything behind it, so two layers can only be
+  // compared loosely: a wrong op is off by about 1.
+  test.bound = {5e-1, 5e-2};
   if (!integer && scheme != Scheme::bf16 && kv_bits == 16) test.bound = {2e-3, 2e-4};
   CaseBuilder build(test);
   const auto part = [&](size_t rows, size_t columns) {
