@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "backends/status.h"
 #include "engine/graph/batch.h"
@@ -43,6 +44,9 @@ class Program {
   virtual ~Program() = default;
   // Runs one batch within the plan's limits. logits [output_rows, vocabulary] is filled row by row.
   virtual Status run(const Batch& batch, std::span<float> logits) = 0;
+  // Seconds spent so far in each op of the graph, waiting for the slowest thread included; empty where a
+  // backend does not measure.
+  virtual std::vector<double> op_seconds() const { return {}; }
 };
 
 class Backend {

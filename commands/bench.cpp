@@ -22,6 +22,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kBatchTokens = 32;
+constexpr size_t kAttentionTokens = 16;
 constexpr size_t kMostTokens = size_t{1} << 24;
 constexpr uint64_t kRandomSeed = 20240611;
 
@@ -32,14 +33,16 @@ BenchTest parse_test(const std::string& text) {
   const std::string_view word = text;
   if (word.substr(0, 2) == "pp") return {BenchTest::Kind::prompt, number(word.substr(2), 1, kMostTokens), 0};
   if (word.substr(0, 5) == "batch") return {BenchTest::Kind::batch, number(word.substr(5), 1, 4096), 0};
+  if (word.substr(0, 6) == "attn@d")
+    return {BenchTest::Kind::attention, kAttentionTokens, number(word.substr(6), 1, kMostTokens)};
   if (word.substr(0, 2) == "tg") {
     const size_t at = word.find("@d");
     const size_t count = number(word.substr(2, at == std::string_view::npos ? at : at - 2), 1, kMostTokens);
     return {BenchTest::Kind::generate, count,
             at == std::string_view::npos ? 0 : number(word.substr(at + 2), 0, kMostTokens)};
   }
-  throw UsageError(
-      fmt::format("--tests: expected ppN, tgN, tgN@dDEPTH or batchN separated by commas, found '{}'", text));
+  throw UsageError(fmt::format(
+      "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH or batchN separated by commas, found '{}'", text));
 }
 
 // Multiply-adds of the linear layers, counted as two operations each.
@@ -60,6 +63,16 @@ LinearWork linear_work(const Graph& graph) {
     }
     const bool outputs = graph.tensors[op.outputs.front()].rows == RowExtent::outputs;
     (outputs ? work.every_output : work.every_token) += 2 * weights;
+  }
+  return work;
+}
+
+// Operations of attention for one token and one key it sees.
+double attention_work(const Graph& graph) {
+  double work = 0;
+  for (const Op& op : graph.ops) {
+    if (const auto* attention = std::get_if<Attention>(&op.kind))
+      work += 4.0 * static_cast<double>(attention->query_heads * attention->head_dim);
   }
   return work;
 }
@@ -180,7 +193,14 @@ class Bench {
         result.kv_bytes_per_token = kv_bytes * static_cast<double>(kBatchTokens) / 2;
         result.operations_per_token = work_.every_token + work_.every_output;
         break;
+      case BenchTest::Kind::attention:
+        result.kv_bytes_per_token = kv_bytes * (static_cast<double>(test.depth) + count / 2);
+        result.operations_per_token =
+            attention_work(model_.graph()) * (static_cast<double>(test.depth) + count / 2);
+        break;
     }
+    const double bytes =
+        test.kind == BenchTest::Kind::attention ? result.kv_bytes_per_token : result.bytes_per_token;
 
     const std::function<double()> once = prepare(session, test);
     const size_t threads = bench_threads(options_.threads);
@@ -198,7 +218,7 @@ class Bench {
       speeds.push_back(speed);
       reads.push_back(around.read_gbps);
       peaks.push_back(around.int8_gops);
-      shares_of_memory.push_back(speed * result.bytes_per_token / (around.read_gbps * 1e9));
+      shares_of_memory.push_back(speed * bytes / (around.read_gbps * 1e9));
       shares_of_arithmetic.push_back(speed * result.operations_per_token / (around.int8_gops * 1e9));
     }
     result.tokens_per_second = median(speeds);
@@ -208,7 +228,7 @@ class Bench {
     const double of_memory = median(shares_of_memory);
     const double of_arithmetic = median(shares_of_arithmetic);
     // Prompts are read against arithmetic and generation against memory; a batch against what binds it more.
-    result.memory_bound = test.kind == BenchTest::Kind::generate ||
+    result.memory_bound = test.kind == BenchTest::Kind::generate || test.kind == BenchTest::Kind::attention ||
                           (test.kind == BenchTest::Kind::batch && of_memory >= of_arithmetic);
     result.share = result.memory_bound ? of_memory : of_arithmetic;
     return result;
@@ -253,14 +273,17 @@ class Bench {
       done += count;
       bar.update(done, before.size());
     }
-    return [&session, sequence, depth = test.depth, tokens = random_tokens(test.count)] {
-      session.truncate(sequence, depth);
-      return timed(tokens.size(), [&] {
+    return [&session, sequence, test, tokens = random_tokens(test.count)] {
+      session.truncate(sequence, test.depth);
+      const double attention_before = session.op_seconds("attention");
+      const double speed = timed(tokens.size(), [&] {
         for (const uint32_t& token : tokens) {
           const SequenceInput input{sequence, {&token, 1}, SequenceInput::Want::last};
           session.run({&input, 1});
         }
       });
+      if (test.kind == BenchTest::Kind::generate) return speed;
+      return static_cast<double>(tokens.size()) / (session.op_seconds("attention") - attention_before);
     };
   }
 
@@ -289,6 +312,8 @@ std::string BenchTest::name() const {
       return fmt::format("pp{}", count);
     case Kind::batch:
       return fmt::format("batch{}", count);
+    case Kind::attention:
+      return fmt::format("attn@d{}", depth);
     case Kind::generate:
       break;
   }

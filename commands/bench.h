@@ -10,11 +10,11 @@
 namespace tessera {
 
 // "pp512": a prompt of 512 tokens; "tg128@d4096": 128 tokens one by one behind 4096; "batch16": 16 sequences
-// that generate 32 tokens each at once.
+// that generate 32 tokens each at once; "attn@d16384": the attention of single tokens behind 16384, alone.
 struct BenchTest {
-  enum class Kind { prompt, generate, batch } kind = Kind::prompt;
+  enum class Kind { prompt, generate, batch, attention } kind = Kind::prompt;
   size_t count = 0;  // tokens, or sequences of a batch
-  size_t depth = 0;  // tokens before, generate only
+  size_t depth = 0;  // tokens before; generate and attention only
   std::string name() const;
 };
 // Throws UsageError.
@@ -31,8 +31,8 @@ struct BenchResult {
   double tokens_per_second = 0;  // median of the repetitions
   double low = 0;
   double high = 0;
-  double bytes_per_token = 0;     // weight bytes read
-  double kv_bytes_per_token = 0;  // KV cache bytes read, not part of the share
+  double bytes_per_token = 0;     // weight bytes read; none for attention
+  double kv_bytes_per_token = 0;  // KV cache bytes read; part of the share for attention only
   double operations_per_token = 0;
   double share = 0;  // of the limit that binds, median over repetitions of their own shares
   bool memory_bound = false;

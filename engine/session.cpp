@@ -148,6 +148,16 @@ const std::vector<uint32_t>& Session::tokens(SequenceId sequence) const {
   return state_->at(sequence).tokens;
 }
 
+double Session::op_seconds(std::string_view kind) const {
+  const std::vector<double> seconds = state_->program->op_seconds();
+  const std::vector<Op>& ops = state_->model->graph().ops;
+  double total = 0;
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    if (op_name(ops[i].kind) == kind) total += seconds[i];
+  }
+  return total;
+}
+
 // Takes pages for all inputs, or none.
 void Session::State::reserve(std::span<const SequenceInput> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backends/backend.h"
@@ -64,6 +65,10 @@ class Session {
                 size_t token_count);         // forgets everything after the first token_count tokens
   size_t length(SequenceId sequence) const;  // tokens in the cache
   const std::vector<uint32_t>& tokens(SequenceId sequence) const;
+
+  // Seconds that all ops of one kind ("attention", "linear", …) took so far; 0 where the backend does not
+  // measure.
+  double op_seconds(std::string_view kind) const;
 
   // Runs the inputs, in chunks when they exceed the batch size, and returns the wanted logits rows in the
   // order of the inputs, [rows, vocabulary] flat; the view stays valid until the next call. Throws when the

@@ -1,9 +1,8 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
-
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -21,57 +20,33 @@ namespace cpu {
 
 namespace {
 
-// Zeroed memory straight from the system, so that an arena sized for long prompts costs nothing until it is
-// used.
-class Arena {
- public:
-  static Result<std::unique_ptr<Arena>> create(size_t bytes) {
-    using Made = Result<std::unique_ptr<Arena>>;
-    auto arena = std::make_unique<Arena>();
-    if (bytes == 0) return Made(std::move(arena));
-    void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED)
-      return Made::failure(fmt::format("{} bytes of working memory are not available", bytes));
-    arena->base_ = static_cast<std::byte*>(base);
-    arena->bytes_ = bytes;
-    return Made(std::move(arena));
-  }
-  Arena() = default;
-  ~Arena() {
-    if (base_ != nullptr) munmap(base_, bytes_);
-  }
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-  std::byte* base() const { return base_; }
-
- private:
-  std::byte* base_ = nullptr;
-  size_t bytes_ = 0;
-};
-
 class CpuProgram : public Program {
  public:
   CpuProgram(const Graph& graph, const MemoryPlan& plan, std::span<const WeightHandle> weights, PagedKv& kv,
-             const Kernels& kernels, ThreadPool& pool, std::unique_ptr<Arena> arena)
+             const Kernels& kernels, ThreadPool& pool, ReservedMemory arena)
       : limits_(plan.limits), kv_(kv), pool_(pool), arena_(std::move(arena)) {
     NodeContext context;
     context.graph = &graph;
     context.kernels = &kernels;
     context.threads = pool.size();
     context.kv = &kv;
+    context.split_attention = &split_attention_;
     context.weights = weights;
     context.run = &run_;
     for (size_t i = 0; i < graph.tensors.size(); ++i) {
       const Tensor& tensor = graph.tensors[i];
-      std::byte* base = i == graph.logits ? nullptr : arena_->base() + plan.offset[i];
+      std::byte* base = i == graph.logits ? nullptr : arena_.base() + plan.offset[i];
       context.views.push_back({base, plan.stride[i], tensor.columns, tensor.rows, tensor.type});
     }
     for (const Op& op : graph.ops) {
+      const auto number = static_cast<size_t>(&op - graph.ops.data());
       if (const auto* attention = std::get_if<Attention>(&op.kind)) {
         nodes_.push_back(make_kv_store_node(context, op, *attention));
         nodes_.push_back(make_attend_node(context, op, *attention));
+        node_op_.insert(node_op_.end(), 2, number);
         continue;
       }
+      node_op_.push_back(number);
       std::visit(
           [&](const auto& kind) {
             if constexpr (!std::is_same_v<std::decay_t<decltype(kind)>, Attention>) {
@@ -81,6 +56,7 @@ class CpuProgram : public Program {
           op.kind);
       if (const auto* embed = std::get_if<Embed>(&op.kind)) vocabulary_ = graph.weights[embed->table].rows;
     }
+    op_seconds_.resize(graph.ops.size());
     logits_columns_ = graph.tensors[graph.logits].columns;
     size_t scratch = 64;
     for (const auto& node : nodes_) scratch = std::max(scratch, node->scratch_bytes());
@@ -88,7 +64,10 @@ class CpuProgram : public Program {
     scratch_.resize(pool.size());
     for (std::vector<std::byte>& memory : scratch_) memory.resize(scratch);
     job_ = [this](size_t thread) { execute(thread); };
+    ready_ = split_attention_.allocate();
   }
+
+  bool ready() const { return ready_; }
 
   Status run(const Batch& batch, std::span<float> logits) override {
     const std::string fault = check(batch, logits.size());
@@ -101,15 +80,22 @@ class CpuProgram : public Program {
     return Status::success();
   }
 
+  std::vector<double> op_seconds() const override { return op_seconds_; }
+
  private:
   void execute(size_t thread) {
     // A line-aligned view of this thread's scratch.
     std::vector<std::byte>& memory = scratch_[thread];
     const size_t skip = (4096 - reinterpret_cast<uintptr_t>(memory.data()) % 4096) % 4096;
     const std::span<std::byte> scratch(memory.data() + skip, memory.size() - skip);
-    for (const auto& node : nodes_) {
-      node->execute(run_, thread, scratch);
+    auto begun = std::chrono::steady_clock::now();
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      nodes_[i]->execute(run_, thread, scratch);
       pool_.barrier();
+      if (thread != 0) continue;
+      const auto now = std::chrono::steady_clock::now();
+      op_seconds_[node_op_[i]] += std::chrono::duration<double>(now - begun).count();
+      begun = now;
     }
   }
 
@@ -171,13 +157,17 @@ class CpuProgram : public Program {
   PlanLimits limits_;
   PagedKv& kv_;
   ThreadPool& pool_;
-  std::unique_ptr<Arena> arena_;
+  ReservedMemory arena_;
+  SplitAttention split_attention_;
   NodeList nodes_;
+  std::vector<size_t> node_op_;     // the op that a node belongs to
+  std::vector<double> op_seconds_;  // written by thread 0
   RunState run_;
   size_t vocabulary_ = 0;
   size_t logits_columns_ = 0;
   std::vector<std::vector<std::byte>> scratch_;
   std::function<void(size_t)> job_;
+  bool ready_ = false;
 };
 
 class CpuBackend : public Backend {
@@ -204,10 +194,13 @@ class CpuBackend : public Backend {
     using Made = Result<std::unique_ptr<Program>>;
     const std::string fault = check_graph(graph);
     if (!fault.empty()) return Made::failure(fault);
-    Result<std::unique_ptr<Arena>> arena = Arena::create(plan.arena_bytes);
-    if (!arena.ok()) return Made::failure(arena.error());
-    return Made(std::make_unique<CpuProgram>(graph, plan, weights, static_cast<PagedKv&>(kv), kernels_, pool_,
-                                             std::move(arena.value())));
+    ReservedMemory arena(plan.arena_bytes);
+    if (arena.size() != plan.arena_bytes)
+      return Made::failure(fmt::format("{} bytes of working memory are not available", plan.arena_bytes));
+    auto program = std::make_unique<CpuProgram>(graph, plan, weights, static_cast<PagedKv&>(kv), kernels_,
+                                                pool_, std::move(arena));
+    if (!program->ready()) return Made::failure("working memory for attention is not available");
+    return Made(std::move(program));
   }
 
  private:

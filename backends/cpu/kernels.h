@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backends/cpu/attention_kernels.h"
+
 namespace tessera::cpu {
 
 // One integer product: rows of quantized activations times 16-row panels, scaled and stored as floats:
@@ -68,19 +70,9 @@ struct Kernels {
   // Half-split rotation of one head in place of y: pairs (i, i + half), cosines and sines [half].
   void (*rotate_head)(const float* x, const float* cosines, const float* sines, size_t half, float* y);
 
-  // KV pages to f32 panels. K: one panel of 16 tokens [head_dim][16]; V: one panel of 16 dimensions
-  // [tokens][16]. Scales and minima are f16, one per token (kv_page.h).
-  void (*expand_k8)(const uint8_t* codes, const uint16_t* scales, size_t head_dim, float* out);
-  void (*expand_k4)(const uint8_t* codes, const uint16_t* scales, const uint16_t* minima, size_t head_dim,
-                    float* out);
-  void (*expand_v8)(const uint8_t* codes, const uint16_t* scales, size_t tokens, float* out);
-  void (*expand_v4)(const uint8_t* codes, const uint16_t* scales, const uint16_t* minima, size_t tokens,
-                    float* out);
-  // scores[i] = exp(scores[i] - shift) for i < n; returns their sum. maximum gives the largest of n >= 1
-  // values.
-  float (*maximum)(const float* values, size_t n);
-  float (*exponentials)(float* scores, float shift, size_t n);
-  void (*scale_row)(float* values, float factor, size_t n);
+  float (*maximum)(const float* values, size_t n);  // of n >= 1
+
+  AttentionKernels attention;
 };
 
 const Kernels& portable_kernels();

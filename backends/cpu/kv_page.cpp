@@ -4,9 +4,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
+#include "backends/cpu/attention_kernels.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 
@@ -16,50 +19,73 @@ namespace {
 
 constexpr size_t kHalfRow = 2 * tile::kPanelRows;  // bytes of 16 f16 values
 
+constexpr size_t kLanes =
+    8;  // of sums and maxima that the compiler may vectorize in the order they are written
+
 void write_half(uint8_t* at, uint16_t bits) { std::memcpy(at, &bits, sizeof bits); }
 
-void write_nibble(uint8_t* panel, size_t row, size_t column, unsigned code) {
-  const tile::Nibble at = tile::nibble_in_panel(row, column);
-  const unsigned keep = at.high ? panel[at.byte] & 0x0fu : panel[at.byte] & 0xf0u;
-  panel[at.byte] = static_cast<uint8_t>(keep | (at.high ? code << 4 : code));
+// Half to even for |x| < 2^22, without a library call: adding 1.5 * 2^23 leaves the integer in the low bits.
+int32_t whole(float x) {
+  return std::bit_cast<int32_t>(x + 12582912.0f) - std::bit_cast<int32_t>(12582912.0f);
 }
 
-struct SymmetricScale {
-  uint16_t bits;
-  float value;
+struct Range {
+  float low;
+  float high;
 };
 
-SymmetricScale symmetric_scale(const float* x, size_t n) {
-  float largest = 0;
-  for (size_t i = 0; i < n; ++i) largest = std::fmax(largest, std::fabs(x[i]));
-  const uint16_t bits = f32_to_f16(largest / 127.0f);
-  return {bits, f16_to_f32(bits)};
+Range range_of(const float* x, size_t n) {  // n is a multiple of 8
+  std::array<float, kLanes> low;
+  std::array<float, kLanes> high;
+  std::copy_n(x, kLanes, low.begin());
+  std::copy_n(x, kLanes, high.begin());
+  for (size_t i = kLanes; i < n; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
+      high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
+    }
+  }
+  return {*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end())};
 }
 
-int8_t symmetric_code(float x, float scale) {
-  if (!(scale > 0)) return 0;
-  return static_cast<int8_t>(std::fmin(std::fmax(std::nearbyint(x / scale), -127.0f), 127.0f));
-}
-
-struct RangeScale {
-  uint16_t scale_bits;
-  uint16_t minimum_bits;
-  float scale;
-  float minimum;
+// Codes of one row, rounded with the scale that is stored.
+struct Codes {
+  std::array<uint8_t, kLongestHead> at;
+  uint16_t scale_bits = 0;
+  uint16_t minimum_bits = 0;
 };
 
-RangeScale range_scale(const float* x, size_t n) {
-  const auto [low, high] = std::minmax_element(x, x + n);
-  RangeScale range{f32_to_f16((*high - *low) / 15.0f), f32_to_f16(*low), 0, 0};
-  range.scale = f16_to_f32(range.scale_bits);
-  range.minimum = f16_to_f32(range.minimum_bits);
-  return range;
+float clamped(float x, float low, float high) {
+  const float above = x < low ? low : x;
+  return above > high ? high : above;
 }
 
-unsigned range_code(float x, const RangeScale& range) {
-  if (!(range.scale > 0)) return 0;
-  return static_cast<unsigned>(
-      std::fmin(std::fmax(std::nearbyint((x - range.minimum) / range.scale), 0.0f), 15.0f));
+// 8 bits: code + offset as a byte, |code| <= 127.
+void symmetric_codes(const float* x, size_t n, int32_t offset, Codes& out) {
+  const Range range = range_of(x, n);
+  out.scale_bits = f32_to_f16(std::fmax(-range.low, range.high) / 127.0f);
+  const float scale = f16_to_f32(out.scale_bits);
+  if (!(scale > 0)) {
+    std::fill_n(out.at.begin(), n, static_cast<uint8_t>(offset));
+    return;
+  }
+  for (size_t i = 0; i < n; ++i)
+    out.at[i] = static_cast<uint8_t>(whole(clamped(x[i] / scale, -127.0f, 127.0f)) + offset);
+}
+
+// 4 bits: code 0 … 15.
+void range_codes(const float* x, size_t n, Codes& out) {
+  const Range range = range_of(x, n);
+  out.scale_bits = f32_to_f16((range.high - range.low) / 15.0f);
+  out.minimum_bits = f32_to_f16(range.low);
+  const float scale = f16_to_f32(out.scale_bits);
+  const float minimum = f16_to_f32(out.minimum_bits);
+  if (!(scale > 0)) {
+    std::fill_n(out.at.begin(), n, uint8_t{0});
+    return;
+  }
+  for (size_t i = 0; i < n; ++i)
+    out.at[i] = static_cast<uint8_t>(whole(clamped((x[i] - minimum) / scale, 0.0f, 15.0f)));
 }
 
 }  // namespace
@@ -73,7 +99,7 @@ size_t KvBlockLayout::k_panel_bytes() const {
 
 size_t KvBlockLayout::v_panel_bytes() const { return kKvPageTokens * tile::kPanelRows * bits / 8; }
 
-size_t KvBlockLayout::block_bytes() const {
+size_t KvBlockLayout::v_bytes() const {
   return bits == 16 ? v_scales() : (bits == 8 ? v_minima() : v_minima() + 2 * kKvPageTokens);
 }
 
@@ -82,51 +108,64 @@ void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const f
   const size_t row = slot % tile::kPanelRows;
   uint8_t* scales = panel + layout.k_codes_bytes();
   if (layout.bits == 16) {
-    for (size_t i = 0; i < layout.head_dim; ++i) {
+    for (size_t i = 0; i < layout.head_dim; ++i)
       write_half(panel + 2 * tile::element_in_panel(row, i), f32_to_f16(key[i]));
-    }
-  } else if (layout.bits == 8) {
-    const SymmetricScale scale = symmetric_scale(key, layout.head_dim);
-    write_half(scales + 2 * row, scale.bits);
-    for (size_t i = 0; i < layout.head_dim; ++i) {
-      panel[tile::byte_in_panel(row, i)] = static_cast<uint8_t>(symmetric_code(key[i], scale.value));
-    }
-  } else {
-    const RangeScale range = range_scale(key, layout.head_dim);
-    write_half(scales + 2 * row, range.scale_bits);
-    write_half(scales + kHalfRow + 2 * row, range.minimum_bits);
-    for (size_t i = 0; i < layout.head_dim; ++i) write_nibble(panel, row, i, range_code(key[i], range));
+    return;
   }
+  Codes codes;
+  if (layout.bits == 8) {
+    symmetric_codes(key, layout.head_dim, 128, codes);
+    for (size_t i = 0; i < layout.head_dim; i += 4)
+      std::memcpy(panel + tile::byte_in_panel(row, i), &codes.at[i], 4);
+  } else {
+    range_codes(key, layout.head_dim, codes);
+    write_half(scales + kHalfRow + 2 * row, codes.minimum_bits);
+    for (size_t i = 0; i < layout.head_dim; i += 8) {
+      uint32_t low = 0;
+      uint32_t high = 0;
+      std::memcpy(&low, &codes.at[i], 4);
+      std::memcpy(&high, &codes.at[i + 4], 4);
+      const uint32_t both = low | (high << 4);
+      std::memcpy(panel + tile::nibble_in_panel(row, i).byte, &both, 4);
+    }
+  }
+  write_half(scales + 2 * row, codes.scale_bits);
 }
 
 void store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value) {
-  SymmetricScale scale{};
-  RangeScale range{};
-  if (layout.bits == 8) {
-    scale = symmetric_scale(value, layout.head_dim);
-    write_half(block + layout.v_scales() + 2 * slot, scale.bits);
-  } else if (layout.bits == 4) {
-    range = range_scale(value, layout.head_dim);
-    write_half(block + layout.v_scales() + 2 * slot, range.scale_bits);
-    write_half(block + layout.v_minima() + 2 * slot, range.minimum_bits);
+  if (layout.bits == 16) {
+    for (size_t i = 0; i < layout.head_dim; ++i) {
+      uint8_t* panel = block + layout.v_panel(i / tile::kPanelRows);
+      write_half(panel + 2 * tile::element_in_panel(i % tile::kPanelRows, slot), f32_to_f16(value[i]));
+    }
+    return;
   }
-  for (size_t i = 0; i < layout.head_dim; ++i) {
-    uint8_t* panel = block + layout.v_panel(i / tile::kPanelRows);
-    const size_t row = i % tile::kPanelRows;
-    if (layout.bits == 16) {
-      write_half(panel + 2 * tile::element_in_panel(row, slot), f32_to_f16(value[i]));
-    } else if (layout.bits == 8) {
-      panel[tile::byte_in_panel(row, slot)] = static_cast<uint8_t>(symmetric_code(value[i], scale.value));
-    } else {
-      write_nibble(panel, row, slot, range_code(value[i], range));
+  Codes codes;
+  if (layout.bits == 8) {
+    symmetric_codes(value, layout.head_dim, 0, codes);
+    for (size_t i = 0; i < layout.head_dim; ++i)
+      block[layout.v_panel(i / tile::kPanelRows) + tile::byte_in_panel(i % tile::kPanelRows, slot)] =
+          codes.at[i];
+  } else {
+    range_codes(value, layout.head_dim, codes);
+    write_half(block + layout.v_minima() + 2 * slot, codes.minimum_bits);
+    const tile::Nibble column = tile::nibble_in_panel(0, slot);
+    const unsigned keep = column.high ? 0x0fu : 0xf0u;
+    const unsigned shift = column.high ? 4 : 0;
+    for (size_t i = 0; i < layout.head_dim; ++i) {
+      const size_t row = i % tile::kPanelRows;
+      uint8_t& byte = block[layout.v_panel(i / tile::kPanelRows) + tile::nibble_in_panel(row, slot).byte];
+      byte = static_cast<uint8_t>((byte & keep) | (unsigned{codes.at[i]} << shift));
     }
   }
+  write_half(block + layout.v_scales() + 2 * slot, codes.scale_bits);
 }
 
 size_t PagedKv::page_bytes(const KvGeometry& geometry) {
   size_t bytes = 0;
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
-    bytes += geometry.kv_heads * KvBlockLayout{geometry.layer_bits(layer), geometry.head_dim}.block_bytes();
+    const KvBlockLayout blocks{geometry.layer_bits(layer), geometry.head_dim};
+    bytes += geometry.kv_heads * (blocks.k_bytes() + blocks.v_bytes());
   }
   return bytes;
 }
@@ -134,7 +173,7 @@ size_t PagedKv::page_bytes(const KvGeometry& geometry) {
 PagedKv::PagedKv(const KvGeometry& geometry, size_t pages) : geometry_(geometry), pages_(pages) {
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
     layer_offset_.push_back(bytes_);
-    bytes_ += pages * geometry.kv_heads * layout(layer).block_bytes();
+    bytes_ += pages * geometry.kv_heads * (layout(layer).k_bytes() + layout(layer).v_bytes());
   }
 }
 
@@ -142,6 +181,11 @@ Result<std::unique_ptr<KvStorage>> PagedKv::create(const KvGeometry& geometry, s
   using Made = Result<std::unique_ptr<KvStorage>>;
   if (geometry.head_dim % 8 != 0 || geometry.head_dim == 0) {
     return Made::failure(fmt::format("head size {}: expected a multiple of 8", geometry.head_dim));
+  }
+  if (geometry.bits != 16 && geometry.head_dim > kLongestHead) {
+    return Made::failure(
+        fmt::format("heads of {} elements: a KV cache of {} bits is limited to {}, --kv 16 is not",
+                    geometry.head_dim, geometry.bits, kLongestHead));
   }
   std::unique_ptr<PagedKv> kv(new PagedKv(geometry, pages));
   if (kv->bytes_ > 0) {
@@ -151,6 +195,7 @@ Result<std::unique_ptr<KvStorage>> PagedKv::create(const KvGeometry& geometry, s
       return Made::failure(fmt::format("KV cache: {} bytes could not be reserved", kv->bytes_));
     }
     kv->base_ = static_cast<uint8_t*>(base);
+    (void)madvise(base, kv->bytes_, MADV_HUGEPAGE);
   }
   return Made(std::move(kv));
 }

@@ -1,7 +1,8 @@
-// The cpu backend's KV cache: pages of 64 tokens. In a page every (layer, KV head) has a block of its own: K
-// as four panels of 16 tokens (rows) by head_dim columns, V as panels of 16 head dimensions (rows) by 64
+// The cpu backend's KV cache: pages of 64 tokens. In a page every (layer, KV head) has two blocks of its own:
+// K as four panels of 16 tokens (rows) by head_dim columns, V as panels of 16 head dimensions (rows) by 64
 // tokens (columns), so that both sides of attention are products with panels. Scales and minima are f16, one
-// per token.
+// per token. Codes of 8 bits are unsigned around 128 in K and signed in V, because in both products the other
+// factor has the other sign.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@
 
 namespace tessera::cpu {
 
-// Byte offsets inside one block; bits is 16, 8 or 4.
+// The two blocks that a page has for every layer and KV head; bits is 16, 8 or 4. Offsets are in bytes.
 struct KvBlockLayout {
   unsigned bits = 16;
   size_t head_dim = 0;
@@ -21,17 +22,19 @@ struct KvBlockLayout {
   size_t k_codes_bytes() const;  // codes of one K panel
   size_t k_panel_bytes()
       const;  // codes, then scales[16] (8 and 4 bits), then minima[16] (4 bits), in whole lines
+  size_t k_panel(size_t i) const { return i * k_panel_bytes(); }
+  size_t k_bytes() const { return k_panel(kKvPageTokens / 16); }
   size_t v_panel_bytes() const;  // codes of one V panel (64 tokens)
   size_t v_panels() const { return (head_dim + 15) / 16; }
-  size_t k_panel(size_t i) const { return i * k_panel_bytes(); }
-  size_t v_panel(size_t i) const { return k_panel(kKvPageTokens / 16) + i * v_panel_bytes(); }
+  size_t v_panel(size_t i) const { return i * v_panel_bytes(); }
   size_t v_scales() const { return v_panel(v_panels()); }             // f16[64]
   size_t v_minima() const { return v_scales() + 2 * kKvPageTokens; }  // f16[64], 4 bits only
-  size_t block_bytes() const;
+  size_t v_bytes() const;
 };
 
-// Rounds one token's key or value [head_dim] into slot 0 … 63 of a block. 8 bits: scale = max|x| / 127; 4
-// bits: scale = (max - min) / 15 and min; scales are rounded to f16 first and codes follow the rounded scale.
+// Rounds one token's key or value [head_dim] into slot 0 … 63 of a K or V block. 8 bits: scale = max|x| /
+// 127; 4 bits: scale = (max - min) / 15 and min; scales are rounded to f16 first and codes follow the rounded
+// scale.
 void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* key);
 void store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value);
 
@@ -47,8 +50,15 @@ class PagedKv : public KvStorage {
   const KvGeometry& geometry() const { return geometry_; }
   size_t pages() const { return pages_; }
   KvBlockLayout layout(size_t layer) const { return {geometry_.layer_bits(layer), geometry_.head_dim}; }
-  uint8_t* block(size_t layer, size_t page, size_t kv_head) const {
-    return base_ + layer_offset_[layer] + (page * geometry_.kv_heads + kv_head) * layout(layer).block_bytes();
+  // Blocks of one head in page order lie side by side: a sequence whose pages follow each other is read as
+  // one stream.
+  uint8_t* keys(size_t layer, size_t page, size_t kv_head) const {
+    return base_ + layer_offset_[layer] + (kv_head * pages_ + page) * layout(layer).k_bytes();
+  }
+  uint8_t* values(size_t layer, size_t page, size_t kv_head) const {
+    const KvBlockLayout blocks = layout(layer);
+    return base_ + layer_offset_[layer] + geometry_.kv_heads * pages_ * blocks.k_bytes() +
+           (kv_head * pages_ + page) * blocks.v_bytes();
   }
 
  private:

@@ -12,6 +12,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/kv_page.h"
+#include "backends/cpu/split_attention.h"
 #include "engine/graph/batch.h"
 #include "engine/graph/graph.h"
 #include "engine/graph/memory_plan.h"
@@ -83,6 +84,7 @@ struct NodeContext {
   const Kernels* kernels = nullptr;
   size_t threads = 1;
   PagedKv* kv = nullptr;
+  SplitAttention* split_attention = nullptr;
   std::span<const WeightHandle> weights;
   std::vector<View> views;  // per TensorId
   RunState* run = nullptr;  // where rope tables are registered

@@ -25,37 +25,99 @@ void append(const Attention& kind, const BatchSequence& sequence, KvStore& kv, c
     for (size_t head = 0; head < kind.kv_heads; ++head) {
       const size_t key = (kind.query_heads + head) * kind.head_dim;
       const size_t value = key + kind.kv_heads * kind.head_dim;
-      round_kv(bits, row.subspan(key, kind.head_dim), kv.key(kind.layer, slot.page, head, slot.index));
-      round_kv(bits, row.subspan(value, kind.head_dim), kv.value(kind.layer, slot.page, head, slot.index));
+      kv.key_parameters(kind.layer, slot.page, head, slot.index) =
+          round_kv(bits, row.subspan(key, kind.head_dim), kv.key(kind.layer, slot.page, head, slot.index));
+      kv.value_parameters(kind.layer, slot.page, head, slot.index) = round_kv(
+          bits, row.subspan(value, kind.head_dim), kv.value(kind.layer, slot.page, head, slot.index));
     }
   }
 }
 
-// One query head of one token over positions 0 … position.
-void attend(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t position,
-            size_t kv_head, std::span<const float> query, std::span<float> out) {
-  std::vector<double> scores(position + 1);
-  for (size_t p = 0; p <= position; ++p) {
-    const Slot slot = slot_of(sequence, p);
-    const std::span<const double> key = kv.key(kind.layer, slot.page, kv_head, slot.index);
-    double dot = 0;
-    for (size_t i = 0; i < query.size(); ++i) dot += double{query[i]} * key[i];
-    scores[p] = double{kind.scale} * dot;
-  }
-  const double largest = *std::max_element(scores.begin(), scores.end());
-  double total = 0;
-  for (double& score : scores) {
-    score = std::exp(score - largest);
-    total += score;
-  }
-  std::vector<double> sum(out.size(), 0.0);
-  for (size_t p = 0; p <= position; ++p) {
-    const Slot slot = slot_of(sequence, p);
-    const std::span<const double> value = kv.value(kind.layer, slot.page, kv_head, slot.index);
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] += scores[p] * value[i];
-  }
-  for (size_t i = 0; i < sum.size(); ++i) out[i] = static_cast<float>(sum[i] / total);
+// x in whole steps of max|x| / most, half to even; all zero when there is nothing to round.
+std::vector<double> in_steps(std::span<const double> x, double most, double& step) {
+  double largest = 0;
+  for (const double value : x) largest = std::max(largest, std::abs(value));
+  step = largest / most;
+  std::vector<double> rounded(x.size(), 0.0);
+  if (step == 0) return rounded;
+  for (size_t i = 0; i < x.size(); ++i) rounded[i] = std::nearbyint(x[i] / step);
+  return rounded;
 }
+
+// One query head of one token over positions 0 … position. Against 4-bit pages the other factor of each
+// product is rounded to 8 bits as well, so that the products are small integers: the query as a whole, and
+// the weights (times the values' scales) of every page, in both cases around the middle of the codes.
+class HeadAttention {
+ public:
+  HeadAttention(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t kv_head)
+      : kind_(kind),
+        sequence_(sequence),
+        kv_(kv),
+        head_(kv_head),
+        rounds_(kv.geometry().layer_bits(kind.layer) == 4) {}
+
+  void attend(size_t position, std::span<const float> query, std::span<float> out) {
+    std::vector<double> weights = scores(position, query);
+    const double largest = *std::max_element(weights.begin(), weights.end());
+    double total = 0;
+    for (double& weight : weights) {
+      weight = std::exp(weight - largest);
+      total += weight;
+    }
+    std::vector<double> sum(out.size(), 0.0);
+    for (size_t first = 0; first <= position; first += kKvPageTokens) {
+      const size_t count = std::min(kKvPageTokens, position + 1 - first);
+      add_page(first, std::span(weights).subspan(first, count), sum);
+    }
+    for (size_t i = 0; i < sum.size(); ++i) out[i] = static_cast<float>(sum[i] / total);
+  }
+
+ private:
+  std::vector<double> scores(size_t position, std::span<const float> query) {
+    std::vector<double> exact(query.begin(), query.end());
+    double step = 0;
+    std::vector<double> rounded = rounds_ ? in_steps(exact, 127, step) : exact;
+    if (rounds_) {
+      for (double& value : rounded) value *= step;
+    }
+    std::vector<double> scores(position + 1);
+    for (size_t p = 0; p <= position; ++p) {
+      const Slot slot = slot_of(sequence_, p);
+      const std::span<const double> key = kv_.key(kind_.layer, slot.page, head_, slot.index);
+      const double middle = kv_.key_parameters(kind_.layer, slot.page, head_, slot.index).middle;
+      double dot = 0;
+      for (size_t i = 0; i < query.size(); ++i) dot += rounded[i] * (key[i] - middle) + exact[i] * middle;
+      scores[p] = double{kind_.scale} * dot;
+    }
+    return scores;
+  }
+
+  void add_page(size_t first, std::span<const double> weights, std::span<double> sum) {
+    std::vector<double> scaled(weights.size());
+    for (size_t t = 0; t < weights.size(); ++t) scaled[t] = weights[t] * parameters(first + t).scale;
+    double step = 0;
+    const std::vector<double> rounded = in_steps(scaled, 255, step);
+    for (size_t t = 0; t < weights.size(); ++t) {
+      const Slot slot = slot_of(sequence_, first + t);
+      const std::span<const double> value = kv_.value(kind_.layer, slot.page, head_, slot.index);
+      const KvParameters beside = parameters(first + t);
+      const double weight = rounds_ && beside.scale > 0 ? rounded[t] * step / beside.scale : weights[t];
+      for (size_t i = 0; i < sum.size(); ++i)
+        sum[i] += weight * (value[i] - beside.middle) + weights[t] * beside.middle;
+    }
+  }
+
+  KvParameters parameters(size_t position) {
+    const Slot slot = slot_of(sequence_, position);
+    return kv_.value_parameters(kind_.layer, slot.page, head_, slot.index);
+  }
+
+  const Attention& kind_;
+  const BatchSequence& sequence_;
+  KvStore& kv_;
+  size_t head_;
+  bool rounds_;
+};
 
 }  // namespace
 
@@ -67,9 +129,9 @@ void run_attention(const Attention& kind, std::span<const BatchSequence> sequenc
     for (size_t i = 0; i < sequence.token_count; ++i) {
       const size_t row = sequence.first_row + i;
       for (size_t head = 0; head < kind.query_heads; ++head) {
-        attend(kind, sequence, kv, sequence.position + i, head / queries_per_kv_head,
-               qkv.floats(row).subspan(head * kind.head_dim, kind.head_dim),
-               y.floats(row).subspan(head * kind.head_dim, kind.head_dim));
+        HeadAttention(kind, sequence, kv, head / queries_per_kv_head)
+            .attend(sequence.position + i, qkv.floats(row).subspan(head * kind.head_dim, kind.head_dim),
+                    y.floats(row).subspan(head * kind.head_dim, kind.head_dim));
       }
     }
   }

@@ -12,7 +12,7 @@ namespace {
 
 float through_f16(float value) { return f16_to_f32(f32_to_f16(value)); }
 
-void round_to_8(std::span<const float> x, std::span<double> out) {
+KvParameters round_to_8(std::span<const float> x, std::span<double> out) {
   float largest = 0;
   for (const float value : x) largest = std::max(largest, std::abs(value));
   const float scale = through_f16(largest / 127.0f);
@@ -20,9 +20,10 @@ void round_to_8(std::span<const float> x, std::span<double> out) {
     const float code = scale == 0 ? 0.0f : std::clamp(std::nearbyint(x[i] / scale), -127.0f, 127.0f);
     out[i] = double{code} * double{scale};
   }
+  return {scale, 0};
 }
 
-void round_to_4(std::span<const float> x, std::span<double> out) {
+KvParameters round_to_4(std::span<const float> x, std::span<double> out) {
   const auto [smallest, largest] = std::minmax_element(x.begin(), x.end());
   const float low = through_f16(*smallest);
   const float scale = through_f16((*largest - *smallest) / 15.0f);
@@ -30,19 +31,17 @@ void round_to_4(std::span<const float> x, std::span<double> out) {
     const float code = scale == 0 ? 0.0f : std::clamp(std::nearbyint((x[i] - low) / scale), 0.0f, 15.0f);
     out[i] = double{code} * double{scale} + double{low};
   }
+  return {scale, 8.0 * double{scale} + double{low}};
 }
 
 }  // namespace
 
-void round_kv(unsigned bits, std::span<const float> x, std::span<double> out) {
-  if (x.empty()) return;
-  if (bits == 4) {
-    round_to_4(x, out);
-  } else if (bits == 8) {
-    round_to_8(x, out);
-  } else {
-    for (size_t i = 0; i < x.size(); ++i) out[i] = through_f16(x[i]);
-  }
+KvParameters round_kv(unsigned bits, std::span<const float> x, std::span<double> out) {
+  if (x.empty()) return {};
+  if (bits == 4) return round_to_4(x, out);
+  if (bits == 8) return round_to_8(x, out);
+  for (size_t i = 0; i < x.size(); ++i) out[i] = through_f16(x[i]);
+  return {};
 }
 
 }  // namespace tessera::reference

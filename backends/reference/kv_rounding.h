@@ -13,6 +13,11 @@ namespace tessera::reference {
 //    4 bits: scale = f16((max - min) / 15), low = f16(min); code = round((x - low) / scale) within 0..15;
 //            value code * scale + low
 // A scale of 0 makes every code 0, so a constant row is kept to f16 precision (4 bits) and no NaN appears.
-void round_kv(unsigned bits, std::span<const float> x, std::span<double> out);
+// Returns what the stored form keeps beside the codes, for arithmetic on codes.
+struct KvParameters {
+  double scale = 0;   // value of one step; 0 for 16 bits
+  double middle = 0;  // 4 bits: the value of code 8
+};
+KvParameters round_kv(unsigned bits, std::span<const float> x, std::span<double> out);
 
 }  // namespace tessera::reference

@@ -30,6 +30,9 @@ std::optional<size_t> KvStore::page_values(const KvGeometry& geometry) {
 }
 
 KvStore::KvStore(const KvGeometry& geometry, size_t pages)
-    : geometry_(geometry), pages_(pages), values_(*page_values(geometry) * pages, 0.0) {}
+    : geometry_(geometry),
+      pages_(pages),
+      values_(*page_values(geometry) * pages, 0.0),
+      parameters_(values_.size() / geometry.head_dim) {}
 
 }  // namespace tessera::reference

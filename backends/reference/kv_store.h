@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "backends/reference/kv_rounding.h"
 
 namespace tessera::reference {
 
 class KvStore : public KvStorage {
  public:
-  // Doubles in one page over all layers; nothing when their number overflows.
+  // Doubles in one page over all layers, parameters aside; nothing when their number overflows.
   static std::optional<size_t> page_values(const KvGeometry& geometry);
   // The geometry must have no kv_fault. Throws std::bad_alloc or std::length_error.
   KvStore(const KvGeometry& geometry, size_t pages);
@@ -25,16 +26,27 @@ class KvStore : public KvStorage {
   std::span<double> value(size_t layer, size_t page, size_t head, size_t slot) {
     return entry(layer, page, head, slot, 1);
   }
+  // What the stored form keeps beside the codes of a key or value.
+  KvParameters& key_parameters(size_t layer, size_t page, size_t head, size_t slot) {
+    return parameters_[2 * row_of(layer, page, head, slot)];
+  }
+  KvParameters& value_parameters(size_t layer, size_t page, size_t head, size_t slot) {
+    return parameters_[2 * row_of(layer, page, head, slot) + 1];
+  }
 
  private:
+  size_t row_of(size_t layer, size_t page, size_t head, size_t slot) const {
+    return ((page * geometry_.layers + layer) * geometry_.kv_heads + head) * kKvPageTokens + slot;
+  }
   std::span<double> entry(size_t layer, size_t page, size_t head, size_t slot, size_t which) {
-    const size_t row = ((page * geometry_.layers + layer) * geometry_.kv_heads + head) * kKvPageTokens + slot;
-    return {values_.data() + (2 * row + which) * geometry_.head_dim, geometry_.head_dim};
+    return {values_.data() + (2 * row_of(layer, page, head, slot) + which) * geometry_.head_dim,
+            geometry_.head_dim};
   }
 
   KvGeometry geometry_;
   size_t pages_;
   std::vector<double> values_;
+  std::vector<KvParameters> parameters_;
 };
 
 // One line that says what is wrong with a geometry; empty when it is usable.

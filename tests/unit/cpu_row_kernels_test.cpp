@@ -212,49 +212,6 @@ TEST_CASE("silu_gate is accurate over [-100, 100] and beyond") {
   }
 }
 
-TEST_CASE("exponentials are accurate over [-110, 0] and sum what they store") {
-  Random random = seeded("exponentials");
-  for (const size_t n : {1, 2, 7, 8, 9, 15, 16, 17, 64, 333, 200003}) {
-    const float shift = normal(random, 10.0f);
-    std::vector<float> before(n);
-    for (float& value : before) value = std::uniform_real_distribution<float>(-110, 0)(random) + shift;
-    before[0] = shift;
-    if (n > 4) before[1] = -kInfinity;
-    for (const cpu::Kernels* kernels : runnable_kernels()) {
-      EdgeArray<float> scores(n, any_skew(random));
-      std::copy(before.begin(), before.end(), scores.data());
-      const float sum = kernels->exponentials(scores.data(), shift, n);
-      double worst = 0;
-      double exact_sum = 0;
-      for (size_t i = 0; i < n; ++i) {
-        const double expected = std::exp(static_cast<double>(before[i] - shift));
-        const double allowed = (kExponentialError + kRoundoff) * expected + kDenormalStep;
-        worst = std::max(worst, share(scores[i] - expected, allowed));
-        exact_sum += scores[i];
-      }
-      CAPTURE(kernels->name);
-      CAPTURE(n);
-      CHECK(worst <= 1.0);
-      CHECK(scores[0] == 1.0f);
-      CHECK(share(sum - exact_sum, static_cast<double>(n) * kRoundoff * exact_sum) <= 1.0);
-      CHECK(scores.untouched());
-    }
-  }
-}
-
-TEST_CASE("exponentials pass NaN on and overflow to infinity") {
-  for (const cpu::Kernels* kernels : runnable_kernels()) {
-    EdgeArray<float> scores(11);
-    std::fill(scores.data(), scores.data() + 11, -1.0f);
-    scores[3] = std::numeric_limits<float>::quiet_NaN();
-    scores[9] = 89.0f;
-    kernels->exponentials(scores.data(), 0.0f, 11);
-    CAPTURE(kernels->name);
-    CHECK(std::isnan(scores[3]));
-    CHECK(scores[9] == kInfinity);
-  }
-}
-
 TEST_CASE("maximum finds the largest value wherever it is") {
   Random random = seeded("maximum");
   for (size_t n = 1; n <= 70; ++n) {
@@ -275,26 +232,6 @@ TEST_CASE("maximum finds the largest value wherever it is") {
     std::fill(values.data(), values.data() + n, -kInfinity);
     for (const cpu::Kernels* kernels : runnable_kernels())
       CHECK(kernels->maximum(values.data(), n) == -kInfinity);
-  }
-}
-
-TEST_CASE("scale_row multiplies exactly n values") {
-  Random random = seeded("scale_row");
-  for (const size_t n : {1, 7, 8, 9, 15, 16, 17, 40, 64, 129}) {
-    for (const float factor : {0.37f, 0.0f, 1e30f}) {
-      std::vector<float> before(n);
-      for (float& value : before) value = normal(random);
-      for (const cpu::Kernels* kernels : runnable_kernels()) {
-        EdgeArray<float> values(n, any_skew(random));
-        std::copy(before.begin(), before.end(), values.data());
-        kernels->scale_row(values.data(), factor, n);
-        size_t wrong = 0;
-        for (size_t i = 0; i < n; ++i) wrong += same_bits(values[i], before[i] * factor) ? 0 : 1;
-        CAPTURE(kernels->name);
-        CHECK(wrong == 0);
-        CHECK(values.untouched());
-      }
-    }
   }
 }
 
@@ -334,83 +271,5 @@ TEST_CASE("rotate_head turns pairs, in place too") {
       kernels->rotate_head(place.data(), cosines.data(), sines.data(), half, place.data());
       CHECK(std::memcmp(place.data(), y.data(), 2 * half * sizeof(float)) == 0);
     }
-  }
-}
-
-namespace {
-
-// A panel of KV codes with a scale and a minimum per token: tokens are rows of K panels and columns of V
-// panels.
-struct KvPanel {
-  KvPanel(Random& random, unsigned bits_of_code, bool keys, size_t columns_of_panel)
-      : bits(bits_of_code),
-        tokens_are_rows(keys),
-        columns(columns_of_panel),
-        codes(tile::round_up(columns, bits == 4 ? 8 : 4) * kRows * bits / 8, any_skew(random)),
-        scales(keys ? kRows : columns, any_skew(random)),
-        minima(keys ? kRows : columns, any_skew(random)) {
-    for (uint8_t& byte : codes.values()) byte = static_cast<uint8_t>(pick(random, 0, 255));
-    for (uint16_t& scale : scales.values())
-      scale = f32_to_f16(std::fabs(normal(random, random() % 2 == 0 ? 1.0f : 1e-6f)));
-    for (uint16_t& minimum : minima.values()) minimum = f32_to_f16(normal(random));
-    scales[0] = 0;
-    if (scales.size() > 1) scales[1] = 0x7bff;  // the largest half
-  }
-
-  // code * scale has at most 8 + 11 bits and the sum with a half fits a double exactly, so one rounding to
-  // float is all there is, with or without a fused multiply-add.
-  float expected(size_t row, size_t column) const {
-    const size_t token = tokens_are_rows ? row : column;
-    const double scale = f16_to_f32(scales[token]);
-    if (bits == 8)
-      return static_cast<float>(static_cast<int8_t>(codes[tile::byte_in_panel(row, column)]) * scale);
-    const tile::Nibble at = tile::nibble_in_panel(row, column);
-    const int code = at.high ? codes[at.byte] >> 4 : codes[at.byte] & 15;
-    return static_cast<float>(code * scale + static_cast<double>(f16_to_f32(minima[token])));
-  }
-
-  unsigned bits;
-  bool tokens_are_rows;
-  size_t columns;
-  EdgeArray<uint8_t> codes;
-  EdgeArray<uint16_t> scales;
-  EdgeArray<uint16_t> minima;
-};
-
-void check_kv_panel(Random& random, const KvPanel& panel) {
-  for (const cpu::Kernels* kernels : runnable_kernels()) {
-    EdgeArray<float> out(panel.columns * kRows, any_skew(random));
-    if (panel.bits == 8) {
-      (panel.tokens_are_rows ? kernels->expand_k8 : kernels->expand_v8)(
-          panel.codes.data(), panel.scales.data(), panel.columns, out.data());
-    } else {
-      (panel.tokens_are_rows ? kernels->expand_k4 : kernels->expand_v4)(
-          panel.codes.data(), panel.scales.data(), panel.minima.data(), panel.columns, out.data());
-    }
-    size_t wrong = 0;
-    for (size_t k = 0; k < panel.columns; ++k) {
-      for (size_t r = 0; r < kRows; ++r) {
-        wrong += same_bits(out[tile::element_in_panel(r, k)], panel.expected(r, k)) ? 0 : 1;
-      }
-    }
-    CAPTURE(kernels->name);
-    CAPTURE(panel.bits);
-    CAPTURE(panel.tokens_are_rows);
-    CAPTURE(panel.columns);
-    CHECK(wrong == 0);
-    CHECK(out.untouched());
-  }
-}
-
-}  // namespace
-
-TEST_CASE("KV codes expand to the same floats everywhere") {
-  Random random = seeded("KV expansion");
-  for (const unsigned bits : {8u, 4u}) {
-    for (const size_t head_dim : {8, 16, 24, 64, 80, 96, 128, 256}) {
-      check_kv_panel(random, KvPanel(random, bits, true, head_dim));
-    }
-    for (size_t tokens = 1; tokens <= 64; ++tokens)
-      check_kv_panel(random, KvPanel(random, bits, false, tokens));
   }
 }

@@ -72,7 +72,8 @@ struct CaseRun {
 // equal.
 struct Bound {
   double largest = 0;
-  double rms = 0;  // root mean square over all results
+  double rms = 0;           // root mean square over all results
+  double smallest = 1e-37;  // a row of smaller magnitude counts as this large
 };
 
 struct OpCase {
@@ -408,7 +409,7 @@ inline std::string difference(const OpCase& test, std::span<const float> expecte
                            i - row * columns, expected[i], got[i]);
       if (expected[i] == got[i]) continue;
       const double error =
-          std::abs(double{expected[i]} - double{got[i]}) / std::max(largest, 1e-37) / allowance;
+          std::abs(double{expected[i]} - double{got[i]}) / std::max(largest, test.bound.smallest) / allowance;
       squares += error * error;
       if (error > worst) {
         worst = error;

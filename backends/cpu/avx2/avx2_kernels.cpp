@@ -19,13 +19,19 @@ const Kernels& avx2_kernels() {
       .quantize_row = avx2::quantize_row,
       .silu_gate = avx2::silu_gate,
       .rotate_head = avx2::rotate_head,
-      .expand_k8 = avx2::expand_k8,
-      .expand_k4 = avx2::expand_k4,
-      .expand_v8 = avx2::expand_v8,
-      .expand_v4 = avx2::expand_v4,
       .maximum = avx2::maximum,
-      .exponentials = avx2::exponentials,
-      .scale_row = avx2::scale_row,
+      .attention =
+          {
+              .split_query8 = avx2::split_query8,
+              .split_query4 = avx2::split_query4,
+              .score_keys8 = avx2::score_keys8,
+              .score_keys4 = avx2::score_keys4,
+              .powers = avx2::powers,
+              .split_weights8 = avx2::split_weights8,
+              .split_weights4 = avx2::split_weights4,
+              .add_values8 = avx2::add_values8,
+              .add_values4 = avx2::add_values4,
+          },
   };
   return kernels;
 }

@@ -2,35 +2,13 @@
 #include <immintrin.h>
 
 #include "backends/cpu/avx2/avx2.h"
+#include "backends/cpu/avx2/lane_sums.h"
 #include "backends/cpu/avx2/partial_vectors.h"
 #include "engine/graph/q8_row.h"
 
 namespace tessera::cpu::avx2 {
 
 namespace {
-
-float sum_of_lanes(__m256 v) {
-  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
-  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
-}
-
-double sum_of_lanes(__m256d v) {
-  const __m128d sum = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
-  return _mm_cvtsd_f64(_mm_add_sd(sum, _mm_unpackhi_pd(sum, sum)));
-}
-
-int32_t sum_of_lanes(__m256i v) {
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
-float largest_lane(__m256 v) {
-  __m128 largest = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  largest = _mm_max_ps(largest, _mm_movehl_ps(largest, largest));
-  return _mm_cvtss_f32(_mm_max_ss(largest, _mm_movehdup_ps(largest)));
-}
 
 // 2^n for whole n in [-126, 127], from the exponent bits.
 __m256 power_of_two(__m256i n) {
@@ -162,31 +140,6 @@ float maximum(const float* values, size_t n) {
     largest = _mm256_max_ps(_mm256_blendv_ps(largest, rest, _mm256_castsi256_ps(lanes)), largest);
   }
   return largest_lane(largest);
-}
-
-float exponentials(float* scores, float shift, size_t n) {
-  const __m256 shifts = _mm256_set1_ps(shift);
-  __m256 sum = _mm256_setzero_ps();
-  size_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256 value = exponential(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shifts));
-    _mm256_storeu_ps(scores + i, value);
-    sum = _mm256_add_ps(sum, value);
-  }
-  if (i < n) {
-    const __m256i lanes = lanes_below(n - i);
-    const __m256 value = exponential(_mm256_sub_ps(_mm256_maskload_ps(scores + i, lanes), shifts));
-    _mm256_maskstore_ps(scores + i, lanes, value);
-    sum = _mm256_add_ps(sum, _mm256_and_ps(value, _mm256_castsi256_ps(lanes)));
-  }
-  return sum_of_lanes(sum);
-}
-
-void scale_row(float* values, float factor, size_t n) {
-  const __m256 factors = _mm256_set1_ps(factor);
-  for (size_t i = 0; i < n; i += 8) {
-    store_floats(values + i, n - i, _mm256_mul_ps(load_floats(values + i, n - i), factors));
-  }
 }
 
 }  // namespace tessera::cpu::avx2

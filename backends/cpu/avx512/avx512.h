@@ -23,14 +23,16 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row);
 void silu_gate(const float* gate, const float* up, size_t n, float* y);
 void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y);
 
-void expand_k8(const uint8_t* codes, const uint16_t* scales, size_t head_dim, float* out);
-void expand_k4(const uint8_t* codes, const uint16_t* scales, const uint16_t* minima, size_t head_dim,
-               float* out);
-void expand_v8(const uint8_t* codes, const uint16_t* scales, size_t tokens, float* out);
-void expand_v4(const uint8_t* codes, const uint16_t* scales, const uint16_t* minima, size_t tokens,
-               float* out);
 float maximum(const float* values, size_t n);
-float exponentials(float* scores, float shift, size_t n);
-void scale_row(float* values, float factor, size_t n);
+
+void split_query8(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
+void split_query4(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
+void score_keys8(const ScoreProduct& job);
+void score_keys4(const ScoreProduct& job);
+float powers(float* scores, float reference, size_t n, size_t end);
+void split_weights8(const WeightSplit& job);
+void split_weights4(const WeightSplit& job);
+void add_values8(const ValueProduct& job);
+void add_values4(const ValueProduct& job);
 
 }  // namespace tessera::cpu::avx512

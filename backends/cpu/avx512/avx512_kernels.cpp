@@ -18,13 +18,19 @@ const Kernels& avx512_kernels(bool with_bf16) {
       .quantize_row = avx512::quantize_row,
       .silu_gate = avx512::silu_gate,
       .rotate_head = avx512::rotate_head,
-      .expand_k8 = avx512::expand_k8,
-      .expand_k4 = avx512::expand_k4,
-      .expand_v8 = avx512::expand_v8,
-      .expand_v4 = avx512::expand_v4,
       .maximum = avx512::maximum,
-      .exponentials = avx512::exponentials,
-      .scale_row = avx512::scale_row,
+      .attention =
+          {
+              .split_query8 = avx512::split_query8,
+              .split_query4 = avx512::split_query4,
+              .score_keys8 = avx512::score_keys8,
+              .score_keys4 = avx512::score_keys4,
+              .powers = avx512::powers,
+              .split_weights8 = avx512::split_weights8,
+              .split_weights4 = avx512::split_weights4,
+              .add_values8 = avx512::add_values8,
+              .add_values4 = avx512::add_values4,
+          },
   };
   static constexpr Kernels kBf16Kernels = [] {
     Kernels kernels = kKernels;

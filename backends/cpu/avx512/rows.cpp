@@ -120,24 +120,4 @@ float maximum(const float* values, size_t n) {
   return _mm512_reduce_max_ps(largest);
 }
 
-float exponentials(float* scores, float shift, size_t n) {
-  __m512 sum = _mm512_setzero_ps();
-  for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 mask = mask_of(n - i);
-    const __m512 value =
-        exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + i), _mm512_set1_ps(shift)));
-    _mm512_mask_storeu_ps(scores + i, mask, value);
-    sum = _mm512_mask_add_ps(sum, mask, sum, value);
-  }
-  return _mm512_reduce_add_ps(sum);
-}
-
-void scale_row(float* values, float factor, size_t n) {
-  for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 mask = mask_of(n - i);
-    const __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, values + i), _mm512_set1_ps(factor));
-    _mm512_mask_storeu_ps(values + i, mask, value);
-  }
-}
-
 }  // namespace tessera::cpu::avx512

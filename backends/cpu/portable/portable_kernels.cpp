@@ -18,13 +18,19 @@ const Kernels& portable_kernels() {
       .quantize_row = portable::quantize_row,
       .silu_gate = portable::silu_gate,
       .rotate_head = portable::rotate_head,
-      .expand_k8 = portable::expand_k8,
-      .expand_k4 = portable::expand_k4,
-      .expand_v8 = portable::expand_v8,
-      .expand_v4 = portable::expand_v4,
       .maximum = portable::maximum,
-      .exponentials = portable::exponentials,
-      .scale_row = portable::scale_row,
+      .attention =
+          {
+              .split_query8 = portable::split_query8,
+              .split_query4 = portable::split_query4,
+              .score_keys8 = portable::score_keys8,
+              .score_keys4 = portable::score_keys4,
+              .powers = portable::powers,
+              .split_weights8 = portable::split_weights8,
+              .split_weights4 = portable::split_weights4,
+              .add_values8 = portable::add_values8,
+              .add_values4 = portable::add_values4,
+          },
   };
   return kernels;
 }

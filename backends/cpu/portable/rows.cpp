@@ -60,17 +60,4 @@ float maximum(const float* values, size_t n) {
   return largest;
 }
 
-float exponentials(float* scores, float shift, size_t n) {
-  float sum = 0;
-  for (size_t i = 0; i < n; ++i) {
-    scores[i] = std::exp(scores[i] - shift);
-    sum += scores[i];
-  }
-  return sum;
-}
-
-void scale_row(float* values, float factor, size_t n) {
-  for (size_t i = 0; i < n; ++i) values[i] *= factor;
-}
-
 }  // namespace tessera::cpu::portable

@@ -1,0 +1,374 @@
+// Attention, second half: softmax(q K^T) V over paged KV.
+//
+// Keys are taken in chunks of 1,024. Within a chunk all scores of a few queries are computed first, then an
+// exact softmax per row, then the weighted values (SlimAttention: scores never leave the second-level cache).
+// Chunks are merged in order by their largest score (online softmax). Weights are powers of two relative to a
+// whole number, so that merging scales by exact factors. A query's result depends only on its own position
+// and keys: not on the tokens that share its batch, not on threads, not on how chunks are dealt out.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backends/cpu/node.h"
+#include "backends/cpu/split_attention.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera::cpu {
+
+namespace {
+
+constexpr size_t kChunkPages = 16;
+constexpr size_t kChunkKeys = kChunkPages * kKvPageTokens;
+// Queries that share a pass over the keys: a multiple of the kernels' tiles, and scores that fit a 1 MiB
+// cache.
+constexpr size_t kTileQueries = 48;
+constexpr size_t kPagesAhead = 2;  // how far memory is asked for before its use
+constexpr float kLogTwoOfE = 1.44269504f;
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+// Result of some queries over one chunk, or over several: weights are relative to 2^reference.
+struct Partial {
+  float* output;     // [queries][padded head size], not yet divided by sum
+  float* sum;        // [queries]
+  float* reference;  // [queries]; minus infinity: no keys seen
+};
+
+// A few neighbouring tokens of one sequence and all query heads of one KV head.
+struct Tile {
+  const BatchSequence* sequence;
+  size_t head;  // KV head
+  size_t first_token;
+  size_t tokens;
+  size_t keys() const { return sequence->position + first_token + tokens; }  // seen by the last token
+  size_t chunks() const { return (keys() + kChunkKeys - 1) / kChunkKeys; }
+};
+
+class AttendNode : public Node {
+ public:
+  AttendNode(const NodeContext& context, const Op& op, const Attention& attention)
+      : kernels_(*context.kernels),
+        qkv_(context.views[op.inputs[0]]),
+        out_(context.views[op.outputs[0]]),
+        shape_(attention),
+        kv_(*context.kv),
+        layout_(kv_.layout(attention.layer)),
+        group_(attention.query_heads / attention.kv_heads),
+        tile_tokens_(std::max<size_t>(1, kTileQueries / group_)),
+        threads_(context.threads),
+        padded_(tile::round_up(attention.head_dim, tile::kPanelRows)),
+        shared_(*context.split_attention) {
+    shared_.want(split_units(), split_chunks(), group_ * (padded_ + 2));
+  }
+
+  void prepare(const RunState& run) override {
+    Node::prepare(run);
+    // With few queries, as in generation, the chunks of a long context are dealt to different threads.
+    size_t units = 0;
+    bool single = true;
+    bool several_chunks = false;
+    for (const BatchSequence& sequence : run.batch->sequences) {
+      units += tiles_of(sequence) * shape_.kv_heads;
+      single = single && sequence.token_count == 1;
+      several_chunks = several_chunks || sequence.position + 1 > kChunkKeys;
+    }
+    split_ = threads_ > 1 && single && several_chunks && units <= split_units();
+    if (!split_) return;
+    size_t unit = 0;
+    for (const BatchSequence& sequence : run.batch->sequences) {
+      const size_t chunks = Tile{&sequence, 0, 0, 1}.chunks();
+      for (size_t head = 0; head < shape_.kv_heads; ++head) shared_.expect(unit++, chunks);
+    }
+  }
+
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
+    Scratch memory = carve(scratch.data());
+    size_t task = take();
+    size_t before = 0;
+    size_t unit = 0;
+    for (const BatchSequence& sequence : run.batch->sequences) {
+      const size_t tiles = tiles_of(sequence);
+      const size_t units = tiles * shape_.kv_heads;
+      const size_t parts = split_ ? Tile{&sequence, 0, 0, 1}.chunks() : 1;
+      while (task < before + units * parts) {
+        const size_t local = (task - before) / parts;
+        // Later tokens see more keys: the long tasks go first so that threads end together.
+        const size_t tile_index = tiles - 1 - local / shape_.kv_heads;
+        const size_t first = tile_index * tile_tokens_;
+        const Tile tile{&sequence, local % shape_.kv_heads, first,
+                        std::min(tile_tokens_, sequence.token_count - first)};
+        if (split_) {
+          attend_chunk(run, tile, (task - before) % parts, unit + local, memory);
+        } else {
+          attend_all(run, tile, memory);
+        }
+        task = take();
+      }
+      before += units * parts;
+      unit += units;
+    }
+  }
+
+  size_t scratch_bytes() const override {
+    std::byte anchor{};  // only distances count
+    return static_cast<size_t>(carve(&anchor).end - &anchor);
+  }
+
+ private:
+  struct Scratch {
+    float* scores;        // [queries][chunk keys]
+    uint8_t* digits;      // [queries] of the query; for 16 bits the scaled query itself
+    QueryTerms* queries;  // [queries]
+    uint8_t* weights;     // [queries][kWeightBytes]
+    float* steps;         // [queries]
+    float* constants;     // [queries][kConstantLanes]
+    Partial chunk;
+    Partial total;
+    std::byte* end;
+  };
+
+  size_t capacity() const { return tile_tokens_ * group_; }
+  size_t digit_bytes() const {
+    return layout_.bits == 16 ? shape_.head_dim * sizeof(float) : query_bytes(shape_.head_dim);
+  }
+  size_t tiles_of(const BatchSequence& sequence) const {
+    return (sequence.token_count + tile_tokens_ - 1) / tile_tokens_;
+  }
+  size_t split_units() const { return 4 * threads_; }
+  size_t split_chunks() const { return kv_.pages() / kChunkPages + 1; }
+
+  Scratch carve(std::byte* base) const {
+    const size_t rows = capacity();
+    const auto take_bytes = [&](size_t bytes) {
+      std::byte* at = base;
+      base += tile::round_up(bytes, 64);
+      return at;
+    };
+    const auto take_floats = [&](size_t count) {
+      return reinterpret_cast<float*>(take_bytes(count * sizeof(float)));
+    };
+    Scratch s{};
+    s.scores = take_floats(rows * kChunkKeys);
+    s.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * digit_bytes()));
+    s.queries = reinterpret_cast<QueryTerms*>(take_bytes(rows * sizeof(QueryTerms)));
+    s.weights = reinterpret_cast<uint8_t*>(take_bytes(rows * kWeightBytes));
+    s.steps = take_floats(rows);
+    s.constants = take_floats(rows * kConstantLanes);
+    s.chunk = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
+    s.total = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
+    s.end = base;
+    return s;
+  }
+
+  void attend_all(const RunState& run, const Tile& tile, Scratch& memory) const {
+    const size_t rows = tile.tokens * group_;
+    split_queries(run, tile, memory);
+    run_chunk(tile, 0, memory, memory.total);
+    for (size_t chunk = 1; chunk < tile.chunks(); ++chunk) {
+      run_chunk(tile, chunk, memory, memory.chunk);
+      merge(memory.chunk, memory.total, rows);
+    }
+    store(run, tile, memory.total);
+  }
+
+  // One chunk of a token's keys; whoever ends last puts the chunks together, in order.
+  void attend_chunk(const RunState& run, const Tile& tile, size_t chunk, size_t unit, Scratch& memory) const {
+    split_queries(run, tile, memory);
+    run_chunk(tile, chunk, memory, shared_partial(unit, chunk));
+    if (!shared_.last(unit)) return;
+    const Partial total = shared_partial(unit, 0);
+    for (size_t other = 1; other < tile.chunks(); ++other) merge(shared_partial(unit, other), total, group_);
+    store(run, tile, total);
+  }
+
+  Partial shared_partial(size_t unit, size_t chunk) const {
+    float* at = shared_.at(unit, chunk);
+    return {at, at + group_ * padded_, at + group_ * (padded_ + 1)};
+  }
+
+  void split_queries(const RunState& run, const Tile& tile, const Scratch& memory) const {
+    const float scale = shape_.scale * kLogTwoOfE;
+    for (size_t q = 0; q < tile.tokens * group_; ++q) {
+      const float* source = qkv_.floats(run, tile.sequence->first_row + tile.first_token + q / group_) +
+                            (tile.head * group_ + q % group_) * shape_.head_dim;
+      uint8_t* digits = memory.digits + q * digit_bytes();
+      if (layout_.bits == 16) {
+        auto* scaled = reinterpret_cast<float*>(digits);
+        for (size_t i = 0; i < shape_.head_dim; ++i) scaled[i] = source[i] * scale;
+      } else {
+        (layout_.bits == 8 ? kernels_.attention.split_query8 : kernels_.attention.split_query4)(
+            source, shape_.head_dim, scale, digits, memory.queries + q);
+      }
+    }
+  }
+
+  const uint8_t* keys_of(const Tile& tile, size_t page) const {
+    return kv_.keys(shape_.layer, tile.sequence->pages[page], tile.head);
+  }
+  const uint8_t* values_of(const Tile& tile, size_t page) const {
+    return kv_.values(shape_.layer, tile.sequence->pages[page], tile.head);
+  }
+
+  void run_chunk(const Tile& tile, size_t chunk, const Scratch& memory, const Partial& out) const {
+    const size_t rows = tile.tokens * group_;
+    const size_t first_key = chunk * kChunkKeys;
+    const size_t keys = std::min(kChunkKeys, tile.keys() - first_key);
+    const size_t first = chunk * kChunkPages;
+    const size_t end = first + (keys + kKvPageTokens - 1) / kKvPageTokens;
+    for (size_t page = first; page < end; ++page) {
+      const uint8_t* ahead = page + kPagesAhead < end
+                                 ? keys_of(tile, page + kPagesAhead)
+                                 : values_of(tile, std::min(first + page + kPagesAhead - end, end - 1));
+      const size_t key = (page - first) * kKvPageTokens;
+      score_page(keys_of(tile, page), ahead, std::min(kKvPageTokens, keys - key), rows, memory.scores + key,
+                 memory);
+    }
+    softmax(tile, first_key, keys, memory, out);
+    std::fill_n(out.output, rows * padded_, 0.0f);
+    if (layout_.bits == 4) std::fill_n(memory.constants, rows * kConstantLanes, 0.0f);
+    for (size_t page = first; page < end; ++page) {
+      const uint8_t* ahead = page + kPagesAhead < end ? values_of(tile, page + kPagesAhead) : nullptr;
+      add_page(values_of(tile, page), ahead, (page - first) * kKvPageTokens,
+               std::min(kKvPageTokens, keys - (page - first) * kKvPageTokens), rows, memory, out);
+    }
+    if (layout_.bits == 4) add_constants(memory, rows, out);
+  }
+
+  // Scores of the page's first `keys` tokens with every query.
+  void score_page(const uint8_t* block, const uint8_t* ahead, size_t keys, size_t rows, float* scores,
+                  const Scratch& memory) const {
+    if (layout_.bits == 16) {
+      kernels_.product_f16({.panels = block,
+                            .panel_stride = layout_.k_panel_bytes(),
+                            .rows = keys,
+                            .columns = shape_.head_dim,
+                            .x = reinterpret_cast<const float*>(memory.digits),
+                            .x_stride = shape_.head_dim,
+                            .tokens = rows,
+                            .bias = nullptr,
+                            .y = scores,
+                            .y_stride = kChunkKeys,
+                            .accumulate = false});
+      return;
+    }
+    (layout_.bits == 8 ? kernels_.attention.score_keys8
+                       : kernels_.attention.score_keys4)({.panels = block,
+                                                          .panel_stride = layout_.k_panel_bytes(),
+                                                          .keys = keys,
+                                                          .head_dim = shape_.head_dim,
+                                                          .query = memory.digits,
+                                                          .query_stride = digit_bytes(),
+                                                          .terms = memory.queries,
+                                                          .queries = rows,
+                                                          .y = scores,
+                                                          .y_stride = kChunkKeys,
+                                                          .ahead = ahead});
+  }
+
+  // Turns scores into weights; keys after a query's own token weigh 0, and so does what fills the last page.
+  void softmax(const Tile& tile, size_t first_key, size_t keys, const Scratch& memory,
+               const Partial& out) const {
+    const size_t end = tile::round_up(keys, kKvPageTokens);
+    for (size_t q = 0; q < tile.tokens * group_; ++q) {
+      const size_t position = tile.sequence->position + tile.first_token + q / group_;
+      const size_t seen = position < first_key ? 0 : std::min(keys, position - first_key + 1);
+      float* scores = memory.scores + q * kChunkKeys;
+      out.reference[q] = seen > 0 ? std::ceil(kernels_.maximum(scores, seen)) : kNothing;
+      out.sum[q] = kernels_.attention.powers(scores, out.reference[q], seen, end);
+    }
+  }
+
+  void add_page(const uint8_t* block, const uint8_t* ahead, size_t first_key, size_t keys, size_t rows,
+                const Scratch& memory, const Partial& out) const {
+    if (layout_.bits == 16) {
+      kernels_.product_f16({.panels = block,
+                            .panel_stride = layout_.v_panel_bytes(),
+                            .rows = shape_.head_dim,
+                            .columns = keys,
+                            .x = memory.scores + first_key,
+                            .x_stride = kChunkKeys,
+                            .tokens = rows,
+                            .bias = nullptr,
+                            .y = out.output,
+                            .y_stride = padded_,
+                            .accumulate = true});
+      return;
+    }
+    (layout_.bits == 8 ? kernels_.attention.split_weights8 : kernels_.attention.split_weights4)(
+        {.weights = memory.scores + first_key,
+         .stride = kChunkKeys,
+         .queries = rows,
+         .keys = keys,
+         .scales = reinterpret_cast<const uint16_t*>(block + layout_.v_scales()),
+         .minima = reinterpret_cast<const uint16_t*>(block + layout_.v_minima()),
+         .digits = memory.weights,
+         .steps = memory.steps,
+         .constants = memory.constants});
+    (layout_.bits == 8 ? kernels_.attention.add_values8
+                       : kernels_.attention.add_values4)({.panels = block,
+                                                          .panel_stride = layout_.v_panel_bytes(),
+                                                          .keys = keys,
+                                                          .head_dim = shape_.head_dim,
+                                                          .digits = memory.weights,
+                                                          .steps = memory.steps,
+                                                          .queries = rows,
+                                                          .y = out.output,
+                                                          .y_stride = padded_,
+                                                          .ahead = ahead});
+  }
+
+  // What 4-bit values add to all dimensions alike.
+  void add_constants(const Scratch& memory, size_t rows, const Partial& out) const {
+    for (size_t q = 0; q < rows; ++q) {
+      const float* lanes = memory.constants + q * kConstantLanes;
+      float constant = 0;
+      for (size_t i = 0; i < kConstantLanes; ++i) constant += lanes[i];
+      float* output = out.output + q * padded_;
+      for (size_t i = 0; i < shape_.head_dim; ++i) output[i] += constant;
+    }
+  }
+
+  // total += part, both brought to the larger reference by exact powers of two.
+  void merge(const Partial& part, const Partial& total, size_t rows) const {
+    for (size_t q = 0; q < rows; ++q) {
+      if (part.reference[q] == kNothing) continue;
+      const float reference = std::fmax(part.reference[q], total.reference[q]);
+      const float keep = std::exp2(total.reference[q] - reference);
+      const float take_in = std::exp2(part.reference[q] - reference);
+      total.reference[q] = reference;
+      total.sum[q] = total.sum[q] * keep + part.sum[q] * take_in;
+      float* output = total.output + q * padded_;
+      const float* added = part.output + q * padded_;
+      for (size_t i = 0; i < shape_.head_dim; ++i) output[i] = output[i] * keep + added[i] * take_in;
+    }
+  }
+
+  void store(const RunState& run, const Tile& tile, const Partial& total) const {
+    for (size_t q = 0; q < tile.tokens * group_; ++q) {
+      float* target = out_.floats(run, tile.sequence->first_row + tile.first_token + q / group_) +
+                      (tile.head * group_ + q % group_) * shape_.head_dim;
+      const float inverse = 1.0f / total.sum[q];
+      for (size_t i = 0; i < shape_.head_dim; ++i) target[i] = total.output[q * padded_ + i] * inverse;
+    }
+  }
+
+  const Kernels& kernels_;
+  View qkv_;
+  View out_;
+  Attention shape_;
+  PagedKv& kv_;
+  KvBlockLayout layout_;
+  size_t group_;
+  size_t tile_tokens_;
+  size_t threads_;
+  size_t padded_;  // head size in whole panels
+  SplitAttention& shared_;
+  bool split_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Node> make_attend_node(const NodeContext& context, const Op& op, const Attention& attention) {
+  return std::make_unique<AttendNode>(context, op, attention);
+}
+
+}  // namespace tessera::cpu

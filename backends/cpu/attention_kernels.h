@@ -1,0 +1,109 @@
+// The jobs of attention over 8- and 4-bit KV pages: integer dot products on both sides. Scores are in units
+// of log2, so that weights are powers of two. Only plain structs: see kernels.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tessera::cpu {
+
+// One query head of one token as whole numbers. Over 8-bit keys q = step * (256 * high + low), 16 bits in
+// all, so that only the keys are rounded; over 4-bit keys q = step * high, 8 bits against the keys' 4. The
+// digits lie in a buffer of query_bytes(head_dim), in an order that only the instruction set knows.
+struct QueryTerms {
+  float factor;  // scale * step
+  float total;   // scale * sum of q, not rounded: what a constant added to a key's elements adds to its score
+  int32_t high_sum;  // sums of the digits
+  int32_t low_sum;
+};
+constexpr size_t query_bytes(size_t head_dim) { return (2 * head_dim + 63) / 64 * 64; }
+
+// Scores of one page's keys: y[q][t] = factor * key_scale[t] * (digits . (code[t] - zero)) + total *
+// constant[t], with zero and constant 128 and 0 for 8-bit keys, 8 and minimum + 8 key_scale for 4-bit keys.
+struct ScoreProduct {
+  const uint8_t* panels;  // of 16 tokens: codes, f16 scales[16], for 4 bits f16 minima[16]
+  size_t panel_stride;
+  size_t keys;  // of the page; scores are stored for whole panels
+  size_t head_dim;
+  const uint8_t* query;  // digits, query_stride bytes apart
+  size_t query_stride;
+  const QueryTerms* terms;
+  size_t queries;
+  float* y;
+  size_t y_stride;
+  const uint8_t* ahead;  // as many bytes as the panels hold, wanted soon; null: nothing
+};
+
+// The weights of one page's 64 tokens for some queries, times the values' scales, become whole numbers of a
+// step: 15 bits in two digits (the high one below 128) for 8-bit values, 8 bits in one digit for 4-bit
+// values.
+struct WeightSplit {
+  const float* weights;  // [queries], stride floats apart; 64 each, zero where a query sees no token
+  size_t stride;
+  size_t queries;
+  size_t keys;             // tokens that the page holds, 1 to 64
+  const uint16_t* scales;  // f16[64] of the page
+  const uint16_t* minima;  // f16[64], 4 bits only
+  uint8_t* digits;         // [queries][kWeightBytes]
+  float* steps;            // [queries]
+  // [queries][16], 4 bits only: lane i gains weight * (minimum + 8 scale) of the tokens i, i + 16, i + 32, i
+  // + 48.
+  float* constants;
+};
+constexpr size_t kWeightBytes = 128;
+constexpr size_t kConstantLanes = 16;
+
+// Values of one page, weighted: y[q][d] += step[q] * (digits[q] . (code[d] - zero)), zero 8 for 4 bits.
+struct ValueProduct {
+  const uint8_t* panels;  // of 16 dimensions by 64 tokens
+  size_t panel_stride;
+  size_t keys;            // digits of later tokens are zero and may be left out
+  size_t head_dim;        // y holds whole panels
+  const uint8_t* digits;  // kWeightBytes apart
+  const float* steps;
+  size_t queries;
+  float* y;
+  size_t y_stride;
+  const uint8_t* ahead;
+};
+
+// Bounds of the digits: 256 * 127 + 127, so that both digits of a query are signed bytes.
+constexpr int kLargestQuery16 = 32639;
+constexpr int kLargestQuery8 = 127;
+constexpr int kLargestWeight15 = 32767;
+constexpr int kLargestWeight8 = 255;
+// Longest head whose sums of products stay within 32 bits.
+constexpr size_t kLongestHead = 256;
+static_assert(static_cast<long long>(kLongestHead) * 255 * kLargestQuery16 < (1LL << 31),
+              "a sum of 8-bit codes times 16-bit queries fits 32 bits");
+static_assert(64LL * 128 * kLargestWeight15 < (1LL << 31),
+              "a page's sum of 8-bit codes times 15-bit weights fits 32 bits");
+
+// Smallest normal float: steps below it have no finite inverse.
+constexpr float kLeastNormal = 0x1p-126f;
+// Weights 2^x with x below this are zero: they could not change a sum.
+constexpr float kLeastExponent = -100.0f;
+// 2^f = 1 + f (kPower1 + f (kPower2 + …)) for |f| <= 1/2, fitted for the least largest relative error (2e-9)
+// by Lawson's reweighted least squares.
+constexpr float kPower1 = 0x1.62e430p-1f;
+constexpr float kPower2 = 0x1.ebfbdcp-3f;
+constexpr float kPower3 = 0x1.c6aee8p-5f;
+constexpr float kPower4 = 0x1.3b2d4cp-7f;
+constexpr float kPower5 = 0x1.5f3e52p-10f;
+constexpr float kPower6 = 0x1.41fbbcp-13f;
+
+struct AttentionKernels {
+  void (*split_query8)(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
+  void (*split_query4)(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
+  void (*score_keys8)(const ScoreProduct&);
+  void (*score_keys4)(const ScoreProduct&);
+  // scores[i] = 2^(scores[i] - reference) for i < n, 0 where that is below 2^-100, and zero from n up to
+  // `end`; returns their sum, added in an order that depends on n alone.
+  float (*powers)(float* scores, float reference, size_t n, size_t end);
+  void (*split_weights8)(const WeightSplit&);
+  void (*split_weights4)(const WeightSplit&);
+  void (*add_values8)(const ValueProduct&);
+  void (*add_values4)(const ValueProduct&);
+};
+
+}  // namespace tessera::cpu
