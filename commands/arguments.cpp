@@ -170,14 +170,28 @@ std::optional<uint64_t> Arguments::integer(std::string_view name, uint64_t least
 }
 
 std::string Arguments::choice(std::string_view name) const {
-  const Option& known = option(name);
   const std::optional<std::string> given = text(name);
-  if (!given) return known.fallback;
-  const std::vector<std::string> words = words_of(known.choices);
-  if (std::find(words.begin(), words.end(), *given) == words.end()) {
-    throw UsageError(fmt::format("--{}: expected {}, found '{}'", name, joined(words), *given));
+  return given ? checked_choice(name, *given) : option(name).fallback;
+}
+
+std::vector<std::string> Arguments::choices(std::string_view name) const {
+  std::vector<std::string> words;
+  const std::optional<std::string> given = text(name);
+  if (!given) return words;
+  for (size_t begin = 0; begin <= given->size();) {
+    const size_t end = std::min(given->find(',', begin), given->size());
+    words.push_back(checked_choice(name, given->substr(begin, end - begin)));
+    begin = end + 1;
   }
-  return *given;
+  return words;
+}
+
+std::string Arguments::checked_choice(std::string_view name, const std::string& given) const {
+  const std::vector<std::string> words = words_of(option(name).choices);
+  if (std::find(words.begin(), words.end(), given) == words.end()) {
+    throw UsageError(fmt::format("--{}: expected {}, found '{}'", name, joined(words), given));
+  }
+  return given;
 }
 
 }  // namespace tessera

@@ -31,9 +31,12 @@ class Arguments {
   std::optional<uint64_t> integer(std::string_view name, uint64_t least, uint64_t most) const;
   // One of the option's choices; the fallback of the table when it was not given.
   std::string choice(std::string_view name) const;
+  // Several of them, separated by commas; empty when it was not given.
+  std::vector<std::string> choices(std::string_view name) const;
 
  private:
   const Option& option(std::string_view name) const;
+  std::string checked_choice(std::string_view name, const std::string& given) const;
   const Verb* verb_;
   std::map<std::string, std::vector<std::string>, std::less<>> given_;
   std::vector<std::string> operands_;

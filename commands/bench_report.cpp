@@ -5,6 +5,7 @@
 
 #include "commands/bench.h"
 #include "commands/load_model.h"
+#include "commands/report_table.h"
 
 namespace tessera {
 
@@ -25,56 +26,51 @@ std::string headline(const BenchReport& report) {
                      report.processor, report.backend, report.limits.read_gbps, report.limits.int8_gops);
 }
 
-std::string table_text(const BenchReport& report) {
-  std::string text = headline(report);
-  text += fmt::format("\n{:<14} {:>10} {:>10} {:>10} {:>14} {:>12}  {}\n", "test", "tokens/s", "low", "high",
-                      "weights/token", "KV/token", "share of the limit");
+ReportTable table(const BenchReport& report) {
+  ReportTable table{{{"test", true},
+                     {"tokens/s"},
+                     {"low"},
+                     {"high"},
+                     {"weights/token"},
+                     {"KV/token"},
+                     {"share of the limit", true}},
+                    {}};
   for (const BenchResult& result : report.results) {
-    text += fmt::format("{:<14} {:>10.2f} {:>10.2f} {:>10.2f} {:>14} {:>12}  {}\n", result.test.name(),
-                        result.tokens_per_second, result.low, result.high,
-                        readable_bytes(static_cast<uint64_t>(result.bytes_per_token)),
-                        readable_bytes(static_cast<uint64_t>(result.kv_bytes_per_token)), share_text(result));
+    table.rows.push_back({result.test.name(), fmt::format("{:.2f}", result.tokens_per_second),
+                          fmt::format("{:.2f}", result.low), fmt::format("{:.2f}", result.high),
+                          readable_bytes(static_cast<uint64_t>(result.bytes_per_token)),
+                          readable_bytes(static_cast<uint64_t>(result.kv_bytes_per_token)),
+                          share_text(result)});
   }
   for (const SkippedTest& skipped : report.skipped) {
-    text += fmt::format("{:<14} skipped: {}\n", skipped.test.name(), skipped.reason);
+    table.rows.push_back({skipped.test.name(), "skipped: " + skipped.reason});
   }
-  return text;
+  return table;
 }
 
-std::string markdown_text(const BenchReport& report) {
-  std::string text = headline(report);
-  text +=
-      "\n| test | tokens/s | low | high | weights/token | KV/token | share of the limit "
-      "|\n|---|---|---|---|---|---|---|\n";
+ReportTable exact_table(const BenchReport& report) {
+  ReportTable table;
+  for (const char* title :
+       {"test", "tokens_per_second", "low", "high", "share", "limit", "bytes_per_token", "kv_bytes_per_token",
+        "operations_per_token", "read_gbps", "int8_gops", "skipped"}) {
+    table.columns.push_back({title});
+  }
   for (const BenchResult& result : report.results) {
-    text += fmt::format("| {} | {:.2f} | {:.2f} | {:.2f} | {} | {} | {} |\n", result.test.name(),
-                        result.tokens_per_second, result.low, result.high,
-                        readable_bytes(static_cast<uint64_t>(result.bytes_per_token)),
-                        readable_bytes(static_cast<uint64_t>(result.kv_bytes_per_token)), share_text(result));
+    table.rows.push_back(
+        {result.test.name(), fmt::format("{:.4f}", result.tokens_per_second),
+         fmt::format("{:.4f}", result.low), fmt::format("{:.4f}", result.high),
+         fmt::format("{:.4f}", result.share), limit_name(result),
+         fmt::format("{:.0f}", result.bytes_per_token), fmt::format("{:.0f}", result.kv_bytes_per_token),
+         fmt::format("{:.0f}", result.operations_per_token), fmt::format("{:.3f}", result.limits.read_gbps),
+         fmt::format("{:.2f}", result.limits.int8_gops), ""});
   }
   for (const SkippedTest& skipped : report.skipped) {
-    text += fmt::format("| {} | skipped: {} | | | | | |\n", skipped.test.name(), skipped.reason);
+    std::vector<std::string> row(table.columns.size());
+    row.front() = skipped.test.name();
+    row.back() = skipped.reason;
+    table.rows.push_back(std::move(row));
   }
-  return text;
-}
-
-std::string csv_text(const BenchReport& report) {
-  std::string text =
-      "test,tokens_per_second,low,high,share,limit,bytes_per_token,kv_bytes_per_token,operations_per_token,"
-      "read_gbps,"
-      "int8_gops,skipped\n";
-  for (const BenchResult& result : report.results) {
-    text += fmt::format("{},{:.4f},{:.4f},{:.4f},{:.4f},{},{:.0f},{:.0f},{:.0f},{:.3f},{:.2f},\n",
-                        result.test.name(), result.tokens_per_second, result.low, result.high, result.share,
-                        limit_name(result), result.bytes_per_token, result.kv_bytes_per_token,
-                        result.operations_per_token, result.limits.read_gbps, result.limits.int8_gops);
-  }
-  for (const SkippedTest& skipped : report.skipped) {
-    std::string reason;
-    for (const char c : skipped.reason) reason += c == '"' ? std::string("\"\"") : std::string(1, c);
-    text += fmt::format("{},,,,,,,,,,,\"{}\"\n", skipped.test.name(), reason);
-  }
-  return text;
+  return table;
 }
 
 std::string json_text(const BenchReport& report) {
@@ -109,16 +105,16 @@ std::string json_text(const BenchReport& report) {
       {"repetitions", report.repetitions},
       {"results", results},
       {"skipped", skipped}};
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_report(json);
 }
 
 }  // namespace
 
 std::string bench_text(const BenchReport& report, const std::string& form) {
   if (form == "json") return json_text(report);
-  if (form == "csv") return csv_text(report);
-  if (form == "md") return markdown_text(report);
-  return table_text(report);
+  if (form == "csv") return csv_table(exact_table(report));
+  if (form == "md") return headline(report) + "\n" + markdown_table(table(report));
+  return headline(report) + "\n" + aligned_table(table(report));
 }
 
 }  // namespace tessera

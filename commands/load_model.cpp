@@ -47,7 +47,9 @@ SessionOptions session_options(const Arguments& arguments) {
     if (const auto context = arguments.integer("ctx", 1, kMostContext)) options.context = *context;
     if (const auto batch = arguments.integer("batch", 1, kMostBatch)) options.batch = *batch;
   }
-  if (arguments.has("kv")) options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
+  // A verb that compares takes several and reads them itself.
+  if (!offers("compare") && arguments.has("kv"))
+    options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   if (const auto layers = arguments.integer("kv-first-layers", 0, kMostLayers))
     options.kv_first_layers = *layers;
   return options;

@@ -11,7 +11,8 @@
 
 namespace tessera {
 
-// --backend, --isa, --threads, --ctx, --kv, --kv-first-layers and --batch. Throws UsageError.
+// --backend, --isa, --threads, --ctx, --kv (not of a verb with --compare), --kv-first-layers and --batch.
+// Throws UsageError.
 SessionOptions session_options(const Arguments& arguments);
 
 // The file at path, or the embedded model when there is none; --no-mmap and --mlock are honoured.

@@ -18,6 +18,11 @@ Model Model::from_memory(std::span<const std::byte> bytes) {
   return Model(TessFile::from_memory(bytes, "embedded model"));
 }
 
+Model Model::mixed(const Model& base, const Model& other,
+                   const std::function<bool(std::string_view)>& from_other) {
+  return Model(TessFile::mixed(base.file(), other.file(), from_other));
+}
+
 size_t Model::weight_bytes() const {
   size_t bytes = 0;
   for (const Weight& weight : graph_.weights) bytes += file_->require(weight.name).bytes.size();

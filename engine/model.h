@@ -1,10 +1,12 @@
 // A loaded model file: mapped weights, tokenizer, chat template and the graph that its family describes.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "engine/graph/graph.h"
 #include "engine/tokenizer/chat_template.h"
@@ -17,6 +19,10 @@ class Model {
  public:
   static Model open(const std::string& path, bool use_mmap);   // throws FileError
   static Model from_memory(std::span<const std::byte> bytes);  // the embedded model; bytes must outlive it
+  // The base with the tensors whose names the predicate picks taken from the other model's file, for finding
+  // out what a part of a model costs. Nothing is copied: both models must outlive it. Throws FileError.
+  static Model mixed(const Model& base, const Model& other,
+                     const std::function<bool(std::string_view)>& from_other);
 
   const ModelHeader& header() const { return file_->header(); }
   const Hyperparameters& hyperparameters() const { return file_->header().hyperparameters; }

@@ -133,6 +133,30 @@ std::unique_ptr<TessFile> TessFile::from_memory(std::span<const std::byte> bytes
   return std::unique_ptr<TessFile>(new TessFile(std::move(state)));
 }
 
+std::unique_ptr<TessFile> TessFile::mixed(const TessFile& base, const TessFile& other,
+                                          const std::function<bool(std::string_view)>& from_other) {
+  auto state = std::make_unique<State>();
+  state->path = base.path();
+  state->bytes = base.mapped_bytes();
+  state->header = base.header();
+  state->tensors.assign(base.tensors().begin(), base.tensors().end());
+  state->hashes = base.state_->hashes;
+  for (size_t i = 0; i < state->tensors.size(); ++i) {
+    StoredTensor& tensor = state->tensors[i];
+    if (from_other(tensor.name)) {
+      const StoredTensor& replacement = other.require(tensor.name);
+      if (replacement.shape != tensor.shape)
+        refuse(other.path(), fmt::format("tensor {}: shape", tensor.name),
+               fmt::format("[{}] as in {}", fmt::join(tensor.shape, ", "), base.path()),
+               fmt::format("[{}]", fmt::join(replacement.shape, ", ")));
+      state->hashes[i] = other.state_->hashes[other.state_->index.at(tensor.name)];
+      tensor = replacement;
+    }
+  }
+  for (size_t i = 0; i < state->tensors.size(); ++i) state->index.emplace(state->tensors[i].name, i);
+  return std::unique_ptr<TessFile>(new TessFile(std::move(state)));
+}
+
 const std::string& TessFile::path() const { return state_->path; }
 const ModelHeader& TessFile::header() const { return state_->header; }
 std::span<const StoredTensor> TessFile::tensors() const { return state_->tensors; }
@@ -161,11 +185,14 @@ std::vector<std::string> TessFile::verify() const {
     if (hash != state_->hashes[i])
       report(tensor, fmt::format("xxh64: expected {:016x}, found {:016x}", state_->hashes[i], hash));
     if (const std::string fault = find_scale_fault(tensor); !fault.empty()) report(tensor, fault);
-    const auto begin = static_cast<size_t>(tensor.bytes.data() - state_->bytes.data());
+    const std::span<const std::byte> all = state_->bytes;
+    const bool own = std::less_equal<>{}(all.data(), tensor.bytes.data()) &&
+                     std::less<>{}(tensor.bytes.data(), all.data() + all.size());
+    if (!own) continue;  // of a mixed file: what lies around it is the other file's
+    const auto begin = static_cast<size_t>(tensor.bytes.data() - all.data());
     const size_t end = begin + tensor.bytes.size();
     const size_t padding = tile::round_up(end, kTessAlignment) - end;
-    if (!all_zero(state_->bytes.subspan(end, padding)))
-      report(tensor, "padding: expected zeros, found other bytes");
+    if (!all_zero(all.subspan(end, padding))) report(tensor, "padding: expected zeros, found other bytes");
   }
   return faults;
 }

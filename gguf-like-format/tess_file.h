@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,13 +27,18 @@ class TessFile {
   static std::unique_ptr<TessFile> open(const std::string& path, bool use_mmap);
   // The same over bytes that outlive the object and start at a multiple of 64: the embedded model.
   static std::unique_ptr<TessFile> from_memory(std::span<const std::byte> bytes, const std::string& name);
+  // The base with some of its tensors replaced by another file's of the same name: those whose names the
+  // predicate picks. Nothing is copied, so both files must outlive the object. Throws FileError when the
+  // other file lacks a tensor or has it in another shape.
+  static std::unique_ptr<TessFile> mixed(const TessFile& base, const TessFile& other,
+                                         const std::function<bool(std::string_view)>& from_other);
 
   const std::string& path() const;
   const ModelHeader& header() const;
   std::span<const StoredTensor> tensors() const;             // in file order
   const StoredTensor* find(std::string_view name) const;     // nullptr when absent
   const StoredTensor& require(std::string_view name) const;  // throws FileError
-  std::span<const std::byte> mapped_bytes() const;           // the whole file
+  std::span<const std::byte> mapped_bytes() const;           // the whole file; of a mixed one the base's
 
   // Checks every tensor's hash and that all scales are finite and positive (zero is allowed where a padded or
   // all-zero row makes it so); returns one line per fault, empty when all is well.

@@ -5,6 +5,10 @@ set(TESSERA_SHARED_DIR "${CMAKE_SOURCE_DIR}/../shared" CACHE PATH "Folder with t
 set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tessera_text tessera_graph tessera_format)
 # Built alone with the thread sanitizer: everything else would be compiled for nothing.
 set(thread_pool_test_rooms tessera_cpu)
+# What the instruments compute, apart from the verb that prints it.
+foreach(name logit_comparison_test report_table_test layer_costs_test side_by_side_test)
+  set(${name}_rooms tessera_commands)
+endforeach()
 foreach(source ${test_sources})
   get_filename_component(name ${source} NAME_WE)
   add_executable(${name} ${source})

@@ -1,0 +1,53 @@
+// A text cut into the windows on which models are judged.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/tokenizer/tokenizer.h"
+
+namespace tessera {
+
+// A run of text tokens that is evaluated from an empty cache.
+struct Window {
+  std::span<const uint32_t> text;
+  std::optional<uint32_t> first;  // a token before the text: bos
+  size_t context = 1;             // leading tokens, first included, that are only read; at least 1
+
+  std::vector<uint32_t> tokens() const;
+  size_t scored() const;  // tokens that are predicted
+};
+
+struct WindowPlan {
+  WindowPlan() = default;
+  WindowPlan(WindowPlan&&) noexcept = default;  // no copies: they would look into another plan's texts
+  WindowPlan& operator=(WindowPlan&&) noexcept = default;
+
+  std::vector<std::vector<uint32_t>> texts;  // what the windows look into
+  std::vector<Window> windows;
+  size_t text_tokens = 0;
+  size_t left_out = 0;  // text tokens that no window holds
+  bool lines = false;   // every line is a text of its own
+  bool bos = false;     // windows begin with the begin token
+  size_t apart = 0;     // text tokens from one window to the next when they overlap, else 0
+
+  size_t scored() const;
+  // What was done, in one line: "70 windows of 1024 tokens, not overlapping, …; 71610 of 71665 text tokens
+  // scored".
+  std::string description() const;
+};
+
+// Windows of `window` tokens, bos included where there is one, whose starts are `stride` text tokens apart.
+// Only what no earlier window scored is scored. The incomplete rest is left out unless it is all there is.
+WindowPlan plan_windows(std::vector<uint32_t> ids, std::optional<uint32_t> bos, size_t window, size_t stride);
+
+// Every line is a text and a window, cut off after `window` tokens.
+WindowPlan plan_lines(std::string_view text, const Tokenizer& tokenizer, bool parse_special,
+                      std::optional<uint32_t> bos, size_t window);
+
+}  // namespace tessera
