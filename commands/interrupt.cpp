@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <stdexcept>
@@ -39,10 +40,18 @@ void on_resize(int) { wake('W'); }
 void on_continue(int) { wake('C'); }
 
 bool leave_with_newline = false;  // a progress bar may hold the line
+std::atomic<const char*> leaving_line = nullptr;
+static_assert(std::atomic<const char*>::is_always_lock_free, "a signal handler reads it");
 
 void on_interrupt_leave(int) {
   if (leave_with_newline) {
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, "\n", 1);
+  }
+  if (const char* line = leaving_line.load()) {
+    size_t length = 0;
+    while (line[length] != '\0') ++length;
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line, length);
+    [[maybe_unused]] const ssize_t ended = write(STDERR_FILENO, "\n", 1);
   }
   _exit(kInterruptedExit);
 }
@@ -88,6 +97,8 @@ void leave_on_interrupt() {
   leave_with_newline = isatty(STDERR_FILENO) == 1;
   handle(SIGINT, on_interrupt_leave, nullptr);
 }
+
+void say_on_interrupt(const char* line) { leaving_line = line; }
 
 void ignore_broken_pipes() { handle(SIGPIPE, SIG_IGN, nullptr); }
 

@@ -20,6 +20,10 @@ class InterruptScope {
 // Makes Ctrl-C end the process at once with exit code 130 where nothing needs tidying up.
 void leave_on_interrupt();
 
+// A line for stderr when Ctrl-C ends the process that way: what is left behind. It must stay where it is
+// until the process ends or another one, or nullptr, takes its place.
+void say_on_interrupt(const char* line);
+
 // A reader that has gone away (a closed pipe) becomes a write error instead of a silent death.
 void ignore_broken_pipes();
 

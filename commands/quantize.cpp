@@ -4,11 +4,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <filesystem>
+#include <memory>
+#include <optional>
 
 #include "commands/commands.h"
+#include "commands/interrupt.h"
 #include "commands/load_model.h"
 #include "commands/terminal.h"
+#include "commands/text_file.h"
+#include "engine/dense_products.h"
 #include "engine/tokenizer/chat_template.h"
 #include "gguf-like-format/huggingface_config.h"
 
@@ -48,6 +55,71 @@ void check_chat_template(const std::string& source) {
   }
 }
 
+constexpr std::array kSteps = {"no-rotate",         "no-reorder", "no-smooth-attention",
+                               "no-smooth-outputs", "no-clip",    "no-feedback"};
+constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-windows", "calibration-window"};
+
+std::optional<double> exponent(const Arguments& arguments, std::string_view name) {
+  const auto given = arguments.text(name);
+  if (!given) return std::nullopt;
+  return parse_real(fmt::format("--{}", name), *given, 0, 1);
+}
+
+// The recipe that the flags ask for, or nothing for plain rounding. The text itself is read later.
+std::optional<qoq::Recipe> recipe_of(const Arguments& arguments) {
+  const bool text = arguments.has("calibration");
+  const bool qoq = arguments.has("recipe") ? arguments.choice("recipe") == "qoq" : text;
+  if (!qoq) {
+    const auto refuse = [&](const char* flag) {
+      if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with --recipe rtn", flag));
+    };
+    refuse("calibration");
+    for (const char* flag : kSteps) refuse(flag);
+    for (const char* flag : {"attention-alpha", "output-alpha"}) refuse(flag);
+    for (const char* flag : kTextFlags) refuse(flag);
+    return std::nullopt;
+  }
+  qoq::Recipe recipe;
+  recipe.rotate = !arguments.has("no-rotate");
+  recipe.reorder = !arguments.has("no-reorder");
+  recipe.smooth_attention = !arguments.has("no-smooth-attention");
+  recipe.smooth_outputs = !arguments.has("no-smooth-outputs");
+  recipe.clip = !arguments.has("no-clip");
+  recipe.feedback = !arguments.has("no-feedback");
+  recipe.attention_alpha = exponent(arguments, "attention-alpha");
+  recipe.output_alpha = exponent(arguments, "output-alpha");
+  if (recipe.attention_alpha && !recipe.smooth_attention)
+    throw UsageError("--attention-alpha: has no meaning with --no-smooth-attention");
+  if (recipe.output_alpha && !recipe.smooth_outputs)
+    throw UsageError("--output-alpha: has no meaning with --no-smooth-outputs");
+  if (!text) {
+    if (recipe.needs_text()) throw UsageError("--calibration: the text that --recipe qoq needs is missing");
+    for (const char* flag : kTextFlags)
+      if (arguments.has(flag)) throw UsageError(fmt::format("--{}: needs --calibration", flag));
+    return recipe;
+  }
+  qoq::CalibrationText& calibration = recipe.calibration.emplace();
+  calibration.parse_special = arguments.has("parse-special");
+  calibration.lines = arguments.has("lines");
+  if (const auto windows = arguments.integer("calibration-windows", 1, 1 << 20))
+    calibration.windows = static_cast<size_t>(*windows);
+  if (const auto window = arguments.integer("calibration-window", 2, 1 << 24))
+    calibration.window = static_cast<size_t>(*window);
+  return recipe;
+}
+
+// How long the work took for its size; done before is what an earlier run left behind.
+std::string speed(double seconds, uint64_t done_before, uint64_t total,
+                  const std::vector<QuantizeSummary>& lines) {
+  uint64_t weights = 0;
+  for (const QuantizeSummary& line : lines) weights += line.weights;
+  const double share = 1.0 - static_cast<double>(done_before) / static_cast<double>(total);
+  const double billions = static_cast<double>(weights) * share / 1e9;
+  return fmt::format(
+      "{:.1f} s, {:.0f} s per billion parameters{}\n", seconds, seconds / billions,
+      done_before > 0 ? fmt::format(", {:.0f} % of the work taken over", 100 * (1 - share)) : "");
+}
+
 }  // namespace
 
 int run_quantize(const Arguments& arguments, const std::string& command_line) {
@@ -61,15 +133,44 @@ int run_quantize(const Arguments& arguments, const std::string& command_line) {
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
   options.command = command_line;
+  options.recipe = recipe_of(arguments);
   check_chat_template(options.source);
 
+  std::unique_ptr<DenseProducts> products;
+  std::string resumable;
+  if (options.recipe) {
+    products = make_dense_products(options.threads);
+    options.products = products.get();
+    if (options.recipe->calibration) {
+      options.recipe->calibration->text = read_text(*arguments.text("calibration"));
+      resumable = fmt::format(
+          "tessera: finished layers are kept in {}.calibration: the same command goes on from there",
+          printable(*target));
+      say_on_interrupt(resumable.c_str());
+    }
+  }
+  const auto start = std::chrono::steady_clock::now();
   std::vector<QuantizeSummary> summary;
+  std::optional<uint64_t> done_before;
+  uint64_t work = 0;
   {
     ProgressBar bar("quantizing");
-    options.progress = [&](uint64_t done, uint64_t total) { bar.update(done, total); };
+    options.progress = [&](uint64_t done, uint64_t total) {
+      if (!done_before) done_before = done;
+      work = total;
+      bar.update(done, total);
+    };
+    if (arguments.has("verbose"))
+      options.note = [&](const std::string& line) {
+        bar.hide();
+        say(line, Style::dim);
+      };
     summary = quantize_model(options);
   }
+  say_on_interrupt(nullptr);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   write_stdout(table(summary));
+  if (options.recipe) write_stdout(speed(seconds, done_before.value_or(0), work, summary));
   write_stdout(
       fmt::format("{}: {}\n", options.target, readable_bytes(std::filesystem::file_size(options.target))));
   return kExitDone;

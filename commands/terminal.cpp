@@ -112,12 +112,16 @@ void ProgressBar::update(uint64_t done, uint64_t total) {
   if (!terminal_ || total == 0) return;
   const auto now = std::chrono::steady_clock::now();
   const double elapsed = std::chrono::duration<double>(now - start_).count();
+  if (!first_done_) first_done_ = done;
   const double share = static_cast<double>(std::min(done, total)) / static_cast<double>(total);
-  const double whole = share > 0 ? elapsed / share : 0;
+  // What was done before this bar began has not cost any of its time.
+  const double own = share - static_cast<double>(std::min(*first_done_, total)) / static_cast<double>(total);
+  const double rest = own > 0 ? elapsed / own * (1 - share) : 0;
+  const double whole = own > 0 ? elapsed + rest : 0;
   if (!shown_ && elapsed < kSlowSeconds && (elapsed < kGuessAfterSeconds || whole < kSlowSeconds)) return;
   if (shown_ && done < total && std::chrono::duration<double>(now - drawn_).count() < kRedrawSeconds) return;
 
-  const std::string left = share > 0 ? duration(whole - elapsed) : "?";
+  const std::string left = own > 0 ? duration(rest) : "?";
   const std::string after = fmt::format(" {:3.0f} %  {} left", share * 100, left);
   const size_t columns = terminal_columns();
   const size_t taken = what_.size() + after.size() + 4;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -38,6 +39,7 @@ class ProgressBar {
   ~ProgressBar();  // takes the bar away
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
+  // The time left is estimated from what was done since the first call, so that work may begin half done.
   void update(uint64_t done, uint64_t total);
   void rename(std::string what) { what_ = std::move(what); }
   void hide();  // until the next update: makes room for a line
@@ -46,6 +48,7 @@ class ProgressBar {
   std::string what_;
   bool terminal_;
   bool shown_ = false;
+  std::optional<uint64_t> first_done_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point drawn_;
 };

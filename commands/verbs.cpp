@@ -94,6 +94,7 @@ constexpr std::array kRunOptions = {
 
 constexpr const char* kOutput = "Output";
 constexpr const char* kWhat = "What to make";
+constexpr const char* kRecipe = "Recipe";
 
 constexpr std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
@@ -102,9 +103,27 @@ constexpr std::array kQuantizeOptions = {
     Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
+    Option{kRecipe, 0, "recipe", "NAME", "qoq rtn", "qoq with --calibration, else rtn",
+           "how weights become codes: rtn rounds them as they are"},
+    Option{kRecipe, 0, "calibration", "FILE", "", "", "the text that qoq watches the model read"},
+    Option{kRecipe, 0, "parse-special", "", "", "", "special tokens spelled in that text are meant"},
+    Option{kRecipe, 0, "lines", "", "", "", "every line of it is a text of its own"},
+    Option{kRecipe, 0, "calibration-windows", "N", "", "128", "most windows (or lines) of it"},
+    Option{kRecipe, 0, "calibration-window", "N", "", "1024 or the context", "tokens of one window"},
+    Option{kRecipe, 0, "no-rotate", "", "", "", "qoq without rotating the residual stream and the values"},
+    Option{kRecipe, 0, "no-reorder", "", "", "", "qoq without sorting input channels into groups"},
+    Option{kRecipe, 0, "no-smooth-attention", "", "", "", "qoq without moving key outliers to the queries"},
+    Option{kRecipe, 0, "no-smooth-outputs", "", "", "", "qoq without smoothing the inputs of o and down"},
+    Option{kRecipe, 0, "no-clip", "", "", "", "qoq without the search for narrower ranges"},
+    Option{kRecipe, 0, "no-feedback", "", "", "", "qoq without GPTQ's error feedback"},
+    Option{kRecipe, 0, "attention-alpha", "A", "", "searched", "exponent of the keys' smoothing, 0 to 1"},
+    Option{kRecipe, 0, "output-alpha", "A", "", "searched", "exponent of the outputs' smoothing, 0 to 1"},
     kThreads,
+    kVerbose,
     kHelp,
 };
+
+constexpr const char* kCompare = "Comparing";
 
 constexpr std::array kPerplexityOptions = {
     Option{kPrompt, 0, "text", "FILE", "", "stdin", "the text to measure on"},
@@ -112,10 +131,20 @@ constexpr std::array kPerplexityOptions = {
     Option{kPrompt, 0, "stride", "N", "", "a whole window", "tokens from one window to the next"},
     Option{kPrompt, 0, "lines", "", "", "", "every line is a text and a window of its own"},
     kParseSpecial,
+    Option{kCompare, 0, "kl", "FILE", "", "", "also the KL divergence from this model's predictions"},
+    Option{kCompare, 0, "compare", "", "", "",
+           "one table of all files; the first, or --kl, is the reference"},
+    Option{kCompare, 0, "layers", "", "", "",
+           "which layers cost most: each alone as in FILE, the rest as in --kl"},
+    Option{kCompare, 0, "matrices", "", "", "", "the same for the groups of matrices of every layer"},
+    Option{kCompare, 0, "reference-kv", "BITS", "4 8 16", "16", "precision of the reference's KV cache"},
+    Option{kCompare, 0, "plot", "FILE", "", "", "draw quality against size as SVG"},
+    Option{kOutput, 0, "output", "FORM", "text json csv md", "text", "form of the results"},
     kBackend,
     kIsa,
     kThreads,
-    kKv,
+    Option{kRunning, 0, "kv", "BITS", "4 8 16", "the file's",
+           "precision of the KV cache; with --compare several: 16,8,4"},
     kKvFirst,
     kNoMmap,
     kMlock,
@@ -150,8 +179,9 @@ constexpr std::array kVerbs = {
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
          "Turns a Hugging Face checkpoint folder into a .tess file.", kQuantizeOptions, 1, 1},
-    Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [options]",
-         "Measures how well a model predicts a text.", kPerplexityOptions, 1, 1},
+    Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [--kl FILE] [--compare FILE…] [options]",
+         "Measures how well models predict a text, and how far they are from a reference.",
+         kPerplexityOptions, 1, 256},
     Verb{"inspect", "tessera inspect FILE [options]", "Shows what a .tess file holds and checks it.",
          kInspectOptions, 1, 1},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",

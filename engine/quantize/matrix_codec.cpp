@@ -4,8 +4,9 @@
 #include <array>
 #include <cassert>
 #include <cstring>
+#include <vector>
 
-#include "engine/quantize/panel_codec.h"
+#include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
 
@@ -18,43 +19,59 @@ namespace {
 
 }  // namespace
 
+void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedRow& coded,
+               std::span<std::byte> out) {
+  assert(fits(scheme, rows, columns, out.size()));
+  assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
+  const size_t bytes = panel_bytes(scheme, columns);
+  const RowTail tail = row_tail(scheme, rows, columns);
+  const size_t first = row / tile::kPanelRows * tile::kPanelRows;
+  const size_t panel_row = row - first;
+  const std::span<std::byte> target = out.subspan(row / tile::kPanelRows * bytes, bytes);
+  const std::span<std::byte> scales = out.subspan(tail.scales + 4 * first, 4 * tile::kPanelRows);
+  if (scheme == Scheme::w8a8) {
+    panel::store_per_channel_8bit(coded, columns, panel_row, target, scales);
+  } else if (scheme == Scheme::w4a8) {
+    panel::store_per_channel_4bit(coded, columns, panel_row, target, scales,
+                                  out.subspan(tail.zeros + first, tile::kPanelRows));
+  } else {
+    assert(scheme == Scheme::w4a8_g128);
+    panel::store_progressive_groups(coded, columns, panel_row, target, scales);
+  }
+}
+
 void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,
                  std::span<const float> values, std::span<std::byte> out) {
   assert(fits(scheme, rows, columns, out.size()));
   assert(first_row % tile::kPanelRows == 0 && first_row + row_count <= rows);
   assert(row_count % tile::kPanelRows == 0 || first_row + row_count == rows);
   assert(values.size() == row_count * columns);
+  if (activation_type(scheme) == ActivationType::int8) {
+    RowLevels levels;
+    std::vector<uint8_t> codes(columns);
+    for (size_t i = 0; i < tile::round_up(row_count, tile::kPanelRows); ++i) {
+      if (i < row_count) {
+        const std::span<const float> row = values.subspan(i * columns, columns);
+        fit_levels(scheme, row, 1.0f, levels);
+        levels.encode(0, row, codes);
+      }
+      store_row(scheme, rows, columns, first_row + i,
+                i < row_count ? panel::CodedRow{&levels, codes} : panel::CodedRow{}, out);
+    }
+    return;
+  }
   const size_t bytes = panel_bytes(scheme, columns);
-  const RowTail tail = row_tail(scheme, rows, columns);
   for (size_t done = 0; done < row_count; done += tile::kPanelRows) {
-    const size_t row = first_row + done;
     const size_t count = std::min(tile::kPanelRows, row_count - done);
     const panel::Rows part{count, columns, values.subspan(done * columns, count * columns)};
-    const std::span<std::byte> target = out.subspan(row / tile::kPanelRows * bytes, bytes);
-    const auto scales = [&] { return out.subspan(tail.scales + 4 * row, 4 * tile::kPanelRows); };
-    switch (scheme) {
-      case Scheme::f32:
-        panel::encode_f32(part, target);
-        break;
-      case Scheme::f16:
-        panel::encode_f16(part, target);
-        break;
-      case Scheme::bf16:
-        panel::encode_bf16(part, target);
-        break;
-      case Scheme::w8a8:
-        panel::encode_per_channel_8bit(part, target, scales());
-        break;
-      case Scheme::w4a8:
-        panel::encode_per_channel_4bit(part, target, scales(),
-                                       out.subspan(tail.zeros + row, tile::kPanelRows));
-        break;
-      case Scheme::w4a8_g128:
-        panel::encode_progressive_groups(part, target, scales());
-        break;
-      case Scheme::u8:
-      case Scheme::u32:
-        break;  // no matrix fits these: asserted above
+    const std::span<std::byte> target = out.subspan((first_row + done) / tile::kPanelRows * bytes, bytes);
+    if (scheme == Scheme::f32) {
+      panel::encode_f32(part, target);
+    } else if (scheme == Scheme::f16) {
+      panel::encode_f16(part, target);
+    } else {
+      assert(scheme == Scheme::bf16);
+      panel::encode_bf16(part, target);
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/quantize/panel_codec.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -16,6 +17,12 @@ namespace tessera {
 // by several threads. Values must be finite.
 void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,
                  std::span<const float> values, std::span<std::byte> out);
+
+// Writes one row of codes of an integer scheme where encode_rows would put it, or a row of padding when coded
+// is empty; row may lie anywhere in the last panel. Threads may write different rows. Nothing else is
+// written, so all rows of all panels must come.
+void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedRow& coded,
+               std::span<std::byte> out);
 
 // Reconstructs one row of a stored matrix in float64: what the codes mean, exactly. out is [columns].
 void decode_row(Scheme scheme, size_t rows, size_t columns, std::span<const std::byte> stored, size_t row,

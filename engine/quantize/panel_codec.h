@@ -1,11 +1,12 @@
-// One 16-row panel of each scheme family, encoded by plain rounding and decoded row by row: the parts of the
-// matrix codec. Formulas: docs/quantization.md; layout: gguf-like-format/tile_layout.h.
+// One 16-row panel of each scheme family, written and decoded row by row: the parts of the matrix codec.
+// Formulas: docs/quantization.md; layout: gguf-like-format/tile_layout.h.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include "engine/quantize/row_levels.h"
 #include "gguf-like-format/scheme.h"
 #include "gguf-like-format/tile_layout.h"
 
@@ -20,12 +21,23 @@ struct Rows {
   std::span<const float> row(size_t index) const { return values.subspan(index * columns, columns); }
 };
 
-// Encoders write every byte of `panel` (panel_bytes of the scheme) and of the row arrays, padding included:
-// `scales` is f32[16], `zeros` u8[16]. Padding rows get scale 0 and codes that mean 0.
-void encode_progressive_groups(const Rows& rows, std::span<std::byte> panel, std::span<std::byte> scales);
-void encode_per_channel_4bit(const Rows& rows, std::span<std::byte> panel, std::span<std::byte> scales,
-                             std::span<std::byte> zeros);
-void encode_per_channel_8bit(const Rows& rows, std::span<std::byte> panel, std::span<std::byte> scales);
+// One row as it is stored: its levels and a code for every column. Rows of padding are given without codes,
+// so that they mean 0.
+struct CodedRow {
+  const RowLevels* levels = nullptr;
+  std::span<const uint8_t> codes;  // [columns]
+};
+
+// Write every byte that belongs to one of the 16 rows of a panel (panel_bytes of the scheme), padding
+// included, and its entry of the row arrays: `scales` is f32[16], `zeros` u8[16].
+void store_progressive_groups(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
+                              std::span<std::byte> scales);
+void store_per_channel_4bit(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
+                            std::span<std::byte> scales, std::span<std::byte> zeros);
+void store_per_channel_8bit(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
+                            std::span<std::byte> scales);
+
+// Encoders of float schemes write every byte of `panel`, padding included.
 void encode_f32(const Rows& rows, std::span<std::byte> panel);
 void encode_f16(const Rows& rows, std::span<std::byte> panel);
 void encode_bf16(const Rows& rows, std::span<std::byte> panel);

@@ -1,13 +1,17 @@
-// Hugging Face folder in, .tess file out: streams one matrix at a time, so that memory stays near the largest
-// matrix.
+// Hugging Face folder in, .tess file out: streams one matrix, or with a recipe one layer, at a time, so that
+// memory stays near the largest of them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "backends/dense_products.h"
+#include "engine/quantize/qoq/recipe.h"
+#include "engine/quantize/rounding_error.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -20,20 +24,17 @@ struct QuantizeOptions {
   unsigned kv_bits = 8;    // recommendation stored in the file
   size_t threads = 0;      // 0: all cores
   std::string command;     // stored in the file
-  std::function<void(uint64_t done, uint64_t total)> progress;  // weights encoded so far; may be empty
+  // Work done so far out of all of it, in weights; begins above zero when a run is resumed. May be empty.
+  std::function<void(uint64_t done, uint64_t total)> progress;
+
+  // Nothing: every weight is rounded as it is.
+  std::optional<qoq::Recipe> recipe;
+  DenseProducts* products = nullptr;             // needed with a recipe; outlives the call
+  std::function<void(const std::string&)> note;  // one line about a choice the recipe made; may be empty
 };
 
-// One line of the summary table: all tensors of one kind ("q", "down", "embedding", …).
-struct QuantizeSummary {
-  std::string kind;
-  std::string scheme;
-  size_t tensors = 0;
-  uint64_t weights = 0;
-  uint64_t bytes = 0;
-  double relative_error = 0;  // sqrt(sum (w - decoded)^2 / sum w^2)
-};
-
-// Throws FileError; nothing is left behind on failure.
+// Throws FileError or, where a recipe's arithmetic fails, another std::runtime_error. Nothing is left behind
+// on failure but, with a recipe, the folder from which the next run continues.
 std::vector<QuantizeSummary> quantize_model(const QuantizeOptions& options);
 
 }  // namespace tessera

@@ -18,10 +18,11 @@ inline int32_t half_even(float value) {
   return std::bit_cast<int32_t>(value + 12582912.0f) - std::bit_cast<int32_t>(12582912.0f);
 }
 
-// Clamps to [low, high], integers, then rounds half to even (the order does not matter for such bounds).
+// Clamps to [low, high], integers, then rounds half to even (the order does not matter for such bounds). A
+// NaN becomes low.
 inline uint8_t half_even_clamped(float value, float low, float high) {
-  const float above = value < low ? low : value;
-  return static_cast<uint8_t>(half_even(above > high ? high : above));
+  const float above = value > low ? value : low;
+  return static_cast<uint8_t>(half_even(above < high ? above : high));
 }
 
 // max |v|. Magnitudes of finite floats order like their bits, and integer maxima may be taken in any order.

@@ -85,6 +85,7 @@ IntegerMatrix make_matrix(Random& random, const IntegerCase& test) {
           matrix.stored[panel + tile::group_offset_byte(n % kRows, k / tile::kGroupColumns)] =
               static_cast<uint8_t>(a);
         }
+        code = std::min(code, (255 - a) / s1);  // u = q s1 + a is a byte: quantization.md
         put_code(matrix.stored, panel, tile::nibble_in_grouped_panel(n % kRows, k), code);
       } else if (test.weights == Weights::codes) {
         put_code(matrix.stored, panel, tile::nibble_in_panel(n % kRows, k), code);

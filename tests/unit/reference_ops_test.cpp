@@ -98,9 +98,17 @@ Codes quantized(const Row& row) {
 
 double f16(double value) { return f16_to_f32(f32_to_f16(static_cast<float>(value))); }
 
-// What a key or value row means after the cache rounded it.
-Row cached(const Row& row, unsigned bits) {
-  Row out;
+// What a key or value row means after the cache rounded it, and for 4 bits the value of one step and of
+// code 8.
+struct Cached {
+  Row values;
+  double step = 0;
+  double middle = 0;
+};
+
+Cached cached(const Row& row, unsigned bits) {
+  Cached result;
+  Row& out = result.values;
   float low = std::numeric_limits<float>::infinity();
   float high = -low;
   for (const double value : row) {
@@ -122,8 +130,20 @@ Row cached(const Row& row, unsigned bits) {
       const float code =
           scale == 0 ? 0 : std::rint((x - static_cast<float>(start)) / static_cast<float>(scale));
       out.push_back(scale * std::fmin(15.0f, std::fmax(0.0f, code)) + start);
+      result.step = scale;
+      result.middle = start + 8 * scale;
     }
   }
+  return result;
+}
+
+// x as the nearest multiples of its largest magnitude / most.
+Row to_multiples(const Row& x, int most) {
+  double largest = 0;
+  for (const double value : x) largest = std::max(largest, std::abs(value));
+  Row out = x;
+  if (largest == 0) return out;
+  for (double& value : out) value = std::rint(value / (largest / most)) * (largest / most);
   return out;
 }
 
@@ -319,27 +339,43 @@ TEST_CASE("attention is a causal softmax over the rounded cache of each sequence
             Row out(shape.query_heads * d, 0.0);
             for (size_t head = 0; head < shape.query_heads; ++head) {
               const size_t kv_head = head / (shape.query_heads / shape.kv_heads);
-              std::vector<Row> values;
+              std::vector<Cached> values;
               Row scores;
+              const auto head_begin = query.begin() + static_cast<std::ptrdiff_t>(head * d);
+              const Row exact(head_begin, head_begin + static_cast<std::ptrdiff_t>(d));
+              // Against 4-bit keys the query has 8 bits: around the middle of the codes, not around zero.
+              const Row rounded = layer_bits == 4 ? to_multiples(exact, 127) : exact;
               for (const uint32_t token : tokens) {
                 const Row row = table_row(test.weights[0], token);
                 const auto part = [&](size_t heads_before) {
                   const auto at = row.begin() + static_cast<std::ptrdiff_t>((heads_before + kv_head) * d);
                   return cached(Row(at, at + static_cast<std::ptrdiff_t>(d)), layer_bits);
                 };
-                const Row key = part(shape.query_heads);
+                const Cached key = part(shape.query_heads);
                 values.push_back(part(shape.query_heads + shape.kv_heads));
                 double dot = 0;
-                for (size_t j = 0; j < d; ++j) dot += query[head * d + j] * key[j];
+                for (size_t j = 0; j < d; ++j)
+                  dot += rounded[j] * (key.values[j] - key.middle) + exact[j] * key.middle;
                 scores.push_back(scale * dot);
               }
               const double largest = *std::max_element(scores.begin(), scores.end());
               double total = 0;
               Row sum(d, 0.0);
-              for (size_t p = 0; p < scores.size(); ++p) {
-                const double weight = std::exp(scores[p] - largest);
-                total += weight;
-                for (size_t j = 0; j < d; ++j) sum[j] += weight * values[p][j];
+              Row weights;
+              for (const double score : scores) weights.push_back(std::exp(score - largest));
+              for (size_t page = 0; page < scores.size(); page += kKvPageTokens) {
+                const size_t end = std::min(page + kKvPageTokens, scores.size());
+                // So have the weights of a page against 4-bit values, times the values' steps.
+                Row scaled;
+                for (size_t p = page; p < end; ++p) scaled.push_back(weights[p] * values[p].step);
+                const Row whole = to_multiples(scaled, 255);
+                for (size_t p = page; p < end; ++p) {
+                  total += weights[p];
+                  const Cached& value = values[p];
+                  const double weight = value.step > 0 ? whole[p - page] / value.step : weights[p];
+                  for (size_t j = 0; j < d; ++j)
+                    sum[j] += weight * (value.values[j] - value.middle) + weights[p] * value.middle;
+                }
               }
               for (size_t j = 0; j < d; ++j) out[head * d + j] = sum[j] / total;
             }

@@ -1,0 +1,57 @@
+#include "engine/quantize/checkpoint_values.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "engine/quantize/rounding.h"
+#include "gguf-like-format/float_types.h"
+
+namespace tessera {
+
+namespace {
+
+bool is_finite(float value) { return (std::bit_cast<uint32_t>(value) & 0x7f800000u) != 0x7f800000u; }
+
+// Position of element `index` as the tensor's own indices.
+std::string index_text(const std::vector<uint64_t>& shape, uint64_t index) {
+  if (shape.size() != 2) return fmt::format("[{}]", index);
+  return fmt::format("[{}, {}]", index / shape[1], index % shape[1]);
+}
+
+void check_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
+                  std::span<const float> values) {
+  uint32_t bad = 0;
+  for (const float value : values) bad |= is_finite(value) ? 0u : 1u;
+  if (bad == 0) return;
+  const auto at = std::find_if_not(values.begin(), values.end(), is_finite) - values.begin();
+  throw FileError(fmt::format("{}: tensor \"{}\": expected finite values, found {} at {}", folder,
+                              weight.source->name, values[static_cast<size_t>(at)],
+                              index_text(weight.source->shape, first + static_cast<uint64_t>(at))));
+}
+
+}  // namespace
+
+void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
+                 std::span<float> out) {
+  read_floats(*weight.source, first, out);
+  check_finite(folder, weight, first, out);
+}
+
+void check_representable(const std::string& folder, const PlannedWeight& weight, uint64_t first,
+                         std::span<const float> values) {
+  check_finite(folder, weight, first, values);
+  const auto overflows = [&](float value) {
+    if (weight.scheme == Scheme::f16) return !is_finite(f16_to_f32(f32_to_f16(value)));
+    return weight.scheme == Scheme::bf16 && !is_finite(bf16_to_f32(f32_to_bf16(value)));
+  };
+  if (!overflows(rounding::largest_magnitude(values))) return;
+  const auto at = std::find_if(values.begin(), values.end(), overflows) - values.begin();
+  throw FileError(fmt::format("{}: tensor \"{}\": expected values within the range of {}, found {} at {}",
+                              folder, weight.source->name, scheme_name(weight.scheme),
+                              values[static_cast<size_t>(at)],
+                              index_text(weight.source->shape, first + static_cast<uint64_t>(at))));
+}
+
+}  // namespace tessera

@@ -1,0 +1,189 @@
+#include "engine/quantize/qoq/quantize_layer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+
+#include "engine/quantize/checkpoint_values.h"
+#include "engine/quantize/matrix_codec.h"
+#include "engine/quantize/qoq/attention_clips.h"
+#include "engine/quantize/qoq/attention_score.h"
+#include "engine/quantize/qoq/reorder.h"
+#include "engine/quantize/qoq/rounded_matrix.h"
+#include "engine/quantize/qoq/smooth_attention.h"
+#include "engine/quantize/qoq/smooth_outputs.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera::qoq {
+
+namespace {
+
+void note(const LayerContext& context, const std::string& line) {
+  if (context.note) context.note(line);
+}
+
+InputStatistics& inputs_of(std::string_view part, LayerStatistics& statistics) {
+  if (part == "o") return statistics.o;
+  if (part == "down") return statistics.down;
+  return part == "gate" || part == "up" ? statistics.ffn : statistics.attention;
+}
+
+std::vector<float> clips_of(const LayerContext& context, std::string_view part, LayerWeights& weights,
+                            LayerStatistics& statistics, const AttentionScore* score) {
+  const FloatMatrix& matrix = *weights.matrix(part);
+  // Feedback chooses other codes than those an output error was measured with: what the sample taught would
+  // be lost, and ratios by the error of the weights do better (docs/quantization.md).
+  const std::vector<float> by_row =
+      context.recipe.feedback
+          ? search_row_clips(context.products, context.scheme, matrix)
+          : search_row_clips(context.products, context.scheme, matrix, inputs_of(part, statistics).sample);
+  if (part != "q" && part != "k") return by_row;
+  const std::vector<float> clips =
+      part == "q" ? best_query_clips(context.products, context.scheme, weights, *score, by_row)
+                  : best_key_clips(context.products, context.scheme, weights, *score, by_row);
+  note(context, clips == by_row ? fmt::format("{}: clip ratios by row", part)
+                                : fmt::format("{}: clip ratio {:.2f}", part, clips.front()));
+  return clips;
+}
+
+ErrorSums measured(const LayerContext& context, Scheme scheme, const FloatMatrix& matrix,
+                   std::span<const std::byte> bytes) {
+  const size_t blocks = (matrix.rows + tile::kPanelRows - 1) / tile::kPanelRows;
+  std::vector<ErrorSums> parts(blocks);
+  for_row_blocks(context.products, matrix.rows, tile::kPanelRows, [&](size_t first, size_t count, size_t) {
+    const std::span<const float> values =
+        std::span(matrix.values).subspan(first * matrix.columns, count * matrix.columns);
+    parts[first / tile::kPanelRows] =
+        rounding_error(scheme, matrix.rows, matrix.columns, bytes, first, values);
+  });
+  ErrorSums total;
+  for (const ErrorSums& part : parts) total.add(part);
+  return total;
+}
+
+FloatMatrix decoded(const LayerContext& context, Scheme scheme, const FloatMatrix& matrix,
+                    std::span<const std::byte> bytes) {
+  FloatMatrix out(matrix.rows, matrix.columns);
+  for_row_blocks(context.products, matrix.rows, tile::kPanelRows, [&](size_t first, size_t count, size_t) {
+    std::vector<double> values(matrix.columns);
+    for (size_t row = first; row < first + count; ++row) {
+      decode_row(scheme, matrix.rows, matrix.columns, bytes, row, values);
+      std::transform(values.begin(), values.end(), out.row(row).begin(),
+                     [](double value) { return static_cast<float>(value); });
+    }
+  });
+  return out;
+}
+
+// What the codes cost on the sample of inputs, beside what plain rounding would have cost.
+void note_output_error(const LayerContext& context, std::string_view part, Scheme scheme,
+                       const FloatMatrix& matrix, const FloatMatrix& sample,
+                       std::span<const std::byte> bytes) {
+  if (!context.note || sample.rows == 0) return;
+  DenseProducts& products = context.products;
+  const FloatMatrix output = project(products, DenseProduct::Precision::f32, sample, matrix, {});
+  const double power = squared_difference(products, output, FloatMatrix(output.rows, output.columns));
+  const auto error = [&](const FloatMatrix& weights) {
+    const FloatMatrix found = project(products, DenseProduct::Precision::f32, sample, weights, {});
+    return 100 * std::sqrt(squared_difference(products, found, output) / power);
+  };
+  note(context, fmt::format("{}: output error {:.3f} %, rounded as it is {:.3f} %", part,
+                            error(decoded(context, scheme, matrix, bytes)),
+                            error(rounded(products, scheme, matrix, {}))));
+}
+
+}  // namespace
+
+void smooth_layer(const LayerContext& context, LayerWeights& weights, LayerStatistics& statistics) {
+  DenseProducts& products = context.products;
+  const bool integer = activation_type(context.scheme) == ActivationType::int8;
+  const Scheme scheme = integer ? context.scheme : Scheme::w4a8_g128;
+  if (context.recipe.reorder && scheme == Scheme::w4a8_g128) {
+    reorder_values(products, context.shape, weights, statistics);
+    reorder_ffn(products, weights, statistics);
+  }
+  if (context.recipe.smooth_attention) {
+    double alpha = context.recipe.attention_alpha.value_or(0);
+    if (!context.recipe.attention_alpha) {
+      const AttentionScore score(products, context.precision, context.shape, weights, statistics.sample);
+      alpha = best_key_alpha(products, context.shape, score, statistics.largest_key);
+    }
+    apply_key_scales(context.shape, key_scales(statistics.largest_key, context.shape.head_dim, alpha),
+                     weights, statistics);
+    note(context, fmt::format("keys: alpha {:.2f}", alpha));
+  }
+  if (context.recipe.smooth_outputs) {
+    {
+      const AttentionScore score(products, context.precision, context.shape, weights, statistics.sample);
+      apply_value_divisors(products, context.shape,
+                           value_divisors(products, context.shape, scheme, weights, statistics, score,
+                                          context.recipe.output_alpha),
+                           weights, statistics);
+    }
+    apply_ffn_divisors(
+        products,
+        ffn_divisors(products, context.precision, scheme, weights, statistics, context.recipe.output_alpha),
+        weights, statistics);
+  }
+}
+
+std::vector<EncodedTensor> encode_layer(const LayerContext& context, const std::string& folder,
+                                        std::span<const PlannedWeight> layer, LayerWeights& weights,
+                                        LayerStatistics* statistics,
+                                        const std::function<void(uint64_t)>& done) {
+  DenseProducts& products = context.products;
+  std::optional<AttentionScore> score;
+  const bool integer = activation_type(context.scheme) == ActivationType::int8;
+  if (statistics != nullptr && context.recipe.clip && integer)
+    score.emplace(products, context.precision, context.shape, weights, statistics->sample);
+  // q and k are scored against the whole attention block, so all clips are found before any weight goes.
+  std::vector<std::vector<float>> clips(layer.size());
+  for (size_t i = 0; i < layer.size(); ++i)
+    if (score && layer[i].expected.shape.size() == 2)
+      clips[i] = clips_of(context, part_name(layer[i]), weights, *statistics, &*score);
+  score.reset();
+
+  std::vector<EncodedTensor> encoded(layer.size());
+  for (size_t i = 0; i < layer.size(); ++i) {
+    const PlannedWeight& planned = layer[i];
+    const std::string_view part = part_name(planned);
+    std::vector<std::byte>& bytes = encoded[i].bytes;
+    bytes.resize(static_cast<size_t>(stored_bytes(planned.scheme, planned.expected.shape).value()));
+    if (planned.expected.shape.size() == 1) {
+      const std::vector<float>& values = *weights.vector(part);
+      check_representable(folder, planned, 0, values);
+      std::memcpy(bytes.data(), values.data(), bytes.size());
+    } else {
+      FloatMatrix& matrix = *weights.matrix(part);
+      check_representable(folder, planned, 0, matrix.values);
+      if (integer) {
+        const bool feedback = statistics != nullptr && context.recipe.feedback;
+        try {
+          encode_matrix(products, planned.scheme, matrix, clips[i],
+                        feedback ? &inputs_of(part, *statistics) : nullptr, bytes);
+        } catch (const std::runtime_error& error) {
+          throw std::runtime_error(
+              fmt::format("{}: tensor \"{}\": {}", folder, planned.expected.name, error.what()));
+        }
+      } else {
+        for_row_blocks(products, matrix.rows, tile::kPanelRows, [&](size_t first, size_t count, size_t) {
+          encode_rows(planned.scheme, matrix.rows, matrix.columns, first, count,
+                      std::span(matrix.values).subspan(first * matrix.columns, count * matrix.columns),
+                      bytes);
+        });
+      }
+      if (integer && statistics != nullptr)
+        note_output_error(context, part, planned.scheme, matrix, inputs_of(part, *statistics).sample, bytes);
+      encoded[i].sums = measured(context, planned.scheme, matrix, bytes);
+      matrix = FloatMatrix();
+    }
+    if (done) done(planned.source->elements());
+  }
+  return encoded;
+}
+
+}  // namespace tessera::qoq

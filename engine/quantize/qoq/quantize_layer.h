@@ -1,0 +1,44 @@
+// One layer through the recipe: its function-preserving changes, then its stored bytes.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/quantize/qoq/layer_statistics.h"
+#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/qoq/recipe.h"
+#include "engine/quantize/rounding_error.h"
+
+namespace tessera::qoq {
+
+struct LayerContext {
+  DenseProducts& products;
+  DenseProduct::Precision precision;  // of the float model's products
+  const DecoderShape& shape;
+  Scheme scheme;  // of the matrices
+  const Recipe& recipe;
+  std::function<void(const std::string&)> note;  // one line about a choice; may be empty
+};
+
+// Steps 2 to 4: reorder, SmoothAttention and smoothing of o's and down's inputs, each where the recipe has
+// it. A float scheme is treated like w4a8-g128, so that it holds the model which that scheme would round.
+void smooth_layer(const LayerContext& context, LayerWeights& weights, LayerStatistics& statistics);
+
+struct EncodedTensor {
+  std::vector<std::byte> bytes;
+  ErrorSums sums;
+};
+
+// Steps 5 and 6 and the codes, in the order of layer (a layer_plan). Without statistics every matrix is
+// rounded. Weights are freed as they are done. Throws FileError for values that cannot be stored and
+// std::runtime_error, naming the tensor, when feedback fails. done is told the weights of every finished
+// tensor.
+std::vector<EncodedTensor> encode_layer(const LayerContext& context, const std::string& folder,
+                                        std::span<const PlannedWeight> layer, LayerWeights& weights,
+                                        LayerStatistics* statistics,
+                                        const std::function<void(uint64_t)>& done);
+
+}  // namespace tessera::qoq

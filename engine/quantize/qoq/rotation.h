@@ -1,0 +1,39 @@
+// Orthogonal transforms that spread the energy of a vector evenly over its elements, of any size and fast:
+// what a model's residual stream and its value heads are turned by.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+namespace tessera::qoq {
+
+// x -> x * Q for row vectors, Q orthogonal: Q = D * (A (x) S) where D flips signs by a fixed pattern, S is
+// the scaled Sylvester Hadamard matrix of a power of two and A covers the odd part of the size. A is a scaled
+// Hadamard matrix by Paley's constructions of the smallest order odd * 2^j that has one (12, 20, 28, 36, 44,
+// …); where the size allows none, it is the discrete Hartley matrix of the odd part, cas(2 pi i j / n) /
+// sqrt(n). The signs keep a mean that all elements share from gathering in a single element.
+class Rotation {
+ public:
+  // Throws std::runtime_error when the odd part of size is beyond kMostOddPart. size must not be 0.
+  explicit Rotation(size_t size);
+
+  static constexpr size_t kMostOddPart = 8191;
+
+  size_t size() const { return signs_.size(); }
+  size_t factor_order() const { return order_; }      // of A
+  bool factor_is_hadamard() const { return paley_; }  // also when A has order 1
+  // row * Q in place; row has size() elements.
+  void apply(std::span<double> row) const;
+  // row * Q^T in place, which undoes apply.
+  void undo(std::span<double> row) const;
+
+ private:
+  void turn(std::span<double> row, bool transposed) const;
+  size_t order_ = 1;
+  bool paley_ = true;
+  std::vector<double> factor_;  // A, [order, order] row-major
+  std::vector<double> signs_;   // D
+};
+
+}  // namespace tessera::qoq

@@ -1,0 +1,124 @@
+"""quantize with the full recipe: flags, resumption after Ctrl-C, and what the file then holds."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+import unittest
+
+import tessera
+
+TEXT = "".join(f"<|bos|><|user|>I want to book a table for {n} in San Jose.<|end|><|assistant|>What time would you "
+               f"like to eat?<|end|><|user|>At {n} o'clock, please.<|end|><|eos|>\n" for n in range(2, 12))
+
+
+class QuantizeTest(unittest.TestCase):
+    def text(self):
+        path = tessera.folder() / "calibration.txt"
+        path.write_text(TEXT)
+        return path
+
+    def good(self, *arguments, **more):
+        done = tessera.run(*arguments, **more)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def refused(self, message, *flags, code=2):
+        target = tessera.folder() / "never.tess"
+        done = tessera.run("quantize", tessera.CHECKPOINT, "-o", target, *flags)
+        self.assertEqual((done.returncode, done.stdout), (code, ""), done.stderr)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertIn(message, done.stderr)
+        self.assertFalse(target.exists())
+        self.assertFalse((tessera.folder() / "never.tess.calibration").exists())
+
+    def test_recipe_makes_a_file_that_answers(self):
+        folder = tessera.folder() / "recipe"
+        folder.mkdir()
+        path = folder / "qoq.tess"
+        done = self.good("quantize", tessera.CHECKPOINT, "-o", path, "--calibration", self.text(), "--lines",
+                         "--parse-special", "--kv", "4", "--threads", "2", "--verbose")
+        self.assertRegex(done.stdout, r"(?m)^head +w8a8 +1 +1048576 ")  # the tied head has become one of its own
+        self.assertRegex(done.stdout, r"(?m)^\d+\.\d s, \d+ s per billion parameters$")
+        self.assertRegex(done.stderr, r"(?m)^layer 5: keys: alpha [01]\.\d\d$")
+        self.assertRegex(done.stderr, r"(?m)^layer 0: down: output error [\d.]+ %, rounded as it is [\d.]+ %$")
+        self.assertEqual(os.listdir(folder), ["qoq.tess"])
+        shown = self.good("inspect", path, "--verify").stdout
+        self.assertRegex(shown, r"calibration +[0-9a-f]{16}\n")
+        self.assertRegex(shown, r"KV cache +4 bits")
+        self.assertIn("every hash and scale is right", shown)
+        answer = self.good("-m", path, "-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "12")
+        self.assertTrue(answer.stdout.strip())
+
+    def test_rotation_alone_needs_no_text(self):
+        path = tessera.folder() / "rotated.tess"
+        steps = ["--no-reorder", "--no-smooth-attention", "--no-smooth-outputs", "--no-clip", "--no-feedback"]
+        self.good("quantize", tessera.CHECKPOINT, "-o", path, "--recipe", "qoq", *steps)
+        self.assertIn("every hash and scale is right", self.good("inspect", path, "--verify").stdout)
+        self.refused("--lines: needs --calibration", "--recipe", "qoq", "--lines", *steps)
+
+    def test_interrupted_run_goes_on(self):
+        flags = ["--calibration", str(self.text()), "--lines", "--parse-special", "--threads", "1"]
+        whole = tessera.folder() / "whole.tess"
+        start = time.monotonic()
+        self.good("quantize", tessera.CHECKPOINT, "-o", whole, *flags)
+        seconds = time.monotonic() - start
+
+        folder = tessera.folder() / "interrupted"
+        folder.mkdir()
+        path = folder / "again.tess"
+        command = [str(tessera.BINARY), "quantize", str(tessera.CHECKPOINT), "-o", str(path), *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env=tessera.environment())
+        parts = folder / "again.tess.calibration"
+        while process.poll() is None and not (parts / "layer-0.part").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=tessera.TIME_LIMIT)
+        if process.returncode == 0:
+            self.skipTest(f"the run ended within {seconds:.1f} s, before it could be interrupted")
+        self.assertEqual(process.returncode, 130)
+        self.assertIn(f"finished layers are kept in {parts}: the same command goes on from there", errors)
+        self.assertFalse(path.exists())
+        self.assertEqual(os.listdir(folder), [parts.name])
+        done = self.good(*command[1:])
+        self.assertRegex(done.stdout, r"s per billion parameters, \d+ % of the work taken over")
+        self.assertEqual(os.listdir(folder), [path.name])
+        # The files differ only in the command that each of them holds.
+        self.assertEqual(self.tensors(path), self.tensors(whole))
+
+    def tensors(self, path):
+        """The bytes of all tensors."""
+        self.assertIn("every hash and scale is right", self.good("inspect", path, "--verify").stdout)
+        listed = self.good("inspect", path, "--tensors").stdout
+        return path.read_bytes()[int(re.search(r"(?m)^token_embedding .* (\d+) +\d+$", listed)[1]):]
+
+    def test_wrong_flags(self):
+        text = self.text()
+        self.refused("--calibration: the text that --recipe qoq needs is missing", "--recipe", "qoq")
+        self.refused("--calibration: has no meaning with --recipe rtn", "--recipe", "rtn", "--calibration", text)
+        self.refused("--no-clip: has no meaning with --recipe rtn", "--no-clip")
+        self.refused("--lines: has no meaning with --recipe rtn", "--lines")
+        self.refused("--recipe: expected qoq or rtn, found 'gptq'", "--recipe", "gptq")
+        self.refused("--attention-alpha: expected a number from 0 to 1, found '2'", "--calibration", text,
+                     "--attention-alpha", "2")
+        self.refused("--attention-alpha: has no meaning with --no-smooth-attention", "--calibration", text,
+                     "--attention-alpha", "0.5", "--no-smooth-attention")
+        self.refused("--output-alpha: has no meaning with --no-smooth-outputs", "--calibration", text,
+                     "--output-alpha", "0.5", "--no-smooth-outputs")
+        self.refused("--calibration-windows: expected a whole number from 1", "--calibration", text,
+                     "--calibration-windows", "0")
+        self.refused("unknown option --no-rotat, did you mean --no-rotate?", "--calibration", text, "--no-rotat")
+
+    def test_unusable_texts(self):
+        empty = tessera.folder() / "empty.txt"
+        empty.write_text("")
+        self.refused("calibration text: expected at least one token, found none", "--calibration", empty, code=1)
+        self.refused("no-such-file.txt", "--calibration", tessera.folder() / "no-such-file.txt", code=1)
+        self.refused("calibration window: expected at most the model's context of 1024, found 4096",
+                     "--calibration", self.text(), "--calibration-window", "4096", code=1)
+
+
+if __name__ == "__main__":
+    unittest.main()
