@@ -14,6 +14,7 @@ namespace {
 // Largest s1 that keeps u = q * s1 + a inside a byte; see docs/quantization.md.
 constexpr uint32_t kMostGroupScale = 16;
 constexpr uint32_t kMostGroupOffset = 128;
+constexpr uint32_t kMostByte = 255;
 constexpr uint32_t kMostZeroPoint = 15;
 constexpr uint32_t kByteZero = 128;  // the byte that stands for 0 in w8a8 and in expanded groups
 
@@ -46,6 +47,13 @@ class RowView {
         if (a < 1 || a > kMostGroupOffset)
           return fmt::format("offset of row {}, group {}: expected 1 to {}, found {}", row_, group,
                              kMostGroupOffset, a);
+        for (size_t column = group * tile::kGroupColumns; column < (group + 1) * tile::kGroupColumns;
+             ++column) {
+          const uint32_t q = code(tile::nibble_in_grouped_panel(in_panel_, column));
+          if (q * s1 + a > kMostByte)
+            return fmt::format("code of row {}, column {}: expected at most {}, found {}", row_, column,
+                               (kMostByte - a) / s1, q);
+        }
       }
     }
     if (scale == 0 && !all_zero())

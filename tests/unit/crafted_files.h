@@ -163,10 +163,11 @@ inline std::string tensor_content(const PlannedTensor& tensor, std::mt19937_64& 
       const size_t panel = row / tile::kPanelRows * panel_bytes(tensor.scheme, columns);
       for (size_t group = 0; group < padded / tile::kGroupColumns; ++group) {
         const size_t in_panel = row % tile::kPanelRows;
-        out[panel + tile::group_scale_byte(in_panel, group)] =
-            static_cast<char>(row == 0 ? 1 : 1 + random() % 16);
+        const uint64_t s1 = row == 0 ? 1 : 1 + random() % 16;
+        const uint64_t most = std::min<uint64_t>(128, 255 - 15 * s1);  // no code may exceed a byte
+        out[panel + tile::group_scale_byte(in_panel, group)] = static_cast<char>(s1);
         out[panel + tile::group_offset_byte(in_panel, group)] =
-            static_cast<char>(row == 0 ? 128 : 1 + random() % 128);
+            static_cast<char>(row == 0 ? 128 : 1 + random() % most);
       }
     }
   }

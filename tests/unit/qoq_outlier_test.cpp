@@ -8,8 +8,10 @@
 #include <fstream>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -68,7 +70,7 @@ class Checkpoints {
     fs::create_directories(target);
     for (const char* each :
          {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"})
-      fs::copy_file(fs::path(source_) / each, target / each);
+      fs::copy_file(fs::path(source_) / each, target / each, fs::copy_options::overwrite_existing);
     nlohmann::json header;
     uint64_t offset = 0;
     for (const auto& [tensor, content] : changed) {
@@ -143,31 +145,28 @@ void plant_in_ffn(std::map<std::string, Tensor>& tensors, std::mt19937& generato
   }
 }
 
-struct Text {
+std::vector<Ids> validation_dialogues(const Tokenizer& tokenizer) {
+  constexpr size_t kDialogues = 6, kTokens = 112;
   std::vector<Ids> dialogues;
-};
-
-Text validation_dialogues(const Tokenizer& tokenizer) {
-  Text text;
   std::ifstream file(TESSERA_SOURCE_DIR "/tests/golden/tessera-tiny/valid_dialogues.txt");
-  for (std::string line; std::getline(file, line) && text.dialogues.size() < 12;) {
+  for (std::string line; std::getline(file, line) && dialogues.size() < kDialogues;) {
     Ids ids = tokenizer.encode(line, true);
-    ids.resize(std::min<size_t>(ids.size(), 160));
-    text.dialogues.push_back(std::move(ids));
+    ids.resize(std::min(ids.size(), kTokens));
+    dialogues.push_back(std::move(ids));
   }
-  return text;
+  return dialogues;
 }
 
-Rows predictions(const Model& model, const Text& text, unsigned kv_bits) {
+Rows predictions(const Model& model, std::span<const Ids> dialogues, unsigned kv_bits) {
   SessionOptions options;
-  options.threads = 2;
+  options.threads = 1;
   options.context = 256;
   options.kv_bits = kv_bits;
   options.max_outputs = 256;
   Session session(model, options);
   const SequenceId sequence = session.create_sequence();
   Rows rows;
-  for (const Ids& ids : text.dialogues) {
+  for (const Ids& ids : dialogues) {
     session.truncate(sequence, 0);
     Rows more = run_rows(session, sequence, ids);
     rows.insert(rows.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
@@ -175,31 +174,50 @@ Rows predictions(const Model& model, const Text& text, unsigned kv_bits) {
   return rows;
 }
 
-std::vector<double> log_probabilities(const std::vector<float>& logits) {
+double log_sum(const std::vector<float>& logits) {
   const double most = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - most);
+  return most + std::log(sum);
+}
+
+std::vector<double> probabilities(const std::vector<float>& logits) {
+  const double total = log_sum(logits);
   std::vector<double> result(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i)
-    result[i] = static_cast<double>(logits[i]) - most - std::log(sum);
+  std::transform(logits.begin(), logits.end(), result.begin(),
+                 [&](float logit) { return std::exp(static_cast<double>(logit) - total); });
   return result;
 }
 
-// Mean KL divergence of `found` from `reference` in nats per token.
-double divergence(const Rows& reference, const Rows& found) {
-  double total = 0;
-  for (size_t row = 0; row < reference.size(); ++row) {
-    const std::vector<double> p = log_probabilities(reference[row]);
-    const std::vector<double> q = log_probabilities(found[row]);
-    for (size_t i = 0; i < p.size(); ++i) total += std::exp(p[i]) * (p[i] - q[i]);
+// Tokens' probabilities, and sum p log p.
+struct Distribution {
+  std::vector<double> p;
+  double self = 0;
+
+  explicit Distribution(const std::vector<float>& logits) : p(probabilities(logits)) {
+    const double total = log_sum(logits);
+    for (size_t i = 0; i < p.size(); ++i) self += p[i] * (static_cast<double>(logits[i]) - total);
   }
-  return total / static_cast<double>(reference.size());
+};
+
+// Mean KL divergence of `found` from the first rows of `reference` in nats per token.
+double divergence(const std::vector<Distribution>& reference, const Rows& found) {
+  REQUIRE(!found.empty());
+  REQUIRE(found.size() <= reference.size());
+  double total = 0;
+  for (size_t row = 0; row < found.size(); ++row) {
+    double crossed = 0;
+    for (size_t i = 0; i < found[row].size(); ++i)
+      crossed += reference[row].p[i] * static_cast<double>(found[row][i]);
+    total += reference[row].self - crossed + log_sum(found[row]);
+  }
+  return total / static_cast<double>(found.size());
 }
 
 // What the model itself says, drawn at random: the calibration text.
 std::string own_words(const Model& model, std::mt19937& generator) {
   SessionOptions options;
-  options.threads = 2;
+  options.threads = 1;
   options.context = 256;
   Session session(model, options);
   const SequenceId sequence = session.create_sequence();
@@ -208,12 +226,9 @@ std::string own_words(const Model& model, std::mt19937& generator) {
     session.truncate(sequence, 0);
     Ids ids = {*model.tokenizer().bos(), *model.tokenizer().find("<|user|>")};
     std::vector<float> logits = run_rows(session, sequence, ids, SequenceInput::Want::last).front();
-    while (ids.size() < 128) {
-      const std::vector<double> p = log_probabilities(logits);
-      std::vector<double> weights(p.size());
-      std::transform(p.begin(), p.end(), weights.begin(), [](double x) { return std::exp(x); });
-      ids.push_back(static_cast<uint32_t>(
-          std::discrete_distribution<size_t>(weights.begin(), weights.end())(generator)));
+    while (ids.size() < 112) {
+      const std::vector<double> p = probabilities(logits);
+      ids.push_back(static_cast<uint32_t>(std::discrete_distribution<size_t>(p.begin(), p.end())(generator)));
       logits = run_rows(session, sequence, std::span(ids).last(1), SequenceInput::Want::last).front();
     }
     std::string line = model.tokenizer().decode(ids, true);
@@ -225,44 +240,20 @@ std::string own_words(const Model& model, std::mt19937& generator) {
 
 enum class Step { none, rotate, smooth_attention, smooth_outputs };
 
-// What planted outliers cost in nats per token.
-class Trial {
+// The model without outliers and what all trials measure with.
+class Ground {
  public:
-  explicit Trial(void (*plant)(std::map<std::string, Tensor>&, std::mt19937&)) : generator_(seed()) {
-    const std::string clean = checkpoints_.write("clean", checkpoints_.tensors);
-    std::map<std::string, Tensor> planted = checkpoints_.tensors;
-    plant(planted, generator_);
-    planted_ = checkpoints_.write("planted", planted);
-    clean_ = clean;
-    const Model reference = quantized(clean_, Scheme::f32, Step::none);
-    text_ = validation_dialogues(reference.tokenizer());
-    exact_ = predictions(reference, text_, 16);
-    words_ = own_words(reference, generator_);
-    const Model same = quantized(planted_, Scheme::f32, Step::none);
-    CHECK(divergence(exact_, predictions(same, text_, 16)) < 1e-4);  // planted without changing the function
+  static Ground& shared() {
+    static Ground ground;
+    return ground;
   }
-  double clean_loss(unsigned kv_bits) { return loss(clean_, Step::none, kv_bits); }
-  double planted_loss(Step step, unsigned kv_bits) { return loss(planted_, step, kv_bits); }
 
- private:
-  static unsigned seed() {
-    const unsigned seed = std::random_device{}();
-    std::cout << "seed " << seed << '\n';
-    return seed;
-  }
-  double loss(const std::string& checkpoint, Step step, unsigned kv_bits) {
-    const double found =
-        divergence(exact_, predictions(quantized(checkpoint, Scheme::w4a8_g128, step), text_, kv_bits));
-    std::cout << (checkpoint == clean_ ? "clean" : "planted") << ", step " << static_cast<int>(step)
-              << ", KV " << kv_bits << " bits: KL " << found << '\n';
-    return found;
-  }
   Model quantized(const std::string& checkpoint, Scheme scheme, Step step) {
     QuantizeOptions options;
     options.source = checkpoint;
-    options.target = checkpoints_.file("model.tess");
+    options.target = checkpoints.file("model.tess");
     options.scheme = scheme;
-    options.threads = 2;
+    options.threads = 1;
     options.command = "outlier test";
     if (step != Step::none) {
       options.products = products_.get();
@@ -277,12 +268,62 @@ class Trial {
     return Model::open(options.target, false);
   }
 
-  Checkpoints checkpoints_;
-  std::unique_ptr<DenseProducts> products_ = make_dense_products(2);
-  std::mt19937 generator_;
-  std::string clean_, planted_, words_;
-  Text text_;
-  Rows exact_;
+  double loss(const std::string& checkpoint, Scheme scheme, Step step, unsigned kv_bits, size_t dialogues) {
+    const Model model = quantized(checkpoint, scheme, step);
+    return divergence(exact_, predictions(model, std::span(dialogues_).first(dialogues), kv_bits));
+  }
+  double loss(const std::string& checkpoint, Step step, unsigned kv_bits) {
+    const double found = loss(checkpoint, Scheme::w4a8_g128, step, kv_bits, dialogues_.size());
+    std::cout << (checkpoint == clean_ ? "clean" : "planted") << ", step " << static_cast<int>(step)
+              << ", KV " << kv_bits << " bits: KL " << found << '\n';
+    return found;
+  }
+  double clean_loss(unsigned kv_bits) {
+    const auto known = clean_losses_.find(kv_bits);
+    if (known != clean_losses_.end()) return known->second;
+    return clean_losses_[kv_bits] = loss(clean_, Step::none, kv_bits);
+  }
+
+  Checkpoints checkpoints;
+  std::mt19937 generator;
+
+ private:
+  Ground() : generator(seed()), clean_(checkpoints.write("clean", checkpoints.tensors)) {
+    const Model reference = quantized(clean_, Scheme::f32, Step::none);
+    dialogues_ = validation_dialogues(reference.tokenizer());
+    for (const std::vector<float>& logits : predictions(reference, dialogues_, 16))
+      exact_.emplace_back(logits);
+    words_ = own_words(quantized(clean_, Scheme::w8a8, Step::none), generator);
+  }
+  static unsigned seed() {
+    const unsigned seed = std::random_device{}();
+    std::cout << "seed " << seed << '\n';
+    return seed;
+  }
+
+  std::unique_ptr<DenseProducts> products_ = make_dense_products(1);
+  std::string clean_, words_;
+  std::vector<Ids> dialogues_;
+  std::vector<Distribution> exact_;
+  std::map<unsigned, double> clean_losses_;
+};
+
+// What planted outliers cost in nats per token.
+class Trial {
+ public:
+  explicit Trial(void (*plant)(std::map<std::string, Tensor>&, std::mt19937&)) {
+    std::map<std::string, Tensor> planted = ground_.checkpoints.tensors;
+    plant(planted, ground_.generator);
+    planted_ = ground_.checkpoints.write("planted", planted);
+    // Planted without changing the function.
+    CHECK(ground_.loss(planted_, Scheme::f32, Step::none, 16, 2) < 1e-4);
+  }
+  double clean_loss(unsigned kv_bits) { return ground_.clean_loss(kv_bits); }
+  double planted_loss(Step step, unsigned kv_bits) { return ground_.loss(planted_, step, kv_bits); }
+
+ private:
+  Ground& ground_ = Ground::shared();
+  std::string planted_;
 };
 
 }  // namespace

@@ -462,6 +462,14 @@ TEST_CASE("verify names damaged tensors and bad scales") {
   expect_one([&](auto& f) { f[k + tile::group_offset_byte(2, 0)] = 0; }, "layers.0.k", "offset of row 2");
   expect_one([&](auto& f) { f[k + tile::group_offset_byte(2, 0)] = static_cast<char>(129); }, "layers.0.k",
              "offset of row 2");
+  expect_one(
+      [&](auto& f) {
+        f[k + tile::group_scale_byte(2, 0)] = 16;
+        f[k + tile::group_offset_byte(2, 0)] = static_cast<char>(128);
+        f[k + tile::nibble_in_grouped_panel(2, 5).byte] =
+            static_cast<char>(0x80);  // column 5: code 8, 256 in all
+      },
+      "layers.0.k", "code of row 2, column");
   // A changed weight without a changed hash, and a byte in the padding between tensors.
   std::string file = valid_file();
   file[find("layers.0.v") + 9] ^= 1;
