@@ -195,7 +195,6 @@ Result<std::unique_ptr<KvStorage>> PagedKv::create(const KvGeometry& geometry, s
       return Made::failure(fmt::format("KV cache: {} bytes could not be reserved", kv->bytes_));
     }
     kv->base_ = static_cast<uint8_t*>(base);
-    (void)madvise(base, kv->bytes_, MADV_HUGEPAGE);
   }
   return Made(std::move(kv));
 }
