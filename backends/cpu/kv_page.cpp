@@ -19,6 +19,10 @@ namespace {
 
 constexpr size_t kHalfRow = 2 * tile::kPanelRows;  // bytes of 16 f16 values
 
+// Attention over a cache of huge pages is up to a fifth faster, but the first token then touches 2 MiB for
+// every layer and head: only where that cannot be much.
+constexpr size_t kMostHugeBytes = size_t{256} << 20;
+
 constexpr size_t kLanes =
     8;  // of sums and maxima that the compiler may vectorize in the order they are written
 
@@ -195,6 +199,8 @@ Result<std::unique_ptr<KvStorage>> PagedKv::create(const KvGeometry& geometry, s
       return Made::failure(fmt::format("KV cache: {} bytes could not be reserved", kv->bytes_));
     }
     kv->base_ = static_cast<uint8_t*>(base);
+    // Only speed depends on the answer.
+    if (kv->bytes_ <= kMostHugeBytes) (void)madvise(base, kv->bytes_, MADV_HUGEPAGE);
   }
   return Made(std::move(kv));
 }
