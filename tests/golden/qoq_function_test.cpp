@@ -184,7 +184,8 @@ TEST_CASE("every step alone and all together leave a model's logits where they w
     recipes.back().second.attention_alpha = 1.0;
     recipes.back().second.output_alpha = 0.9;
     const std::string before = bytes_of(options.target);
-    for (const auto& [name, recipe] : recipes) {
+    for (const auto& [named, recipe] : recipes) {
+      const auto& name = named;  // Clang 14 does not let a lambda, which CAPTURE is, use a structured binding
       CAPTURE(name);
       options.target = folder.file("changed.tess");
       options.recipe = recipe;

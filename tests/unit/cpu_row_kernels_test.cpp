@@ -12,7 +12,6 @@ using namespace tessera::kernel_cases;
 
 namespace {
 
-constexpr size_t kRows = tile::kPanelRows;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Relative error of the vector exponential: 4e-9 from the polynomial, two roundings at its end and what is
 // left of the earlier ones and of the argument's reduction. The C library's is smaller.
