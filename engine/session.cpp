@@ -21,7 +21,8 @@ Value take(Result<Value> result) {
 }
 
 std::unique_ptr<Backend> make_backend(const SessionOptions& options) {
-  if (options.backend == "cpu") return take(make_cpu_backend({options.isa, options.threads}));
+  if (options.backend == "cpu")
+    return take(make_cpu_backend({.isa = options.isa, .threads = options.threads, .numa = options.numa}));
   if (options.backend == "reference") return make_reference_backend();
   throw std::runtime_error(fmt::format("backend {}: this build has cpu and reference", options.backend));
 }
@@ -65,6 +66,8 @@ void Session::State::plan_memory_use() {
   const Hyperparameters& hp = model->hyperparameters();
   memory.available_bytes = cpu::available_memory();
   memory.weight_bytes = model->weight_bytes();
+  // Weights that are in memory already are no longer among what is available.
+  if (memory.available_bytes != 0 && model->file().resident()) memory.available_bytes += memory.weight_bytes;
   memory.kv_bits =
       options.kv_bits != 0 ? options.kv_bits : static_cast<unsigned>(model->header().quantization.kv_bits);
   if (memory.kv_bits != 16 && memory.kv_bits != 8 && memory.kv_bits != 4) {
