@@ -24,7 +24,7 @@ constexpr size_t kChunkKeys = kChunkPages * kKvPageTokens;
 // Queries that share a pass over the keys: a multiple of the kernels' tiles, and scores that fit a 1 MiB
 // cache.
 constexpr size_t kTileQueries = 48;
-constexpr size_t kPagesAhead = 2;  // how far memory is asked for before its use
+constexpr size_t kPagesAhead = 3;  // how far memory is asked for before its use
 constexpr float kLogTwoOfE = 1.44269504f;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
