@@ -59,7 +59,7 @@ constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-window
 // Steps and exponents that only a calibration text can serve, by the schemes that have them.
 constexpr std::array kCommonSteps = {"no-rotate", "no-smooth-attention", "no-feedback", "attention-alpha"};
 constexpr std::array kRowScaleSteps = {"no-reorder", "no-smooth-outputs", "no-clip", "output-alpha"};
-constexpr std::array kTableSteps = {"rotate", "no-awq", "no-train-scales"};
+constexpr std::array kTableSteps = {"rotate", "awq", "no-train-scales"};
 constexpr std::array kTableChoices = {"table", "no-scale-search"};
 
 std::optional<double> exponent(const Arguments& arguments, std::string_view name) {
@@ -115,6 +115,7 @@ std::optional<qoq::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) 
     throw UsageError("--rotate and --no-rotate: expected one of them, found both");
   qoq::Recipe recipe = qoq::Recipe::for_scheme(scheme);
   if (arguments.has("rotate")) recipe.rotate = true;
+  if (arguments.has("awq")) recipe.awq = true;
   const auto leave_out = [&](const char* flag, bool& step) {
     if (arguments.has(flag)) step = false;
   };
@@ -124,7 +125,6 @@ std::optional<qoq::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) 
   leave_out("no-smooth-outputs", recipe.smooth_outputs);
   leave_out("no-clip", recipe.clip);
   leave_out("no-feedback", recipe.feedback);
-  leave_out("no-awq", recipe.awq);
   leave_out("no-train-scales", recipe.train_scales);
   leave_out("no-scale-search", recipe.scale_search);
   if (arguments.has("table")) recipe.table = table_kind(arguments);

@@ -56,7 +56,7 @@ class QuantizeTest(unittest.TestCase):
         folder.mkdir()
         path = folder / "lut.tess"
         done = self.good("quantize", tessera.CHECKPOINT, "-o", path, "--scheme", "lut3-g64", "--calibration",
-                         self.text(), "--lines", "--parse-special", "--threads", "2", "--verbose")
+                         self.text(), "--lines", "--parse-special", "--threads", "2", "--verbose", "--awq")
         self.assertRegex(done.stdout, r"(?m)^down +lut3-g64 +6 +1179648 .* 3\.\d+ ")
         self.assertRegex(done.stderr, r"(?m)^layer 5: ffn inputs: alpha [01]\.\d$")
         errors = re.findall(r"(?m)^layer \d: \w+: output error ([\d.]+) %, rounded as it is ([\d.]+) %$", done.stderr)
@@ -139,7 +139,7 @@ class QuantizeTest(unittest.TestCase):
         self.refused("--calibration: has no meaning with --recipe rtn", "--recipe", "rtn", "--calibration", text)
         self.refused("--no-clip: has no meaning with --recipe rtn", "--no-clip")
         self.refused("--lines: has no meaning with --recipe rtn", "--lines")
-        self.refused("--no-awq: has no meaning with --scheme w4a8", "--scheme", "w4a8", "--no-awq")
+        self.refused("--awq: has no meaning with --scheme w4a8", "--scheme", "w4a8", "--awq")
         self.refused("--table: has no meaning with --scheme int4-g64", "--scheme", "int4-g64", "--table", "kmeans")
         self.refused("--no-clip: has no meaning with --scheme lut4-g64", "--scheme", "lut4-g64", "--no-clip")
         self.refused("--no-train-scales: has no meaning with --recipe rtn", "--scheme", "lut4-g64", "--no-train-scales")

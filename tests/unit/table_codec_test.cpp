@@ -140,13 +140,15 @@ TEST_CASE("scales, zero points, nearest codes, meanings and padding of every tab
             if (!format.zero_points) return scale * static_cast<double>(table.values[code]);
             return scale * (static_cast<double>(code) - static_cast<double>(stored.zero(row, group)));
           };
-          if (format.zero_points && scale > 0)
-            wrong += std::fabs(static_cast<double>(stored.zero(row, group)) + low / scale) > 0.02;
+          if (format.zero_points && scale > 0) {
+            const double zero = std::clamp(-low / scale, 0.0, 15.0);
+            wrong += std::fabs(static_cast<double>(stored.zero(row, group)) - zero) > zero * 0x1p-11 + 1e-6;
+          }
           double best = INFINITY;
           for (uint32_t code = 0; code < (1u << format.bits); ++code)
             best = std::min(best, std::fabs(meaning(code) - value));
           wrong += decoded[column] != meaning(stored.code(row, column));
-          wrong += std::fabs(decoded[column] - value) > best + 1e-6 * std::fabs(value);
+          wrong += std::fabs(decoded[column] - value) > best + 1e-6 * std::fabs(value) + 1e-5 * scale;
         }
       }
       for (size_t row = 0; row < tile::round_up(size.rows, 16); ++row) {

@@ -157,8 +157,10 @@ TEST_CASE("the scale search is never worse than any scale of its grid, with impo
           REQUIRE(found.groups.size() == plain.groups.size());
           for (size_t first = 0; first < columns; first += format.group) {
             const size_t group = first / format.group;
-            // f16 rounds the best scale by up to 2^-12 of itself.
-            const double slack = 1e-6 * power_of(first, format.group, values, importance);
+            // f16 rounds the best scale by up to 2^-12 of itself, and small ones by up to 2^-25.
+            const std::vector<float> ones(columns, 1.0f);
+            const double slack = 1e-6 * power_of(first, format.group, values, importance) +
+                                 0x1p-48 * power_of(first, format.group, ones, importance);
             const double error = weighted_error(found, first, values, importance);
             worse += error > weighted_error(plain, first, values, importance) + slack;
             if (format.zero_points) continue;

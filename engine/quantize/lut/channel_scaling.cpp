@@ -74,7 +74,7 @@ class Scaling {
   void o_inputs() {
     const qoq::InputStatistics& inputs = statistics_.o;
     const FloatMatrix output = float_product(inputs.sample, weights_.o);
-    // Squares are compared before the query heads' factors are spread again.
+    // Query heads that share a KV head share its factors: the largest square counts.
     const std::vector<float> squares = qoq::maximum_over_queries(context_.shape, inputs.squares);
     const std::vector<float> divisors = best("o inputs", squares, [&](std::span<const float> candidate) {
       const std::vector<float> by_input = qoq::repeated_for_queries(context_.shape, candidate);

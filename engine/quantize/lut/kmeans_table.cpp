@@ -20,7 +20,7 @@ constexpr size_t kStrips = 16;  // of rows, each with a histogram of its own: su
 constexpr size_t kMostWeights = size_t{1} << 20;  // of larger matrices so many are looked at
 constexpr int kRounds = 8;                        // of new scales
 constexpr int kSteps = 50;                        // of Lloyd's algorithm for the same scales
-constexpr double kSmallestGain = 1e-3;
+constexpr double kSmallestGain = 1e-4;
 
 struct Bin {
   double weight = 0;

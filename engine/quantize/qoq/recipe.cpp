@@ -10,7 +10,6 @@ Recipe Recipe::for_scheme(Scheme scheme) {
   recipe.smooth_outputs = false;
   recipe.clip = false;
   recipe.table = TableKind::kmeans;
-  recipe.awq = true;
   recipe.train_scales = true;
   return recipe;
 }
