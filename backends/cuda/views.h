@@ -34,7 +34,8 @@ class Global {
   Global() = default;
   TESSERA_BOTH explicit Global(Value* at) : at_(at) {}
   // Reading is allowed wherever writing is.
-  TESSERA_BOTH operator Global<const Value>() const { return Global<const Value>(at_); }  // NOLINT: by design
+  template <class Other, class = std::enable_if_t<std::is_same_v<const Other, Value>>>
+  TESSERA_BOTH Global(Global<Other> other) : at_(other.address()) {}  // NOLINT: implicit by design
 
 #if defined(TESSERA_HAS_INSTRUCTIONS)
   TESSERA_DEVICE Bare operator[](size_t i) const { return load_global<Bare>(at_ + i); }

@@ -136,7 +136,7 @@ TEST_CASE("lanes that disagree about an operation are reported") {
                               shuffle_from(1, 1);
                             }
                           }),
-                 "waits at shuffle_"));
+                 "wait at shuffle_"));
   CHECK(contains(fault_of({1, 1, 1, 32, 0}, [] { shuffle_xor(1, 1 + lane_index() / 31); }), "has mask"));
   CHECK(contains(fault_of({1, 1, 1, 32, 0}, [] { shuffle_from(1, 32); }), "asks for lane 32"));
 }

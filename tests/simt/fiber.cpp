@@ -33,6 +33,11 @@ namespace tessera::simt {
 namespace {
 
 constexpr size_t kStackBytes = size_t{512} << 10;  // taken page by page as it is used
+// Stacks begin at different cache lines: at equal ones they would all compete for the same few sets of a
+// cache.
+constexpr size_t kColours = 1024;
+constexpr size_t kColourBytes = 64;
+size_t next_colour = 0;
 
 Fiber* current = nullptr;
 #if defined(TESSERA_FIBER_SANITIZED)
@@ -94,6 +99,8 @@ Fiber::Fiber() {
   if (memory == MAP_FAILED) throw std::bad_alloc();
   mprotect(memory, 4096, PROT_NONE);  // an overflow ends here
   stack_ = static_cast<std::byte*>(memory);
+  next_colour = (next_colour + 17) % kColours;
+  colour_ = next_colour * kColourBytes;
 #if !defined(TESSERA_FIBER_ASSEMBLY)
   saved_ = new (stack_ + 4096) ucontext_t;
 #endif
@@ -112,7 +119,7 @@ void Fiber::start(Entry entry, void* argument) {
 #endif
 #if defined(TESSERA_FIBER_ASSEMBLY)
   // Six registers and the address to return to, placed so that the function finds the alignment of a call.
-  std::byte* top = stack_ + kStackBytes - 64;
+  std::byte* top = stack_ + kStackBytes - 64 - colour_;
   std::memset(top, 0, 64);
   const auto address = reinterpret_cast<uintptr_t>(&run_current_fiber);
   std::memcpy(top + 48, &address, sizeof address);
@@ -122,7 +129,7 @@ void Fiber::start(Entry entry, void* argument) {
   getcontext(context);
   constexpr size_t kAside = 8192;  // the guard page and the context itself
   context->uc_stack.ss_sp = stack_ + kAside;
-  context->uc_stack.ss_size = kStackBytes - kAside;
+  context->uc_stack.ss_size = kStackBytes - kAside - colour_;
   context->uc_link = nullptr;
   makecontext(context, &run_current_fiber, 0);
 #endif

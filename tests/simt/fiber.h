@@ -31,6 +31,7 @@ class Fiber {
   void switch_out();
 
   std::byte* stack_ = nullptr;
+  size_t colour_ = 0;           // unused bytes at the stack's upper end
   void* saved_ = nullptr;       // where the fiber goes on; its form depends on the machine
   void* fake_stack_ = nullptr;  // the address sanitizer's own book-keeping
   Entry entry_ = nullptr;

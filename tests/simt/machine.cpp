@@ -29,7 +29,6 @@ struct Thread {
   Coordinates at;
   uint32_t warp = 0;
   State state = State::done;
-  const char* operation = "";
   const void* operand = nullptr;
   void* result = nullptr;
   std::deque<std::vector<AsyncCopy>> groups;  // committed, oldest first
@@ -39,6 +38,7 @@ struct Thread {
 struct Warp {
   uint32_t arrived = 0;
   uint32_t clock = 0;
+  const char* operation = "";  // where the lanes that have arrived wait
 };
 
 struct Cancelled {};  // unwinds a thread whose block has failed
@@ -62,10 +62,9 @@ struct Machine {
   void fail(const std::string& line);
 };
 
-Machine& machine() {
-  static Machine only;
-  return only;
-}
+Machine only;
+
+Machine& machine() { return only; }
 
 Thread& self() {
   Thread* thread = machine().current;
@@ -124,10 +123,7 @@ std::string Machine::stuck() const {
   }
   for (uint32_t w = 0; w < count / kWarpLanes; ++w) {
     if (warps[w].arrived == 0) continue;
-    uint32_t lane = 0;
-    while ((warps[w].arrived >> lane & 1) == 0) ++lane;
-    line += fmt::format(" lanes {:#x} of warp {} at {},", warps[w].arrived, w,
-                        threads[w * kWarpLanes + lane]->operation);
+    line += fmt::format(" lanes {:#x} of warp {} at {},", warps[w].arrived, w, warps[w].operation);
   }
   return line + fmt::format(" {} at the block's barrier, {} have left the kernel", block, done);
 }
@@ -137,7 +133,7 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
   while (threads.size() < count) threads.push_back(std::make_unique<Thread>());
   shared.reset(shape.shared_bytes);
   block_clock = ++clock;
-  warps.assign(count / kWarpLanes, Warp{0, clock});
+  warps.assign(count / kWarpLanes, Warp{0, clock, ""});
   at_barrier = 0;
   failed = false;
   fault.clear();
@@ -269,14 +265,10 @@ bool meet(const char* operation, const void* operand, void* result) {
   Thread& thread = self();
   Warp& warp = m.warps[thread.warp];
   const uint32_t lane = thread.at.thread % kWarpLanes;
-  for (uint32_t other = 0; other < kWarpLanes && warp.arrived != 0; ++other) {
-    if ((warp.arrived >> other & 1) == 0) continue;
-    const char* theirs = m.threads[thread.warp * kWarpLanes + other]->operation;
-    if (std::strcmp(theirs, operation) != 0)
-      throw Fault(fmt::format("lane {} is at {} while lane {} waits at {}", lane, operation, other, theirs));
-    break;
-  }
-  thread.operation = operation;
+  if (warp.arrived != 0 && warp.operation != operation && std::strcmp(warp.operation, operation) != 0)
+    throw Fault(
+        fmt::format("lane {} is at {} while others of its warp wait at {}", lane, operation, warp.operation));
+  warp.operation = operation;
   thread.operand = operand;
   thread.result = result;
   warp.arrived |= 1u << lane;

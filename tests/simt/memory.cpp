@@ -38,7 +38,9 @@ std::string nearest(uintptr_t at) {
   return fmt::format("{} bytes into a buffer of {}", at - after->first, after->second);
 }
 
-bool aligned(uintptr_t at, size_t bytes) { return at % std::min<size_t>(bytes, 16) == 0; }
+bool aligned(uintptr_t at, size_t bytes) {
+  return (at & (std::min<size_t>(bytes, 16) - 1)) == 0;
+}  // powers of two
 
 }  // namespace
 

@@ -1,0 +1,44 @@
+// The whole CUDA backend, op by op, against the reference backend, with fresh random inputs at odd sizes: on
+// the emulator, and on a device where the build has one.
+#include <doctest/doctest.h>
+
+#include <iostream>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cuda/cuda_backend.h"
+#include "backends/reference/reference_backend.h"
+#include "tests/unit/op_cases.h"
+#include "tests/unit/op_rig.h"
+
+using namespace tessera;
+
+namespace {
+
+uint64_t fresh_seed(const char* what) {
+  const uint64_t seed = std::random_device{}();
+  std::cout << what << ": seed " << seed << "\n";
+  return seed;
+}
+
+std::unique_ptr<Backend> cuda_backend() {
+  auto made = make_cuda_backend();
+  if (made.ok()) return std::move(made.value());
+  std::cout << "skipped: " << made.error() << "\n";
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("every op of the cuda backend equals the reference") {
+  const std::unique_ptr<Backend> cuda = cuda_backend();
+  if (!cuda) return;
+  const std::unique_ptr<Backend> reference = make_reference_backend();
+  for (const rig::OpCase& test : rig::op_cases(fresh_seed("cuda ops"))) {
+    CAPTURE(test.name);
+    CHECK(rig::difference(test, rig::run_case(*reference, test), rig::run_case(*cuda, test)) == "");
+  }
+}
