@@ -22,6 +22,8 @@ class CudaBackend : public Backend {
     return fmt::format("cuda {}, compute capability {}.{}", facts_.name, facts_.major, facts_.minor);
   }
 
+  std::optional<size_t> available_memory() const override { return facts_.free_bytes; }
+
   size_t kv_page_bytes(const KvGeometry& geometry) const override { return DeviceKv::page_bytes(geometry); }
 
   Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) override {
