@@ -116,9 +116,10 @@ TEST_CASE("uploading puts every code where the maps say") {
   const std::unique_ptr<Queue> queue = any_queue();
   if (!queue) return;
   rig::Random random = seeded("integer upload");
-  for (const auto& [scheme, format] : {std::pair{Scheme::w8a8, WeightFormat::w8a8},
-                                       {Scheme::w4a8, WeightFormat::w4a8},
-                                       {Scheme::w4a8_g128, WeightFormat::w4a8_g128}}) {
+  for (const WeightFormat format : {WeightFormat::w8a8, WeightFormat::w4a8, WeightFormat::w4a8_g128}) {
+    const Scheme scheme = format == WeightFormat::w8a8   ? Scheme::w8a8
+                          : format == WeightFormat::w4a8 ? Scheme::w4a8
+                                                         : Scheme::w4a8_g128;
     for (int round = 0; round < 6; ++round) {
       const size_t rows = rig::pick(random, 1, 70);
       const size_t columns = rig::pick(random, 1, 700);

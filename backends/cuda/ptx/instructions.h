@@ -12,7 +12,7 @@
 #define TESSERA_DEVICE __device__ __forceinline__
 #define TESSERA_BOTH __host__ __device__
 // A kernel's promise never to be launched with more threads in a block.
-#define TESSERA_BLOCK_OF(threads) __launch_bounds__(threads)
+#define TESSERA_BLOCK_OF(threads) __launch_bounds__(threads, 1)
 
 namespace tessera::cuda {
 
