@@ -16,6 +16,9 @@ namespace tessera {
 
 namespace {
 
+// A list longer than this hides the word that was meant.
+constexpr size_t kManyChoices = 8;
+
 constexpr const char* kOperands = "operands";
 
 std::vector<std::string> words_of(const char* choices) {
@@ -189,7 +192,10 @@ std::vector<std::string> Arguments::choices(std::string_view name) const {
 std::string Arguments::checked_choice(std::string_view name, const std::string& given) const {
   const std::vector<std::string> words = words_of(option(name).choices);
   if (std::find(words.begin(), words.end(), given) == words.end()) {
-    throw UsageError(fmt::format("--{}: expected {}, found '{}'", name, joined(words), given));
+    const std::string nearest = nearest_name(given, words);
+    throw UsageError(fmt::format(
+        "--{}: expected {}, found '{}'{}", name, joined(words), given,
+        words.size() > kManyChoices && !nearest.empty() ? fmt::format(", did you mean {}?", nearest) : ""));
   }
   return given;
 }

@@ -346,30 +346,41 @@ int run_bench(const Arguments& arguments) {
   const auto shape = arguments.text("shape");
   const auto file = arguments.text("model");
   if (shape && file) throw UsageError("-m and --shape: expected one of them, found both");
-  const Scheme scheme = *parse_scheme(arguments.choice("scheme"));
   if (arguments.has("scheme") && !shape)
     throw UsageError("--scheme: needs --shape; a file has its own scheme");
+  std::vector<std::string> schemes = arguments.choices("scheme");
+  if (schemes.empty()) schemes.push_back(arguments.choice("scheme"));
+  if (schemes.size() > 1 && arguments.has("plot"))
+    throw UsageError("--plot: expected one --scheme, found several");
   for (const char* flag : {"prompt", "file", "system", "raw"}) {
     if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with --bench", flag));
   }
-
-  std::unique_ptr<RandomModel> random;
   if (shape) {
     const std::vector<std::string> shapes = random_model_shapes();
     if (std::find(shapes.begin(), shapes.end(), *shape) == shapes.end()) {
       throw UsageError(
           fmt::format("--shape: expected one of {}, found '{}'", fmt::join(shapes, ", "), *shape));
     }
-    say(fmt::format("making random {} weights in the shape of {}", scheme_name(scheme), *shape), Style::dim);
-    random = std::make_unique<RandomModel>(*shape, scheme, options.threads, kRandomSeed);
   }
-  const Model model = random != nullptr ? Model::from_memory(random->bytes()) : open_model(file, arguments);
-  if (random != nullptr && arguments.has("mlock")) lock_pages(model.file());
 
-  const BenchReport report = Bench(model, options, repetitions).run(tests);
-  write_stdout(bench_text(report, form));
-  if (const auto plot = arguments.text("plot")) write_text(*plot, roofline_svg(report));
-  if (report.results.empty()) throw std::runtime_error("no test could be run");
+  std::vector<BenchReport> reports;
+  if (shape) {
+    for (const std::string& scheme : schemes) {
+      say(fmt::format("making random {} weights in the shape of {}", scheme, *shape), Style::dim);
+      const RandomModel random(*shape, *parse_scheme(scheme), options.threads, kRandomSeed);
+      const Model model = Model::from_memory(random.bytes());
+      if (arguments.has("mlock")) lock_pages(model.file());
+      reports.push_back(Bench(model, options, repetitions).run(tests));
+    }
+  } else {
+    const Model model = open_model(file, arguments);
+    reports.push_back(Bench(model, options, repetitions).run(tests));
+  }
+  write_stdout(bench_text(reports, form));
+  if (const auto plot = arguments.text("plot")) write_text(*plot, roofline_svg(reports.front()));
+  if (std::all_of(reports.begin(), reports.end(),
+                  [](const BenchReport& report) { return report.results.empty(); }))
+    throw std::runtime_error("no test could be run");
   return kExitDone;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -65,8 +66,9 @@ size_t bench_threads(size_t asked);  // threads a session really uses
 
 double median(std::vector<double> values);
 
-// form: "table", "json", "csv" or "md".
-std::string bench_text(const BenchReport& report, const std::string& form);
+// form: "table", "json", "csv" or "md". Several reports, at least one, become one table with a column for
+// the scheme, and a JSON array.
+std::string bench_text(std::span<const BenchReport> reports, const std::string& form);
 
 // Roofline: operations per second over operations per byte, both axes logarithmic, as a whole SVG document.
 std::string roofline_svg(const BenchReport& report);

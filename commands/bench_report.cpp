@@ -20,60 +20,91 @@ std::string share_text(const BenchResult& result) {
              : fmt::format("{:.1f} % of {:.0f} Gop/s", result.share * 100, result.limits.int8_gops);
 }
 
-std::string headline(const BenchReport& report) {
-  return fmt::format("{} {}, weights {}, KV {} bits\n{}: {}\nlimits: {:.1f} GB/s read, {:.0f} Gop/s int8\n",
-                     report.model, report.scheme, readable_bytes(report.weight_bytes), report.kv_bits,
-                     report.processor, report.backend, report.limits.read_gbps, report.limits.int8_gops);
+std::string headline(std::span<const BenchReport> reports) {
+  const BenchReport& first = reports.front();
+  std::vector<double> reads;
+  std::vector<double> peaks;
+  std::string schemes;
+  for (const BenchReport& report : reports) {
+    reads.push_back(report.limits.read_gbps);
+    peaks.push_back(report.limits.int8_gops);
+    schemes += fmt::format("{}{} (weights {})", schemes.empty() ? "" : ", ", report.scheme,
+                           readable_bytes(report.weight_bytes));
+  }
+  if (reports.size() == 1)
+    schemes = fmt::format("{}, weights {}", first.scheme, readable_bytes(first.weight_bytes));
+  return fmt::format("{} {}, KV {} bits\n{}: {}\nlimits: {:.1f} GB/s read, {:.0f} Gop/s int8\n", first.model,
+                     schemes, first.kv_bits, first.processor, first.backend, median(reads), median(peaks));
 }
 
-ReportTable table(const BenchReport& report) {
-  ReportTable table{{{"test", true},
-                     {"tokens/s"},
-                     {"low"},
-                     {"high"},
-                     {"weights/token"},
-                     {"KV/token"},
-                     {"share of the limit", true}},
-                    {}};
-  for (const BenchResult& result : report.results) {
-    table.rows.push_back({result.test.name(), fmt::format("{:.2f}", result.tokens_per_second),
-                          fmt::format("{:.2f}", result.low), fmt::format("{:.2f}", result.high),
-                          readable_bytes(static_cast<uint64_t>(result.bytes_per_token)),
-                          readable_bytes(static_cast<uint64_t>(result.kv_bytes_per_token)),
-                          share_text(result)});
-  }
-  for (const SkippedTest& skipped : report.skipped) {
-    table.rows.push_back({skipped.test.name(), "skipped: " + skipped.reason});
+// The reports' rows below each other, behind a column for the scheme where there are several.
+template <class AddRows>
+ReportTable joined(std::span<const BenchReport> reports, std::vector<ReportColumn> columns,
+                   const AddRows& add_rows) {
+  ReportTable table;
+  if (reports.size() > 1) table.columns.push_back({"scheme", true});
+  table.columns.insert(table.columns.end(), columns.begin(), columns.end());
+  for (const BenchReport& report : reports) {
+    std::vector<std::vector<std::string>> rows;
+    add_rows(report, rows);
+    for (std::vector<std::string>& row : rows) {
+      if (reports.size() > 1) row.insert(row.begin(), report.scheme);
+      table.rows.push_back(std::move(row));
+    }
   }
   return table;
 }
 
-ReportTable exact_table(const BenchReport& report) {
-  ReportTable table;
+ReportTable table(std::span<const BenchReport> reports) {
+  const std::vector<ReportColumn> columns = {{"test", true},
+                                             {"tokens/s"},
+                                             {"low"},
+                                             {"high"},
+                                             {"weights/token"},
+                                             {"KV/token"},
+                                             {"share of the limit", true}};
+  return joined(reports, columns, [](const BenchReport& report, std::vector<std::vector<std::string>>& rows) {
+    for (const BenchResult& result : report.results) {
+      rows.push_back({result.test.name(), fmt::format("{:.2f}", result.tokens_per_second),
+                      fmt::format("{:.2f}", result.low), fmt::format("{:.2f}", result.high),
+                      readable_bytes(static_cast<uint64_t>(result.bytes_per_token)),
+                      readable_bytes(static_cast<uint64_t>(result.kv_bytes_per_token)), share_text(result)});
+    }
+    for (const SkippedTest& skipped : report.skipped)
+      rows.push_back({skipped.test.name(), "skipped: " + skipped.reason});
+  });
+}
+
+ReportTable exact_table(std::span<const BenchReport> reports) {
+  std::vector<ReportColumn> columns;
   for (const char* title :
        {"test", "tokens_per_second", "low", "high", "share", "limit", "bytes_per_token", "kv_bytes_per_token",
         "operations_per_token", "read_gbps", "int8_gops", "skipped"}) {
-    table.columns.push_back({title});
+    columns.push_back({title});
   }
-  for (const BenchResult& result : report.results) {
-    table.rows.push_back(
-        {result.test.name(), fmt::format("{:.4f}", result.tokens_per_second),
-         fmt::format("{:.4f}", result.low), fmt::format("{:.4f}", result.high),
-         fmt::format("{:.4f}", result.share), limit_name(result),
-         fmt::format("{:.0f}", result.bytes_per_token), fmt::format("{:.0f}", result.kv_bytes_per_token),
-         fmt::format("{:.0f}", result.operations_per_token), fmt::format("{:.3f}", result.limits.read_gbps),
-         fmt::format("{:.2f}", result.limits.int8_gops), ""});
-  }
-  for (const SkippedTest& skipped : report.skipped) {
-    std::vector<std::string> row(table.columns.size());
-    row.front() = skipped.test.name();
-    row.back() = skipped.reason;
-    table.rows.push_back(std::move(row));
-  }
-  return table;
+  const size_t width = columns.size();
+  return joined(reports, columns,
+                [width](const BenchReport& report, std::vector<std::vector<std::string>>& rows) {
+                  for (const BenchResult& result : report.results) {
+                    rows.push_back({result.test.name(), fmt::format("{:.4f}", result.tokens_per_second),
+                                    fmt::format("{:.4f}", result.low), fmt::format("{:.4f}", result.high),
+                                    fmt::format("{:.4f}", result.share), limit_name(result),
+                                    fmt::format("{:.0f}", result.bytes_per_token),
+                                    fmt::format("{:.0f}", result.kv_bytes_per_token),
+                                    fmt::format("{:.0f}", result.operations_per_token),
+                                    fmt::format("{:.3f}", result.limits.read_gbps),
+                                    fmt::format("{:.2f}", result.limits.int8_gops), ""});
+                  }
+                  for (const SkippedTest& skipped : report.skipped) {
+                    std::vector<std::string> row(width);
+                    row.front() = skipped.test.name();
+                    row.back() = skipped.reason;
+                    rows.push_back(std::move(row));
+                  }
+                });
 }
 
-std::string json_text(const BenchReport& report) {
+nlohmann::ordered_json json_of(const BenchReport& report) {
   using nlohmann::ordered_json;
   ordered_json results = ordered_json::array();
   for (const BenchResult& result : report.results) {
@@ -93,28 +124,31 @@ std::string json_text(const BenchReport& report) {
   for (const SkippedTest& test : report.skipped) {
     skipped.push_back({{"test", test.test.name()}, {"reason", test.reason}});
   }
-  const ordered_json json = {
-      {"machine",
-       {{"processor", report.processor}, {"threads", report.threads}, {"backend", report.backend}}},
-      {"limits", {{"read_gbps", report.limits.read_gbps}, {"int8_gops", report.limits.int8_gops}}},
-      {"model",
-       {{"name", report.model},
-        {"scheme", report.scheme},
-        {"kv", report.kv_bits},
-        {"weight_bytes", report.weight_bytes}}},
-      {"repetitions", report.repetitions},
-      {"results", results},
-      {"skipped", skipped}};
-  return json_report(json);
+  return {{"machine",
+           {{"processor", report.processor}, {"threads", report.threads}, {"backend", report.backend}}},
+          {"limits", {{"read_gbps", report.limits.read_gbps}, {"int8_gops", report.limits.int8_gops}}},
+          {"model",
+           {{"name", report.model},
+            {"scheme", report.scheme},
+            {"kv", report.kv_bits},
+            {"weight_bytes", report.weight_bytes}}},
+          {"repetitions", report.repetitions},
+          {"results", results},
+          {"skipped", skipped}};
 }
 
 }  // namespace
 
-std::string bench_text(const BenchReport& report, const std::string& form) {
-  if (form == "json") return json_text(report);
-  if (form == "csv") return csv_table(exact_table(report));
-  if (form == "md") return headline(report) + "\n" + markdown_table(table(report));
-  return headline(report) + "\n" + aligned_table(table(report));
+std::string bench_text(std::span<const BenchReport> reports, const std::string& form) {
+  if (form == "json") {
+    if (reports.size() == 1) return json_report(json_of(reports.front()));
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const BenchReport& report : reports) all.push_back(json_of(report));
+    return json_report(all);
+  }
+  if (form == "csv") return csv_table(exact_table(reports));
+  if (form == "md") return headline(reports) + "\n" + markdown_table(table(reports));
+  return headline(reports) + "\n" + aligned_table(table(reports));
 }
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <array>
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <stdexcept>
+#include <string_view>
 
 namespace tessera {
 
@@ -22,6 +24,10 @@ std::array<int, 2> wake_pipe = {-1, -1};
 struct sigaction former_interrupt;
 struct sigaction former_resize;
 struct sigaction former_continue;
+constexpr std::array kEndings = {SIGTERM, SIGHUP};
+std::array<struct sigaction, kEndings.size()> former_endings;
+bool terminal_known = false;
+struct termios terminal_before;
 
 void wake(char what) {
   const int saved = errno;
@@ -38,6 +44,21 @@ void on_interrupt(int) {
 void on_resize(int) { wake('W'); }
 
 void on_continue(int) { wake('C'); }
+
+// Ends the process by the signal, as if nobody had caught it, but leaves the terminal as it was found: a line
+// editor may have switched its echo off, and brackets around pastes on.
+void on_ending(int signal) {
+  constexpr std::string_view kNoPasteBrackets = "\x1b[?2004l\r\n";
+  tcsetattr(STDIN_FILENO, TCSANOW, &terminal_before);
+  if (isatty(STDERR_FILENO) == 1) {
+    [[maybe_unused]] const ssize_t written =
+        write(STDERR_FILENO, kNoPasteBrackets.data(), kNoPasteBrackets.size());
+  }
+  struct sigaction standard = {};
+  standard.sa_handler = SIG_DFL;
+  sigaction(signal, &standard, nullptr);
+  raise(signal);  // arrives when this handler returns
+}
 
 bool leave_with_newline = false;  // a progress bar may hold the line
 std::atomic<const char*> leaving_line = nullptr;
@@ -74,12 +95,20 @@ InterruptScope::InterruptScope() {
   handle(SIGINT, on_interrupt, &former_interrupt);
   handle(SIGWINCH, on_resize, &former_resize);
   handle(SIGCONT, on_continue, &former_continue);
+  terminal_known = tcgetattr(STDIN_FILENO, &terminal_before) == 0;
+  for (size_t i = 0; terminal_known && i < kEndings.size(); ++i) {
+    handle(kEndings[i], on_ending, &former_endings[i]);
+    // What is ignored (SIGHUP under nohup) must stay so.
+    if (former_endings[i].sa_handler == SIG_IGN) sigaction(kEndings[i], &former_endings[i], nullptr);
+  }
 }
 
 InterruptScope::~InterruptScope() {
   sigaction(SIGINT, &former_interrupt, nullptr);
   sigaction(SIGWINCH, &former_resize, nullptr);
   sigaction(SIGCONT, &former_continue, nullptr);
+  for (size_t i = 0; terminal_known && i < kEndings.size(); ++i)
+    sigaction(kEndings[i], &former_endings[i], nullptr);
 }
 
 bool InterruptScope::requested() { return presses != 0; }

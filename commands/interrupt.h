@@ -6,7 +6,9 @@ namespace tessera {
 
 class InterruptScope {
  public:
-  InterruptScope();   // takes over SIGINT (and SIGWINCH and SIGCONT, which a line editor wants to know of)
+  // Takes over SIGINT, SIGWINCH and SIGCONT, which a line editor wants to know of, and where stdin is a
+  // terminal SIGTERM and SIGHUP, which still end the process but put the terminal's settings back before.
+  InterruptScope();
   ~InterruptScope();  // puts the former handling back
   InterruptScope(const InterruptScope&) = delete;
   InterruptScope& operator=(const InterruptScope&) = delete;

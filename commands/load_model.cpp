@@ -44,6 +44,7 @@ SessionOptions session_options(const Arguments& arguments) {
   options.isa = arguments.choice("isa");
   if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
   if (offers("ctx")) {
+    options.numa = arguments.choice("numa");
     if (const auto context = arguments.integer("ctx", 1, kMostContext)) options.context = *context;
     if (const auto batch = arguments.integer("batch", 1, kMostBatch)) options.batch = *batch;
   }

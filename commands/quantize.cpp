@@ -55,9 +55,12 @@ void check_chat_template(const std::string& source) {
   }
 }
 
-constexpr std::array kSteps = {"no-rotate",         "no-reorder", "no-smooth-attention",
-                               "no-smooth-outputs", "no-clip",    "no-feedback"};
 constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-windows", "calibration-window"};
+// Steps and exponents that only a calibration text can serve, by the schemes that have them.
+constexpr std::array kCommonSteps = {"no-rotate", "no-smooth-attention", "no-feedback", "attention-alpha"};
+constexpr std::array kRowScaleSteps = {"no-reorder", "no-smooth-outputs", "no-clip", "output-alpha"};
+constexpr std::array kTableSteps = {"rotate", "no-awq", "no-train-scales"};
+constexpr std::array kTableChoices = {"table", "no-scale-search"};
 
 std::optional<double> exponent(const Arguments& arguments, std::string_view name) {
   const auto given = arguments.text(name);
@@ -65,27 +68,66 @@ std::optional<double> exponent(const Arguments& arguments, std::string_view name
   return parse_real(fmt::format("--{}", name), *given, 0, 1);
 }
 
+template <size_t kCount>
+void refuse(const Arguments& arguments, const std::array<const char*, kCount>& flags,
+            std::string_view beside) {
+  for (const char* flag : flags)
+    if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with {}", flag, beside));
+}
+
+qoq::TableKind table_kind(const Arguments& arguments) {
+  return arguments.choice("table") == "kmeans" ? qoq::TableKind::kmeans : qoq::TableKind::normal_float;
+}
+
+// Without looking at activations; nothing for plain rounding.
+std::optional<qoq::Recipe> recipe_without_text(const Arguments& arguments, bool table_scheme) {
+  constexpr std::array kCalibration = {"calibration"};
+  constexpr std::string_view kBeside = "--recipe rtn";
+  refuse(arguments, kCalibration, kBeside);
+  refuse(arguments, kCommonSteps, kBeside);
+  refuse(arguments, kRowScaleSteps, kBeside);
+  refuse(arguments, kTableSteps, kBeside);
+  refuse(arguments, kTextFlags, kBeside);
+  if (!table_scheme) return std::nullopt;
+  qoq::Recipe recipe = qoq::Recipe::rounding();
+  recipe.table = table_kind(arguments);
+  recipe.scale_search = !arguments.has("no-scale-search");
+  if (recipe.table == qoq::TableKind::normal_float && !recipe.scale_search) return std::nullopt;
+  return recipe;
+}
+
 // The recipe that the flags ask for, or nothing for plain rounding. The text itself is read later.
-std::optional<qoq::Recipe> recipe_of(const Arguments& arguments) {
+std::optional<qoq::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) {
+  const std::optional<TableFormat> format = table_format(scheme);
+  const std::string named = fmt::format("--scheme {}", scheme_name(scheme));
+  if (format) {
+    refuse(arguments, kRowScaleSteps, named);
+    if (format->zero_points && arguments.has("table"))
+      throw UsageError(fmt::format("--table: has no meaning with {}", named));
+  } else {
+    refuse(arguments, kTableSteps, named);
+    refuse(arguments, kTableChoices, named);
+  }
   const bool text = arguments.has("calibration");
   const bool qoq = arguments.has("recipe") ? arguments.choice("recipe") == "qoq" : text;
-  if (!qoq) {
-    const auto refuse = [&](const char* flag) {
-      if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with --recipe rtn", flag));
-    };
-    refuse("calibration");
-    for (const char* flag : kSteps) refuse(flag);
-    for (const char* flag : {"attention-alpha", "output-alpha"}) refuse(flag);
-    for (const char* flag : kTextFlags) refuse(flag);
-    return std::nullopt;
-  }
-  qoq::Recipe recipe;
-  recipe.rotate = !arguments.has("no-rotate");
-  recipe.reorder = !arguments.has("no-reorder");
-  recipe.smooth_attention = !arguments.has("no-smooth-attention");
-  recipe.smooth_outputs = !arguments.has("no-smooth-outputs");
-  recipe.clip = !arguments.has("no-clip");
-  recipe.feedback = !arguments.has("no-feedback");
+  if (!qoq) return recipe_without_text(arguments, format.has_value());
+  if (arguments.has("rotate") && arguments.has("no-rotate"))
+    throw UsageError("--rotate and --no-rotate: expected one of them, found both");
+  qoq::Recipe recipe = qoq::Recipe::for_scheme(scheme);
+  if (arguments.has("rotate")) recipe.rotate = true;
+  const auto leave_out = [&](const char* flag, bool& step) {
+    if (arguments.has(flag)) step = false;
+  };
+  leave_out("no-rotate", recipe.rotate);
+  leave_out("no-reorder", recipe.reorder);
+  leave_out("no-smooth-attention", recipe.smooth_attention);
+  leave_out("no-smooth-outputs", recipe.smooth_outputs);
+  leave_out("no-clip", recipe.clip);
+  leave_out("no-feedback", recipe.feedback);
+  leave_out("no-awq", recipe.awq);
+  leave_out("no-train-scales", recipe.train_scales);
+  leave_out("no-scale-search", recipe.scale_search);
+  if (arguments.has("table")) recipe.table = table_kind(arguments);
   recipe.attention_alpha = exponent(arguments, "attention-alpha");
   recipe.output_alpha = exponent(arguments, "output-alpha");
   if (recipe.attention_alpha && !recipe.smooth_attention)
@@ -133,7 +175,7 @@ int run_quantize(const Arguments& arguments, const std::string& command_line) {
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
   options.command = command_line;
-  options.recipe = recipe_of(arguments);
+  options.recipe = recipe_of(arguments, options.scheme);
   check_chat_template(options.source);
 
   std::unique_ptr<DenseProducts> products;

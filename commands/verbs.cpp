@@ -19,6 +19,14 @@ constexpr const char* kRunning = "Running";
 constexpr const char* kBenchmark = "Benchmark";
 constexpr const char* kGeneral = "General";
 
+// Every scheme of matrices, as matrix_schemes lists them (tests/unit/verbs_test.cpp).
+constexpr const char* kSchemes =
+    "f32 f16 bf16 w8a8 w4a8 w4a8-g128 "
+    "lut2-g32 lut2-g32-a8 lut2-g64 lut2-g64-a8 lut2-g128 lut2-g128-a8 lut2-g256 lut2-g256-a8 "
+    "lut3-g32 lut3-g32-a8 lut3-g64 lut3-g64-a8 lut3-g128 lut3-g128-a8 lut3-g256 lut3-g256-a8 "
+    "lut4-g32 lut4-g32-a8 lut4-g64 lut4-g64-a8 lut4-g128 lut4-g128-a8 lut4-g256 lut4-g256-a8 "
+    "int4-g32 int4-g32-a8 int4-g64 int4-g64-a8 int4-g128 int4-g128-a8 int4-g256 int4-g256-a8";
+
 constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
 
 constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads"};
@@ -27,6 +35,13 @@ constexpr Option kBackend = {
     kRunning, 0, "backend", "NAME", "cpu cuda reference", "cpu", "what computes: cpu, cuda, reference"};
 constexpr Option kIsa = {
     kRunning, 0, "isa", "NAME", "auto avx512 avx2 portable", "auto", "instruction set of the cpu backend"};
+constexpr Option kNuma = {kRunning,
+                          0,
+                          "numa",
+                          "MODE",
+                          "off local interleave",
+                          "off",
+                          "copy weights onto the memory nodes: local to the threads, or interleaved"};
 constexpr Option kContext = {kRunning, 0, "ctx", "N", "", "the model's", "tokens of context"};
 constexpr Option kKv = {kRunning, 0, "kv", "BITS", "4 8 16", "the file's", "precision of the KV cache"};
 constexpr Option kKvFirst = {
@@ -69,6 +84,7 @@ constexpr std::array kRunOptions = {
     kBackend,
     kIsa,
     kThreads,
+    kNuma,
     kContext,
     kKv,
     kKvFirst,
@@ -83,8 +99,8 @@ constexpr std::array kRunOptions = {
     Option{kBenchmark, 0, "plot", "FILE", "", "", "draw the roofline as SVG"},
     Option{kBenchmark, 0, "shape", "NAME", "", "",
            "random weights of a known model's shape, such as llama-3-8b"},
-    Option{kBenchmark, 0, "scheme", "NAME", "f16 bf16 w8a8 w4a8 w4a8-g128", "w4a8-g128",
-           "scheme of the random weights"},
+    Option{kBenchmark, 0, "scheme", "NAME", kSchemes, "w4a8-g128",
+           "schemes of the random weights, as tessera quantize --help lists them; several: A,B"},
     Option{kGeneral, 0, "no-stats", "", "", "", "no speed figures after an answer"},
     kVerbose,
     Option{kGeneral, 0, "list-devices", "", "", "", "name the devices and instruction sets to be had"},
@@ -98,8 +114,9 @@ constexpr const char* kRecipe = "Recipe";
 
 constexpr std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
-    Option{kWhat, 0, "scheme", "NAME", "f32 f16 bf16 w8a8 w4a8 w4a8-g128", "w4a8-g128",
-           "how matrices are stored"},
+    Option{kWhat, 0, "scheme", "NAME", kSchemes, "w4a8-g128",
+           "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 followed by -g32 -g64 -g128 or -g256 "
+           "and, for 8-bit activations, -a8"},
     Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
@@ -116,6 +133,14 @@ constexpr std::array kQuantizeOptions = {
     Option{kRecipe, 0, "no-smooth-outputs", "", "", "", "qoq without smoothing the inputs of o and down"},
     Option{kRecipe, 0, "no-clip", "", "", "", "qoq without the search for narrower ranges"},
     Option{kRecipe, 0, "no-feedback", "", "", "", "qoq without GPTQ's error feedback"},
+    Option{kRecipe, 0, "rotate", "", "", "", "lut and int4: rotation too, which they leave out by default"},
+    Option{kRecipe, 0, "no-awq", "", "", "", "lut and int4: qoq without scaling channels by their inputs"},
+    Option{kRecipe, 0, "no-train-scales", "", "", "",
+           "lut and int4: qoq without training scales by the outputs' error"},
+    Option{kRecipe, 0, "table", "NAME", "nf kmeans", "kmeans",
+           "lut: the codes' values: NormalFloat, or the clusters of each matrix's weights"},
+    Option{kRecipe, 0, "no-scale-search", "", "", "",
+           "lut and int4: scales by the largest weight of a group instead of the least error"},
     Option{kRecipe, 0, "attention-alpha", "A", "", "searched", "exponent of the keys' smoothing, 0 to 1"},
     Option{kRecipe, 0, "output-alpha", "A", "", "searched", "exponent of the outputs' smoothing, 0 to 1"},
     kThreads,

@@ -153,6 +153,7 @@ PanelPool make_pool(Scheme scheme, size_t columns, size_t threads, uint64_t seed
   constexpr size_t rows = kPoolPanels * tile::kPanelRows;
   const std::array<uint64_t, 2> shape = {rows, columns};
   std::vector<std::byte> matrix(static_cast<size_t>(stored_bytes(scheme, shape).value()));
+  write_default_table(scheme, rows, columns, matrix);
   run_row_blocks(kPoolPanels, threads, [&](size_t block, size_t) {
     encode_rows(scheme, rows, columns, block * tile::kPanelRows, tile::kPanelRows,
                 random_rows(tile::kPanelRows, columns, mixed(seed + block)), matrix);
@@ -162,7 +163,7 @@ PanelPool make_pool(Scheme scheme, size_t columns, size_t threads, uint64_t seed
   pool.panels.assign(matrix.begin(),
                      matrix.begin() + static_cast<std::ptrdiff_t>(kPoolPanels * pool.panel_size));
   const RowTail tail = row_tail(scheme, rows, columns);
-  if (tail.scales + rows * sizeof(float) <= matrix.size() && tail.scales >= pool.panels.size()) {
+  if (has_row_scales(scheme)) {
     pool.scales.resize(rows);
     std::memcpy(pool.scales.data(), matrix.data() + tail.scales, rows * sizeof(float));
   }
@@ -178,6 +179,7 @@ void fill_matrix(const PanelPool& pool, Scheme scheme, size_t rows, size_t colum
   const size_t panels = rows / tile::kPanelRows;  // whole ones
   const size_t per_block = std::max<size_t>((size_t{1} << 20) / pool.panel_size, 1);
   const RowTail tail = row_tail(scheme, rows, columns);
+  write_default_table(scheme, rows, columns, out);
   run_row_blocks((panels + per_block - 1) / per_block, threads, [&](size_t block, size_t) {
     for (size_t panel = block * per_block; panel < std::min(panels, (block + 1) * per_block); ++panel) {
       const size_t from = mixed(seed + panel) % kPoolPanels;
@@ -212,8 +214,8 @@ bool is_head_or_embedding(const ExpectedTensor& tensor) {
 
 TessImage build_image(const std::string& name, const Hyperparameters& shape, Scheme scheme, size_t threads,
                       uint64_t seed) {
-  // As quantizing does it: the embedding and the head of an integer model are w8a8.
-  const Scheme head = activation_type(scheme) == ActivationType::int8 ? Scheme::w8a8 : scheme;
+  // As quantizing does it: the embedding and the head of a model of codes are w8a8.
+  const Scheme head = has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
   const TokenizerArrays arrays = synthetic_tokenizer(shape.vocabulary);
   ModelHeader header;
   header.name = name;

@@ -22,6 +22,7 @@ struct SessionOptions {
   std::string backend = "cpu";  // "cpu", "reference", or "cuda" where the build has it
   std::string isa = "auto";     // "auto", "avx512", "avx2", "portable"
   size_t threads = 0;           // 0: the cores this process may use
+  std::string numa = "off";    // "local", "interleave": where weights lie on machines of several memory nodes
   size_t context = 0;          // tokens of KV cache in all; 0: the model's own length, limited by free memory
   unsigned kv_bits = 0;        // 16, 8, 4; 0: what the file recommends
   size_t kv_first_layers = 0;  // this many leading layers keep a 16-bit KV cache

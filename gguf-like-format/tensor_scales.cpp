@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 
+#include "gguf-like-format/table_faults.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
@@ -94,7 +96,10 @@ class RowView {
 }  // namespace
 
 std::string find_scale_fault(const StoredTensor& tensor) {
-  if (tensor.shape.size() != 2 || activation_type(tensor.scheme) != ActivationType::int8) return {};
+  if (tensor.shape.size() != 2) return {};
+  if (const std::optional<TableFormat> format = table_format(tensor.scheme))
+    return find_table_fault(tensor, *format);
+  if (!has_row_scales(tensor.scheme)) return {};
   const RowTail tail = row_tail(tensor.scheme, tensor.rows(), tensor.columns());
   const size_t padded_rows = tile::round_up(tensor.rows(), tile::kPanelRows);
   for (size_t row = 0; row < padded_rows; ++row)

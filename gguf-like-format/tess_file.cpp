@@ -81,6 +81,7 @@ std::string_view check_prefix(std::span<const std::byte> bytes, const std::strin
 struct TessFile::State {
   MappedFile mapping;  // empty when the bytes belong to the caller
   std::span<const std::byte> bytes;
+  bool resident = true;
   std::string path;
   ModelHeader header;
   std::vector<StoredTensor> tensors;
@@ -119,6 +120,7 @@ std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap)
   state->path = path;
   state->mapping = use_mmap ? MappedFile::map(path) : MappedFile::read(path);
   state->bytes = state->mapping.bytes();
+  state->resident = !use_mmap;
   state->load();
   return std::unique_ptr<TessFile>(new TessFile(std::move(state)));
 }
@@ -138,6 +140,7 @@ std::unique_ptr<TessFile> TessFile::mixed(const TessFile& base, const TessFile& 
   auto state = std::make_unique<State>();
   state->path = base.path();
   state->bytes = base.mapped_bytes();
+  state->resident = base.resident();
   state->header = base.header();
   state->tensors.assign(base.tensors().begin(), base.tensors().end());
   state->hashes = base.state_->hashes;
@@ -173,6 +176,8 @@ const StoredTensor& TessFile::require(std::string_view name) const {
     throw FileError(fmt::format("{}: tensor {}: missing", state_->path, printable(name)));
   return *tensor;
 }
+
+bool TessFile::resident() const { return state_->resident; }
 
 std::vector<std::string> TessFile::verify() const {
   std::vector<std::string> faults;

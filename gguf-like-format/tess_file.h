@@ -40,6 +40,10 @@ class TessFile {
   const StoredTensor& require(std::string_view name) const;  // throws FileError
   std::span<const std::byte> mapped_bytes() const;           // the whole file; of a mixed one the base's
 
+  // Whether the bytes take memory of their own already, so that the system can get none of it back: they were
+  // read (--no-mmap) or made in memory.
+  bool resident() const;
+
   // Checks every tensor's hash and that all scales are finite and positive (zero is allowed where a padded or
   // all-zero row makes it so); returns one line per fault, empty when all is well.
   std::vector<std::string> verify() const;

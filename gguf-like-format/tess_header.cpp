@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "gguf-like-format/strict_json.h"
-#include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
 
@@ -30,9 +29,10 @@ constexpr ScalingName kScalingNames[] = {{RopeScalingKind::none, "none"},
                                          {RopeScalingKind::linear, "linear"},
                                          {RopeScalingKind::llama3, "llama3"}};
 
-// Columns that share an integer scale in a scheme; 0 when the scheme has no groups.
-uint64_t group_columns(std::string_view scheme) {
-  return parse_scheme(scheme) == Scheme::w4a8_g128 ? tile::kGroupColumns : 0;
+// Columns that share a scale in the scheme of this name; 0 without groups, or for an unknown name.
+uint64_t group_columns_of(std::string_view name) {
+  const std::optional<Scheme> scheme = parse_scheme(name);
+  return scheme ? group_columns(*scheme) : 0;
 }
 
 // Text that only informs may come from a command line in any encoding: bytes that are not UTF-8 become
@@ -129,7 +129,7 @@ void read_quantization(const JsonFields& fields, QuantizationInfo& quantization)
   quantization.head_scheme = fields.text("head_scheme", kMostNameBytes);
   if (!parse_scheme(quantization.head_scheme))
     fields.refuse_value("head_scheme", "a scheme this program knows");
-  const uint64_t group = group_columns(quantization.scheme);
+  const uint64_t group = group_columns_of(quantization.scheme);
   if (fields.integer("group_columns", 0, std::numeric_limits<uint64_t>::max()) != group)
     fields.refuse_value("group_columns", fmt::format("{} for {}", group, quantization.scheme));
   quantization.kv_bits = fields.integer("kv_bits", 4, 16);
@@ -288,7 +288,7 @@ std::string write_tess_header(const ModelHeader& model, std::span<const TensorRe
         {"quantization",
          {{"scheme", model.quantization.scheme},
           {"head_scheme", model.quantization.head_scheme},
-          {"group_columns", group_columns(model.quantization.scheme)},
+          {"group_columns", group_columns_of(model.quantization.scheme)},
           {"kv_bits", model.quantization.kv_bits},
           {"calibration_hash", model.quantization.calibration_hash},
           {"tool_version", model.quantization.tool_version},

@@ -55,6 +55,63 @@ constexpr size_t byte_in_panel(size_t row, size_t column) {
   return column / 4 * kLineBytes + 4 * row + column % 4;
 }
 
+// Table schemes: a group of columns of a panel is its codes, 32 columns in bits * 64 bytes, then f16
+// scales[16], then with zero points f16 zeros[16].
+inline constexpr size_t kTableUnitColumns = 32;
+inline constexpr size_t kTableBytes = 16 * 4;  // a matrix's table: f32[16]
+
+constexpr size_t table_code_bytes(size_t bits, size_t group) {
+  return group / kTableUnitColumns * bits * kLineBytes;
+}
+constexpr size_t table_group_bytes(size_t bits, size_t group, bool zero_points) {
+  return table_code_bytes(bits, group) + (zero_points ? 4 : 2) * kPanelRows;
+}
+
+// Where the bits of one code lie: `low` bits at (byte, shift) and, where split, one more, the highest, at
+// (high_byte, high_shift).
+struct CodeBits {
+  size_t byte;
+  unsigned shift;
+  unsigned low;
+  size_t high_byte;
+  unsigned high_shift;
+};
+
+// Code (row 0..15, column 0..31) inside the lines of one unit. Whatever the width, the 4 columns of a quad
+// are adjacent bytes at one shift. 4 bits: as nibble_in_panel. 2 bits: a line holds 16 columns, quad i at
+// bits 2i. 3 bits: of 8 quads the first six lie two to a line, at bits 0 and 3; quad 6 has its low bits at
+// bits 6 and 7 of the first line and its high bit at bit 6 of the third, quad 7 at bits 6 and 7 of the second
+// line and bit 7 of the third. So no code leaves its byte lane.
+constexpr CodeBits code_in_unit(size_t bits, size_t row, size_t column) {
+  const size_t quad = column / 4;
+  const size_t lane = 4 * row + column % 4;
+  if (bits == 4) return {quad / 2 * kLineBytes + lane, quad % 2 == 0 ? 0u : 4u, 4, 0, 0};
+  if (bits == 2) return {quad / 4 * kLineBytes + lane, static_cast<unsigned>(2 * (quad % 4)), 2, 0, 0};
+  if (quad < 6) return {quad / 2 * kLineBytes + lane, quad % 2 == 0 ? 0u : 3u, 3, 0, 0};
+  return {(quad - 6) * kLineBytes + lane, 6, 2, 2 * kLineBytes + lane, static_cast<unsigned>(quad)};
+}
+
+// Byte of the first column of the unit that holds `column` (a column of the whole panel), and of the group's
+// scale and zero point for one row, inside a panel.
+constexpr size_t table_unit_byte(size_t bits, size_t group, bool zero_points, size_t column) {
+  return column / group * table_group_bytes(bits, group, zero_points) +
+         column % group / kTableUnitColumns * bits * kLineBytes;
+}
+constexpr size_t table_scale_byte(size_t bits, size_t group, bool zero_points, size_t row, size_t index) {
+  return index * table_group_bytes(bits, group, zero_points) + table_code_bytes(bits, group) + 2 * row;
+}
+constexpr size_t table_zero_byte(size_t bits, size_t group, size_t row, size_t index) {
+  return table_scale_byte(bits, group, true, row, index) + 2 * kPanelRows;
+}
+
+// Position of a column within a row of bfloat16 activations, and within an expanded bf16 panel of a table
+// scheme: columns 0 2 1 3 of each quad, because the 16-bit halves of a dword of codes belong to columns two
+// apart.
+constexpr size_t bf16_position(size_t column) {
+  const size_t in_quad = column % 4;
+  return column - in_quad + (in_quad == 1 ? 2 : in_quad == 2 ? 1 : in_quad);
+}
+
 // Element index of (row, column) inside an f32 or f16 panel: 16 rows of one column are adjacent.
 constexpr size_t element_in_panel(size_t row, size_t column) { return column * kPanelRows + row; }
 

@@ -6,7 +6,7 @@ set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tes
 # Built alone with the thread sanitizer: everything else would be compiled for nothing.
 set(thread_pool_test_rooms tessera_cpu)
 # What the instruments compute, apart from the verb that prints it.
-foreach(name logit_comparison_test report_table_test layer_costs_test side_by_side_test)
+foreach(name logit_comparison_test report_table_test layer_costs_test side_by_side_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
 foreach(source ${test_sources})

@@ -6,11 +6,13 @@
 // whole number, so that merging scales by exact factors. A query's result depends only on its own position
 // and keys: not on the tokens that share its batch, not on threads, not on how chunks are dealt out.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "backends/cpu/node.h"
 #include "backends/cpu/split_attention.h"
+#include "backends/cpu/task_ranges.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera::cpu {
@@ -22,7 +24,7 @@ constexpr size_t kChunkKeys = kChunkPages * kKvPageTokens;
 // Queries that share a pass over the keys: a multiple of the kernels' tiles, and scores that fit a 1 MiB
 // cache.
 constexpr size_t kTileQueries = 48;
-constexpr size_t kPagesAhead = 2;  // how far memory is asked for before its use
+constexpr size_t kPagesAhead = 3;  // how far memory is asked for before its use
 constexpr float kLogTwoOfE = 1.44269504f;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
@@ -36,12 +38,26 @@ struct Partial {
 // A few neighbouring tokens of one sequence and all query heads of one KV head.
 struct Tile {
   const BatchSequence* sequence;
+  PagedKv::HeadBlocks blocks;
   size_t head;  // KV head
   size_t first_token;
   size_t tokens;
   size_t keys() const { return sequence->position + first_token + tokens; }  // seen by the last token
   size_t chunks() const { return (keys() + kChunkKeys - 1) / kChunkKeys; }
+  const uint8_t* keys_of(size_t page) const { return blocks.keys(sequence->pages[page]); }
+  const uint8_t* values_of(size_t page) const { return blocks.values(sequence->pages[page]); }
 };
+
+// Asks for bytes that are wanted soon, into the second-level cache.
+void ask_for(const uint8_t* begin, const uint8_t* end) {
+  for (; begin < end; begin += tile::kLineBytes) __builtin_prefetch(begin, 0, 2);
+}
+
+// 2^n for a whole number n of at most 0, minus infinity included; 0 where that is no normal number.
+float power_of_two(float n) {
+  if (!(n >= -126.0f)) return 0.0f;
+  return std::bit_cast<float>(static_cast<uint32_t>(static_cast<int>(n) + 127) << 23);
+}
 
 class AttendNode : public Node {
  public:
@@ -55,6 +71,7 @@ class AttendNode : public Node {
         group_(attention.query_heads / attention.kv_heads),
         tile_tokens_(std::max<size_t>(1, kTileQueries / group_)),
         threads_(context.threads),
+        ranges_(context.threads),
         padded_(tile::round_up(attention.head_dim, tile::kPanelRows)),
         shared_(*context.split_attention) {
     shared_.want(split_units(), split_chunks(), group_ * (padded_ + 2));
@@ -74,37 +91,21 @@ class AttendNode : public Node {
     split_ = threads_ > 1 && single && several_chunks && units <= split_units();
     if (!split_) return;
     size_t unit = 0;
+    size_t tasks = 0;
     for (const BatchSequence& sequence : run.batch->sequences) {
-      const size_t chunks = Tile{&sequence, 0, 0, 1}.chunks();
+      const size_t chunks = chunks_of(sequence);
+      tasks += chunks * shape_.kv_heads;
       for (size_t head = 0; head < shape_.kv_heads; ++head) shared_.expect(unit++, chunks);
     }
+    ranges_.deal(tasks);
   }
 
-  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
-    Scratch memory = carve(scratch.data());
-    size_t task = take();
-    size_t before = 0;
-    size_t unit = 0;
-    for (const BatchSequence& sequence : run.batch->sequences) {
-      const size_t tiles = tiles_of(sequence);
-      const size_t units = tiles * shape_.kv_heads;
-      const size_t parts = split_ ? Tile{&sequence, 0, 0, 1}.chunks() : 1;
-      while (task < before + units * parts) {
-        const size_t local = (task - before) / parts;
-        // Later tokens see more keys: the long tasks go first so that threads end together.
-        const size_t tile_index = tiles - 1 - local / shape_.kv_heads;
-        const size_t first = tile_index * tile_tokens_;
-        const Tile tile{&sequence, local % shape_.kv_heads, first,
-                        std::min(tile_tokens_, sequence.token_count - first)};
-        if (split_) {
-          attend_chunk(run, tile, (task - before) % parts, unit + local, memory);
-        } else {
-          attend_all(run, tile, memory);
-        }
-        task = take();
-      }
-      before += units * parts;
-      unit += units;
+  void execute(const RunState& run, size_t thread, std::span<std::byte> scratch) override {
+    const Scratch memory = carve(scratch.data());
+    if (split_) {
+      attend_chunks(run, thread, memory);
+    } else {
+      attend_tiles(run, memory);
     }
   }
 
@@ -125,6 +126,50 @@ class AttendNode : public Node {
     Partial total;
     std::byte* end;
   };
+
+  // Every task is a tile with all of its keys.
+  void attend_tiles(const RunState& run, const Scratch& memory) {
+    size_t task = take();
+    size_t before = 0;
+    for (const BatchSequence& sequence : run.batch->sequences) {
+      const size_t tiles = tiles_of(sequence);
+      for (; task < before + tiles * shape_.kv_heads; task = take()) {
+        // Later tokens see more keys: the long tasks go first so that threads end together.
+        const size_t tile_index = tiles - 1 - (task - before) / shape_.kv_heads;
+        const size_t first = tile_index * tile_tokens_;
+        const size_t tokens = std::min(tile_tokens_, sequence.token_count - first);
+        attend_all(run, make_tile(sequence, (task - before) % shape_.kv_heads, first, tokens), memory);
+      }
+      before += tiles * shape_.kv_heads;
+    }
+  }
+
+  // Every task is one chunk of the keys of a sequence's only token and one KV head; a thread's tasks follow
+  // each other in memory.
+  void attend_chunks(const RunState& run, size_t thread, const Scratch& memory) {
+    size_t split_unit = TaskRanges::kNone;  // whose queries are in memory
+    for (size_t task = ranges_.take(thread); task != TaskRanges::kNone; task = ranges_.take(thread)) {
+      size_t local = task;
+      size_t unit = 0;
+      const BatchSequence* sequence = run.batch->sequences.data();
+      for (; local >= chunks_of(*sequence) * shape_.kv_heads; ++sequence) {
+        local -= chunks_of(*sequence) * shape_.kv_heads;
+        unit += shape_.kv_heads;
+      }
+      const size_t head = local / chunks_of(*sequence);
+      const Tile tile = make_tile(*sequence, head, 0, 1);
+      if (split_unit != unit + head) split_queries(run, tile, memory);
+      split_unit = unit + head;
+      attend_chunk(run, tile, local % chunks_of(*sequence), unit + head, memory);
+    }
+  }
+
+  Tile make_tile(const BatchSequence& sequence, size_t head, size_t first_token, size_t tokens) const {
+    return {&sequence, kv_.head(shape_.layer, head), head, first_token, tokens};
+  }
+  static size_t chunks_of(const BatchSequence& sequence) {  // of a sequence with one new token
+    return sequence.position / kChunkKeys + 1;
+  }
 
   size_t capacity() const { return tile_tokens_ * group_; }
   size_t digit_bytes() const {
@@ -159,7 +204,7 @@ class AttendNode : public Node {
     return s;
   }
 
-  void attend_all(const RunState& run, const Tile& tile, Scratch& memory) const {
+  void attend_all(const RunState& run, const Tile& tile, const Scratch& memory) const {
     const size_t rows = tile.tokens * group_;
     split_queries(run, tile, memory);
     run_chunk(tile, 0, memory, memory.total);
@@ -171,8 +216,8 @@ class AttendNode : public Node {
   }
 
   // One chunk of a token's keys; whoever ends last puts the chunks together, in order.
-  void attend_chunk(const RunState& run, const Tile& tile, size_t chunk, size_t unit, Scratch& memory) const {
-    split_queries(run, tile, memory);
+  void attend_chunk(const RunState& run, const Tile& tile, size_t chunk, size_t unit,
+                    const Scratch& memory) const {
     run_chunk(tile, chunk, memory, shared_partial(unit, chunk));
     if (!shared_.last(unit)) return;
     const Partial total = shared_partial(unit, 0);
@@ -201,13 +246,6 @@ class AttendNode : public Node {
     }
   }
 
-  const uint8_t* keys_of(const Tile& tile, size_t page) const {
-    return kv_.keys(shape_.layer, tile.sequence->pages[page], tile.head);
-  }
-  const uint8_t* values_of(const Tile& tile, size_t page) const {
-    return kv_.values(shape_.layer, tile.sequence->pages[page], tile.head);
-  }
-
   void run_chunk(const Tile& tile, size_t chunk, const Scratch& memory, const Partial& out) const {
     const size_t rows = tile.tokens * group_;
     const size_t first_key = chunk * kChunkKeys;
@@ -216,18 +254,26 @@ class AttendNode : public Node {
     const size_t end = first + (keys + kKvPageTokens - 1) / kKvPageTokens;
     for (size_t page = first; page < end; ++page) {
       const uint8_t* ahead = page + kPagesAhead < end
-                                 ? keys_of(tile, page + kPagesAhead)
-                                 : values_of(tile, std::min(first + page + kPagesAhead - end, end - 1));
+                                 ? tile.keys_of(page + kPagesAhead)
+                                 : tile.values_of(std::min(first + page + kPagesAhead - end, end - 1));
       const size_t key = (page - first) * kKvPageTokens;
-      score_page(keys_of(tile, page), ahead, std::min(kKvPageTokens, keys - key), rows, memory.scores + key,
+      score_page(tile.keys_of(page), ahead, std::min(kKvPageTokens, keys - key), rows, memory.scores + key,
                  memory);
     }
     softmax(tile, first_key, keys, memory, out);
     std::fill_n(out.output, rows * padded_, 0.0f);
     if (layout_.bits == 4) std::fill_n(memory.constants, rows * kConstantLanes, 0.0f);
     for (size_t page = first; page < end; ++page) {
-      const uint8_t* ahead = page + kPagesAhead < end ? values_of(tile, page + kPagesAhead) : nullptr;
-      add_page(values_of(tile, page), ahead, (page - first) * kKvPageTokens,
+      const uint8_t* ahead = nullptr;
+      const size_t wanted = page + kPagesAhead;
+      if (wanted < end) {
+        ahead = tile.values_of(wanted);
+        ask_for(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
+      } else if (wanted < tile.sequence->pages.size() && end == first + kChunkPages) {
+        ahead = tile.keys_of(wanted);  // of the next chunk, which this thread probably takes
+        ask_for(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
+      }
+      add_page(tile.values_of(page), ahead, (page - first) * kKvPageTokens,
                std::min(kKvPageTokens, keys - (page - first) * kKvPageTokens), rows, memory, out);
     }
     if (layout_.bits == 4) add_constants(memory, rows, out);
@@ -332,8 +378,8 @@ class AttendNode : public Node {
     for (size_t q = 0; q < rows; ++q) {
       if (part.reference[q] == kNothing) continue;
       const float reference = std::fmax(part.reference[q], total.reference[q]);
-      const float keep = std::exp2(total.reference[q] - reference);
-      const float take_in = std::exp2(part.reference[q] - reference);
+      const float keep = power_of_two(total.reference[q] - reference);
+      const float take_in = power_of_two(part.reference[q] - reference);
       total.reference[q] = reference;
       total.sum[q] = total.sum[q] * keep + part.sum[q] * take_in;
       float* output = total.output + q * padded_;
@@ -360,6 +406,7 @@ class AttendNode : public Node {
   size_t group_;
   size_t tile_tokens_;
   size_t threads_;
+  TaskRanges ranges_;
   size_t padded_;  // head size in whole panels
   SplitAttention& shared_;
   bool split_ = false;

@@ -23,7 +23,7 @@ namespace {
 class CpuProgram : public Program {
  public:
   CpuProgram(const Graph& graph, const MemoryPlan& plan, std::span<const WeightHandle> weights, PagedKv& kv,
-             const Kernels& kernels, ThreadPool& pool, ReservedMemory arena)
+             const Kernels& kernels, ThreadPool& pool, const Placement& placement, ReservedMemory arena)
       : limits_(plan.limits), kv_(kv), pool_(pool), arena_(std::move(arena)) {
     NodeContext context;
     context.graph = &graph;
@@ -31,6 +31,7 @@ class CpuProgram : public Program {
     context.threads = pool.size();
     context.kv = &kv;
     context.split_attention = &split_attention_;
+    if (placement.mode != NumaMode::off) context.placement = &placement;
     context.weights = weights;
     context.run = &run_;
     for (size_t i = 0; i < graph.tensors.size(); ++i) {
@@ -172,11 +173,31 @@ class CpuProgram : public Program {
 
 class CpuBackend : public Backend {
  public:
-  CpuBackend(const Kernels& kernels, size_t threads) : kernels_(kernels), pool_(threads) {}
+  CpuBackend(const Kernels& kernels, size_t threads, NumaMode mode, const std::string& node_folder)
+      : kernels_(kernels), pool_(threads) {
+    if (mode == NumaMode::off) return;
+    const MemoryNodes nodes = MemoryNodes::detect(node_folder);
+    nodes_ = nodes.count();
+    if (nodes_ == 1) return;
+    placement_.mode = mode;
+    placement_.nodes = nodes.nodes();
+    for (size_t i = 0; i < pool_.size(); ++i) {
+      const std::optional<size_t> core = pool_.core_of(i);
+      // Threads that may run anywhere are at home nowhere.
+      if (!core && mode == NumaMode::local) placement_.mode = NumaMode::interleave;
+      placement_.node_of_thread.push_back(core ? nodes.node_of(*core) : nodes.nodes().front());
+    }
+  }
 
   std::string describe() const override {
-    return fmt::format("cpu {}, {} {}", kernels_.name, pool_.size(),
-                       pool_.size() == 1 ? "thread" : "threads");
+    std::string text =
+        fmt::format("cpu {}, {} {}", kernels_.name, pool_.size(), pool_.size() == 1 ? "thread" : "threads");
+    if (nodes_ == 1) text += ", one memory node: nothing to place";
+    if (nodes_ > 1)
+      text += fmt::format(
+          ", weights {} {} memory nodes",
+          placement_.mode == NumaMode::local ? "local to their threads on" : "interleaved over", nodes_);
+    return text;
   }
 
   size_t kv_page_bytes(const KvGeometry& geometry) const override { return PagedKv::page_bytes(geometry); }
@@ -198,7 +219,7 @@ class CpuBackend : public Backend {
     if (arena.size() != plan.arena_bytes)
       return Made::failure(fmt::format("{} bytes of working memory are not available", plan.arena_bytes));
     auto program = std::make_unique<CpuProgram>(graph, plan, weights, static_cast<PagedKv&>(kv), kernels_,
-                                                pool_, std::move(arena));
+                                                pool_, placement_, std::move(arena));
     if (!program->ready()) return Made::failure("working memory for attention is not available");
     return Made(std::move(program));
   }
@@ -206,6 +227,8 @@ class CpuBackend : public Backend {
  private:
   const Kernels& kernels_;
   ThreadPool pool_;
+  size_t nodes_ = 0;  // 0: nobody asked
+  Placement placement_;
 };
 
 }  // namespace
@@ -231,11 +254,17 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& optio
   }
   const cpu::Kernels* kernels = &cpu::portable_kernels();
 #if defined(__x86_64__)
-  if (isa == "avx512") kernels = &cpu::avx512_kernels(cpu::detect_features().avx512_bf16);
+  if (isa == "avx512") {
+    const cpu::Features features = cpu::detect_features();
+    kernels = &cpu::avx512_kernels({.bf16 = features.avx512_bf16, .vbmi = features.avx512_vbmi});
+  }
   if (isa == "avx2") kernels = &cpu::avx2_kernels();
 #endif
   const size_t threads = options.threads == 0 ? cpu::usable_threads() : options.threads;
-  return Made(std::make_unique<cpu::CpuBackend>(*kernels, threads));
+  const cpu::NumaMode mode = options.numa == "local"        ? cpu::NumaMode::local
+                             : options.numa == "interleave" ? cpu::NumaMode::interleave
+                                                            : cpu::NumaMode::off;
+  return Made(std::make_unique<cpu::CpuBackend>(*kernels, threads, mode, options.node_folder));
 }
 
 }  // namespace tessera

@@ -14,6 +14,10 @@ namespace tessera {
 struct CpuBackendOptions {
   std::string isa = "auto";  // "auto", "avx512", "avx2", "portable"
   size_t threads = 0;        // 0: the cores this process may use
+  // Copies weights onto the machine's memory nodes, where it has more than one: "local" or "interleave"
+  // (backends/cpu/memory_nodes.h), or "off". The copies take as much memory as the weights.
+  std::string numa = "off";
+  std::string node_folder = "/sys/devices/system/node";  // where the system lists its nodes
 };
 
 // Fails when the instruction set is unknown or not in this machine.

@@ -42,6 +42,7 @@ Features detect_features() {
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   features.avx512_bf16 = features.avx512 && __builtin_cpu_supports("avx512bf16");
+  features.avx512_vbmi = features.avx512 && __builtin_cpu_supports("avx512vbmi");
 #endif
   return features;
 }

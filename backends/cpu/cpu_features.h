@@ -11,6 +11,7 @@ struct Features {
   bool avx2 = false;         // AVX2, FMA and F16C
   bool avx512 = false;       // AVX-512 F, BW, VL, DQ and VNNI
   bool avx512_bf16 = false;  // and its bfloat16 dot product
+  bool avx512_vbmi = false;  // and its byte permutation
 };
 
 Features detect_features();

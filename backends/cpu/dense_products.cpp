@@ -87,15 +87,6 @@ void pack_bf16(const float* b, size_t stride, size_t rows, size_t depth, uint32_
   }
 }
 
-// True where both factors may be bf16 in one instruction.
-bool has_pair_products([[maybe_unused]] const Kernels& kernels) {
-#if defined(__x86_64__)
-  return &kernels == &avx512_kernels(true);
-#else
-  return false;
-#endif
-}
-
 static_assert(tile::element_in_panel(3, 5) == 5 * kPanelRows + 3 &&
                   tile::bf16_in_panel(3, 5) == 2 * (2 * kPanelRows + 3) + 1,
               "panels are packed as the kernels read them");
@@ -103,10 +94,7 @@ static_assert(tile::element_in_panel(3, 5) == 5 * kPanelRows + 3 &&
 class CpuDenseProducts : public DenseProducts {
  public:
   CpuDenseProducts(const Kernels& kernels, size_t threads)
-      : kernels_(kernels),
-        pair_products_(has_pair_products(kernels)),
-        pool_(threads),
-        a_copies_(pool_.size()) {}
+      : kernels_(kernels), pair_products_(kernels.bf16_pairs), pool_(threads), a_copies_(pool_.size()) {}
 
   void multiply(const DenseProduct& job) override {
     if (job.m == 0 || job.n == 0) return;
@@ -277,7 +265,7 @@ std::unique_ptr<DenseProducts> make_cpu_dense_products(size_t threads) {
 #if defined(__x86_64__)
   const cpu::Features features = cpu::detect_features();
   if (features.avx2) kernels = &cpu::avx2_kernels();
-  if (features.avx512) kernels = &cpu::avx512_kernels(features.avx512_bf16);
+  if (features.avx512) kernels = &cpu::avx512_kernels({.bf16 = features.avx512_bf16});
 #endif
   return cpu::make_dense_products(*kernels, threads == 0 ? cpu::usable_threads() : threads);
 }

@@ -1,6 +1,7 @@
 // Looks up one row of a stored matrix per token. A row is spread over the lines of its panel; reading it
 // touches one dword a line, which is little beside the rest of a token's work.
 #include <cstring>
+#include <optional>
 
 #include "backends/cpu/node.h"
 #include "gguf-like-format/float_types.h"
@@ -38,6 +39,10 @@ class EmbedNode : public Node {
     const size_t r = token % tile::kPanelRows;
     const RowTail tail = row_tail(table_.scheme, table_.rows(), table_.columns());
     const size_t columns = table_.columns();
+    if (const std::optional<TableFormat> format = table_format(table_.scheme)) {
+      look_up_in_table(*format, panel, r, bytes + tail.table, y);
+      return;
+    }
     switch (table_.scheme) {
       case Scheme::f32:
         for (size_t k = 0; k < columns; ++k) y[k] = read<float>(panel + 4 * tile::element_in_panel(r, k));
@@ -82,6 +87,24 @@ class EmbedNode : public Node {
       case Scheme::u8:
       case Scheme::u32:
         return;  // check_graph lets no data tensor get here
+    }
+  }
+
+  void look_up_in_table(const TableFormat& format, const uint8_t* panel, size_t r, const uint8_t* table,
+                        float* y) const {
+    const auto f16_at = [&](size_t byte) { return f16_to_f32(read<uint16_t>(panel + byte)); };
+    for (size_t k = 0; k < table_.columns(); ++k) {
+      const size_t g = k / format.group;
+      const tile::CodeBits bits = tile::code_in_unit(format.bits, r, k % tile::kTableUnitColumns);
+      const uint8_t* unit = panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k);
+      unsigned code = (unit[bits.byte] >> bits.shift) & ((1u << bits.low) - 1u);
+      if (bits.low < format.bits) code |= ((unit[bits.high_byte] >> bits.high_shift) & 1u) << bits.low;
+      const float scale = f16_at(tile::table_scale_byte(format.bits, format.group, format.zero_points, r, g));
+      const float entry =
+          format.zero_points
+              ? static_cast<float>(code) - f16_at(tile::table_zero_byte(format.bits, format.group, r, g))
+              : read<float>(table + 4 * code);
+      y[k] = scale * entry;
     }
   }
 

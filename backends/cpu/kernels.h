@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/table_kernels.h"
 
 namespace tessera::cpu {
 
@@ -46,6 +47,8 @@ struct FloatProduct {
 
 struct Kernels {
   const char* name;
+  bool bf16_pairs =
+      false;  // whether the machine multiplies pairs of bfloat16 (backends/cpu/avx512/bf16_pairs.h)
 
   // Integer products. codes_*: straight from 4-bit codes, for any number of tokens; up to code_tokens this is
   // faster than expanding to bytes first. bytes: from byte panels.
@@ -62,10 +65,15 @@ struct Kernels {
   void (*product_f16)(const FloatProduct&);
   void (*product_bf16)(const FloatProduct&);
 
+  // Table schemes, with int8 and with bf16 activations.
+  TableKernels table_int8;
+  TableKernels table_bf16;
+
   // Rows. sum = x + residual when residual is given; y = sum / sqrt(mean(sum^2) + epsilon) * gain.
   void (*rms_norm)(const float* x, const float* residual, float* sum, const float* gain, float epsilon,
                    size_t n, float* y);
   void (*quantize_row)(const float* x, size_t n, uint8_t* q8_row);
+  void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);  // engine/graph/bf16_row.h
   void (*silu_gate)(const float* gate, const float* up, size_t n, float* y);
   // Half-split rotation of one head in place of y: pairs (i, i + half), cosines and sines [half].
   void (*rotate_head)(const float* x, const float* cosines, const float* sines, size_t half, float* y);
@@ -77,6 +85,10 @@ struct Kernels {
 
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
-const Kernels& avx512_kernels(bool with_bf16);
+struct Avx512Extensions {
+  bool bf16 = false;
+  bool vbmi = false;
+};
+const Kernels& avx512_kernels(Avx512Extensions extensions);
 
 }  // namespace tessera::cpu

@@ -52,13 +52,21 @@ class PagedKv : public KvStorage {
   KvBlockLayout layout(size_t layer) const { return {geometry_.layer_bits(layer), geometry_.head_dim}; }
   // Blocks of one head in page order lie side by side: a sequence whose pages follow each other is read as
   // one stream.
-  uint8_t* keys(size_t layer, size_t page, size_t kv_head) const {
-    return base_ + layer_offset_[layer] + (kv_head * pages_ + page) * layout(layer).k_bytes();
-  }
-  uint8_t* values(size_t layer, size_t page, size_t kv_head) const {
+  struct HeadBlocks {
+    uint8_t* first_keys;
+    uint8_t* first_values;
+    size_t k_bytes;
+    size_t v_bytes;
+
+    uint8_t* keys(size_t page) const { return first_keys + page * k_bytes; }
+    uint8_t* values(size_t page) const { return first_values + page * v_bytes; }
+  };
+  HeadBlocks head(size_t layer, size_t kv_head) const {
     const KvBlockLayout blocks = layout(layer);
-    return base_ + layer_offset_[layer] + geometry_.kv_heads * pages_ * blocks.k_bytes() +
-           (kv_head * pages_ + page) * blocks.v_bytes();
+    uint8_t* keys = base_ + layer_offset_[layer];
+    uint8_t* values = keys + geometry_.kv_heads * pages_ * blocks.k_bytes();
+    return {keys + kv_head * pages_ * blocks.k_bytes(), values + kv_head * pages_ * blocks.v_bytes(),
+            blocks.k_bytes(), blocks.v_bytes()};
   }
 
  private:

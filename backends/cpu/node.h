@@ -12,6 +12,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/kv_page.h"
+#include "backends/cpu/placed_weights.h"
 #include "backends/cpu/split_attention.h"
 #include "engine/graph/batch.h"
 #include "engine/graph/graph.h"
@@ -85,6 +86,7 @@ struct NodeContext {
   size_t threads = 1;
   PagedKv* kv = nullptr;
   SplitAttention* split_attention = nullptr;
+  const Placement* placement = nullptr;  // where weights are to lie; null: where they are
   std::span<const WeightHandle> weights;
   std::vector<View> views;  // per TensorId
   RunState* run = nullptr;  // where rope tables are registered

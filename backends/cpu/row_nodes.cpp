@@ -6,7 +6,15 @@ namespace tessera::cpu {
 
 namespace {
 
-float* scratch_floats(std::span<std::byte> scratch) { return reinterpret_cast<float*>(scratch.data()); }
+// Where a row of y is computed: in place, or in scratch when it is to be rounded to y's type.
+float* unrounded(const View& y, const RunState& run, size_t row, std::span<std::byte> scratch) {
+  return y.type == ElementType::f32 ? y.floats(run, row) : reinterpret_cast<float*>(scratch.data());
+}
+
+void round_to_type(const Kernels& kernels, const View& y, const float* values, size_t row) {
+  if (y.type == ElementType::q8) kernels.quantize_row(values, y.columns, y.bytes(row));
+  if (y.type == ElementType::bf16) kernels.round_row(values, y.columns, y.bytes(row));
+}
 
 class NormNode : public Node {
  public:
@@ -28,10 +36,10 @@ class NormNode : public Node {
     const size_t rows = y_.rows(run);
     for (size_t row = take(); row < rows; row = take()) {
       const size_t source = select_rows_ ? run.batch->output_rows[row] : row;
-      float* y = y_.type == ElementType::q8 ? scratch_floats(scratch) : y_.floats(run, row);
+      float* y = unrounded(y_, run, row, scratch);
       kernels_.rms_norm(x_.floats(run, source), fused_ ? residual_.floats(run, source) : nullptr,
                         fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_, x_.columns, y);
-      if (y_.type == ElementType::q8) kernels_.quantize_row(y, x_.columns, y_.bytes(row));
+      round_to_type(kernels_, y_, y, row);
     }
   }
 
@@ -57,7 +65,7 @@ class QuantizeNode : public Node {
   void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const size_t rows = y_.rows(run);
     for (size_t row = take(); row < rows; row = take()) {
-      kernels_.quantize_row(x_.floats(run, row), x_.columns, y_.bytes(row));
+      round_to_type(kernels_, y_, x_.floats(run, row), row);
     }
   }
 
@@ -76,9 +84,9 @@ class GateNode : public Node {
     const size_t rows = y_.rows(run);
     for (size_t row = take(); row < rows; row = take()) {
       const float* gate = x_.floats(run, row);
-      float* y = y_.type == ElementType::q8 ? scratch_floats(scratch) : y_.floats(run, row);
+      float* y = unrounded(y_, run, row, scratch);
       kernels_.silu_gate(gate, gate + y_.columns, y_.columns, y);
-      if (y_.type == ElementType::q8) kernels_.quantize_row(y, y_.columns, y_.bytes(row));
+      round_to_type(kernels_, y_, y, row);
     }
   }
 

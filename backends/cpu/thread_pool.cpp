@@ -61,7 +61,9 @@ class PinnedCaller {
 ThreadPool::ThreadPool(size_t threads) : threads_(threads) {
   const std::vector<size_t> cpus = allowed_cpus();
   pinned_ = threads > 1 && threads <= cpus.size();
-  caller_cpu_ = cpus.front();
+  // Workers take the last cores of the mask, one each; the caller takes the first while a region runs.
+  for (size_t i = 0; pinned_ && i < threads; ++i)
+    cores_.push_back(i == 0 ? cpus.front() : cpus[cpus.size() - i]);
   spins_ = threads <= cpus.size() ? kPatientSpins : kBriefSpins;
   workers_.reserve(threads_ - 1);
   for (size_t i = 1; i < threads_; ++i) {
@@ -71,8 +73,7 @@ ThreadPool::ThreadPool(size_t threads) : threads_(threads) {
       threads_ = i;  // the system gives no more threads: work with those there are
       break;
     }
-    // Workers take the last cores of the mask, one each; the caller takes the first while a region runs.
-    if (pinned_) pin_to(workers_.back().native_handle(), cpus[cpus.size() - i]);
+    if (pinned_) pin_to(workers_.back().native_handle(), cores_[i]);
   }
 }
 
@@ -81,6 +82,10 @@ ThreadPool::~ThreadPool() {
   region_.fetch_add(1, std::memory_order_seq_cst);  // as in barrier: ordered before the look for sleepers
   region_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+}
+
+std::optional<size_t> ThreadPool::core_of(size_t index) const {
+  return pinned_ ? std::optional<size_t>(cores_[index]) : std::nullopt;
 }
 
 uint32_t ThreadPool::await_change(const std::atomic<uint32_t>& word, uint32_t old) const {
@@ -104,7 +109,7 @@ void ThreadPool::worker(size_t index) {
 }
 
 void ThreadPool::run(const std::function<void(size_t)>& job) {
-  const PinnedCaller pinned(pinned_, caller_cpu_);
+  const PinnedCaller pinned(pinned_, pinned_ ? cores_.front() : 0);
   job_ = &job;
   region_.fetch_add(1, std::memory_order_seq_cst);  // as in barrier: ordered before the look for sleepers
   region_.notify_all();

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -21,6 +22,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   size_t size() const { return threads_; }
+  // The core a thread runs on inside regions; nothing when threads are not pinned.
+  std::optional<size_t> core_of(size_t index) const;
   // Runs job(thread index) on every thread and returns when all are done. job must not throw.
   void run(const std::function<void(size_t)>& job);
   // Called by every thread of the running region: returns when all have arrived; writes before it are seen
@@ -32,9 +35,9 @@ class ThreadPool {
   uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old) const;
 
   size_t threads_;
-  bool pinned_ = false;  // there is a core for every thread
-  size_t caller_cpu_ = 0;
-  size_t spins_ = 0;  // rounds of pausing before a waiting thread sleeps
+  bool pinned_ = false;        // there is a core for every thread
+  std::vector<size_t> cores_;  // by thread index, when pinned
+  size_t spins_ = 0;           // rounds of pausing before a waiting thread sleeps
   const std::function<void(size_t)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> region_{0};   // counts regions; workers wait for it to move
   alignas(64) std::atomic<uint32_t> arrived_{0};  // threads at the current barrier

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <cmath>
+
+#include "backends/reference/bf16_row.h"
 #include "backends/reference/ops.h"
 #include "backends/reference/quantized_row.h"
 #include "backends/reference/weight_rows.h"
@@ -22,16 +26,53 @@ void run_integer(const StoredTensor& matrix, const StoredTensor* bias, const Row
   }
 }
 
+// Whole numbers are summed exactly within a group; groups are added in float64.
+void run_table(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
+               size_t first_column) {
+  const double steps = table_format(matrix.scheme)->zero_points ? 1 : 127;  // in which entries are whole
+  std::vector<double> entries(x.columns);
+  std::vector<int64_t> whole(x.columns);
+  for (size_t n = 0; n < matrix.rows(); ++n) {
+    const TableRow meaning = read_table_row(matrix, n, entries);
+    for (size_t k = 0; k < whole.size(); ++k)
+      whole[k] = std::llrint(std::fmin(std::fmax(steps * entries[k], -127.0), 127.0));
+    const double start = bias != nullptr ? double{vector_entry(*bias, n)} : 0.0;
+    for (size_t row = 0; row < x.count; ++row) {
+      const std::span<const int8_t> codes = codes_of(x.bytes(row), x.columns);
+      double result = 0;
+      for (size_t g = 0; g < meaning.scales.size(); ++g) {
+        int64_t products = 0;
+        int64_t total = 0;
+        for (size_t k = g * meaning.group; k < std::min((g + 1) * meaning.group, codes.size()); ++k) {
+          products += whole[k] * codes[k];
+          total += codes[k];
+        }
+        result += meaning.scales[g] *
+                  (static_cast<double>(products) - meaning.zeros[g] * static_cast<double>(total));
+      }
+      result *= double{scale_of(x.bytes(row), x.columns)} / steps;
+      y.floats(row)[first_column + n] = static_cast<float>(start + result);
+    }
+  }
+}
+
 void run_float(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
                size_t first_column) {
   std::vector<double> weights(x.columns);
+  std::vector<std::vector<double>> inputs(x.count, std::vector<double>(x.columns));
+  for (size_t row = 0; row < x.count; ++row) {
+    if (x.type == ElementType::bf16) {
+      read_bf16_row(x.bytes(row), inputs[row]);
+    } else {
+      std::copy(x.floats(row).begin(), x.floats(row).end(), inputs[row].begin());
+    }
+  }
   for (size_t n = 0; n < matrix.rows(); ++n) {
     read_row(matrix, n, weights);
     const double start = bias != nullptr ? double{vector_entry(*bias, n)} : 0.0;
     for (size_t row = 0; row < x.count; ++row) {
-      const std::span<const float> values = x.floats(row);
       double sum = start;
-      for (size_t k = 0; k < weights.size(); ++k) sum += weights[k] * double{values[k]};
+      for (size_t k = 0; k < weights.size(); ++k) sum += weights[k] * inputs[row][k];
       y.floats(row)[first_column + n] = static_cast<float>(sum);
     }
   }
@@ -41,8 +82,10 @@ void run_float(const StoredTensor& matrix, const StoredTensor* bias, const Rows&
 
 void run_linear_part(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
                      size_t first_column) {
-  if (x.type == ElementType::q8) {
+  if (has_row_scales(matrix.scheme)) {
     run_integer(matrix, bias, x, y, first_column);
+  } else if (x.type == ElementType::q8) {
+    run_table(matrix, bias, x, y, first_column);
   } else {
     run_float(matrix, bias, x, y, first_column);
   }

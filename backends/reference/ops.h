@@ -26,7 +26,7 @@ struct Rows {
   }
 };
 
-// Writes a finished row into an f32 or q8 tensor.
+// Writes a finished row into a tensor of any type.
 void store_row(const Rows& out, size_t row, std::span<const float> values);
 
 void run_embed(const StoredTensor& table, std::span<const uint32_t> tokens, const Rows& out);

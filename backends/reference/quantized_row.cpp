@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "engine/graph/q8_row.h"
 
@@ -34,6 +35,7 @@ void quantize_row(std::span<const float> x, std::byte* row) {
   put(row, q8::scale_offset(columns), scale);
   if (!(scale > 0)) return;
   int32_t total = 0;
+  std::vector<int32_t> fine(q8::fine_groups(columns), 0);
   for (size_t group = 0; group < q8::groups(columns); ++group) {
     int32_t sum = 0;
     const size_t end = std::min(columns, (group + 1) * q8::kGroup);
@@ -41,11 +43,13 @@ void quantize_row(std::span<const float> x, std::byte* row) {
       const float code = std::clamp(std::nearbyint(x[i] / scale), -127.0f, 127.0f);
       put(row, i, static_cast<int8_t>(code));
       sum += static_cast<int32_t>(code);
+      fine[i / q8::kFineGroup] += static_cast<int32_t>(code);
     }
     put(row, q8::sums_offset(columns) + 4 * group, sum);
     total += sum;
   }
   put(row, q8::total_offset(columns), total);
+  for (size_t i = 0; i < fine.size(); ++i) put(row, q8::fine_sums_offset(columns) + 4 * i, fine[i]);
 }
 
 std::span<const int8_t> codes_of(const std::byte* row, size_t columns) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "backends/reference/batch_check.h"
+#include "backends/reference/bf16_row.h"
 #include "backends/reference/kv_store.h"
 #include "backends/reference/ops.h"
 #include "backends/reference/quantized_row.h"
@@ -20,6 +21,8 @@ namespace reference {
 void store_row(const Rows& out, size_t row, std::span<const float> values) {
   if (out.type == ElementType::q8) {
     quantize_row(values, out.bytes(row));
+  } else if (out.type == ElementType::bf16) {
+    round_row(values, out.bytes(row));
   } else {
     std::copy(values.begin(), values.end(), out.floats(row).begin());
   }

@@ -66,8 +66,40 @@ int64_t integer_accumulator(std::span<const int32_t> codes, int32_t offset, std:
   return products - offset * total;
 }
 
+TableRow read_table_row(const StoredTensor& matrix, size_t row, std::span<double> entries) {
+  const TableFormat format = table_format(matrix.scheme).value();
+  const RowPlace place = place_of(matrix, row);
+  const size_t table = row_tail(matrix.scheme, matrix.rows(), matrix.columns()).table;
+  for (size_t k = 0; k < entries.size(); ++k) {
+    const size_t unit = place.panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k);
+    const tile::CodeBits bits =
+        tile::code_in_unit(format.bits, place.row, k % format.group % tile::kTableUnitColumns);
+    unsigned code = (load<uint8_t>(matrix, unit + bits.byte) >> bits.shift) % (1u << bits.low);
+    if (bits.low < format.bits)
+      code += (load<uint8_t>(matrix, unit + bits.high_byte) >> bits.high_shift) % 2u * (1u << bits.low);
+    entries[k] = format.zero_points ? code : double{load<float>(matrix, table + 4 * code)};
+  }
+  TableRow result = {format.group, {}, {}};
+  const auto half = [&](size_t byte) {
+    return double{f16_to_f32(load<uint16_t>(matrix, place.panel + byte))};
+  };
+  for (size_t g = 0; g * format.group < entries.size(); ++g) {
+    result.scales.push_back(
+        half(tile::table_scale_byte(format.bits, format.group, format.zero_points, place.row, g)));
+    result.zeros.push_back(
+        format.zero_points ? half(tile::table_zero_byte(format.bits, format.group, place.row, g)) : 0.0);
+  }
+  return result;
+}
+
 void read_row(const StoredTensor& matrix, size_t row, std::span<double> values) {
-  if (activation_type(matrix.scheme) == ActivationType::int8) {
+  if (table_format(matrix.scheme)) {
+    const TableRow meaning = read_table_row(matrix, row, values);
+    for (size_t k = 0; k < values.size(); ++k)
+      values[k] = meaning.scales[k / meaning.group] * (values[k] - meaning.zeros[k / meaning.group]);
+    return;
+  }
+  if (has_row_scales(matrix.scheme)) {
     std::vector<int32_t> codes(values.size());
     const IntegerRow meaning = read_integer_row(matrix, row, codes);
     for (size_t k = 0; k < values.size(); ++k)

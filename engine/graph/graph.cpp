@@ -24,7 +24,6 @@ bool multiply(size_t a, size_t b, size_t& product) {
   return true;
 }
 
-const char* type_name(ElementType type) { return type == ElementType::q8 ? "q8" : "f32"; }
 const char* rows_name(RowExtent rows) { return rows == RowExtent::outputs ? "outputs" : "tokens"; }
 
 bool is_matrix_scheme(Scheme scheme) { return scheme != Scheme::u8 && scheme != Scheme::u32; }
@@ -94,8 +93,8 @@ class Checker {
 
   std::string check_type(TensorId id, ElementType type) const {
     if (tensor(id).type == type) return {};
-    return fmt::format("\"{}\" should be {} and is {}", tensor(id).name, type_name(type),
-                       type_name(tensor(id).type));
+    return fmt::format("\"{}\" should be {} and is {}", tensor(id).name, element_name(type),
+                       element_name(tensor(id).type));
   }
 
   // Shape and type together.
@@ -157,11 +156,11 @@ class Checker {
       if (matrix.columns != input.columns)
         return fmt::format("weight \"{}\" has {} columns, its input \"{}\" has {}", matrix.name,
                            matrix.columns, input.name, input.columns);
-      const ElementType wanted =
-          activation_type(matrix.scheme) == ActivationType::int8 ? ElementType::q8 : ElementType::f32;
+      const ElementType wanted = linear_input(matrix.scheme);
       if (input.type != wanted)
         return fmt::format("weight \"{}\" ({}) takes {} activations, \"{}\" is {}", matrix.name,
-                           scheme_name(matrix.scheme), type_name(wanted), input.name, type_name(input.type));
+                           scheme_name(matrix.scheme), element_name(wanted), input.name,
+                           element_name(input.type));
       if (part.bias) {
         if (std::string fault = check_vector(*part.bias, matrix.rows); !fault.empty()) return fault;
       }
@@ -227,7 +226,11 @@ class Checker {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& input = tensor(op.inputs[0]);
     if (std::string fault = check_type(op.inputs[0], ElementType::f32); !fault.empty()) return fault;
-    return check_tensor(op.outputs[0], input.rows, input.columns, ElementType::q8);
+    if (std::string fault = check_shape(op.outputs[0], input.rows, input.columns); !fault.empty())
+      return fault;
+    if (tensor(op.outputs[0]).type == ElementType::f32)
+      return fmt::format("output \"{}\" should be q8 or bf16 and is f32", tensor(op.outputs[0]).name);
+    return {};
   }
 
   std::string check_logits() const {
@@ -250,6 +253,23 @@ class Checker {
 };
 
 }  // namespace
+
+ElementType linear_input(Scheme scheme) {
+  switch (activation_type(scheme)) {
+    case ActivationType::int8:
+      return ElementType::q8;
+    case ActivationType::bf16:
+      return ElementType::bf16;
+    case ActivationType::f32:
+      break;
+  }
+  return ElementType::f32;
+}
+
+const char* element_name(ElementType type) {
+  if (type == ElementType::q8) return "q8";
+  return type == ElementType::bf16 ? "bf16" : "f32";
+}
 
 const char* op_name(const OpKind& kind) {
   return std::visit(

@@ -24,8 +24,12 @@ enum class RowExtent : uint8_t {
 
 enum class ElementType : uint8_t {
   f32,
-  q8,  // int8 codes with one scale and group sums per row: see q8_row.h
+  q8,    // int8 codes with one scale and group sums per row: see q8_row.h
+  bf16,  // bfloat16 values with group sums: see bf16_row.h
 };
+
+ElementType linear_input(Scheme scheme);     // what a linear layer with such weights reads
+const char* element_name(ElementType type);  // "f32", "q8", "bf16"
 
 struct Tensor {
   std::string name;
@@ -56,8 +60,8 @@ struct Norm {
   bool select_rows;
 };
 
-// y[:, parts side by side] = x * W^T (+ bias). All parts read the same input; x is q8 exactly when the
-// schemes take int8 activations.
+// y[:, parts side by side] = x * W^T (+ bias). All parts read the same input; x has the type that
+// linear_input says for their schemes.
 struct LinearPart {
   WeightId weight;
   std::optional<WeightId> bias;  // f32 vector [rows of weight]
@@ -86,10 +90,10 @@ struct Attention {
   float scale;
 };
 
-// Input [rows, 2 columns] holds gate and up side by side: y = silu(gate) * up; q8 output quantizes the row.
+// Input [rows, 2 columns] holds gate and up side by side: y = silu(gate) * up, rounded to the output's type.
 struct Gate {};
 
-// f32 -> q8, each row by itself.
+// f32 -> q8 or bf16, each row by itself.
 struct Quantize {};
 
 using OpKind = std::variant<Embed, Norm, Linear, Rope, Attention, Gate, Quantize>;

@@ -63,7 +63,7 @@ std::string op_label(const Graph& graph, const Op& op) {
 }
 
 std::string tensor_label(const Tensor& tensor) {
-  return fmt::format("{}\\n{} [{}, {}]", escaped(tensor.name), tensor.type == ElementType::q8 ? "q8" : "f32",
+  return fmt::format("{}\\n{} [{}, {}]", escaped(tensor.name), element_name(tensor.type),
                      tensor.rows == RowExtent::outputs ? "outputs" : "tokens", tensor.columns);
 }
 

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "engine/graph/bf16_row.h"
 #include "engine/graph/q8_row.h"
 
 namespace tessera {
@@ -70,6 +71,7 @@ size_t first_fit(const Block& block, const std::vector<Block>& placed) {
 
 size_t row_stride(const Tensor& tensor) {
   if (tensor.type == ElementType::q8) return q8::row_stride(tensor.columns);
+  if (tensor.type == ElementType::bf16) return bf16_row::row_stride(tensor.columns);
   const size_t bytes = (tensor.columns * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
   return bytes % 4096 == 0 ? bytes + kAlignment : bytes;
 }

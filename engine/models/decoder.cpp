@@ -36,8 +36,7 @@ class GraphBuilder {
   }
   // What a projection with this matrix reads.
   ElementType input_type(const std::string& matrix) const {
-    const Scheme scheme = graph_.weights[weight(matrix)].scheme;
-    return activation_type(scheme) == ActivationType::int8 ? ElementType::q8 : ElementType::f32;
+    return linear_input(graph_.weights[weight(matrix)].scheme);
   }
 
   TensorId embed(const std::string& table) {
@@ -103,10 +102,10 @@ class GraphBuilder {
 
   // The input itself where its reader takes f32.
   TensorId quantized_for(const std::string& matrix, TensorId input) {
-    if (input_type(matrix) == ElementType::f32) return input;
+    const ElementType type = input_type(matrix);
+    if (type == ElementType::f32) return input;
     const std::string name = matrix + ".input";
-    const TensorId out =
-        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, ElementType::q8);
+    const TensorId out = tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, type);
     graph_.ops.push_back({name, Quantize{}, {input}, {out}});
     return out;
   }

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <optional>
 
 #include "engine/quantize/rounding.h"
+#include "engine/quantize/table_levels.h"
 #include "gguf-like-format/float_types.h"
 
 namespace tessera {
@@ -42,7 +45,9 @@ void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_
 void check_representable(const std::string& folder, const PlannedWeight& weight, uint64_t first,
                          std::span<const float> values) {
   check_finite(folder, weight, first, values);
+  const std::optional<TableFormat> format = table_format(weight.scheme);
   const auto overflows = [&](float value) {
+    if (format) return !(std::abs(static_cast<double>(value)) < magnitude_limit(*format));
     if (weight.scheme == Scheme::f16) return !is_finite(f16_to_f32(f32_to_f16(value)));
     return weight.scheme == Scheme::bf16 && !is_finite(bf16_to_f32(f32_to_bf16(value)));
   };

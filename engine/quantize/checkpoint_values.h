@@ -15,7 +15,7 @@ void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_
                  std::span<float> out);
 
 // Throws FileError when one of these values of the weight, from element `first` on, is not finite or is
-// beyond what its float scheme can hold.
+// beyond what its scheme can hold: f16, bf16 or the f16 scales of a table scheme.
 void check_representable(const std::string& folder, const PlannedWeight& weight, uint64_t first,
                          std::span<const float> values);
 

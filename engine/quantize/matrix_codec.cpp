@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/quantize/lut/normal_float.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
@@ -17,7 +18,35 @@ namespace {
   return stored_bytes(scheme, std::array<uint64_t, 2>{rows, columns}) == bytes;
 }
 
+std::array<float, 16> load_table(Scheme scheme, size_t rows, size_t columns,
+                                 std::span<const std::byte> stored) {
+  std::array<float, 16> values{};
+  if (!table_format(scheme)->zero_points)
+    std::memcpy(values.data(), stored.subspan(row_tail(scheme, rows, columns).table, sizeof values).data(),
+                sizeof values);
+  return values;
+}
+
 }  // namespace
+
+void write_table(Scheme scheme, size_t rows, size_t columns, const ValueTable& table,
+                 std::span<std::byte> out) {
+  assert(fits(scheme, rows, columns, out.size()));
+  assert(table_format(scheme) && !table_format(scheme)->zero_points);
+  assert(table.size == size_t{1} << table_format(scheme)->bits);
+  std::memcpy(out.subspan(row_tail(scheme, rows, columns).table, tile::kTableBytes).data(),
+              table.values.data(), tile::kTableBytes);
+}
+
+void write_default_table(Scheme scheme, size_t rows, size_t columns, std::span<std::byte> out) {
+  const std::optional<TableFormat> format = table_format(scheme);
+  if (format && !format->zero_points) write_table(scheme, rows, columns, lut::normal_float(*format), out);
+}
+
+ValueTable read_table(Scheme scheme, size_t rows, size_t columns, std::span<const std::byte> stored) {
+  const std::array<float, 16> values = load_table(scheme, rows, columns, stored);
+  return make_value_table(std::span(values).first(size_t{1} << table_format(scheme)->bits));
+}
 
 void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedRow& coded,
                std::span<std::byte> out) {
@@ -40,13 +69,37 @@ void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const pan
   }
 }
 
+void store_row(Scheme scheme, [[maybe_unused]] size_t rows, size_t columns, size_t row,
+               const panel::CodedTableRow& coded, std::span<std::byte> out) {
+  assert(fits(scheme, rows, columns, out.size()));
+  assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
+  const size_t bytes = panel_bytes(scheme, columns);
+  panel::store_table_groups(*table_format(scheme), coded, columns, row % tile::kPanelRows,
+                            out.subspan(row / tile::kPanelRows * bytes, bytes));
+}
+
 void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,
                  std::span<const float> values, std::span<std::byte> out) {
   assert(fits(scheme, rows, columns, out.size()));
   assert(first_row % tile::kPanelRows == 0 && first_row + row_count <= rows);
   assert(row_count % tile::kPanelRows == 0 || first_row + row_count == rows);
   assert(values.size() == row_count * columns);
-  if (activation_type(scheme) == ActivationType::int8) {
+  if (const std::optional<TableFormat> format = table_format(scheme)) {
+    const ValueTable table = format->zero_points ? ValueTable{} : read_table(scheme, rows, columns, out);
+    TableLevels levels;
+    std::vector<uint8_t> codes(columns);
+    for (size_t i = 0; i < tile::round_up(row_count, tile::kPanelRows); ++i) {
+      if (i < row_count) {
+        const std::span<const float> row = values.subspan(i * columns, columns);
+        fit_levels(*format, format->zero_points ? nullptr : &table, row, levels);
+        levels.encode(0, row, codes);
+      }
+      store_row(scheme, rows, columns, first_row + i,
+                i < row_count ? panel::CodedTableRow{&levels, codes} : panel::CodedTableRow{}, out);
+    }
+    return;
+  }
+  if (has_row_scales(scheme)) {
     RowLevels levels;
     std::vector<uint8_t> codes(columns);
     for (size_t i = 0; i < tile::round_up(row_count, tile::kPanelRows); ++i) {
@@ -83,6 +136,11 @@ void decode_row(Scheme scheme, size_t rows, size_t columns, std::span<const std:
   const size_t bytes = panel_bytes(scheme, columns);
   const std::span<const std::byte> source = stored.subspan(row / tile::kPanelRows * bytes, bytes);
   const size_t panel_row = row % tile::kPanelRows;
+  if (const std::optional<TableFormat> format = table_format(scheme)) {
+    const std::array<float, 16> table = load_table(scheme, rows, columns, stored);
+    panel::decode_table_groups(*format, source, table, panel_row, out);
+    return;
+  }
   const RowTail tail = row_tail(scheme, rows, columns);
   const auto scale = [&] {
     float value = 0;

@@ -107,6 +107,7 @@ ErrorSums encode_by_rounding(const QuantizeOptions& options, const PlannedWeight
   std::vector<std::vector<double>> scratch(workers);
   std::vector<ErrorSums> sums(blocks);  // per block, so that the total does not depend on who did what
 
+  write_default_table(weight.scheme, rows, columns, out);
   run_row_blocks(blocks, options.threads, [&](size_t block, size_t worker) {
     const size_t first_row = block * block_rows;
     const size_t row_count = std::min(block_rows, rows - first_row);

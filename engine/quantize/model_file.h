@@ -66,7 +66,7 @@ class Progress {
 using RowChange = std::function<void(std::span<float> row, std::vector<double>& scratch)>;
 
 // Encodes a whole matrix of the checkpoint into out by plain rounding and measures it by decoding every row
-// again. change may be empty. Throws FileError for values that cannot be stored.
+// again; table schemes take their default table. change may be empty. Throws FileError for values that cannot be stored.
 ErrorSums encode_by_rounding(const QuantizeOptions& options, const PlannedWeight& weight,
                              const RowChange& change, std::span<std::byte> out, Progress& progress);
 

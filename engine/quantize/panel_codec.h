@@ -7,6 +7,7 @@
 #include <span>
 
 #include "engine/quantize/row_levels.h"
+#include "engine/quantize/table_levels.h"
 #include "gguf-like-format/scheme.h"
 #include "gguf-like-format/tile_layout.h"
 
@@ -28,6 +29,12 @@ struct CodedRow {
   std::span<const uint8_t> codes;  // [columns]
 };
 
+// The same for a table scheme.
+struct CodedTableRow {
+  const TableLevels* levels = nullptr;
+  std::span<const uint8_t> codes;  // [columns]
+};
+
 // Write every byte that belongs to one of the 16 rows of a panel (panel_bytes of the scheme), padding
 // included, and its entry of the row arrays: `scales` is f32[16], `zeros` u8[16].
 void store_progressive_groups(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
@@ -36,6 +43,10 @@ void store_per_channel_4bit(const CodedRow& coded, size_t columns, size_t row, s
                             std::span<std::byte> scales, std::span<std::byte> zeros);
 void store_per_channel_8bit(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
                             std::span<std::byte> scales);
+
+// Table schemes have no row arrays; padding columns hold code 0.
+void store_table_groups(const TableFormat& format, const CodedTableRow& coded, size_t columns, size_t row,
+                        std::span<std::byte> panel);
 
 // Encoders of float schemes write every byte of `panel`, padding included.
 void encode_f32(const Rows& rows, std::span<std::byte> panel);
@@ -49,6 +60,8 @@ void decode_per_channel_4bit(std::span<const std::byte> panel, size_t row, float
                              std::span<double> out);
 void decode_per_channel_8bit(std::span<const std::byte> panel, size_t row, float scale,
                              std::span<double> out);
+void decode_table_groups(const TableFormat& format, std::span<const std::byte> panel,
+                         std::span<const float, 16> table, size_t row, std::span<double> out);
 void decode_f32(std::span<const std::byte> panel, size_t row, std::span<double> out);
 void decode_f16(std::span<const std::byte> panel, size_t row, std::span<double> out);
 void decode_bf16(std::span<const std::byte> panel, size_t row, std::span<double> out);

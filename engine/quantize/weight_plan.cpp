@@ -48,7 +48,7 @@ Scheme choose_scheme(const ExpectedTensor& tensor, CheckpointType type, Scheme s
   if (tensor.shape.size() == 1) return Scheme::f32;
   if (!makes_logits_or_embeds(tensor)) return scheme;
   if (keep_head) return same_precision(type);
-  return activation_type(scheme) == ActivationType::int8 ? Scheme::w8a8 : scheme;
+  return has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
 }
 
 // Tensors some exporters add that carry nothing: rotation tables, which the hyperparameters define, and a

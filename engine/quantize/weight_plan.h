@@ -19,9 +19,9 @@ struct PlannedWeight {
 };
 
 // Every tensor the model needs, in file order. Matrices get `scheme`; the output head and the token embedding
-// become w8a8 under an integer scheme, or keep the checkpoint's type with keep_head; vectors stay f32.
-// `folder` names the checkpoint in errors. Throws FileError for a missing, mis-shaped or mis-typed tensor,
-// and for one that the model has no place for, because leaving it out would make a different model.
+// become w8a8 under every scheme that rounds to codes, or keep the checkpoint's type with keep_head; vectors
+// stay f32. `folder` names the checkpoint in errors. Throws FileError for a missing, mis-shaped or mis-typed
+// tensor, and for one that the model has no place for, because leaving it out would make a different model.
 std::vector<PlannedWeight> plan_weights(const std::string& folder, const Checkpoint& checkpoint,
                                         const Hyperparameters& hyperparameters, Scheme scheme,
                                         bool keep_head);

@@ -66,15 +66,25 @@ class BenchTest(unittest.TestCase):
         self.assertIn("pp128 skipped: needs 128 tokens of context, --ctx gives 64", done.stderr)
 
     def test_random_weights(self):
-        for scheme in ("w4a8-g128", "bf16"):
-            done = tessera.run("--bench", "--shape", "smollm2-135m", "--scheme", scheme, "--tests", "tg1",
-                               "--repetitions", "1", "--output", "json")
-            self.assertEqual(done.returncode, 0, done.stderr)
-            report = json.loads(done.stdout)
+        schemes = ["w4a8-g128", "lut3-g64-a8", "int4-g128"]
+        done = tessera.run("--bench", "--shape", "smollm2-135m", "--scheme", ",".join(schemes), "--tests", "tg1",
+                           "--repetitions", "1", "--output", "json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        reports = json.loads(done.stdout)
+        self.assertEqual([report["model"]["scheme"] for report in reports], schemes)
+        for report in reports:
             self.assertEqual(report["model"]["name"], "smollm2-135m")
-            self.assertEqual(report["model"]["scheme"], scheme)
             # 134.5M weights in all; the embedding of a tied model is the head and is read like any other.
             self.assertEqual(report["results"][0]["operations_per_token"], 2 * (134515008 - 61 * 576))
+
+    def test_several_schemes_need_a_shape(self):
+        for arguments, line in ((("--scheme", "bf16"), "--scheme: needs --shape"),
+                                (("--shape", "smollm2-135m", "--scheme", "bf16,lut5"), "found 'lut5'"),
+                                (("--shape", "smollm2-135m", "--scheme", "bf16,f16", "--plot", "x.svg"),
+                                 "--plot: expected one --scheme")):
+            done = tessera.run("--bench", *arguments)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(line, done.stderr)
 
 
 if __name__ == "__main__":

@@ -398,6 +398,19 @@ class ChatTest(unittest.TestCase):
             self.assertEqual(self.asked(terminal), ["half and half"])
             self.leave(terminal)
 
+    def test_a_killed_chat_leaves_the_terminal_as_it_was(self):
+        import os, signal, termios
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            with self.chat() as terminal:
+                terminal.wait_prompt()
+                terminal.quiet(0.2)
+                line_mode = termios.ICANON | termios.ECHO
+                self.assertNotEqual(termios.tcgetattr(terminal._terminal)[3] & line_mode, line_mode)
+                os.kill(terminal._child, ending)
+                self.assertEqual(terminal.exit_code(), -ending)
+                self.assertEqual(termios.tcgetattr(terminal._terminal)[3] & line_mode, line_mode)
+                self.assertIn("\x1b[?2004l", terminal.shown[terminal._seen:])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -51,6 +51,40 @@ class QuantizeTest(unittest.TestCase):
         answer = self.good("-m", path, "-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "12")
         self.assertTrue(answer.stdout.strip())
 
+    def test_table_scheme_makes_a_file_that_answers(self):
+        folder = tessera.folder() / "table"
+        folder.mkdir()
+        path = folder / "lut.tess"
+        done = self.good("quantize", tessera.CHECKPOINT, "-o", path, "--scheme", "lut3-g64", "--calibration",
+                         self.text(), "--lines", "--parse-special", "--threads", "2", "--verbose")
+        self.assertRegex(done.stdout, r"(?m)^down +lut3-g64 +6 +1179648 .* 3\.\d+ ")
+        self.assertRegex(done.stderr, r"(?m)^layer 5: ffn inputs: alpha [01]\.\d$")
+        errors = re.findall(r"(?m)^layer \d: \w+: output error ([\d.]+) %, rounded as it is ([\d.]+) %$", done.stderr)
+        self.assertEqual(len(errors), 6 * 7)
+        self.assertLess(sum(float(found) for found, _ in errors), 0.8 * sum(float(plain) for _, plain in errors))
+        self.assertEqual(os.listdir(folder), ["lut.tess"])
+        shown = self.good("inspect", path, "--verify").stdout
+        self.assertRegex(shown, r"calibration +[0-9a-f]{16}\n")
+        self.assertIn("every hash and scale is right", shown)
+        answer = self.good("-m", path, "-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "12")
+        self.assertTrue(answer.stdout.strip())
+
+    def test_table_schemes_without_a_text(self):
+        def error(name, *flags):
+            path = tessera.folder() / f"{name}.tess"
+            done = self.good("quantize", tessera.CHECKPOINT, "-o", path, *flags)
+            self.assertIn("every hash and scale is right", self.good("inspect", path, "--verify").stdout)
+            return float(re.search(r"(?m)^down .* ([\d.]+)%$", done.stdout)[1])
+
+        scheme = ["--scheme", "lut2-g128-a8"]
+        plain = error("plain", *scheme, "--table", "nf", "--no-scale-search")
+        searched = error("searched", *scheme, "--table", "nf")
+        clusters = error("clusters", *scheme)
+        self.assertLess(searched, plain)
+        self.assertLess(clusters, searched)
+        self.assertLess(error("uniform", "--scheme", "int4-g64"),
+                        error("uniform-plain", "--scheme", "int4-g64", "--no-scale-search"))
+
     def test_rotation_alone_needs_no_text(self):
         path = tessera.folder() / "rotated.tess"
         steps = ["--no-reorder", "--no-smooth-attention", "--no-smooth-outputs", "--no-clip", "--no-feedback"]
@@ -59,13 +93,18 @@ class QuantizeTest(unittest.TestCase):
         self.refused("--lines: needs --calibration", "--recipe", "qoq", "--lines", *steps)
 
     def test_interrupted_run_goes_on(self):
-        flags = ["--calibration", str(self.text()), "--lines", "--parse-special", "--threads", "1"]
-        whole = tessera.folder() / "whole.tess"
+        for scheme in ("w4a8-g128", "lut4-g64-a8"):
+            with self.subTest(scheme=scheme):
+                self.interrupt(scheme)
+
+    def interrupt(self, scheme):
+        flags = ["--calibration", str(self.text()), "--lines", "--parse-special", "--threads", "1", "--scheme", scheme]
+        whole = tessera.folder() / f"whole-{scheme}.tess"
         start = time.monotonic()
         self.good("quantize", tessera.CHECKPOINT, "-o", whole, *flags)
         seconds = time.monotonic() - start
 
-        folder = tessera.folder() / "interrupted"
+        folder = tessera.folder() / f"interrupted-{scheme}"
         folder.mkdir()
         path = folder / "again.tess"
         command = [str(tessera.BINARY), "quantize", str(tessera.CHECKPOINT), "-o", str(path), *flags]
@@ -100,6 +139,13 @@ class QuantizeTest(unittest.TestCase):
         self.refused("--calibration: has no meaning with --recipe rtn", "--recipe", "rtn", "--calibration", text)
         self.refused("--no-clip: has no meaning with --recipe rtn", "--no-clip")
         self.refused("--lines: has no meaning with --recipe rtn", "--lines")
+        self.refused("--no-awq: has no meaning with --scheme w4a8", "--scheme", "w4a8", "--no-awq")
+        self.refused("--table: has no meaning with --scheme int4-g64", "--scheme", "int4-g64", "--table", "kmeans")
+        self.refused("--no-clip: has no meaning with --scheme lut4-g64", "--scheme", "lut4-g64", "--no-clip")
+        self.refused("--no-train-scales: has no meaning with --recipe rtn", "--scheme", "lut4-g64", "--no-train-scales")
+        self.refused("--rotate and --no-rotate: expected one of them, found both", "--scheme", "lut4-g64",
+                     "--calibration", text, "--rotate", "--no-rotate")
+        self.refused("--scheme: expected ", "--scheme", "lut5-g64")
         self.refused("--recipe: expected qoq or rtn, found 'gptq'", "--recipe", "gptq")
         self.refused("--attention-alpha: expected a number from 0 to 1, found '2'", "--calibration", text,
                      "--attention-alpha", "2")

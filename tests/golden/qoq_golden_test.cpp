@@ -22,8 +22,10 @@
 #include "engine/quantize/qoq/rounded_matrix.h"
 #include "gguf-like-format/safetensors.h"
 #include "gguf-like-format/tile_layout.h"
+#include "tests/golden/golden_arrays.h"
 
 using namespace tessera;
+using namespace tessera::golden;
 using namespace tessera::qoq;
 
 namespace {
@@ -31,34 +33,6 @@ namespace {
 constexpr std::array kParts{"q", "k", "v", "o", "gate", "up", "down"};
 constexpr std::array kSchemes{Scheme::w4a8_g128, Scheme::w4a8, Scheme::w8a8};
 constexpr size_t kShownRow = 5;
-
-std::vector<uint8_t> decode_base64(const std::string& text) {
-  const std::string alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::vector<uint8_t> bytes;
-  uint32_t bits = 0;
-  unsigned held = 0;
-  for (const char letter : text) {
-    if (letter == '=') break;
-    const size_t digit = alphabet.find(letter);
-    REQUIRE(digit != std::string::npos);
-    bits = (bits << 6) | static_cast<uint32_t>(digit);
-    held += 6;
-    if (held >= 8) {
-      held -= 8;
-      bytes.push_back(static_cast<uint8_t>(bits >> held));
-      bits &= (1u << held) - 1;
-    }
-  }
-  return bytes;
-}
-
-std::vector<uint32_t> decode_hashes(const nlohmann::json& field, size_t rows) {
-  const std::vector<uint8_t> bytes = decode_base64(field.get<std::string>());
-  REQUIRE(bytes.size() == 4 * rows);
-  std::vector<uint32_t> hashes(rows);
-  std::memcpy(hashes.data(), bytes.data(), bytes.size());
-  return hashes;
-}
 
 // 32-bit FNV-1a.
 uint32_t hash(std::span<const uint8_t> bytes) {
@@ -177,7 +151,7 @@ std::vector<uint8_t> row_bytes(Scheme scheme, const FloatMatrix& matrix, const s
 void check_stored(Scheme scheme, const FloatMatrix& matrix, const std::vector<std::byte>& stored,
                   const nlohmann::json& expected) {
   CHECK(row_bytes(scheme, matrix, stored, kShownRow) == decode_base64(expected["shown"].get<std::string>()));
-  const std::vector<uint32_t> hashes = decode_hashes(expected["hashes"], matrix.rows);
+  const std::vector<uint32_t> hashes = read<uint32_t>(expected["hashes"], matrix.rows);
   size_t wrong = 0;
   for (size_t row = 0; row < matrix.rows; ++row)
     wrong += hash(row_bytes(scheme, matrix, stored, row)) != hashes[row];
@@ -205,7 +179,7 @@ TEST_CASE("the rotated layer equals numpy bit for bit") {
   Golden golden(*products);
   for (const std::string part : kParts) {
     const FloatMatrix& matrix = *golden.layer.matrix(part);
-    const std::vector<uint32_t> hashes = decode_hashes(golden.entry(part)["weights"], matrix.rows);
+    const std::vector<uint32_t> hashes = read<uint32_t>(golden.entry(part)["weights"], matrix.rows);
     size_t wrong = 0;
     for (size_t row = 0; row < matrix.rows; ++row) {
       std::vector<uint8_t> bytes(4 * matrix.columns);

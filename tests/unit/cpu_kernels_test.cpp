@@ -370,7 +370,7 @@ void check_float_product(Random& random, const FloatCase& test) {
   for (float& value : before) value = normal(random);
 
   for (const cpu::Kernels* kernels : runnable_kernels()) {
-    const bool dot = std::string(kernels->name) == "avx512-vnni-bf16" && test.storage == Storage::bf16;
+    const bool dot = kernels->bf16_pairs && test.storage == Storage::bf16;
     EdgeArray<float> y((test.tokens - 1) * y_stride + test.rows, any_skew(random));
     if (test.accumulate) {
       for (size_t i = 0; i < before.size(); ++i) y[i / test.rows * y_stride + i % test.rows] = before[i];

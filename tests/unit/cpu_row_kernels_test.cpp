@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 
+#include "engine/graph/bf16_row.h"
 #include "gguf-like-format/float_types.h"
 #include "tests/unit/kernel_cases.h"
 
@@ -100,22 +102,25 @@ namespace {
 // part of it.
 std::vector<uint8_t> quantized(const EdgeArray<float>& x) {
   const size_t n = x.size();
-  std::vector<uint8_t> row(q8::sums_offset(n) + 4 * q8::groups(n), 0);
+  std::vector<uint8_t> row(q8::fine_sums_offset(n) + 4 * q8::fine_groups(n), 0);
   float largest = 0;
   for (size_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
   const float scale = largest / 127.0f;
   std::vector<int32_t> sums(q8::groups(n), 0);
+  std::vector<int32_t> fine(q8::fine_groups(n), 0);
   int32_t total = 0;
   for (size_t i = 0; i < n && scale > 0; ++i) {
     const float quotient = x[i] / scale;
     const auto code = static_cast<int32_t>(std::clamp(round_half_even(quotient), -127.0, 127.0));
     row[i] = static_cast<uint8_t>(code);
     sums[i / q8::kGroup] += code;
+    fine[i / q8::kFineGroup] += code;
     total += code;
   }
   std::memcpy(row.data() + q8::scale_offset(n), &scale, sizeof scale);
   std::memcpy(row.data() + q8::total_offset(n), &total, sizeof total);
   std::memcpy(row.data() + q8::sums_offset(n), sums.data(), 4 * sums.size());
+  std::memcpy(row.data() + q8::fine_sums_offset(n), fine.data(), 4 * fine.size());
   return row;
 }
 
@@ -162,7 +167,7 @@ TEST_CASE("quantize_row treats infinities and NaN alike everywhere") {
       // The odd value comes last and the largest finite one before it in the same lane of any vector.
       x[(n - 1) % 16] = 50.0f;
       x[n - 1] = odd;
-      const size_t bytes = q8::sums_offset(n) + 4 * q8::groups(n);
+      const size_t bytes = q8::fine_sums_offset(n) + 4 * q8::fine_groups(n);
       EdgeArray<uint8_t> expected(bytes);
       cpu::portable_kernels().quantize_row(x.data(), n, expected.data());
       for (const cpu::Kernels* kernels : runnable_kernels()) {
@@ -171,6 +176,76 @@ TEST_CASE("quantize_row treats infinities and NaN alike everywhere") {
         CAPTURE(kernels->name);
         CAPTURE(odd);
         CHECK(std::equal(row.data(), row.data() + bytes, expected.data()));
+      }
+    }
+  }
+}
+
+TEST_CASE("round_row gives the same bfloat16 values everywhere, in exchanged order, and sums them") {
+  Random random = seeded("round_row");
+  constexpr size_t kOrder[] = {0, 2, 1, 3};
+  for (const size_t n : {1, 5, 7, 8, 9, 16, 31, 32, 33, 100, 172, 255, 256, 257, 896, 4099}) {
+    for (const float deviation : {1.0f, 1e-3f, 1e30f, 1e-40f, 0.0f}) {
+      EdgeArray<float> x(n, any_skew(random));
+      fill(random, x, deviation);
+      for (float& value : x.values()) {
+        // Halfway between two bfloat16 numbers, above and below an even one.
+        const uint32_t half = (std::bit_cast<uint32_t>(value) & 0xffff0000u) | 0x8000u;
+        if (pick(random, 0, 3) == 0) value = std::bit_cast<float>(half);
+      }
+      const size_t values = bf16_row::padded_columns(n);
+      for (const cpu::Kernels* kernels : runnable_kernels()) {
+        EdgeArray<uint8_t> row(bf16_row::sums_offset(n) + 4 * bf16_row::groups(n), any_skew(random));
+        kernels->round_row(x.data(), n, row.data());
+        size_t wrong = 0;
+        double worst = 0;
+        for (size_t g = 0; g < bf16_row::groups(n); ++g) {
+          double sum = 0;
+          double magnitudes = 0;
+          for (size_t k = 32 * g; k < 32 * (g + 1); ++k) {
+            const uint16_t expected = k < n ? f32_to_bf16(x[k]) : uint16_t{0};
+            uint16_t found = 0;
+            std::memcpy(&found, row.data() + 2 * (k / 4 * 4 + kOrder[k % 4]), sizeof found);
+            wrong += found == expected ? 0 : 1;
+            sum += static_cast<double>(bf16_to_f32(expected));
+            magnitudes += std::fabs(static_cast<double>(bf16_to_f32(expected)));
+          }
+          float found = 0;
+          std::memcpy(&found, row.data() + 2 * values + 4 * g, sizeof found);
+          // 31 additions in any order.
+          worst = std::max(worst, share(found - sum, 31 * kRoundoff * magnitudes + kDenormalStep));
+        }
+        CAPTURE(kernels->name);
+        CAPTURE(n);
+        CAPTURE(deviation);
+        CHECK(wrong == 0);
+        CHECK(worst <= 1.0);
+        CHECK(row.untouched());
+      }
+    }
+  }
+}
+
+TEST_CASE("round_row keeps infinities and NaN") {
+  Random random = seeded("round_row, not finite");
+  for (const float odd : {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN(),
+                          std::bit_cast<float>(0x7f800001u), std::bit_cast<float>(0xffffffffu), 3.4e38f}) {
+    for (const size_t n : {17, 64, 131}) {
+      EdgeArray<float> x(n, any_skew(random));
+      fill(random, x, 1.0f);
+      const size_t at = n - 1 - (n - 1) % 4;  // stays where it is within its quad
+      x[at] = odd;
+      for (const cpu::Kernels* kernels : runnable_kernels()) {
+        EdgeArray<uint8_t> row(bf16_row::sums_offset(n) + 4 * bf16_row::groups(n), any_skew(random));
+        kernels->round_row(x.data(), n, row.data());
+        uint16_t found = 0;
+        std::memcpy(&found, row.data() + 2 * at, sizeof found);
+        float sum = 0;
+        std::memcpy(&sum, row.data() + bf16_row::sums_offset(n) + 4 * (at / 32), sizeof sum);
+        CAPTURE(kernels->name);
+        CAPTURE(odd);
+        CHECK(found == f32_to_bf16(odd));
+        CHECK_FALSE(std::isfinite(sum));
       }
     }
   }

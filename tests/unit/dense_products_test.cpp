@@ -33,8 +33,9 @@ std::vector<Machine> machines() {
 #if defined(__x86_64__)
     if (isa == "avx2") found.push_back({"avx2", &cpu::avx2_kernels()});
     if (isa == "avx512") {
-      found.push_back({"avx512", &cpu::avx512_kernels(false)});
-      if (cpu::detect_features().avx512_bf16) found.push_back({"avx512-bf16", &cpu::avx512_kernels(true)});
+      found.push_back({"avx512", &cpu::avx512_kernels({})});
+      if (cpu::detect_features().avx512_bf16)
+        found.push_back({"avx512-bf16", &cpu::avx512_kernels({.bf16 = true})});
     }
 #endif
   }

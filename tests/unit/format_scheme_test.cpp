@@ -1,12 +1,14 @@
 // Names, stored sizes and index maps of the schemes.
 #include <doctest/doctest.h>
 
-#include <array>
+#include <algorithm>
 #include <cstdint>
 #include <iostream>
 #include <limits>
 #include <random>
 #include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "gguf-like-format/scheme.h"
@@ -16,11 +18,25 @@ using namespace tessera;
 
 namespace {
 
-constexpr std::array<Scheme, 8> kAll{Scheme::f32,  Scheme::f16,       Scheme::bf16, Scheme::w8a8,
-                                     Scheme::w4a8, Scheme::w4a8_g128, Scheme::u8,   Scheme::u32};
-constexpr std::array<Scheme, 6> kMatrices{Scheme::f32,  Scheme::f16,  Scheme::bf16,
-                                          Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128};
+std::vector<Scheme> all_schemes() {
+  std::vector<Scheme> all(matrix_schemes().begin(), matrix_schemes().end());
+  all.push_back(Scheme::u8);
+  all.push_back(Scheme::u32);
+  return all;
+}
 
+std::vector<Scheme> table_schemes() {
+  std::vector<Scheme> tables;
+  for (const Scheme scheme : matrix_schemes()) {
+    if (table_format(scheme)) tables.push_back(scheme);
+  }
+  return tables;
+}
+
+std::string table_name(const TableFormat& format) {
+  return (format.zero_points ? "int" : "lut") + std::to_string(format.bits) + "-g" +
+         std::to_string(format.group) + (format.int8_activations ? "-a8" : "");
+}
 uint64_t bytes_of(Scheme scheme, std::vector<uint64_t> shape) {
   return stored_bytes(scheme, shape).value_or(0);
 }
@@ -29,14 +45,44 @@ uint64_t bytes_of(Scheme scheme, std::vector<uint64_t> shape) {
 
 TEST_CASE("scheme names go both ways and unknown names are nothing") {
   std::set<std::string_view> names;
-  for (const Scheme scheme : kAll) {
+  for (const Scheme scheme : all_schemes()) {
     names.insert(scheme_name(scheme));
     CHECK(parse_scheme(scheme_name(scheme)) == scheme);
   }
-  CHECK(names.size() == kAll.size());
+  CHECK(names.size() == all_schemes().size());
   CHECK(scheme_name(Scheme::w4a8_g128) == "w4a8-g128");
-  for (const std::string_view name : {"", "F32", "w4a8_g128", "w4a8-g12", "w4a8-g1280", "unknown"})
+  for (const std::string_view name :
+       {"",          "F32",      "w4a8_g128", "w4a8-g12",  "w4a8-g1280",   "unknown",    "lut4",
+        "lut1-g64",  "lut5-g64", "lut4-g16",  "lut4-g512", "lut4-g64-",    "lut4-g64-a", "lut4-g64-a88",
+        "lut4-g064", "int4",     "int3-g64",  "int2-g128", "int4-g64-a16", "Lut4-g64"})
     CHECK_FALSE(parse_scheme(name).has_value());
+}
+
+TEST_CASE("table schemes: every width, group and activation has one name, and no other scheme a format") {
+  size_t count = 0;
+  for (const auto& [bits, zero_points] :
+       {std::pair<unsigned, bool>{2, false}, {3, false}, {4, false}, {4, true}}) {
+    for (const size_t group : {size_t{32}, size_t{64}, size_t{128}, size_t{256}}) {
+      for (const bool int8 : {false, true}) {
+        const TableFormat format{bits, group, zero_points, int8};
+        const Scheme scheme = table_scheme(format);
+        CAPTURE(table_name(format));
+        CHECK(scheme_name(scheme) == table_name(format));
+        CHECK(parse_scheme(table_name(format)) == scheme);
+        CHECK(table_format(scheme) == format);
+        CHECK(group_columns(scheme) == group);
+        CHECK(activation_type(scheme) == (int8 ? ActivationType::int8 : ActivationType::bf16));
+        CHECK_FALSE(has_row_scales(scheme));
+        ++count;
+      }
+    }
+  }
+  CHECK(table_schemes().size() == count);
+  CHECK(std::set<Scheme>(matrix_schemes().begin(), matrix_schemes().end()).size() == matrix_schemes().size());
+  size_t formats = 0;
+  for (unsigned number = 0; number < 256; ++number)
+    formats += table_format(static_cast<Scheme>(number)) ? 1 : 0;
+  CHECK(formats == count);
 }
 
 TEST_CASE("integer schemes multiply with int8 activations") {
@@ -44,6 +90,9 @@ TEST_CASE("integer schemes multiply with int8 activations") {
     CHECK(activation_type(scheme) == ActivationType::int8);
   for (const Scheme scheme : {Scheme::f32, Scheme::f16, Scheme::bf16, Scheme::u8, Scheme::u32})
     CHECK(activation_type(scheme) == ActivationType::f32);
+  for (const Scheme scheme : all_schemes())
+    CHECK(has_row_scales(scheme) ==
+          (scheme == Scheme::w8a8 || scheme == Scheme::w4a8 || scheme == Scheme::w4a8_g128));
 }
 
 TEST_CASE("stored sizes worked out by hand") {
@@ -60,14 +109,26 @@ TEST_CASE("stored sizes worked out by hand") {
   CHECK(bits_per_weight(Scheme::w4a8_g128, 4096, 4096) == doctest::Approx(4.125 + 32.0 / 4096));
   CHECK(bits_per_weight(Scheme::w4a8, 4096, 4096) == doctest::Approx(4 + 40.0 / 4096));
   CHECK(bits_per_weight(Scheme::w8a8, 4096, 4096) == doctest::Approx(8 + 32.0 / 4096));
+  CHECK(bytes_of(table_scheme({3, 64, false, false}), {33, 129}) == 3 * 3 * (64 * 16 * 3 / 8 + 32) + 64);
+  CHECK(bytes_of(table_scheme({2, 256, false, true}), {1, 1}) == 256 * 16 / 4 + 32 + 64);
+  CHECK(bytes_of(table_scheme({4, 32, true, false}), {16, 33}) == 2 * (32 * 8 + 64));
+  for (const Scheme scheme : table_schemes()) {
+    const TableFormat format = table_format(scheme).value();
+    const double table = format.zero_points ? 0 : 64 * 8.0 / (4096.0 * 4096);
+    CHECK(bits_per_weight(scheme, 4096, 4096) ==
+          doctest::Approx(format.bits +
+                          (format.zero_points ? 32.0 : 16.0) / static_cast<double>(format.group) + table)
+              .epsilon(1e-12));
+  }
 }
 
 TEST_CASE("schemes refuse ranks they do not have, zeros and overflow") {
-  for (const Scheme scheme : {Scheme::f16, Scheme::bf16, Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128})
-    CHECK(bytes_of(scheme, {64}) == 0);
+  for (const Scheme scheme : matrix_schemes()) {
+    if (scheme != Scheme::f32) CHECK(bytes_of(scheme, {64}) == 0);
+  }
   for (const Scheme scheme : {Scheme::u8, Scheme::u32}) CHECK(bytes_of(scheme, {16, 64}) == 0);
   constexpr uint64_t most = std::numeric_limits<uint64_t>::max();
-  for (const Scheme scheme : kAll) {
+  for (const Scheme scheme : all_schemes()) {
     CHECK(bytes_of(scheme, {}) == 0);
     CHECK(bytes_of(scheme, {0}) == 0);
     CHECK(bytes_of(scheme, {0, 5}) == 0);
@@ -79,7 +140,7 @@ TEST_CASE("schemes refuse ranks they do not have, zeros and overflow") {
       CHECK(bytes_of(scheme, {1, big}) == 0);
       CHECK(bytes_of(scheme, {big, big}) == 0);
     }
-    CHECK(bytes_of(scheme, {uint64_t{1} << 32, uint64_t{1} << 32}) == 0);
+    CHECK(bytes_of(scheme, {uint64_t{1} << 33, uint64_t{1} << 33}) == 0);
   }
 }
 
@@ -90,7 +151,7 @@ TEST_CASE("stored size is panels and tails, and the index maps fill panels exact
   for (int round = 0; round < 200; ++round) {
     const size_t rows = 1 + random() % 100;
     const size_t columns = 1 + random() % 700;
-    for (const Scheme scheme : kMatrices) {
+    for (const Scheme scheme : matrix_schemes()) {
       CAPTURE(scheme_name(scheme));
       CAPTURE(rows);
       CAPTURE(columns);
@@ -99,7 +160,11 @@ TEST_CASE("stored size is panels and tails, and the index maps fill panels exact
       const RowTail tail = row_tail(scheme, rows, columns);
       CHECK(tail.scales == padded_rows / 16 * panel);
       size_t expected = tail.scales;
-      if (activation_type(scheme) == ActivationType::int8) expected += 4 * padded_rows;
+      if (has_row_scales(scheme)) expected += 4 * padded_rows;
+      if (table_format(scheme) && !table_format(scheme)->zero_points) {
+        CHECK(tail.table == expected);
+        expected += 16 * 4;
+      }
       if (scheme == Scheme::w4a8) {
         CHECK(tail.zeros == expected);
         expected += padded_rows;
@@ -139,4 +204,52 @@ TEST_CASE("every position of a panel is used once") {
   }
   CHECK(bytes.size() == 2 * panel_bytes(Scheme::w4a8_g128, columns));
   CHECK(*bytes.rbegin() + 1 == bytes.size());
+}
+
+TEST_CASE("every bit of a table panel belongs to one code, scale or zero point") {
+  for (const Scheme scheme : table_schemes()) {
+    const TableFormat format = table_format(scheme).value();
+    const unsigned bits = format.bits;
+    const size_t group = format.group;
+    const bool zero_points = format.zero_points;
+    const size_t columns = 2 * group;
+    std::vector<int> owners(8 * panel_bytes(scheme, columns), 0);
+    const auto own = [&owners](size_t byte, unsigned shift, unsigned count) {
+      for (unsigned i = 0; i < count; ++i) ++owners.at(8 * byte + shift + i);
+    };
+    bool in_lane = true;
+    bool in_byte = true;
+    for (size_t row = 0; row < tile::kPanelRows; ++row) {
+      for (size_t column = 0; column < columns; ++column) {
+        const size_t unit = tile::table_unit_byte(bits, group, zero_points, column);
+        const tile::CodeBits at = tile::code_in_unit(bits, row, column % tile::kTableUnitColumns);
+        own(unit + at.byte, at.shift, at.low);
+        if (at.low < bits) own(unit + at.high_byte, at.high_shift, bits - at.low);
+        in_byte = in_byte && at.shift + at.low <= 8 && (at.low == bits || at.low + 1 == bits);
+        const size_t lane = 4 * row + column % 4;
+        in_lane = in_lane && at.byte % tile::kLineBytes == lane &&
+                  (at.low == bits || at.high_byte % tile::kLineBytes == lane);
+      }
+      for (size_t index = 0; index < columns / group; ++index) {
+        const size_t scale = tile::table_scale_byte(bits, group, zero_points, row, index);
+        own(scale, 0, 8);
+        own(scale + 1, 0, 8);
+        if (!zero_points) continue;
+        own(tile::table_zero_byte(bits, group, row, index), 0, 8);
+        own(tile::table_zero_byte(bits, group, row, index) + 1, 0, 8);
+      }
+    }
+    CAPTURE(scheme_name(scheme));
+    CHECK(std::count(owners.begin(), owners.end(), 1) == static_cast<std::ptrdiff_t>(owners.size()));
+    CHECK(in_lane);
+    CHECK(in_byte);
+  }
+  std::set<size_t> positions;
+  for (size_t column = 0; column < 64; ++column) {
+    positions.insert(tile::bf16_position(column));
+    CHECK(tile::bf16_position(column) / 4 == column / 4);
+    CHECK(tile::bf16_position(tile::bf16_position(column)) == column);
+  }
+  CHECK(positions.size() == 64);
+  CHECK(tile::bf16_position(1) == 2);
 }

@@ -10,14 +10,18 @@
 
 namespace tessera::rig {
 
-inline constexpr std::array kMatrixSchemes = {Scheme::f32,  Scheme::f16,  Scheme::bf16,
-                                              Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128};
+inline constexpr std::array kElementTypes = {ElementType::f32, ElementType::q8, ElementType::bf16};
 
 inline constexpr Bound kExact = {0, 0};
 inline constexpr Bound kFloat = {1e-5, 2e-6};        // float32 sums in any order
 inline constexpr Bound kHalfProduct = {1e-3, 1e-4};  // activations may be split into bfloat16 parts
 // Values computed in float32 may fall on the other side of a rounding tie: one code step in few places.
 inline constexpr Bound kQuantized = {1.01 / 127, 5e-4};
+inline constexpr Bound kRounded = {1.01 / 128, 3e-3};  // the same for bfloat16, in an eighth of all places
+
+inline Bound rounding_bound(ElementType type) {
+  return type == ElementType::f32 ? kFloat : type == ElementType::q8 ? kQuantized : kRounded;
+}
 
 inline std::string label(std::string op, Scheme scheme, size_t a, size_t b) {
   return std::move(op) + " " + std::string(scheme_name(scheme)) + " " + std::to_string(a) + "x" +
@@ -30,7 +34,8 @@ inline OpCase embed_case(Random& random, Scheme scheme, size_t rows, size_t colu
   OpCase test;
   test.name = label("embed", scheme, rows, columns);
   test.kv = small_kv();
-  test.bound = kExact;
+  // Code - zero need not be a float.
+  test.bound = table_format(scheme) && table_format(scheme)->zero_points ? kFloat : kExact;
   CaseBuilder build(test);
   build.read_out(build.embed(random_matrix(random, "table", scheme, rows, columns)));
   random_runs(random, test, {});
@@ -41,23 +46,22 @@ struct NormShape {
   size_t columns;
   bool added;        // two inputs
   bool select_rows;  // otherwise a norm over all tokens
-  bool quantized;    // q8 result
+  ElementType type;  // of the result
   bool read_sum;     // look at the sum instead of y
 };
 
 inline OpCase norm_case(Random& random, const NormShape& shape) {
   OpCase test;
   test.name = std::string("norm ") + std::to_string(shape.columns) + (shape.added ? " added" : "") +
-              (shape.select_rows ? " selected" : "") + (shape.quantized ? " q8" : "") +
+              (shape.select_rows ? " selected " : " ") + element_name(shape.type) +
               (shape.read_sum ? " sum" : "");
   test.kv = small_kv();
-  test.bound = shape.read_sum ? kExact : shape.quantized ? kQuantized : kFloat;
+  test.bound = shape.read_sum ? kExact : rounding_bound(shape.type);
   CaseBuilder build(test);
   std::vector<TensorId> inputs = {build.embed(input_table(random, "x", 37, shape.columns))};
   if (shape.added) inputs.push_back(build.embed(input_table(random, "added", 37, shape.columns)));
   const RowExtent rows = shape.select_rows ? RowExtent::outputs : RowExtent::tokens;
-  std::vector<TensorId> outputs = {
-      build.tensor(rows, shape.columns, shape.quantized ? ElementType::q8 : ElementType::f32)};
+  std::vector<TensorId> outputs = {build.tensor(rows, shape.columns, shape.type)};
   if (shape.added) outputs.push_back(build.tensor(rows, shape.columns, ElementType::f32));
   const WeightId gain = build.weight(random_vector(random, "gain", shape.columns));
   build.op(Norm{gain, 1e-5f, shape.select_rows}, inputs, outputs);
@@ -80,13 +84,11 @@ inline OpCase linear_case(Random& random, Scheme scheme, const LinearShape& shap
               std::to_string(shape.rows.size()) + (shape.bias ? " bias" : "") +
               (shape.selected ? " selected" : "") + " tokens " + std::to_string(shape.most_tokens);
   test.kv = small_kv();
-  test.bound = scheme == Scheme::bf16                            ? kHalfProduct
-               : activation_type(scheme) == ActivationType::int8 ? kExact
-                                                                 : kFloat;
+  test.bound = scheme == Scheme::bf16 ? kHalfProduct : has_row_scales(scheme) ? kExact : kFloat;
   CaseBuilder build(test);
   TensorId x = build.embed(input_table(random, "x", 37, shape.columns));
   if (shape.selected) x = build.select_rows(x);
-  if (activation_type(scheme) == ActivationType::int8) x = build.quantize(x);
+  if (linear_input(scheme) != ElementType::f32) x = build.quantize(x, linear_input(scheme));
   std::vector<LinearPart> parts;
   for (const size_t rows : shape.rows) {
     LinearPart part{build.weight(random_matrix(random, "w", scheme, rows, shape.columns)), std::nullopt};
@@ -185,27 +187,27 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
   return test;
 }
 
-inline OpCase gate_case(Random& random, size_t columns, bool quantized) {
+inline OpCase gate_case(Random& random, size_t columns, ElementType type) {
   OpCase test;
-  test.name = "gate " + std::to_string(columns) + (quantized ? " q8" : "");
+  test.name = "gate " + std::to_string(columns) + " " + element_name(type);
   test.kv = small_kv();
-  test.bound = quantized ? kQuantized : kFloat;
+  test.bound = rounding_bound(type);
   CaseBuilder build(test);
   const TensorId x = build.embed(input_table(random, "x", 37, 2 * columns));
-  const TensorId y = build.tensor(RowExtent::tokens, columns, quantized ? ElementType::q8 : ElementType::f32);
+  const TensorId y = build.tensor(RowExtent::tokens, columns, type);
   build.op(Gate{}, {x}, {y});
   build.read_out(y);
   random_runs(random, test, {});
   return test;
 }
 
-inline OpCase quantize_case(Random& random, size_t columns) {
+inline OpCase quantize_case(Random& random, size_t columns, ElementType type) {
   OpCase test;
-  test.name = "quantize " + std::to_string(columns);
+  test.name = "quantize " + std::to_string(columns) + " " + element_name(type);
   test.kv = small_kv();
   test.bound = kExact;
   CaseBuilder build(test);
-  build.read_out(build.quantize(build.embed(input_table(random, "x", 37, columns))));
+  build.read_out(build.quantize(build.embed(input_table(random, "x", 37, columns)), type));
   random_runs(random, test, {});
   return test;
 }
@@ -220,13 +222,12 @@ inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
   constexpr size_t kKvHeads = 2;
   constexpr size_t kHeadDim = 24;
   constexpr size_t kLayers = 2;
-  const bool integer = activation_type(scheme) == ActivationType::int8;
-  const ElementType activations = integer ? ElementType::q8 : ElementType::f32;
+  const ElementType activations = linear_input(scheme);
   test.kv = {kLayers, kKvHeads, kHeadDim, kv_bits, 0};
   // One code on the other side of a rounding edge moves everything behind it, so two layers can only be
   // compared loosely: a wrong op is off by about 1.
   test.bound = {5e-1, 5e-2};
-  if (!integer && scheme != Scheme::bf16 && kv_bits == 16) test.bound = {2e-3, 2e-4};
+  if (activations == ElementType::f32 && scheme != Scheme::bf16 && kv_bits == 16) test.bound = {2e-3, 2e-4};
   CaseBuilder build(test);
   const auto part = [&](size_t rows, size_t columns) {
     return LinearPart{build.weight(random_matrix(random, "w", scheme, rows, columns)), std::nullopt};
@@ -255,7 +256,7 @@ inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
     build.op(Rope{kQueryHeads + kKvHeads, kHeadDim, {1.0, 0.5, 0.1, 0.05, 0.01, 0.002}}, {x}, {rotated});
     x = build.tensor(RowExtent::tokens, kQueryHeads * kHeadDim, ElementType::f32);
     build.op(Attention{layer, kQueryHeads, kKvHeads, kHeadDim, 0.2f}, {rotated}, {x});
-    if (integer) x = build.quantize(x);
+    if (activations != ElementType::f32) x = build.quantize(x, activations);
     added = build.linear(x, {part(kHidden, kQueryHeads * kHeadDim)});
     x = norm(residual, added, false);
     x = build.linear(x, {part(kFfn, kHidden), part(kFfn, kHidden)});
@@ -272,7 +273,7 @@ inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
 inline std::vector<OpCase> op_cases(uint64_t seed) {
   Random random(seed);
   std::vector<OpCase> cases;
-  for (const Scheme scheme : kMatrixSchemes) {
+  for (const Scheme scheme : matrix_schemes()) {
     for (const auto& [rows, columns] : {std::pair<size_t, size_t>{37, 64}, {5, 172}, {64, 288}, {33, 9}})
       cases.push_back(embed_case(random, scheme, rows, columns));
     const std::vector<LinearShape> shapes = {
@@ -283,15 +284,22 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
         {{64}, 1024, 1, true, true},    {{96, 96}, 255, 70, false, false},
         {{7}, 1, 2, false, false},
     };
-    for (const LinearShape& shape : shapes) cases.push_back(linear_case(random, scheme, shape));
-    for (const unsigned bits : {16u, 8u, 4u}) cases.push_back(layers_case(random, scheme, bits));
+    // There are many table schemes that share their code: each gets every third shape, another third each
+    // time, and one kind of cache.
+    const bool table = table_format(scheme).has_value();
+    const size_t first = table ? pick(random, 0, 2) : 0;
+    for (size_t i = first; i < shapes.size(); i += table ? 3 : 1)
+      cases.push_back(linear_case(random, scheme, shapes[i]));
+    for (const unsigned bits : {16u, 8u, 4u}) {
+      if (!table || bits == 16) cases.push_back(layers_case(random, scheme, bits));
+    }
   }
   for (const size_t columns : {size_t{8}, size_t{64}, size_t{172}, size_t{576}, size_t{1000}, size_t{1024}}) {
     for (const bool added : {false, true}) {
       for (const bool select_rows : {false, true}) {
-        for (const bool quantized : {false, true})
-          cases.push_back(norm_case(random, {columns, added, select_rows, quantized, false}));
-        if (added) cases.push_back(norm_case(random, {columns, true, select_rows, false, true}));
+        for (const ElementType type : kElementTypes)
+          cases.push_back(norm_case(random, {columns, added, select_rows, type, false}));
+        if (added) cases.push_back(norm_case(random, {columns, true, select_rows, ElementType::f32, true}));
       }
     }
   }
@@ -311,9 +319,10 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
     cases.push_back(attention_case(random, {2, 2, 128, bits, 1, 0, 5, 130}));
   }
   for (const size_t columns : {size_t{1}, size_t{8}, size_t{172}, size_t{255}, size_t{896}, size_t{1100}}) {
-    cases.push_back(gate_case(random, columns, false));
-    cases.push_back(gate_case(random, columns, true));
-    cases.push_back(quantize_case(random, columns));
+    for (const ElementType type : kElementTypes) {
+      cases.push_back(gate_case(random, columns, type));
+      if (type != ElementType::f32) cases.push_back(quantize_case(random, columns, type));
+    }
   }
   return cases;
 }

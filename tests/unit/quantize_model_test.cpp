@@ -200,6 +200,8 @@ QuantizeOptions options_for(const std::string& source, const std::string& target
 }
 
 double allowed_relative_error(Scheme scheme) {
+  if (const auto format = table_format(scheme))
+    return format->bits == 4 ? 0.14 : format->bits == 3 ? 0.3 : 0.8;
   switch (scheme) {
     case Scheme::w4a8_g128:
     case Scheme::w4a8:
@@ -240,6 +242,7 @@ void check_file(const SourceModel& model, const TessFile& file, Scheme scheme, S
     const bool is_head = expected.kind == "head" || expected.kind == "embedding";
     CHECK(stored.scheme == (is_head ? head : scheme));
     std::vector<std::byte> whole(stored.bytes.size());
+    write_default_table(stored.scheme, stored.rows(), stored.columns(), whole);
     encode_rows(stored.scheme, stored.rows(), stored.columns(), 0, stored.rows(), source.values, whole);
     CHECK(std::equal(whole.begin(), whole.end(), stored.bytes.begin()));
     Sums sums;
@@ -294,7 +297,9 @@ bool holds(const std::string& line, const std::string& part) {
 TEST_CASE("every scheme, every checkpoint type, one file or shards, tied or not") {
   for (const std::string type : {"F32", "F16", "BF16"}) {
     for (const Scheme scheme :
-         {Scheme::w4a8_g128, Scheme::w4a8, Scheme::w8a8, Scheme::f16, Scheme::bf16, Scheme::f32}) {
+         {Scheme::w4a8_g128, Scheme::w4a8, Scheme::w8a8, Scheme::f16, Scheme::bf16, Scheme::f32,
+          parse_scheme("lut4-g64").value(), parse_scheme("lut3-g32-a8").value(),
+          parse_scheme("lut2-g256").value(), parse_scheme("int4-g128").value()}) {
       for (const bool tied : {false, true}) {
         const std::string name(scheme_name(scheme));
         CAPTURE(type);
@@ -307,7 +312,7 @@ TEST_CASE("every scheme, every checkpoint type, one file or shards, tied or not"
         const auto summary = quantize_model(options_for(source, target, scheme));
         CHECK(folder.entries() == 2);  // the source and the target, no temporary file
         const auto file = TessFile::open(target, true);
-        const Scheme head = activation_type(scheme) == ActivationType::int8 ? Scheme::w8a8 : scheme;
+        const Scheme head = has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
         check_file(model, *file, scheme, head, summary);
         CHECK(file->header().quantization.scheme == name);
         CHECK(file->header().quantization.head_scheme == scheme_name(head));
@@ -488,6 +493,17 @@ TEST_CASE("values that cannot be stored are refused by name and place") {
     SourceModel model("F32", false);
     model.tensors[up].values[3] = std::numeric_limits<float>::max();
     holds(refusal(model, Scheme::bf16), "at [0, 3]");
+  }
+  SUBCASE("too large for the scales of a table scheme") {
+    SourceModel model("F32", false);
+    model.tensors[up].values[72 * 4 + 1] = -65520.0f;
+    holds(refusal(model, parse_scheme("lut3-g64").value()), "range of lut3-g64, found -65520 at [4, 1]");
+    model.tensors[up].values[72 * 4 + 1] = 65519.0f;
+    const Folder folder;
+    const std::string target = folder.file("model.tess");
+    CHECK_NOTHROW(quantize_model(options_for(model.write(folder), target, parse_scheme("lut3-g64").value())));
+    model.tensors[up].values[72 * 4 + 1] = 491400.0f;
+    holds(refusal(model, parse_scheme("int4-g32").value()), "range of int4-g32, found 491400 at [4, 1]");
   }
   SUBCASE("large values that fit are stored") {
     SourceModel model("BF16", false);

@@ -67,7 +67,7 @@ TEST_CASE("the shared cases run, repeat exactly, and do not depend on buffer reu
 
 TEST_CASE("the comparison used for all backends notices what it should") {
   rig::Random random(fresh_seed());
-  rig::OpCase test = rig::gate_case(random, 8, false);
+  rig::OpCase test = rig::gate_case(random, 8, ElementType::f32);
   const std::vector<float> expected = {1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0};
   const auto changed = [&](size_t place, float value) {
     std::vector<float> got = expected;

@@ -1,5 +1,5 @@
-// Every op of the reference backend against its formula written out here, and the integer arithmetic bit for
-// bit.
+// Every op of the reference backend but products (reference_linear_test) against its formula written out
+// here.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -7,94 +7,19 @@
 #include <iostream>
 #include <limits>
 
+#include "backends/reference/bf16_row.h"
 #include "backends/reference/quantized_row.h"
 #include "backends/reference/reference_backend.h"
 #include "backends/reference/weight_rows.h"
+#include "engine/graph/bf16_row.h"
 #include "engine/graph/q8_row.h"
 #include "engine/quantize/matrix_codec.h"
+#include "tests/unit/expected_rows.h"
 #include "tests/unit/op_cases.h"
 
 using namespace tessera;
 
 namespace {
-
-using Row = std::vector<double>;
-
-uint64_t fresh_seed() {
-  const uint64_t seed = std::random_device{}();
-  std::cout << "seed " << seed << "\n";
-  return seed;
-}
-
-// A token of a run whose logits were asked for.
-struct Output {
-  uint32_t token;
-  size_t position;
-};
-
-std::vector<Output> outputs_of(const rig::OpCase& test) {
-  std::vector<Output> outputs;
-  for (const rig::CaseRun& run : test.runs) {
-    std::vector<size_t> positions;
-    for (const rig::CaseSequence& sequence : run.sequences) {
-      for (size_t i = 0; i < sequence.token_count; ++i) positions.push_back(sequence.position + i);
-    }
-    for (const uint32_t row : run.output_rows) outputs.push_back({run.tokens[row], positions[row]});
-  }
-  return outputs;
-}
-
-Row table_row(const rig::PackedTensor& table, size_t row) {
-  const auto begin = table.values.begin() + static_cast<std::ptrdiff_t>(row * table.columns());
-  return Row(begin, begin + static_cast<std::ptrdiff_t>(table.columns()));
-}
-
-// Runs the case and compares with expected rows, one per output: |error| within bound * largest of the row.
-void check_rows(const rig::OpCase& test, const std::vector<Row>& expected, double bound) {
-  const std::unique_ptr<Backend> backend = make_reference_backend();
-  const std::vector<float> got = rig::run_case(*backend, test);
-  CAPTURE(test.name);
-  REQUIRE(!expected.empty());
-  REQUIRE(got.size() == expected.size() * expected.front().size());
-  double worst = 0;
-  for (size_t row = 0; row < expected.size(); ++row) {
-    double largest = 0;
-    for (const double value : expected[row]) largest = std::max(largest, std::abs(value));
-    for (size_t i = 0; i < expected[row].size(); ++i) {
-      const double found = got[row * expected[row].size() + i];
-      REQUIRE(std::isfinite(found));
-      if (found != expected[row][i])
-        worst = std::max(worst, std::abs(found - expected[row][i]) / std::max(largest, 1e-37));
-    }
-  }
-  CHECK(worst <= bound);
-}
-
-// Just above half a unit in the last place of float32: an op rounds once.
-constexpr double kRoundedOnce = 6.1e-8;
-
-// The codes of a row by the definition, in float32.
-struct Codes {
-  float scale = 0;
-  std::vector<int> codes;
-};
-
-Codes quantized(const Row& row) {
-  Codes result;
-  float largest = 0;
-  for (const double value : row) largest = std::fmax(largest, std::fabs(static_cast<float>(value)));
-  result.scale = largest / 127.0f;
-  for (const double value : row) {
-    const float quotient = result.scale == 0 ? 0.0f : static_cast<float>(value) / result.scale;
-    // Half to even by hand.
-    const float below = std::floor(quotient);
-    const float rest = quotient - below;
-    int code = static_cast<int>(below);
-    if (rest > 0.5f || (rest == 0.5f && code % 2 != 0)) ++code;
-    result.codes.push_back(std::min(127, std::max(-127, code)));
-  }
-  return result;
-}
 
 double f16(double value) { return f16_to_f32(f32_to_f16(static_cast<float>(value))); }
 
@@ -151,7 +76,7 @@ Row to_multiples(const Row& x, int most) {
 
 TEST_CASE("embed reads rows of every scheme exactly") {
   rig::Random random(fresh_seed());
-  for (const Scheme scheme : rig::kMatrixSchemes) {
+  for (const Scheme scheme : matrix_schemes()) {
     const rig::OpCase test = rig::embed_case(random, scheme, 37, 172);
     std::vector<Row> expected;
     for (const Output& output : outputs_of(test)) {
@@ -165,7 +90,7 @@ TEST_CASE("embed reads rows of every scheme exactly") {
 
 TEST_CASE("stored rows mean what was packed, for hand-made bytes and for encoded ones") {
   rig::Random random(fresh_seed());
-  for (const Scheme scheme : rig::kMatrixSchemes) {
+  for (const Scheme scheme : matrix_schemes()) {
     for (const auto& [rows, columns] : {std::pair<size_t, size_t>{1, 1}, {17, 172}, {33, 300}}) {
       rig::PackedTensor matrix = rig::random_matrix(random, "w", scheme, rows, columns);
       Row row(columns);
@@ -175,6 +100,7 @@ TEST_CASE("stored rows mean what was packed, for hand-made bytes and for encoded
       }
       std::vector<float> values(rows * columns);
       for (float& value : values) value = rig::normal(random);
+      write_default_table(scheme, rows, columns, matrix.bytes);
       encode_rows(scheme, rows, columns, 0, rows, values, matrix.bytes);
       Row decoded(columns);
       double error = 0;
@@ -185,7 +111,9 @@ TEST_CASE("stored rows mean what was packed, for hand-made bytes and for encoded
         for (size_t i = 0; i < columns; ++i)
           error = std::max(error, std::abs(row[i] - double{values[r * columns + i]}));
       }
-      CHECK(error < 0.5);
+      // Tables leave steps as wide as the largest value of a group: 2 bits all of it, 4 bits a third.
+      const std::optional<TableFormat> format = table_format(scheme);
+      CHECK(error < (!format ? 0.5 : format->bits == 4 ? 1.0 : 3.0));
     }
   }
 }
@@ -195,7 +123,7 @@ TEST_CASE("norm divides by the root mean square, adds first when asked, and sele
   for (const size_t columns : {size_t{1}, size_t{64}, size_t{173}}) {
     for (const bool added : {false, true}) {
       for (const bool select : {false, true}) {
-        rig::OpCase test = rig::norm_case(random, {columns, added, select, false, false});
+        rig::OpCase test = rig::norm_case(random, {columns, added, select, ElementType::f32, false});
         const rig::PackedTensor& gain = test.weights[added ? 2 : 1];
         std::vector<Row> normed;
         std::vector<Row> sums;
@@ -220,71 +148,6 @@ TEST_CASE("norm divides by the root mean square, adds first when asked, and sele
         }
         if (select) check_rows(test, sums, 0);
       }
-    }
-  }
-}
-
-TEST_CASE("linear sums in float64 over f32, f16 and bf16 weights") {
-  rig::Random random(fresh_seed());
-  for (const Scheme scheme : {Scheme::f32, Scheme::f16, Scheme::bf16}) {
-    const rig::OpCase test = rig::linear_case(random, scheme, {{21, 16, 3}, 173, 9, true, false});
-    std::vector<Row> expected;
-    for (const Output& output : outputs_of(test)) {
-      const Row x = table_row(test.weights[0], output.token);
-      Row row;
-      for (const Op& op : test.graph.ops) {
-        const auto* linear = std::get_if<Linear>(&op.kind);
-        if (linear == nullptr) continue;
-        CHECK(linear->parts[0].bias.has_value());
-        for (const LinearPart& part : linear->parts) {
-          const rig::PackedTensor& weight = test.weights[part.weight];
-          for (size_t n = 0; n < weight.rows(); ++n) {
-            const Row w = table_row(weight, n);
-            long double sum = part.bias ? static_cast<long double>(test.weights[*part.bias].values[n]) : 0.0L;
-            for (size_t k = 0; k < w.size(); ++k) sum += static_cast<long double>(w[k]) * x[k];
-            row.push_back(static_cast<double>(sum));
-          }
-        }
-      }
-      expected.push_back(row);
-    }
-    check_rows(test, expected, kRoundedOnce);
-  }
-}
-
-TEST_CASE("linear on integer codes is exact before the scaling and scales in the stated order") {
-  rig::Random random(fresh_seed());
-  for (const Scheme scheme : {Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128}) {
-    for (const size_t columns : {size_t{1}, size_t{172}, size_t{640}}) {
-      const rig::OpCase test = rig::linear_case(random, scheme, {{19, 5}, columns, 9, true, false});
-      std::vector<Row> expected;
-      for (const Output& output : outputs_of(test)) {
-        const Codes x = quantized(table_row(test.weights[0], output.token));
-        const std::vector<int8_t> codes(x.codes.begin(), x.codes.end());
-        Row row;
-        for (const Op& op : test.graph.ops) {
-          const auto* linear = std::get_if<Linear>(&op.kind);
-          if (linear == nullptr) continue;
-          for (const LinearPart& part : linear->parts) {
-            const rig::PackedTensor& weight = test.weights[part.weight];
-            for (size_t n = 0; n < weight.rows(); ++n) {
-              int64_t sum = 0;
-              for (size_t k = 0; k < columns; ++k)
-                sum += int64_t{weight.integers[n * columns + k]} * x.codes[k];
-              std::vector<int32_t> stored(columns);
-              const reference::IntegerRow meaning = reference::read_integer_row(weight.view(), n, stored);
-              REQUIRE(reference::integer_accumulator(stored, meaning.offset, codes) == sum);
-              REQUIRE(meaning.scale == weight.scales[n]);
-              const float scale = weight.scales[n] * x.scale;
-              float y = scale * static_cast<float>(sum);
-              if (part.bias) y += static_cast<float>(test.weights[*part.bias].values[n]);
-              row.push_back(y);
-            }
-          }
-        }
-        expected.push_back(row);
-      }
-      check_rows(test, expected, 0);
     }
   }
 }
@@ -391,7 +254,7 @@ TEST_CASE("attention is a causal softmax over the rounded cache of each sequence
 TEST_CASE("gate is silu of the first half times the second") {
   rig::Random random(fresh_seed());
   const size_t columns = 173;
-  const rig::OpCase test = rig::gate_case(random, columns, false);
+  const rig::OpCase test = rig::gate_case(random, columns, ElementType::f32);
   std::vector<Row> expected;
   for (const Output& output : outputs_of(test)) {
     const Row x = table_row(test.weights[0], output.token);
@@ -402,9 +265,9 @@ TEST_CASE("gate is silu of the first half times the second") {
   check_rows(test, expected, kRoundedOnce);
 }
 
-TEST_CASE("norm and gate with q8 results quantize the float32 row they would have written") {
+TEST_CASE("norm and gate with q8 or bf16 results round the float32 row they would have written") {
   rig::Random random(fresh_seed());
-  const auto check = [](const rig::OpCase& plain, const rig::OpCase& codes) {
+  const auto check = [](const rig::OpCase& plain, const rig::OpCase& codes, ElementType type) {
     const std::unique_ptr<Backend> backend = make_reference_backend();
     const std::vector<float> rows = rig::run_case(*backend, plain);
     const std::vector<float> got = rig::run_case(*backend, codes);
@@ -413,35 +276,40 @@ TEST_CASE("norm and gate with q8 results quantize the float32 row they would hav
     for (size_t row = 0; row < rows.size() / columns; ++row) {
       const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(row * columns);
       const Codes expected = quantized(Row(begin, begin + static_cast<std::ptrdiff_t>(columns)));
-      for (size_t i = 0; i < columns; ++i)
-        REQUIRE(got[row * columns + i] == expected.scale * static_cast<float>(expected.codes[i]));
+      for (size_t i = 0; i < columns; ++i) {
+        const size_t at = row * columns + i;
+        REQUIRE(got[at] == (type == ElementType::q8 ? expected.scale * static_cast<float>(expected.codes[i])
+                                                    : bf16_to_f32(f32_to_bf16(rows[at]))));
+      }
     }
   };
   const uint64_t seed = random();
-  for (const bool added : {false, true}) {
+  for (const ElementType type : {ElementType::q8, ElementType::bf16}) {
+    for (const bool added : {false, true}) {
+      rig::Random first(seed);
+      rig::Random second(seed);
+      rig::OpCase plain = rig::norm_case(first, {172, added, false, ElementType::f32, false});
+      const rig::OpCase codes = rig::norm_case(second, {172, added, false, type, false});
+      plain.runs = codes.runs;
+      plain.limits = codes.limits;
+      plain.pages = codes.pages;
+      check(plain, codes, type);
+    }
     rig::Random first(seed);
     rig::Random second(seed);
-    rig::OpCase plain = rig::norm_case(first, {172, added, false, false, false});
-    const rig::OpCase codes = rig::norm_case(second, {172, added, false, true, false});
+    rig::OpCase plain = rig::gate_case(first, 172, ElementType::f32);
+    const rig::OpCase codes = rig::gate_case(second, 172, type);
     plain.runs = codes.runs;
     plain.limits = codes.limits;
     plain.pages = codes.pages;
-    check(plain, codes);
+    check(plain, codes, type);
   }
-  rig::Random first(seed);
-  rig::Random second(seed);
-  rig::OpCase plain = rig::gate_case(first, 172, false);
-  const rig::OpCase codes = rig::gate_case(second, 172, true);
-  plain.runs = codes.runs;
-  plain.limits = codes.limits;
-  plain.pages = codes.pages;
-  check(plain, codes);
 }
 
 TEST_CASE("quantize makes exact codes, through the op") {
   rig::Random random(fresh_seed());
   for (const size_t columns : {size_t{1}, size_t{129}, size_t{300}}) {
-    const rig::OpCase test = rig::quantize_case(random, columns);
+    const rig::OpCase test = rig::quantize_case(random, columns, ElementType::q8);
     std::vector<Row> expected;
     for (const Output& output : outputs_of(test)) {
       const Codes codes = quantized(table_row(test.weights[0], output.token));
@@ -451,6 +319,45 @@ TEST_CASE("quantize makes exact codes, through the op") {
     }
     check_rows(test, expected, 0);
   }
+}
+
+TEST_CASE("a bfloat16 row in memory: values with the middle of each quad exchanged, sums, padding zero") {
+  rig::Random random(fresh_seed());
+  constexpr std::array<size_t, 4> kOrder = {0, 2, 1, 3};
+  for (const size_t columns : {size_t{1}, size_t{6}, size_t{255}, size_t{256}, size_t{301}}) {
+    std::vector<float> x(columns);
+    for (float& value : x) value = rig::normal(random);
+    std::vector<std::byte> row(bf16_row::row_stride(columns), std::byte{0xaa});
+    reference::round_row(x, row.data());
+    Row read(columns);
+    reference::read_bf16_row(row.data(), read);
+    for (size_t i = 0; i < columns; ++i) REQUIRE(read[i] == double{bf16_to_f32(f32_to_bf16(x[i]))});
+    std::vector<double> sums(bf16_row::groups(columns), 0.0);
+    for (size_t i = 0; i < bf16_row::padded_columns(columns); ++i) {
+      uint16_t stored = 0;
+      std::memcpy(&stored, row.data() + 2 * (i / 4 * 4 + kOrder[i % 4]), sizeof stored);
+      REQUIRE(stored == (i < columns ? f32_to_bf16(x[i]) : 0));
+      sums[i / 32] += double{bf16_to_f32(stored)};
+    }
+    for (size_t g = 0; g < sums.size(); ++g) {
+      float sum = 0;
+      std::memcpy(&sum, row.data() + bf16_row::sums_offset(columns) + 4 * g, sizeof sum);
+      CHECK(sum == static_cast<float>(sums[g]));
+    }
+  }
+  // Halfway between two bfloat16 numbers the even one is taken; what is not finite stays so.
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> x = {1.00390625f, 1.01171875f, -infinity, std::numeric_limits<float>::quiet_NaN(),
+                                3.4e38f};
+  std::vector<std::byte> row(bf16_row::row_stride(x.size()));
+  reference::round_row(x, row.data());
+  Row read(x.size());
+  reference::read_bf16_row(row.data(), read);
+  CHECK(read[0] == 1.0);
+  CHECK(read[1] == 1.015625);
+  CHECK(read[2] == -double{infinity});
+  CHECK(std::isnan(read[3]));
+  CHECK(read[4] == double{infinity});
 }
 
 TEST_CASE("a quantized row in memory: codes, scale, total and group sums, padding zero") {
@@ -473,12 +380,16 @@ TEST_CASE("a quantized row in memory: codes, scale, total and group sums, paddin
     CHECK(reference::scale_of(row.data(), columns) == expected.scale);
     int32_t total = 0;
     std::vector<int32_t> sums(q8::groups(columns), 0);
+    std::vector<int32_t> fine(q8::fine_groups(columns), 0);
     for (size_t i = 0; i < q8::padded_columns(columns); ++i) {
       const int code = static_cast<int8_t>(row[i]);
       REQUIRE(code == (i < columns ? expected.codes[i] : 0));
       total += code;
       sums[i / q8::kGroup] += code;
+      fine[i / q8::kFineGroup] += code;
     }
+    for (size_t group = 0; group < fine.size(); ++group)
+      CHECK(read(row, q8::fine_sums_offset(columns) + 4 * group) == fine[group]);
     CHECK(read(row, q8::total_offset(columns)) == total);
     for (size_t group = 0; group < sums.size(); ++group)
       CHECK(read(row, q8::sums_offset(columns) + 4 * group) == sums[group]);

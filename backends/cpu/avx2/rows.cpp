@@ -4,7 +4,9 @@
 #include "backends/cpu/avx2/avx2.h"
 #include "backends/cpu/avx2/lane_sums.h"
 #include "backends/cpu/avx2/partial_vectors.h"
+#include "engine/graph/bf16_row.h"
 #include "engine/graph/q8_row.h"
+#include "gguf-like-format/tile_layout.h"
 
 namespace tessera::cpu::avx2 {
 
@@ -85,8 +87,8 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   int32_t total = 0;
   for (size_t g = 0; g < q8::groups(n); ++g) {
-    __m256i sums = _mm256_setzero_si256();
-    for (size_t k = g * q8::kGroup; k < (g + 1) * q8::kGroup; k += 32) {
+    int32_t sum = 0;
+    for (size_t k = g * q8::kGroup; k < (g + 1) * q8::kGroup; k += q8::kFineGroup) {
       __m256i whole[4];
 #pragma GCC unroll 4
       for (size_t j = 0; j < 4; ++j) {
@@ -99,14 +101,54 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
           _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
       const __m256i codes = _mm256_max_epi8(_mm256_permutevar8x32_epi32(packed, in_order), lowest);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(q8_row + k), codes);
-      sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(ones8, codes), ones16));
+      const int32_t fine = sum_of_lanes(_mm256_madd_epi16(_mm256_maddubs_epi16(ones8, codes), ones16));
+      __builtin_memcpy(q8_row + q8::fine_sums_offset(n) + 4 * (k / q8::kFineGroup), &fine, sizeof fine);
+      sum += fine;
     }
-    const int32_t sum = sum_of_lanes(sums);
     __builtin_memcpy(q8_row + q8::sums_offset(n) + 4 * g, &sum, sizeof sum);
     total += sum;
   }
   __builtin_memcpy(q8_row + q8::scale_offset(n), &scale, sizeof scale);
   __builtin_memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
+}
+
+namespace {
+
+// The upper halves of floats rounded to bfloat16, half to even, in the upper 16 bits; a NaN stays one.
+__m256i rounded_to_bf16(__m256 value) {
+  const __m256i bits = _mm256_castps_si256(value);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i nearest = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+  return _mm256_and_si256(_mm256_blendv_epi8(nearest, quiet, nan),
+                          _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
+}
+
+static_assert(q8::kFineGroup == 32, "a vector of codes has one fine sum");
+static_assert(tile::bf16_position(4) == 4 && tile::bf16_position(5) == 6 && tile::bf16_position(6) == 5 &&
+                  tile::bf16_position(7) == 7,
+              "the two middle columns of a quad change places");
+
+}  // namespace
+
+void round_row(const float* x, size_t n, uint8_t* row) {
+  const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+  for (size_t g = 0; g < bf16_row::groups(n); ++g) {
+    __m256 sums = _mm256_setzero_ps();
+    for (size_t k = g * bf16_row::kGroup; k < (g + 1) * bf16_row::kGroup; k += 8) {
+      const __m256 value = k < n ? load_floats(x + k, n - k) : _mm256_setzero_ps();
+      const __m256i rounded = rounded_to_bf16(value);
+      // Packing with unsigned saturation keeps 16-bit values as they are.
+      const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(rounded, 16), _mm256_setzero_si256());
+      const __m128i words =
+          _mm_unpacklo_epi64(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(row + 2 * k), _mm_shuffle_epi8(words, order));
+      sums = _mm256_add_ps(sums, _mm256_castsi256_ps(rounded));
+    }
+    const float sum = sum_of_lanes(sums);
+    __builtin_memcpy(row + bf16_row::sums_offset(n) + 4 * g, &sum, sizeof sum);
+  }
 }
 
 void silu_gate(const float* gate, const float* up, size_t n, float* y) {

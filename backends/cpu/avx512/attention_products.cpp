@@ -280,11 +280,8 @@ void by_tiles(const Job& job, size_t rows) {
                                                         {Tile<true, 6, 1>::run, Tile<true, 6, 2>::run}}};
   const size_t panels = (rows + kRows - 1) / kRows;
   const size_t count = (job.queries + kTile - 1) / kTile;
-  // One tile of queries reads from memory: panel by panel, strictly forward, as the hardware's prefetcher
-  // likes it.
-  const size_t step = count == 1 ? 1 : 2;
-  for (size_t panel = 0; panel < panels; panel += step) {
-    const size_t pair = (panels - panel < step ? panels - panel : step) - 1;
+  for (size_t panel = 0; panel < panels; panel += 2) {
+    const size_t pair = panels - panel < 2 ? 0 : 1;
     size_t query = 0;
     for (size_t i = 0; i < count; ++i) {
       const size_t next = job.queries * (i + 1) / count;

@@ -2,7 +2,9 @@
 #include <immintrin.h>
 
 #include "backends/cpu/avx512/avx512.h"
+#include "engine/graph/bf16_row.h"
 #include "engine/graph/q8_row.h"
+#include "gguf-like-format/tile_layout.h"
 
 namespace tessera::cpu::avx512 {
 
@@ -70,22 +72,63 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   const __mmask16 usable = scale > 0 ? 0xffff : 0;
   int32_t total = 0;
   for (size_t g = 0; g < q8::groups(n); ++g) {
-    __m512i sums = _mm512_setzero_si512();
-    for (size_t k = g * q8::kGroup; k < (g + 1) * q8::kGroup; k += 16) {
-      const __mmask16 mask = k < n ? mask_of(n - k) : __mmask16{0};
-      // A division, not a product with the inverse: codes must be those of the reference to the last bit.
-      const __m512 quotient = _mm512_maskz_div_ps(mask & usable, _mm512_maskz_loadu_ps(mask, x + k), scales);
-      const __m512i codes = _mm512_min_epi32(
-          _mm512_max_epi32(_mm512_cvtps_epi32(quotient), _mm512_set1_epi32(-127)), _mm512_set1_epi32(127));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(q8_row + k), _mm512_cvtepi32_epi8(codes));
-      sums = _mm512_add_epi32(sums, codes);
+    int32_t sum = 0;
+    for (size_t first = g * q8::kGroup; first < (g + 1) * q8::kGroup; first += q8::kFineGroup) {
+      __m512i sums = _mm512_setzero_si512();
+      for (size_t k = first; k < first + q8::kFineGroup; k += 16) {
+        const __mmask16 mask = k < n ? mask_of(n - k) : __mmask16{0};
+        // A division, not a product with the inverse: codes must be those of the reference to the last bit.
+        const __m512 quotient =
+            _mm512_maskz_div_ps(mask & usable, _mm512_maskz_loadu_ps(mask, x + k), scales);
+        const __m512i codes = _mm512_min_epi32(
+            _mm512_max_epi32(_mm512_cvtps_epi32(quotient), _mm512_set1_epi32(-127)), _mm512_set1_epi32(127));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(q8_row + k), _mm512_cvtepi32_epi8(codes));
+        sums = _mm512_add_epi32(sums, codes);
+      }
+      const int32_t fine = _mm512_reduce_add_epi32(sums);
+      __builtin_memcpy(q8_row + q8::fine_sums_offset(n) + 4 * (first / q8::kFineGroup), &fine, sizeof fine);
+      sum += fine;
     }
-    const int32_t sum = _mm512_reduce_add_epi32(sums);
     __builtin_memcpy(q8_row + q8::sums_offset(n) + 4 * g, &sum, sizeof sum);
     total += sum;
   }
   __builtin_memcpy(q8_row + q8::scale_offset(n), &scale, sizeof scale);
   __builtin_memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
+}
+
+namespace {
+
+// The upper halves of floats rounded to bfloat16, half to even, in the upper 16 bits; a NaN stays one.
+__m512i rounded_to_bf16(__m512 value) {
+  const __m512i bits = _mm512_castps_si512(value);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i nearest = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+  const __m512i kept = _mm512_mask_or_epi32(nearest, nan, bits, _mm512_set1_epi32(0x400000));
+  return _mm512_and_si512(kept, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+}
+
+static_assert(tile::bf16_position(4) == 4 && tile::bf16_position(5) == 6 && tile::bf16_position(6) == 5 &&
+                  tile::bf16_position(7) == 7,
+              "the two middle columns of a quad change places");
+
+}  // namespace
+
+void round_row(const float* x, size_t n, uint8_t* row) {
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+  for (size_t g = 0; g < bf16_row::groups(n); ++g) {
+    __m512 sums = _mm512_setzero_ps();
+    for (size_t k = g * bf16_row::kGroup; k < (g + 1) * bf16_row::kGroup; k += 16) {
+      const __mmask16 mask = k < n ? mask_of(n - k) : __mmask16{0};
+      const __m512i rounded = rounded_to_bf16(_mm512_maskz_loadu_ps(mask, x + k));
+      const __m256i words = _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + 2 * k), _mm256_shuffle_epi8(words, order));
+      sums = _mm512_add_ps(sums, _mm512_castsi512_ps(rounded));
+    }
+    const float sum = _mm512_reduce_add_ps(sums);
+    __builtin_memcpy(row + bf16_row::sums_offset(n) + 4 * g, &sum, sizeof sum);
+  }
 }
 
 void silu_gate(const float* gate, const float* up, size_t n, float* y) {

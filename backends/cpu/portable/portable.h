@@ -1,4 +1,5 @@
-// The portable kernels, one function per entry of the kernel table: plain loops for any machine.
+// The portable kernels, one function per entry of the kernel table (those of table schemes already together):
+// plain loops for any machine.
 #pragma once
 
 #include "backends/cpu/kernels.h"
@@ -15,9 +16,13 @@ void product_f32(const FloatProduct& job);
 void product_f16(const FloatProduct& job);
 void product_bf16(const FloatProduct& job);
 
+extern const TableKernels kTableInt8;
+extern const TableKernels kTableBf16;
+
 void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
               float* y);
 void quantize_row(const float* x, size_t n, uint8_t* q8_row);
+void round_row(const float* x, size_t n, uint8_t* bf16_row);
 void silu_gate(const float* gate, const float* up, size_t n, float* y);
 void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y);
 

@@ -3,7 +3,10 @@
 #include <cstring>
 
 #include "backends/cpu/portable/portable.h"
+#include "engine/graph/bf16_row.h"
 #include "engine/graph/q8_row.h"
+#include "gguf-like-format/float_types.h"
+#include "gguf-like-format/tile_layout.h"
 
 namespace tessera::cpu::portable {
 
@@ -27,18 +30,35 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   int32_t total = 0;
   for (size_t g = 0; g < q8::groups(n); ++g) {
     int32_t sum = 0;
-    for (size_t k = g * q8::kGroup; k < (g + 1) * q8::kGroup; ++k) {
-      // nearbyint rounds half to even in the default rounding mode; scale is 0 only when every x is 0 (or
-      // denormal).
-      const float code = k < n && scale > 0 ? std::nearbyint(x[k] / scale) : 0.0f;
-      codes[k] = static_cast<int8_t>(std::fmin(std::fmax(code, -127.0f), 127.0f));
-      sum += codes[k];
+    for (size_t first = g * q8::kGroup; first < (g + 1) * q8::kGroup; first += q8::kFineGroup) {
+      int32_t fine = 0;
+      for (size_t k = first; k < first + q8::kFineGroup; ++k) {
+        // nearbyint rounds half to even in the default rounding mode; scale is 0 only when every x is 0 (or
+        // denormal).
+        const float code = k < n && scale > 0 ? std::nearbyint(x[k] / scale) : 0.0f;
+        codes[k] = static_cast<int8_t>(std::fmin(std::fmax(code, -127.0f), 127.0f));
+        fine += codes[k];
+      }
+      std::memcpy(q8_row + q8::fine_sums_offset(n) + 4 * (first / q8::kFineGroup), &fine, sizeof fine);
+      sum += fine;
     }
     std::memcpy(q8_row + q8::sums_offset(n) + 4 * g, &sum, sizeof sum);
     total += sum;
   }
   std::memcpy(q8_row + q8::scale_offset(n), &scale, sizeof scale);
   std::memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
+}
+
+void round_row(const float* x, size_t n, uint8_t* row) {
+  for (size_t g = 0; g < bf16_row::groups(n); ++g) {
+    float sum = 0;
+    for (size_t k = g * bf16_row::kGroup; k < (g + 1) * bf16_row::kGroup; ++k) {
+      const uint16_t rounded = f32_to_bf16(k < n ? x[k] : 0.0f);
+      std::memcpy(row + 2 * tile::bf16_position(k), &rounded, sizeof rounded);
+      sum += bf16_to_f32(rounded);
+    }
+    std::memcpy(row + bf16_row::sums_offset(n) + 4 * g, &sum, sizeof sum);
+  }
 }
 
 void silu_gate(const float* gate, const float* up, size_t n, float* y) {

@@ -63,10 +63,10 @@ LayerStatistics calibrate_layer(DenseProducts& products, DenseProduct::Precision
   const size_t tokens = std::accumulate(windows.begin(), windows.end(), size_t{0});
   assert(before.size() == tokens * shape.hidden);
   LayerStatistics statistics;
-  statistics.attention = InputStatistics(shape.hidden, tokens, kSampleRows, recipe.feedback);
-  statistics.o = InputStatistics(shape.query_columns(), tokens, kSampleRows, recipe.feedback);
-  statistics.ffn = InputStatistics(shape.hidden, tokens, kSampleRows, recipe.feedback);
-  statistics.down = InputStatistics(shape.ffn, tokens, kSampleRows, recipe.feedback);
+  statistics.attention = InputStatistics(shape.hidden, tokens, kSampleRows, recipe.needs_moments());
+  statistics.o = InputStatistics(shape.query_columns(), tokens, kSampleRows, recipe.needs_moments());
+  statistics.ffn = InputStatistics(shape.hidden, tokens, kSampleRows, recipe.needs_moments());
+  statistics.down = InputStatistics(shape.ffn, tokens, kSampleRows, recipe.needs_moments());
   statistics.largest_key.assign(shape.kv_columns(), 0.0f);
   statistics.sample.input.columns = shape.hidden;
   const std::vector<size_t> wanted = attention_sample(windows);

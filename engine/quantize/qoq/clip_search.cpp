@@ -140,13 +140,12 @@ class Search {
 
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
                                     const FloatMatrix& sample) {
-  if (activation_type(scheme) != ActivationType::int8 || sample.rows == 0)
-    return std::vector<float>(weights.rows, 1.0f);
+  if (!has_row_scales(scheme) || sample.rows == 0) return std::vector<float>(weights.rows, 1.0f);
   return Search(products, scheme, weights, &sample).run();
 }
 
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights) {
-  if (activation_type(scheme) != ActivationType::int8) return std::vector<float>(weights.rows, 1.0f);
+  if (!has_row_scales(scheme)) return std::vector<float>(weights.rows, 1.0f);
   return Search(products, scheme, weights, nullptr).run();
 }
 

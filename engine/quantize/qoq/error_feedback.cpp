@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <optional>
 
 #include "engine/quantize/qoq/moment_sums.h"
 #include "gguf-like-format/tile_layout.h"
@@ -35,10 +36,18 @@ Block make_block(DenseProducts& products, const FloatMatrix& shares, size_t firs
   return block;
 }
 
+// The code of a row without any levels: all its weights are zero, and so is what the code means.
+std::optional<uint8_t> only_code(const RowLevels& levels) {
+  if (levels.scale != 0.0f) return std::nullopt;
+  return static_cast<uint8_t>(levels.code_offset);
+}
+std::optional<uint8_t> only_code(const TableLevels&) { return std::nullopt; }
+
 // Up to kRows rows of one block. Working values are padded like the block.
+template <typename Levels>
 class RowTask {
  public:
-  RowTask(const FloatMatrix& weights, std::span<const RowLevels> levels, const MomentFactor& factor,
+  RowTask(const FloatMatrix& weights, std::span<const Levels> levels, const MomentFactor& factor,
           const Block& block, size_t first_row)
       : weights_(weights),
         levels_(levels),
@@ -74,18 +83,19 @@ class RowTask {
   // Rounds the columns of one tile of row r, each with what those before it in the tile left.
   void round_tile(size_t r, size_t start, std::span<uint8_t> codes) {
     const size_t row = first_row_ + r;
-    const RowLevels& levels = levels_[row];
+    const Levels& levels = levels_[row];
+    const std::optional<uint8_t> only = only_code(levels);
     float* values = &values_[r * block_.padded + start];
     errors_[r] = {};
     for (size_t i = 0; i < std::min(kTile, block_.count - start); ++i) {
       const size_t column = order_[block_.first + start + i];
       const float weight = weights_.row(row)[column];
       uint8_t& stored = codes[row * weights_.columns + column];
-      if (levels.scale == 0.0f) {  // all weights are zero: no error
-        stored = static_cast<uint8_t>(levels.code_offset);
+      if (only) {  // no error
+        stored = *only;
         continue;
       }
-      const RowLevels::Group group = levels.group_of(column);
+      const typename Levels::Group group = levels.group_of(column);
       const int32_t code = levels.code(values[i], group);
       stored = static_cast<uint8_t>(code);
       const float error = weight - levels.meaning(code, group);
@@ -110,7 +120,7 @@ class RowTask {
   }
 
   const FloatMatrix& weights_;
-  std::span<const RowLevels> levels_;
+  std::span<const Levels> levels_;
   std::span<const uint32_t> order_;
   const Block& block_;
   size_t first_row_;
@@ -119,10 +129,9 @@ class RowTask {
   std::array<Tile, kRows> errors_ = {};  // of the tile just rounded
 };
 
-}  // namespace
-
-std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
-                                         std::span<const RowLevels> levels, const MomentFactor& factor) {
+template <typename Levels>
+std::vector<uint8_t> choose_codes(DenseProducts& products, const FloatMatrix& weights,
+                                  std::span<const Levels> levels, const MomentFactor& factor) {
   const size_t columns = weights.columns;
   assert(levels.size() == weights.rows && factor.order.size() == columns);
   std::vector<uint8_t> codes(weights.rows * columns);
@@ -138,7 +147,7 @@ std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMat
     const size_t end = first + block.count;
     errors.resize(end < columns ? weights.rows * block.count : 0);
     products.for_each((weights.rows + kRows - 1) / kRows, [&](size_t task, size_t) {
-      RowTask(weights, levels, factor, block, task * kRows).run(adjusted, codes, errors);
+      RowTask<Levels>(weights, levels, factor, block, task * kRows).run(adjusted, codes, errors);
     });
     if (end == columns) break;
     DenseProduct job;
@@ -155,6 +164,18 @@ std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMat
     products.multiply(job);
   }
   return codes;
+}
+
+}  // namespace
+
+std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
+                                         std::span<const RowLevels> levels, const MomentFactor& factor) {
+  return choose_codes(products, weights, levels, factor);
+}
+
+std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
+                                         std::span<const TableLevels> levels, const MomentFactor& factor) {
+  return choose_codes(products, weights, levels, factor);
 }
 
 }  // namespace tessera::qoq

@@ -1,6 +1,7 @@
 #include "engine/quantize/qoq/input_statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 
@@ -16,6 +17,7 @@ constexpr size_t kStrip = 64;  // columns a thread looks at at once
 
 InputStatistics::InputStatistics(size_t columns, size_t total_tokens, size_t sample_rows, bool with_moments)
     : largest(columns),
+      squares(columns),
       moments(with_moments ? FloatMatrix(columns, columns) : FloatMatrix()),
       sample(std::min(sample_rows, total_tokens), columns),
       total_tokens_(total_tokens) {}
@@ -37,13 +39,16 @@ void InputStatistics::add(DenseProducts& products, std::span<const float> x, siz
     const size_t first = strip * kStrip;
     const size_t width = std::min(kStrip, columns - first);
     float* most = &largest[first];
+    std::array<float, kStrip> sums{};
     for (size_t token = 0; token < count; ++token) {
       const float* values = &x[token * columns + first];
       for (size_t i = 0; i < width; ++i) {
         const float magnitude = std::abs(values[i]);
         most[i] = magnitude > most[i] ? magnitude : most[i];
+        sums[i] += magnitude * magnitude;
       }
     }
+    for (size_t i = 0; i < width; ++i) squares[first + i] += sums[i];
   });
   if (moments.rows == 0 || count == 0) return;
 

@@ -14,7 +14,11 @@ void reorder_inputs(DenseProducts& products, InputStatistics& statistics, std::s
   const size_t columns = order.size();
   assert(statistics.largest.size() == columns);
   const std::vector<float> largest = statistics.largest;
-  for (size_t i = 0; i < columns; ++i) statistics.largest[i] = largest[order[i]];
+  const std::vector<float> squares = statistics.squares;
+  for (size_t i = 0; i < columns; ++i) {
+    statistics.largest[i] = largest[order[i]];
+    statistics.squares[i] = squares[order[i]];
+  }
   const auto reorder_row = [&](std::span<float> row, std::vector<float>& former) {
     former.assign(row.begin(), row.end());
     for (size_t i = 0; i < columns; ++i) row[i] = former[order[i]];
@@ -55,7 +59,10 @@ void reorder_inputs(DenseProducts& products, InputStatistics& statistics, std::s
 void divide_inputs(DenseProducts& products, InputStatistics& statistics, std::span<const float> divisors) {
   const size_t columns = divisors.size();
   assert(statistics.largest.size() == columns);
-  for (size_t i = 0; i < columns; ++i) statistics.largest[i] /= divisors[i];
+  for (size_t i = 0; i < columns; ++i) {
+    statistics.largest[i] /= divisors[i];
+    statistics.squares[i] /= divisors[i] * divisors[i];
+  }
   const auto divide_row = [&](std::span<float> row, float by) {
     for (size_t i = 0; i < columns; ++i) row[i] /= divisors[i] * by;
   };

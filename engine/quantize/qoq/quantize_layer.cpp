@@ -9,6 +9,8 @@
 #include <stdexcept>
 
 #include "engine/quantize/checkpoint_values.h"
+#include "engine/quantize/lut/channel_scaling.h"
+#include "engine/quantize/lut/table_matrix.h"
 #include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/qoq/attention_clips.h"
 #include "engine/quantize/qoq/attention_score.h"
@@ -100,8 +102,8 @@ void note_output_error(const LayerContext& context, std::string_view part, Schem
 
 void smooth_layer(const LayerContext& context, LayerWeights& weights, LayerStatistics& statistics) {
   DenseProducts& products = context.products;
-  const bool integer = activation_type(context.scheme) == ActivationType::int8;
-  const Scheme scheme = integer ? context.scheme : Scheme::w4a8_g128;
+  const bool table = table_format(context.scheme).has_value();
+  const Scheme scheme = table || has_row_scales(context.scheme) ? context.scheme : Scheme::w4a8_g128;
   if (context.recipe.reorder && scheme == Scheme::w4a8_g128) {
     reorder_values(products, context.shape, weights, statistics);
     reorder_ffn(products, weights, statistics);
@@ -116,7 +118,8 @@ void smooth_layer(const LayerContext& context, LayerWeights& weights, LayerStati
                      weights, statistics);
     note(context, fmt::format("keys: alpha {:.2f}", alpha));
   }
-  if (context.recipe.smooth_outputs) {
+  if (table && context.recipe.awq) lut::scale_channels(context, weights, statistics);
+  if (!table && context.recipe.smooth_outputs) {
     {
       const AttentionScore score(products, context.precision, context.shape, weights, statistics.sample);
       apply_value_divisors(products, context.shape,
@@ -137,8 +140,7 @@ std::vector<EncodedTensor> encode_layer(const LayerContext& context, const std::
                                         const std::function<void(uint64_t)>& done) {
   DenseProducts& products = context.products;
   std::optional<AttentionScore> score;
-  const bool integer = activation_type(context.scheme) == ActivationType::int8;
-  if (statistics != nullptr && context.recipe.clip && integer)
+  if (statistics != nullptr && context.recipe.clip && has_row_scales(context.scheme))
     score.emplace(products, context.precision, context.shape, weights, statistics->sample);
   // q and k are scored against the whole attention block, so all clips are found before any weight goes.
   std::vector<std::vector<float>> clips(layer.size());
@@ -160,11 +162,16 @@ std::vector<EncodedTensor> encode_layer(const LayerContext& context, const std::
     } else {
       FloatMatrix& matrix = *weights.matrix(part);
       check_representable(folder, planned, 0, matrix.values);
-      if (integer) {
-        const bool feedback = statistics != nullptr && context.recipe.feedback;
+      const bool table = table_format(planned.scheme).has_value();
+      const bool codes = table || has_row_scales(planned.scheme);
+      if (codes) {
+        InputStatistics* inputs = statistics != nullptr ? &inputs_of(part, *statistics) : nullptr;
         try {
-          encode_matrix(products, planned.scheme, matrix, clips[i],
-                        feedback ? &inputs_of(part, *statistics) : nullptr, bytes);
+          if (table)
+            lut::encode_matrix(products, planned.scheme, matrix, context.recipe, inputs, bytes);
+          else
+            encode_matrix(products, planned.scheme, matrix, clips[i],
+                          context.recipe.feedback ? inputs : nullptr, bytes);
         } catch (const std::runtime_error& error) {
           throw std::runtime_error(
               fmt::format("{}: tensor \"{}\": {}", folder, planned.expected.name, error.what()));
@@ -176,7 +183,7 @@ std::vector<EncodedTensor> encode_layer(const LayerContext& context, const std::
                       bytes);
         });
       }
-      if (integer && statistics != nullptr)
+      if (codes && statistics != nullptr)
         note_output_error(context, part, planned.scheme, matrix, inputs_of(part, *statistics).sample, bytes);
       encoded[i].sums = measured(context, planned.scheme, matrix, bytes);
       matrix = FloatMatrix();

@@ -23,8 +23,9 @@ struct LayerContext {
   std::function<void(const std::string&)> note;  // one line about a choice; may be empty
 };
 
-// Steps 2 to 4: reorder, SmoothAttention and smoothing of o's and down's inputs, each where the recipe has
-// it. A float scheme is treated like w4a8-g128, so that it holds the model which that scheme would round.
+// Steps 2 to 4: reorder, SmoothAttention and smoothing of o's and down's inputs, or for table schemes
+// SmoothAttention and scaling of channels, each where the recipe has it. A float scheme is treated like
+// w4a8-g128, so that it holds the model which that scheme would round.
 void smooth_layer(const LayerContext& context, LayerWeights& weights, LayerStatistics& statistics);
 
 struct EncodedTensor {

@@ -22,7 +22,7 @@ namespace tessera::qoq {
 namespace {
 
 // Bumped when the same input would give other parts than before.
-constexpr int kPartsVersion = 3;
+constexpr int kPartsVersion = 4;
 
 std::string hash_text(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
@@ -38,9 +38,10 @@ uint64_t key_of(const QuantizeOptions& options, const ModelFile& file, const Cal
   };
   const Hyperparameters& h = file.hyperparameters();
   std::string choices = fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {:a} {:a} {} {:a} {:a} {:a} {}", TESSERA_VERSION, kPartsVersion,
-      scheme_name(options.scheme), recipe.rotate, recipe.reorder, recipe.smooth_attention,
-      recipe.smooth_outputs, recipe.clip, recipe.feedback, number(recipe.attention_alpha),
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {:a} {:a} {} {:a} {:a} {:a} {}", TESSERA_VERSION,
+      kPartsVersion, scheme_name(options.scheme), recipe.rotate, recipe.reorder, recipe.smooth_attention,
+      recipe.smooth_outputs, recipe.clip, recipe.feedback, static_cast<int>(recipe.table),
+      recipe.scale_search, recipe.awq, recipe.train_scales, number(recipe.attention_alpha),
       number(recipe.output_alpha), h.query_heads, h.kv_heads, h.norm_epsilon, h.rope_theta,
       static_cast<int>(h.rope_scaling.kind), h.rope_scaling.factor, h.rope_scaling.low_freq_factor,
       h.rope_scaling.high_freq_factor, h.rope_scaling.original_context);

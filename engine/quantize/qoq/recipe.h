@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
+
+#include "gguf-like-format/scheme.h"
 
 namespace tessera::qoq {
 
@@ -15,6 +18,14 @@ struct CalibrationText {
   size_t window = 0;           // tokens of one, at most; 0: 1024, or the model's context if that is shorter
 };
 
+// Where the table of a table scheme comes from.
+enum class TableKind : uint8_t {
+  normal_float,  // NormalFloat of the scheme's width
+  kmeans,        // the centres of the matrix's own weights
+};
+
+// Steps that a scheme has no use for are left out whatever the recipe says: reorder, smooth_outputs and clip
+// are for schemes with row scales; table, scale_search, awq and train_scales for table schemes.
 struct Recipe {
   bool rotate = true;
   bool reorder = true;
@@ -22,12 +33,25 @@ struct Recipe {
   bool smooth_outputs = true;
   bool clip = true;
   bool feedback = true;
+  TableKind table = TableKind::normal_float;
+  bool scale_search = true;
+  bool awq = false;
+  bool train_scales = false;  // by the error of the outputs: with NormalFloat, learned NormalFloat
   std::optional<double> attention_alpha;  // fixed exponents instead of the best of a grid
   std::optional<double> output_alpha;
   std::optional<CalibrationText> calibration;  // needed for every step but rotate
 
+  // The steps taken unless told otherwise. Still needs a calibration text.
+  static Recipe for_scheme(Scheme scheme);
+  // No step at all but the search for scales.
+  static Recipe rounding();
+
   // Steps that look at activations.
-  bool needs_text() const { return reorder || smooth_attention || smooth_outputs || clip || feedback; }
+  bool needs_text() const {
+    return reorder || smooth_attention || smooth_outputs || clip || feedback || awq || train_scales;
+  }
+  // Steps that look at how inputs are correlated.
+  bool needs_moments() const { return feedback || train_scales; }
 };
 
 }  // namespace tessera::qoq

@@ -4,6 +4,7 @@
 #include <array>
 #include <cassert>
 
+#include "engine/quantize/lut/table_matrix.h"
 #include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/qoq/error_feedback.h"
 #include "engine/quantize/qoq/moment_factor.h"
@@ -14,8 +15,6 @@
 namespace tessera::qoq {
 
 namespace {
-
-bool has_levels(Scheme scheme) { return activation_type(scheme) == ActivationType::int8; }
 
 float clip_of(std::span<const float> clips, size_t row) { return clips.empty() ? 1.0f : clips[row]; }
 
@@ -33,10 +32,12 @@ void round_floats(Scheme scheme, std::span<const float> values, std::span<float>
 FloatMatrix rounded(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
                     std::span<const float> clips) {
   assert(clips.empty() || clips.size() == weights.rows);
+  if (const std::optional<TableFormat> format = table_format(scheme))
+    return lut::rounded(products, *format, weights, false, {});
   FloatMatrix result(weights.rows, weights.columns);
   std::vector<RowLevels> levels(products.threads());
   products.for_each(weights.rows, [&](size_t row, size_t thread) {
-    if (!has_levels(scheme)) return round_floats(scheme, weights.row(row), result.row(row));
+    if (!has_row_scales(scheme)) return round_floats(scheme, weights.row(row), result.row(row));
     fit_levels(scheme, weights.row(row), clip_of(clips, row), levels[thread]);
     levels[thread].round(weights.row(row), result.row(row));
   });
@@ -48,8 +49,8 @@ void encode_matrix(DenseProducts& products, Scheme scheme, const FloatMatrix& we
   const size_t rows = weights.rows;
   const size_t columns = weights.columns;
   assert(clips.empty() || clips.size() == rows);
-  assert(stored_bytes(scheme, std::array<uint64_t, 2>{rows, columns}) == out.size());
-  if (!has_levels(scheme)) {
+  assert(stored_bytes(scheme, std::array<uint64_t, 2>{rows, columns}) == out.size() && !table_format(scheme));
+  if (!has_row_scales(scheme)) {
     products.for_each((rows + tile::kPanelRows - 1) / tile::kPanelRows, [&](size_t panel, size_t) {
       const size_t first = panel * tile::kPanelRows;
       const size_t count = std::min(tile::kPanelRows, rows - first);

@@ -14,7 +14,7 @@
 namespace tessera::qoq {
 
 // The weights as plain rounding with these clip ratios would reconstruct them. clips: one ratio in (0, 1] per
-// row, or empty for 1.
+// row, or empty for 1; without meaning for table schemes.
 FloatMatrix rounded(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
                     std::span<const float> clips);
 
@@ -26,7 +26,8 @@ std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, cons
 // feedback follows, which takes away what plain rounding with the other ratios wins by chance.
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights);
 
-// Encodes the whole matrix into out (stored_bytes of scheme). With feedback the error of each column is
+// Encodes the whole matrix into out (stored_bytes of scheme, which is no table scheme: those go through
+// lut::encode_matrix). With feedback the error of each column is
 // spread over the columns that follow it by the inverse of the inputs' second moments (GPTQ; damping 0.01,
 // columns in order of descending moments, group parameters fixed beforehand). Throws std::runtime_error when
 // the moments cannot be factored.

@@ -1,0 +1,34 @@
+// Four bits a code, two codes a byte, with zero points: the codes themselves are multiplied.
+#include "backends/cpu/avx512/avx512.h"
+#include "backends/cpu/avx512/table_bytes.h"
+
+namespace tessera::cpu::avx512 {
+
+namespace {
+
+struct Int4 {
+  static constexpr size_t kBits = 4;
+  static constexpr bool kZeroPoints = true;
+  explicit Int4(const float*) {}
+
+  template <size_t kHalf>
+  [[gnu::always_inline]] void expand(const uint8_t* unit, __m512i (&bytes)[4]) const {
+    const __m512i nibble = _mm512_set1_epi8(15);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      const __m512i line = load_line(unit, 2 * kHalf + i);
+      bytes[2 * i] = _mm512_and_si512(line, nibble);
+      bytes[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(line, 4), nibble);
+    }
+  }
+};
+
+}  // namespace
+
+void product_int4(const TableProduct& job) { multiply_codes<Int4>(job); }
+void expand_int4(const uint8_t* panel, size_t columns, size_t group, const float* table,
+                 const ExpandedPanel& out) {
+  expand_panel<Int4, 4>(panel, columns, group, table, out);
+}
+
+}  // namespace tessera::cpu::avx512

@@ -1,0 +1,62 @@
+// A stored matrix as the cpu backend multiplies with it: its place in memory and the kernels for its scheme.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "backends/cpu/node.h"
+
+namespace tessera::cpu {
+
+// Rows [first_panel * 16, …) of a matrix, up to its end.
+struct PanelRange {
+  size_t first = 0;
+  size_t count = 0;
+};
+
+class MatrixPart {
+ public:
+  // weight and bias ([rows] or null) must outlive the part; y_column is the first of y's columns it writes.
+  MatrixPart(const Kernels& kernels, const StoredTensor& weight, const float* bias, size_t y_column);
+
+  size_t rows() const { return rows_; }
+  size_t panels() const;
+  size_t panel_bytes() const { return panel_bytes_; }  // as stored
+  size_t panels_bytes() const { return panels() * panel_bytes_; }
+  // Bytes that one panel takes in scratch when it is expanded for many tokens; 0 for schemes that are not.
+  size_t expanded_bytes() const;
+
+  std::span<const std::byte> bytes() const;  // of the whole stored matrix
+  void move_to(const std::byte* copy);       // reads the matrix from a copy of bytes() from now on
+
+  // y[:, y_column…] = x * W^T + bias for the rows of a range. scratch: expanded_bytes for each of its panels.
+  void multiply(const RunState& run, const View& x, const View& y, PanelRange range,
+                std::span<std::byte> scratch) const;
+
+ private:
+  size_t rows_of(PanelRange range) const;
+  void multiply_row_scaled(const RunState& run, const View& x, const View& y, PanelRange range,
+                           std::span<std::byte> scratch) const;
+  void multiply_table(const RunState& run, const View& x, const View& y, PanelRange range,
+                      std::span<std::byte> scratch) const;
+  void multiply_floats(const RunState& run, const View& x, const View& y, PanelRange range) const;
+
+  const Kernels& kernels_;
+  Scheme scheme_;
+  std::optional<TableFormat> format_;
+  const uint8_t* base_;
+  size_t bytes_;
+  size_t panel_bytes_;
+  size_t rows_;
+  size_t stored_columns_;
+  const float* scales_ = nullptr;   // schemes with row scales
+  const uint8_t* zeros_ = nullptr;  // w4a8
+  std::array<float, 16> table_{};   // table schemes without zero points
+  const float* bias_;
+  size_t y_column_;
+};
+
+}  // namespace tessera::cpu

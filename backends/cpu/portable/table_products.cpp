@@ -1,0 +1,286 @@
+// Products with table schemes in plain loops. A group of columns is expanded to one value per weight once for
+// several tokens; expanded panels are multiplied by the same loops, so both ways give the same bits.
+#include <cmath>
+#include <cstring>
+
+#include "backends/cpu/portable/portable.h"
+#include "engine/graph/bf16_row.h"
+#include "engine/graph/q8_row.h"
+#include "gguf-like-format/float_types.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera::cpu::portable {
+
+namespace {
+
+constexpr size_t kRows = tile::kPanelRows;
+constexpr size_t kUnit = tile::kTableUnitColumns;
+constexpr size_t kMostGroup = 256;
+constexpr size_t kTokens = 8;  // that share the values of a group
+constexpr size_t kEntries = 16;
+
+static_assert(q8::kFineGroup == kUnit && bf16_row::kGroup == kUnit, "rows hold a sum per unit of columns");
+static_assert(255 * 127 * kMostGroup < (size_t{1} << 24), "a group's sum of bytes is a whole float");
+
+template <class Value>
+Value read(const uint8_t* at) {
+  Value value{};
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+template <class Value>
+void write(uint8_t* at, Value value) {
+  std::memcpy(at, &value, sizeof value);
+}
+
+struct Lut2 {
+  static constexpr size_t kBits = 2;
+  static constexpr bool kZeroPoints = false;
+};
+struct Lut3 {
+  static constexpr size_t kBits = 3;
+  static constexpr bool kZeroPoints = false;
+};
+struct Lut4 {
+  static constexpr size_t kBits = 4;
+  static constexpr bool kZeroPoints = false;
+};
+struct Int4 {
+  static constexpr size_t kBits = 4;
+  static constexpr bool kZeroPoints = true;
+};
+
+template <class Format>
+unsigned code_at(const uint8_t* unit, size_t row, size_t column) {
+  const tile::CodeBits at = tile::code_in_unit(Format::kBits, row, column);
+  unsigned code = (static_cast<unsigned>(unit[at.byte]) >> at.shift) & ((1u << at.low) - 1);
+  if (at.low < Format::kBits) {
+    code |= ((static_cast<unsigned>(unit[at.high_byte]) >> at.high_shift) & 1u) << at.low;
+  }
+  return code;
+}
+
+// With int8 activations: values are bytes 4 columns to a row.
+struct Int8 {
+  using Value = uint8_t;
+
+  static size_t byte_of(size_t row, size_t column) { return tile::byte_in_panel(row, column); }
+
+  template <class Format>
+  static void entries(const float* table, Value* values) {
+    for (size_t i = 0; i < kEntries; ++i) {
+      if constexpr (Format::kZeroPoints) {
+        values[i] = static_cast<Value>(i);
+      } else {
+        // The bounds, which files keep, make the conversion defined whatever the table holds.
+        const float t = std::fmin(std::fmax(std::nearbyint(127.0f * table[i]), -127.0f), 127.0f);
+        values[i] = static_cast<Value>(static_cast<int>(t) + 128);
+      }
+    }
+  }
+
+  static float factor(const uint8_t* row, size_t columns, bool zero_points) {
+    const auto scale = read<float>(row + q8::scale_offset(columns));
+    return zero_points ? scale : scale / 127.0f;
+  }
+
+  static float sum_of_group(const uint8_t* row, size_t columns, size_t first, size_t group) {
+    int32_t sum = 0;
+    for (size_t k = first; k < first + group; k += kUnit) {
+      sum += read<int32_t>(row + q8::fine_sums_offset(columns) + 4 * (k / kUnit));
+    }
+    return static_cast<float>(sum);
+  }
+
+  static void dots(const uint8_t* values, const uint8_t* row, size_t first, size_t group, float* out) {
+    const auto* x = reinterpret_cast<const int8_t*>(row) + first;
+    int32_t sums[kRows] = {};
+    for (size_t k = 0; k < group; k += 4) {
+      const uint8_t* line = values + tile::byte_in_panel(0, k);
+      for (size_t r = 0; r < kRows; ++r) {
+        for (size_t j = 0; j < 4; ++j) sums[r] += static_cast<int32_t>(line[4 * r + j]) * x[k + j];
+      }
+    }
+    for (size_t r = 0; r < kRows; ++r) out[r] = static_cast<float>(sums[r]);
+  }
+
+  // What a value that stands for 0 is without zero points.
+  static constexpr float kZero = 128;
+};
+
+// With bfloat16 activations: values are bfloat16, 2 columns to a row, in the order of the activations.
+struct Bf16 {
+  using Value = uint16_t;
+
+  static size_t byte_of(size_t row, size_t column) {
+    return sizeof(Value) * tile::bf16_in_panel(row, tile::bf16_position(column));
+  }
+
+  template <class Format>
+  static void entries(const float* table, Value* values) {
+    for (size_t i = 0; i < kEntries; ++i) {
+      values[i] = f32_to_bf16(Format::kZeroPoints ? static_cast<float>(i) : table[i]);
+    }
+  }
+
+  static float factor(const uint8_t*, size_t, bool) { return 1.0f; }
+
+  static float sum_of_group(const uint8_t* row, size_t columns, size_t first, size_t group) {
+    float sum = 0;
+    for (size_t k = first; k < first + group; k += kUnit) {
+      sum += read<float>(row + bf16_row::sums_offset(columns) + 4 * (k / kUnit));
+    }
+    return sum;
+  }
+
+  static void dots(const uint8_t* values, const uint8_t* row, size_t first, size_t group, float* out) {
+    float sums[kRows] = {};
+    for (size_t k = 0; k < group; ++k) {
+      const float x = bf16_to_f32(read<uint16_t>(row + 2 * (first + k)));
+      for (size_t r = 0; r < kRows; ++r) {
+        sums[r] += bf16_to_f32(read<uint16_t>(values + 2 * tile::bf16_in_panel(r, k))) * x;
+      }
+    }
+    for (size_t r = 0; r < kRows; ++r) out[r] = sums[r];
+  }
+
+  static constexpr float kZero = 0;
+};
+
+// One group of a panel: its values, and scales and zeros of 16 rows.
+template <class Mode, class Format>
+void expand_group(const uint8_t* group, size_t columns, const typename Mode::Value* entries, uint8_t* values,
+                  float* scales, float* zeros) {
+  for (size_t k = 0; k < columns; ++k) {
+    const uint8_t* unit = group + k / kUnit * Format::kBits * tile::kLineBytes;
+    for (size_t r = 0; r < kRows; ++r) {
+      write(values + Mode::byte_of(r, k), entries[code_at<Format>(unit, r, k % kUnit)]);
+    }
+  }
+  for (size_t r = 0; r < kRows; ++r) {
+    const size_t scale = tile::table_scale_byte(Format::kBits, columns, Format::kZeroPoints, r, 0);
+    scales[r] = f16_to_f32(read<uint16_t>(group + scale));
+    if constexpr (Format::kZeroPoints) {
+      zeros[r] = f16_to_f32(read<uint16_t>(group + tile::table_zero_byte(Format::kBits, columns, r, 0)));
+    }
+  }
+}
+
+// The sums of one panel for up to kTokens tokens, which both kinds of product have in common.
+template <class Job>
+class PanelSums {
+ public:
+  PanelSums(const Job& job, size_t panel, size_t token)
+      : job_(job),
+        panel_(panel),
+        token_(token),
+        tokens_(job.tokens - token < kTokens ? job.tokens - token : kTokens) {}
+
+  // Adds one group: values and scales of 16 rows times the columns from `first` on.
+  template <class Mode>
+  void add_group(const uint8_t* values, const float* scales, const float* zeros, size_t first) {
+    for (size_t t = 0; t < tokens_; ++t) {
+      const uint8_t* row = job_.x + (token_ + t) * job_.x_stride;
+      float dots[kRows];
+      Mode::dots(values, row, first, job_.group, dots);
+      const float sum = Mode::sum_of_group(row, job_.x_columns, first, job_.group);
+      for (size_t r = 0; r < kRows; ++r) {
+        const float d = std::fma(-(zeros != nullptr ? zeros[r] : Mode::kZero), sum, dots[r]);
+        sums_[t][r] = std::fma(scales[r], d, sums_[t][r]);
+      }
+    }
+  }
+
+  template <class Mode>
+  void store(bool zero_points) const {
+    for (size_t t = 0; t < tokens_; ++t) {
+      const uint8_t* row = job_.x + (token_ + t) * job_.x_stride;
+      const float factor = Mode::factor(row, job_.x_columns, zero_points);
+      for (size_t r = 0; r < kRows && panel_ * kRows + r < job_.rows; ++r) {
+        const size_t n = panel_ * kRows + r;
+        // Two statements, so that no compiler fuses the addition into the multiplication.
+        float y = sums_[t][r] * factor;
+        if (job_.bias != nullptr) y += job_.bias[n];
+        job_.y[(token_ + t) * job_.y_stride + n] = y;
+      }
+    }
+  }
+
+ private:
+  const Job& job_;
+  size_t panel_;
+  size_t token_;
+  size_t tokens_;
+  float sums_[kTokens][kRows] = {};
+};
+
+template <class Mode, class Format>
+void product(const TableProduct& job) {
+  typename Mode::Value entries[kEntries];
+  Mode::template entries<Format>(job.table, entries);
+  const size_t group_bytes = tile::table_group_bytes(Format::kBits, job.group, Format::kZeroPoints);
+  for (size_t p = 0; p * kRows < job.rows; ++p) {
+    for (size_t t = 0; t < job.tokens; t += kTokens) {
+      PanelSums<TableProduct> sums(job, p, t);
+      for (size_t g = 0; g < job.columns / job.group; ++g) {
+        uint8_t values[kMostGroup * kRows * sizeof entries[0]];
+        float scales[kRows];
+        float zeros[kRows];
+        expand_group<Mode, Format>(job.panels + p * job.panel_stride + g * group_bytes, job.group, entries,
+                                   values, scales, zeros);
+        sums.template add_group<Mode>(values, scales, Format::kZeroPoints ? zeros : nullptr, g * job.group);
+      }
+      sums.template store<Mode>(Format::kZeroPoints);
+    }
+  }
+}
+
+template <class Mode, class Format>
+void expand(const uint8_t* panel, size_t columns, size_t group, const float* table,
+            const ExpandedPanel& out) {
+  typename Mode::Value entries[kEntries];
+  Mode::template entries<Format>(table, entries);
+  const size_t group_bytes = tile::table_group_bytes(Format::kBits, group, Format::kZeroPoints);
+  for (size_t g = 0; g < columns / group; ++g) {
+    expand_group<Mode, Format>(panel + g * group_bytes, group, entries,
+                               out.values + g * group * kRows * sizeof entries[0], out.scales + g * kRows,
+                               Format::kZeroPoints ? out.zeros + g * kRows : nullptr);
+  }
+}
+
+template <class Mode>
+void multiply_expanded(const ExpandedProduct& job) {
+  for (size_t p = 0; p * kRows < job.rows; ++p) {
+    const float* scales = job.scales + p * job.scales_stride;
+    const float* zeros = job.zeros != nullptr ? job.zeros + p * job.scales_stride : nullptr;
+    for (size_t t = 0; t < job.tokens; t += kTokens) {
+      PanelSums<ExpandedProduct> sums(job, p, t);
+      for (size_t g = 0; g < job.columns / job.group; ++g) {
+        const size_t group_bytes = job.group * kRows * sizeof(typename Mode::Value);
+        sums.template add_group<Mode>(job.values + p * job.values_stride + g * group_bytes,
+                                      scales + g * kRows, zeros != nullptr ? zeros + g * kRows : nullptr,
+                                      g * job.group);
+      }
+      sums.template store<Mode>(zeros != nullptr);
+    }
+  }
+}
+
+}  // namespace
+
+const TableKernels kTableInt8{
+    .code_tokens = kTokens,  // further tokens would expand the same codes again
+    .product = {product<Int8, Lut2>, product<Int8, Lut3>, product<Int8, Lut4>, product<Int8, Int4>},
+    .expand = {expand<Int8, Lut2>, expand<Int8, Lut3>, expand<Int8, Lut4>, expand<Int8, Int4>},
+    .product_expanded = multiply_expanded<Int8>,
+};
+
+const TableKernels kTableBf16{
+    .code_tokens = kTokens,
+    .product = {product<Bf16, Lut2>, product<Bf16, Lut3>, product<Bf16, Lut4>, product<Bf16, Int4>},
+    .expand = {expand<Bf16, Lut2>, expand<Bf16, Lut3>, expand<Bf16, Lut4>, expand<Bf16, Int4>},
+    .product_expanded = multiply_expanded<Bf16>,
+};
+
+}  // namespace tessera::cpu::portable

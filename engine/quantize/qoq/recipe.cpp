@@ -1,0 +1,29 @@
+#include "engine/quantize/qoq/recipe.h"
+
+namespace tessera::qoq {
+
+Recipe Recipe::for_scheme(Scheme scheme) {
+  Recipe recipe;
+  if (!table_format(scheme)) return recipe;
+  recipe.rotate = false;
+  recipe.reorder = false;
+  recipe.smooth_outputs = false;
+  recipe.clip = false;
+  recipe.table = TableKind::kmeans;
+  recipe.awq = true;
+  recipe.train_scales = true;
+  return recipe;
+}
+
+Recipe Recipe::rounding() {
+  Recipe recipe;
+  recipe.rotate = false;
+  recipe.reorder = false;
+  recipe.smooth_attention = false;
+  recipe.smooth_outputs = false;
+  recipe.clip = false;
+  recipe.feedback = false;
+  return recipe;
+}
+
+}  // namespace tessera::qoq

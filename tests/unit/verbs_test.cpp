@@ -1,0 +1,36 @@
+// The option tables against what they name.
+#include "commands/verbs.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "gguf-like-format/scheme.h"
+
+namespace tessera {
+
+namespace {
+
+std::vector<std::string> choices_of(const Verb& verb, const std::string& name) {
+  const auto found = std::find_if(verb.options.begin(), verb.options.end(),
+                                  [&](const Option& option) { return option.name == name; });
+  REQUIRE(found != verb.options.end());
+  std::istringstream in(found->choices);
+  std::vector<std::string> words;
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+}  // namespace
+
+TEST_CASE("--scheme offers every scheme that a matrix can have") {
+  std::vector<std::string> names;
+  for (const Scheme scheme : matrix_schemes()) names.emplace_back(scheme_name(scheme));
+  CHECK(choices_of(verbs().front(), "scheme") == names);
+  CHECK(choices_of(*find_verb("quantize"), "scheme") == names);
+}
+
+}  // namespace tessera
