@@ -90,7 +90,8 @@ TEST_CASE("products agree bit for bit whichever kernel the number of tokens choo
   const std::unique_ptr<Backend> cuda = cuda_backend();
   if (!cuda) return;
   rig::Random random = seeded("token counts");
-  for (const Scheme scheme : rig::kMatrixSchemes) {
+  for (const Scheme scheme :
+       {Scheme::f32, Scheme::f16, Scheme::bf16, Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128}) {
     rig::OpCase test = rig::linear_case(random, scheme, {{21}, 200, 1, true, false});
     constexpr size_t kTokens = 67;
     std::vector<uint32_t> tokens(kTokens);

@@ -20,6 +20,9 @@ cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream);
 
 Result<std::vector<DeviceFacts>> find_devices() {
   using Outcome = Result<std::vector<DeviceFacts>>;
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+    return Outcome::failure("there is no NVIDIA driver");
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess)
     return Outcome::failure(line_of(error));
