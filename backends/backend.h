@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,6 +54,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string describe() const = 0;  // "cpu avx512-vnni, 2 threads"
+  // Free bytes of the memory that weights, cache and activations go to, where that is not the machine's.
+  virtual std::optional<size_t> available_memory() const { return std::nullopt; }
   // The bytes one KV page takes over all layers.
   virtual size_t kv_page_bytes(const KvGeometry& geometry) const = 0;
   virtual Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) = 0;

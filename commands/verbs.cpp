@@ -32,7 +32,7 @@ constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
 constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads"};
 
 constexpr Option kBackend = {
-    kRunning, 0, "backend", "NAME", "cpu reference", "cpu", "what computes: cpu, reference"};
+    kRunning, 0, "backend", "NAME", "cpu cuda reference", "cpu", "what computes: cpu, cuda, reference"};
 constexpr Option kIsa = {
     kRunning, 0, "isa", "NAME", "auto avx512 avx2 portable", "auto", "instruction set of the cpu backend"};
 constexpr Option kNuma = {kRunning,

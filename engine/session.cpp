@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/cpu_features.h"
 #include "backends/reference/reference_backend.h"
 #include "engine/model.h"
+#if defined(TESSERA_WITH_CUDA)
+#include "backends/cuda/cuda_backend.h"
+#endif
 
 namespace tessera {
 
@@ -24,7 +28,13 @@ std::unique_ptr<Backend> make_backend(const SessionOptions& options) {
   if (options.backend == "cpu")
     return take(make_cpu_backend({.isa = options.isa, .threads = options.threads, .numa = options.numa}));
   if (options.backend == "reference") return make_reference_backend();
-  throw std::runtime_error(fmt::format("backend {}: this build has cpu and reference", options.backend));
+#if defined(TESSERA_WITH_CUDA)
+  if (options.backend == "cuda") return take(make_cuda_backend());
+  constexpr const char* kBackends = "cpu, cuda and reference";
+#else
+  constexpr const char* kBackends = "cpu and reference";
+#endif
+  throw std::runtime_error(fmt::format("backend {}: this build has {}", options.backend, kBackends));
 }
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30); }
@@ -64,7 +74,8 @@ struct Session::State {
 
 void Session::State::plan_memory_use() {
   const Hyperparameters& hp = model->hyperparameters();
-  memory.available_bytes = cpu::available_memory();
+  const std::optional<size_t> own_memory = backend->available_memory();
+  memory.available_bytes = own_memory ? *own_memory : cpu::available_memory();
   memory.weight_bytes = model->weight_bytes();
   // Weights that are in memory already are no longer among what is available.
   if (memory.available_bytes != 0 && model->file().resident()) memory.available_bytes += memory.weight_bytes;
@@ -261,6 +272,11 @@ std::string list_devices() {
   std::string text = fmt::format("cpu: {}, {} threads, instruction sets {}, {:.1f} GiB of memory available\n",
                                  cpu::processor_name(), cpu::usable_threads(),
                                  fmt::join(usable_instruction_sets(), ", "), gib(cpu::available_memory()));
+#if defined(TESSERA_WITH_CUDA)
+  text += list_cuda_devices();
+#else
+  text += "cuda: not in this build\n";
+#endif
   text += "reference: plain loops in float64, one thread\n";
   return text;
 }

@@ -19,7 +19,7 @@ namespace tessera {
 class Model;
 
 struct SessionOptions {
-  std::string backend = "cpu";  // "cpu" or "reference"
+  std::string backend = "cpu";  // "cpu", "reference", or "cuda" where the build has it
   std::string isa = "auto";     // "auto", "avx512", "avx2", "portable"
   size_t threads = 0;           // 0: the cores this process may use
   std::string numa = "off";    // "local", "interleave": where weights lie on machines of several memory nodes
@@ -36,7 +36,7 @@ struct MemoryFigures {
   size_t activation_bytes = 0;
   size_t context = 0;  // tokens the KV cache holds
   unsigned kv_bits = 0;
-  size_t available_bytes = 0;  // what the machine (or cgroup) has left before loading
+  size_t available_bytes = 0;  // what the machine (or cgroup), or the device, has left before loading
 };
 
 using SequenceId = size_t;

@@ -40,7 +40,7 @@ WRONG = [
     (["--batch", "65537"], "--batch: expected a whole number from 1 to 65536"),
     (["--kv", "5"], "--kv: expected 4, 8 or 16, found '5'"),
     (["--kv-first-layers", "x"], "--kv-first-layers: expected a whole number"),
-    (["--backend", "cuda"], "--backend: expected cpu or reference, found 'cuda'"),
+    (["--backend", "tpu"], "--backend: expected cpu, cuda or reference, found 'tpu'"),
     (["--isa", "neon"], "--isa: expected auto, avx512, avx2 or portable, found 'neon'"),
     (["--overflow", "wrap"], "--overflow: expected stop or drop-oldest, found 'wrap'"),
     (["--raw", "--system", "x"], "--system: needs the chat template"),
@@ -149,6 +149,12 @@ class FlagsTest(unittest.TestCase):
         self.assertEqual(devices.returncode, 0)
         self.assertRegex(devices.stdout, r"(?m)^cpu: .*threads")
         self.assertRegex(devices.stdout, r"(?m)^reference: ")
+        cuda = re.search(r"(?m)^cuda: (.*)$", devices.stdout)
+        self.assertTrue(cuda, devices.stdout)
+        if cuda[1].startswith("not "):  # the build or the machine has none: one line, and nothing else breaks
+            refused = tessera.run("-p", "x", "--backend", "cuda")
+            self.assertEqual((refused.returncode, refused.stdout), (1, ""))
+            self.assertRegex(refused.stderr, r"^[^\n]*backend cuda: [^\n]+\n$")
 
     def test_files_that_are_not_there(self):
         for arguments, name in ((["-m", "/nowhere/x.tess", "-p", "x"], "/nowhere/x.tess"),

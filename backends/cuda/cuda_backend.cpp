@@ -1,0 +1,82 @@
+#include "backends/cuda/cuda_backend.h"
+
+#include <fmt/format.h>
+
+#include "backends/cuda/cuda_program.h"
+#include "backends/cuda/device.h"
+#include "backends/cuda/device_kv.h"
+#include "backends/cuda/uploaded_weight.h"
+
+namespace tessera {
+
+namespace cuda {
+
+namespace {
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(const DeviceFacts& facts, std::unique_ptr<Queue> queue)
+      : facts_(facts), queue_(std::move(queue)) {}
+
+  std::string describe() const override {
+    return fmt::format("cuda {}, compute capability {}.{}", facts_.name, facts_.major, facts_.minor);
+  }
+
+  std::optional<size_t> available_memory() const override { return facts_.free_bytes; }
+
+  size_t kv_page_bytes(const KvGeometry& geometry) const override { return DeviceKv::page_bytes(geometry); }
+
+  Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) override {
+    return DeviceKv::create(geometry, pages);
+  }
+
+  Result<WeightHandle> adopt(const StoredTensor& tensor) override {
+    auto weight = UploadedWeight::upload(*queue_, staging_, tensor);
+    if (!weight.ok()) return Result<WeightHandle>::failure(weight.error());
+    return Result<WeightHandle>(std::move(weight.value()));
+  }
+
+  Result<std::unique_ptr<Program>> compile(const Graph& graph, const MemoryPlan& plan,
+                                           std::span<const WeightHandle> weights, KvStorage& kv) override {
+    staging_ = DeviceMemory();  // everything is uploaded; a later adopt makes it anew
+    auto* device_kv = dynamic_cast<DeviceKv*>(&kv);
+    if (device_kv == nullptr)
+      return Result<std::unique_ptr<Program>>::failure("the kv cache belongs to another backend");
+    return CudaProgram::create(*queue_, graph, plan, weights, *device_kv);
+  }
+
+ private:
+  DeviceFacts facts_;
+  std::unique_ptr<Queue> queue_;
+  DeviceMemory staging_;
+};
+
+}  // namespace
+
+}  // namespace cuda
+
+Result<std::unique_ptr<Backend>> make_cuda_backend() {
+  using Outcome = Result<std::unique_ptr<Backend>>;
+  auto devices = cuda::find_devices();
+  if (!devices.ok()) return Outcome::failure(fmt::format("backend cuda: {}", devices.error()));
+  auto queue = cuda::Queue::create();
+  if (!queue.ok()) return Outcome::failure(fmt::format("backend cuda: {}", queue.error()));
+  return Outcome(std::make_unique<cuda::CudaBackend>(devices.value().front(), std::move(queue.value())));
+}
+
+std::string list_cuda_devices() {
+  auto devices = cuda::find_devices();
+  if (!devices.ok()) return fmt::format("cuda: not usable here: {}\n", devices.error());
+  constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+  std::string text;
+  for (const cuda::DeviceFacts& facts : devices.value()) {
+    text += fmt::format(
+        "cuda: {}, compute capability {}.{}, {} processors, {:.1f} of {:.1f} GiB of memory free{}\n",
+        facts.name, facts.major, facts.minor, facts.processors, static_cast<double>(facts.free_bytes) / kGib,
+        static_cast<double>(facts.memory_bytes) / kGib,
+        &facts == &devices.value().front() ? "" : ", not used");
+  }
+  return text;
+}
+
+}  // namespace tessera

@@ -1,0 +1,296 @@
+#include "backends/cuda/cuda_program.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "backends/cuda/attention/attention.h"
+#include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/gemm/linear.h"
+
+namespace tessera::cuda {
+
+namespace {
+
+constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
+constexpr size_t kMostTokens = 65535 * 8;  // rows of blocks, each of at least 8 tokens
+
+std::string weight_fault(const Weight& wanted, const UploadedWeight* found) {
+  if (found == nullptr) return fmt::format("weight \"{}\" was not adopted by the cuda backend", wanted.name);
+  if (found->scheme() == wanted.scheme && found->rows() == wanted.rows && found->columns() == wanted.columns)
+    return {};
+  return fmt::format("weight \"{}\": expected {} [{}, {}], found {} [{}, {}]", wanted.name,
+                     scheme_name(wanted.scheme), wanted.rows, wanted.columns, scheme_name(found->scheme()),
+                     found->rows(), found->columns());
+}
+
+// A matrix used as a vector, or the other way round, would be read by the wrong layout.
+std::string rank_fault(const Graph& graph, std::span<const UploadedWeight* const> weights) {
+  std::string fault;
+  const auto expect = [&](WeightId id, size_t rank) {
+    if (fault.empty() && weights[id]->shape().size() != rank)
+      fault = fmt::format("weight \"{}\": expected rank {}, found {}", graph.weights[id].name, rank,
+                          weights[id]->shape().size());
+  };
+  for (const Op& op : graph.ops) {
+    if (const auto* embed = std::get_if<Embed>(&op.kind)) expect(embed->table, 2);
+    if (const auto* norm = std::get_if<Norm>(&op.kind)) expect(norm->gain, 1);
+    if (const auto* linear = std::get_if<Linear>(&op.kind)) {
+      for (const LinearPart& part : linear->parts) {
+        expect(part.weight, 2);
+        if (part.bias) expect(*part.bias, 1);
+      }
+    }
+  }
+  return fault;
+}
+
+std::string tensor_fault(const Graph& graph, const MemoryPlan& plan) {
+  if (plan.offset.size() != graph.tensors.size() || plan.stride.size() != graph.tensors.size())
+    return "the memory plan belongs to another graph";
+  if (plan.limits.max_tokens > kMostTokens || plan.limits.max_outputs > kMostTokens)
+    return fmt::format("{} tokens in one run: the cuda backend takes {}", plan.limits.max_tokens,
+                       kMostTokens);
+  for (size_t id = 0; id < graph.tensors.size(); ++id) {
+    const Tensor& tensor = graph.tensors[id];
+    if (tensor.type != ElementType::f32 && tensor.type != ElementType::q8)
+      return fmt::format("tensor \"{}\": the cuda backend has rows of f32 and q8 only", tensor.name);
+    if (tensor.columns > kMostColumns)
+      return fmt::format("tensor \"{}\": {} columns: the cuda backend takes {}", tensor.name, tensor.columns,
+                         kMostColumns);
+    const size_t count = tensor.rows == RowExtent::outputs ? plan.limits.max_outputs : plan.limits.max_tokens;
+    const size_t stride = plan.stride[id];
+    if (stride < row_stride(tensor) || stride % 64 != 0 || plan.offset[id] % 64 != 0 ||
+        plan.offset[id] > plan.arena_bytes || count > (plan.arena_bytes - plan.offset[id]) / stride)
+      return fmt::format("the memory plan has no room for tensor \"{}\"", tensor.name);
+  }
+  return {};
+}
+
+std::string attention_fault(const Graph& graph, const KvGeometry& kv) {
+  for (const Op& op : graph.ops) {
+    const auto* attention = std::get_if<Attention>(&op.kind);
+    if (attention == nullptr) continue;
+    if (attention->layer >= kv.layers || attention->kv_heads != kv.kv_heads ||
+        attention->head_dim != kv.head_dim)
+      return fmt::format(
+          "op \"{}\": layer {} with {} kv heads of {} does not fit a kv cache of {} layers, {} heads of {}",
+          op.name, attention->layer, attention->kv_heads, attention->head_dim, kv.layers, kv.kv_heads,
+          kv.head_dim);
+  }
+  return {};
+}
+
+uint32_t group_size(const Attention& kind) { return static_cast<uint32_t>(kind.query_heads / kind.kv_heads); }
+
+}  // namespace
+
+Result<std::unique_ptr<Program>> CudaProgram::create(Queue& queue, const Graph& graph, const MemoryPlan& plan,
+                                                     std::span<const WeightHandle> weights, DeviceKv& kv) {
+  using Outcome = Result<std::unique_ptr<Program>>;
+  if (std::string fault = check_graph(graph); !fault.empty()) return Outcome::failure(std::move(fault));
+  if (weights.size() != graph.weights.size())
+    return Outcome::failure(
+        fmt::format("expected {} weights, found {}", graph.weights.size(), weights.size()));
+  std::vector<const UploadedWeight*> uploaded;
+  for (size_t id = 0; id < weights.size(); ++id) {
+    uploaded.push_back(dynamic_cast<const UploadedWeight*>(weights[id].get()));
+    if (std::string fault = weight_fault(graph.weights[id], uploaded.back()); !fault.empty())
+      return Outcome::failure(std::move(fault));
+  }
+  for (std::string fault :
+       {rank_fault(graph, uploaded), tensor_fault(graph, plan), attention_fault(graph, kv.geometry())}) {
+    if (!fault.empty()) return Outcome::failure(std::move(fault));
+  }
+  DeviceBatchLimits limits{plan.limits, kv.pages(), std::numeric_limits<uint32_t>::max()};
+  std::vector<uint32_t> groups;
+  for (const Op& op : graph.ops) {
+    if (const auto* embed = std::get_if<Embed>(&op.kind))
+      limits.vocabulary = std::min(limits.vocabulary, graph.weights[embed->table].rows);
+    if (const auto* attention = std::get_if<Attention>(&op.kind)) {
+      if (std::find(groups.begin(), groups.end(), group_size(*attention)) == groups.end())
+        groups.push_back(group_size(*attention));
+    }
+  }
+  std::unique_ptr<CudaProgram> program(
+      new CudaProgram(queue, graph, plan, std::move(uploaded), kv, limits, std::move(groups)));
+  if (std::string fault = program->allocate(); !fault.empty()) return Outcome::failure(std::move(fault));
+  for (const Op& op : graph.ops) program->add(op);
+  return Outcome(std::move(program));
+}
+
+CudaProgram::CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
+                         std::vector<const UploadedWeight*> weights, DeviceKv& kv,
+                         const DeviceBatchLimits& limits, std::vector<uint32_t> group_sizes)
+    : queue_(queue),
+      graph_(graph),
+      plan_(plan),
+      weights_(std::move(weights)),
+      kv_(kv),
+      batch_(limits, std::move(group_sizes)) {}
+
+// The arena, and a rope table for every set of frequencies.
+std::string CudaProgram::allocate() {
+  auto arena = DeviceMemory::allocate(plan_.arena_bytes);
+  if (!arena.ok()) return fmt::format("activations: {}", arena.error());
+  arena_ = std::move(arena.value());
+  queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: what no op wrote shows
+  for (const Op& op : graph_.ops) {
+    const auto* kind = std::get_if<Rope>(&op.kind);
+    if (kind == nullptr) continue;
+    const auto same = [&](const auto& table) { return table->inverse_frequency == kind->inverse_frequency; };
+    if (std::any_of(rope_tables_.begin(), rope_tables_.end(), same)) continue;
+    auto table = std::make_unique<RopeTable>();
+    table->inverse_frequency = kind->inverse_frequency;
+    const size_t half = kind->inverse_frequency.size();
+    auto frequencies = DeviceMemory::allocate(half * sizeof(double));
+    auto cosines = DeviceMemory::allocate(plan_.limits.max_tokens * half * sizeof(float));
+    auto sines = DeviceMemory::allocate(plan_.limits.max_tokens * half * sizeof(float));
+    for (auto* memory : {&frequencies, &cosines, &sines}) {
+      if (!memory->ok()) return fmt::format("op \"{}\": {}", op.name, memory->error());
+    }
+    table->frequencies = std::move(frequencies.value());
+    table->cosines = std::move(cosines.value());
+    table->sines = std::move(sines.value());
+    queue_.upload(table->frequencies.address(), std::as_bytes(std::span(table->inverse_frequency)));
+    steps_.push_back([this, at = table.get()] {
+      rope_table(queue_,
+                 {batch_.positions(), at->frequencies.view<const double>(), at->cosines.view<float>(),
+                  at->sines.view<float>(), static_cast<uint32_t>(at->inverse_frequency.size())},
+                 batch_.rows());
+    });
+    rope_tables_.push_back(std::move(table));
+  }
+  const Status status = queue_.finish();
+  return status.ok() ? std::string() : status.error();
+}
+
+Rows CudaProgram::rows(TensorId id) const {
+  return {arena_.view<std::byte>(plan_.offset[id]), plan_.stride[id]};
+}
+
+void CudaProgram::add(const Op& op) {
+  if (const auto* embed_op = std::get_if<Embed>(&op.kind)) {
+    EmbedJob job{weights_[embed_op->table]->matrix(), {}, rows(op.outputs[0]), columns(op.outputs[0])};
+    steps_.push_back([this, job]() mutable {
+      job.tokens = batch_.tokens();
+      embed(queue_, job, batch_.rows());
+    });
+  } else if (const auto* norm_op = std::get_if<Norm>(&op.kind)) {
+    add_norm(op, *norm_op);
+  } else if (const auto* linear_op = std::get_if<Linear>(&op.kind)) {
+    add_linear(op, *linear_op);
+  } else if (const auto* rope_op = std::get_if<Rope>(&op.kind)) {
+    add_rope(op, *rope_op);
+  } else if (const auto* attention_op = std::get_if<Attention>(&op.kind)) {
+    add_attention(op, *attention_op);
+  } else {
+    const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
+    const Rows x = rows(op.inputs[0]);
+    const Rows y = rows(op.outputs[0]);
+    const uint32_t width = columns(op.outputs[0]);
+    if (std::holds_alternative<Gate>(op.kind)) {
+      const GateJob job{x, y, width, quantized(op.outputs[0])};
+      steps_.push_back([this, job, extent] { gate(queue_, job, count(extent)); });
+    } else {
+      const QuantizeJob job{x, y, width};
+      steps_.push_back([this, job, extent] { quantize(queue_, job, count(extent)); });
+    }
+  }
+}
+
+void CudaProgram::add_norm(const Op& op, const Norm& kind) {
+  NormJob job;
+  job.x = rows(op.inputs[0]);
+  if (op.inputs.size() == 2) job.added = rows(op.inputs[1]);
+  job.y = rows(op.outputs[0]);
+  if (op.outputs.size() == 2) job.sum = rows(op.outputs[1]);
+  job.gain = weights_[kind.gain]->vector();
+  job.columns = columns(op.outputs[0]);
+  job.epsilon = kind.epsilon;
+  job.quantized = quantized(op.outputs[0]);
+  const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
+  steps_.push_back([this, job, extent, selects = kind.select_rows]() mutable {
+    if (selects) job.selected = batch_.output_rows();
+    norm(queue_, job, count(extent));
+  });
+}
+
+void CudaProgram::add_linear(const Op& op, const Linear& kind) {
+  const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
+  uint32_t first_column = 0;
+  for (const LinearPart& part : kind.parts) {
+    LinearJob job;
+    job.weights = weights_[part.weight]->matrix();
+    if (part.bias) job.bias = weights_[*part.bias]->vector();
+    job.x = rows(op.inputs[0]);
+    job.x_columns = columns(op.inputs[0]);
+    job.y = rows(op.outputs[0]);
+    job.first_column = first_column;
+    first_column += job.weights.rows;
+    void (*product)(Queue&, const LinearJob&) = &linear_float;
+    if (job.weights.format == WeightFormat::w8a8) product = &linear_w8a8;
+    if (job.weights.format == WeightFormat::w4a8) product = &linear_w4a8;
+    if (job.weights.format == WeightFormat::w4a8_g128) product = &linear_w4a8_g128;
+    steps_.push_back([this, job, extent, product]() mutable {
+      job.tokens = count(extent);
+      product(queue_, job);
+    });
+  }
+}
+
+void CudaProgram::add_rope(const Op& op, const Rope& kind) {
+  RopeJob job;
+  job.x = rows(op.inputs[0]);
+  job.y = rows(op.outputs[0]);
+  for (const auto& table : rope_tables_) {
+    if (table->inverse_frequency != kind.inverse_frequency) continue;
+    job.cosines = table->cosines.view<const float>();
+    job.sines = table->sines.view<const float>();
+  }
+  job.heads = static_cast<uint32_t>(kind.heads);
+  job.head_dim = static_cast<uint32_t>(kind.head_dim);
+  job.half = static_cast<uint32_t>(kind.inverse_frequency.size());
+  job.columns = columns(op.outputs[0]);
+  steps_.push_back([this, job] { rope(queue_, job, batch_.rows()); });
+}
+
+void CudaProgram::add_attention(const Op& op, const Attention& kind) {
+  KvStoreJob store;
+  store.kv = kv_.layer(kind.layer);
+  store.qkv = rows(op.inputs[0]);
+  store.query_heads = static_cast<uint32_t>(kind.query_heads);
+  AttentionJob job;
+  job.kv = store.kv;
+  job.qkv = store.qkv;
+  job.y = rows(op.outputs[0]);
+  job.query_heads = store.query_heads;
+  job.scale = kind.scale;
+  steps_.push_back([this, store, job, group = group_size(kind)]() mutable {
+    store.positions = batch_.positions();
+    store.first_page = batch_.first_pages();
+    store.page_ids = batch_.page_ids();
+    kv_store(queue_, store, batch_.rows());
+    const DeviceBatch::Tiles tiles = batch_.tiles(group);
+    job.tiles = tiles.at;
+    job.page_ids = batch_.page_ids();
+    attend(queue_, job, tiles.count);
+  });
+}
+
+Status CudaProgram::run(const Batch& batch, std::span<float> logits) {
+  const size_t vocabulary = graph_.tensors[graph_.logits].columns;
+  if (batch.output_rows.size() > logits.size() / vocabulary)
+    return Status::failure("logits buffer is too small for the batch");
+  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
+  for (const auto& step : steps_) step();
+  const Rows result = rows(graph_.logits);
+  queue_.download_rows(std::as_writable_bytes(logits).data(), result.base.address(),
+                       vocabulary * sizeof(float), result.stride, batch_.outputs());
+  Status status = queue_.finish();
+  if (status.ok()) return status;
+  return Status::failure(fmt::format("cuda: {}", status.error()));
+}
+
+}  // namespace tessera::cuda

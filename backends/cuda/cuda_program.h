@@ -1,0 +1,61 @@
+// A graph compiled for the device: one step for each op, queued in order.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "backends/backend.h"
+#include "backends/cuda/device_batch.h"
+#include "backends/cuda/device_kv.h"
+#include "backends/cuda/rows.h"
+#include "backends/cuda/uploaded_weight.h"
+
+namespace tessera::cuda {
+
+// The cosines and sines of the current batch, for one set of frequencies.
+struct RopeTable {
+  std::vector<double> inverse_frequency;
+  DeviceMemory frequencies;
+  DeviceMemory cosines;
+  DeviceMemory sines;
+};
+
+class CudaProgram : public Program {
+ public:
+  // Fails with one line: a graph, plan, weights or cache that do not fit together or that have no kernels, no
+  // memory.
+  static Result<std::unique_ptr<Program>> create(Queue& queue, const Graph& graph, const MemoryPlan& plan,
+                                                 std::span<const WeightHandle> weights, DeviceKv& kv);
+  Status run(const Batch& batch, std::span<float> logits) override;
+
+ private:
+  CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
+              std::vector<const UploadedWeight*> weights, DeviceKv& kv, const DeviceBatchLimits& limits,
+              std::vector<uint32_t> group_sizes);
+  std::string allocate();
+  void add(const Op& op);
+  void add_attention(const Op& op, const Attention& kind);
+  void add_linear(const Op& op, const Linear& kind);
+  void add_norm(const Op& op, const Norm& kind);
+  void add_rope(const Op& op, const Rope& kind);
+
+  Rows rows(TensorId id) const;
+  bool quantized(TensorId id) const { return graph_.tensors[id].type == ElementType::q8; }
+  uint32_t columns(TensorId id) const { return static_cast<uint32_t>(graph_.tensors[id].columns); }
+  // Rows of a tensor in the current batch.
+  uint32_t count(RowExtent extent) const {
+    return extent == RowExtent::outputs ? batch_.outputs() : batch_.rows();
+  }
+
+  Queue& queue_;
+  const Graph& graph_;
+  MemoryPlan plan_;
+  std::vector<const UploadedWeight*> weights_;
+  DeviceKv& kv_;
+  DeviceMemory arena_;
+  DeviceBatch batch_;
+  std::vector<std::unique_ptr<RopeTable>> rope_tables_;
+  std::vector<std::function<void()>> steps_;
+};
+
+}  // namespace tessera::cuda

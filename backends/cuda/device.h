@@ -1,0 +1,85 @@
+// One CUDA device as the backend sees it: memory, and a queue of work that runs in order. runtime/ implements
+// this on the CUDA runtime, tests/simt on the emulator. Nothing throws; the first error of a queue waits for
+// finish().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/views.h"
+#include "backends/status.h"
+
+namespace tessera::cuda {
+
+struct DeviceFacts {
+  std::string name;
+  unsigned major = 0;  // compute capability
+  unsigned minor = 0;
+  size_t processors = 0;
+  size_t memory_bytes = 0;
+  size_t free_bytes = 0;
+};
+
+// The devices that kernels of this build can run on; at least one. Fails with the reason when there is none.
+Result<std::vector<DeviceFacts>> find_devices();
+
+// Memory of device 0, aligned to 256 bytes, freed with the object.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  // Fails with one line when the device has no room. 0 bytes are an empty object.
+  static Result<DeviceMemory> allocate(size_t bytes);
+  ~DeviceMemory();
+  DeviceMemory(DeviceMemory&& other) noexcept;
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept;
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+
+  size_t size() const { return bytes_; }
+  std::byte* address() const { return base_; }
+  // From `byte` on, as Values.
+  template <class Value>
+  Global<Value> view(size_t byte = 0) const {
+    return Global<std::byte>(base_).as<Value>(byte);
+  }
+
+ private:
+  DeviceMemory(std::byte* base, size_t bytes) : base_(base), bytes_(bytes) {}
+  std::byte* base_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Work for device 0, done in the order it was asked for.
+class Queue {
+ public:
+  static Result<std::unique_ptr<Queue>> create();
+  ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  // from may change once this returns.
+  void upload(std::byte* to, std::span<const std::byte> from);
+  // to is filled when finish() returns.
+  void download(std::span<std::byte> to, const std::byte* from);
+  // rows of row_bytes, from_stride bytes apart on the device and close together in to.
+  void download_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t from_stride, size_t rows);
+  void fill(std::byte* to, uint8_t value, size_t bytes);
+  // Waits until all work is done. Fails with the first error since the last call.
+  Status finish();
+
+  void* stream() const { return stream_; }
+  // Remembers an error unless there is one already; empty is none.
+  void note(const std::string& error);
+
+ private:
+  explicit Queue(void* stream) : stream_(stream) {}
+  void* stream_;
+  std::optional<std::string> error_;
+};
+
+}  // namespace tessera::cuda

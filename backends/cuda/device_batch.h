@@ -1,0 +1,65 @@
+// A batch as kernels see it: everything the host knows about the rows of one run, in one upload.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/attention/attention.h"
+#include "backends/cuda/device.h"
+#include "engine/graph/batch.h"
+#include "engine/graph/memory_plan.h"
+
+namespace tessera::cuda {
+
+struct DeviceBatchLimits {
+  PlanLimits plan;
+  size_t pages = 0;       // page ids are below this
+  size_t vocabulary = 0;  // token ids are below this
+};
+
+class DeviceBatch {
+ public:
+  // group_sizes: query heads per KV head of the attention ops, each once.
+  DeviceBatch(const DeviceBatchLimits& limits, std::vector<uint32_t> group_sizes)
+      : limits_(limits), group_sizes_(std::move(group_sizes)) {}
+
+  // Queues the upload. Fails with one line for a batch that cannot run.
+  Status load(Queue& queue, const Batch& batch);
+
+  uint32_t rows() const { return rows_; }
+  uint32_t outputs() const { return outputs_; }
+  Global<const uint32_t> tokens() const { return view(tokens_); }
+  Global<const uint32_t> positions() const { return view(positions_); }
+  Global<const uint32_t> first_pages() const { return view(first_pages_); }
+  Global<const uint32_t> output_rows() const { return view(output_rows_); }
+  Global<const uint32_t> page_ids() const { return view(page_ids_); }
+  struct Tiles {
+    Global<const AttentionTile> at;
+    uint32_t count = 0;
+  };
+  Tiles tiles(uint32_t group_size) const;
+
+ private:
+  Global<const uint32_t> view(size_t word) const { return memory_.view<const uint32_t>(4 * word); }
+  std::string fault(const Batch& batch) const;
+  void add_sequences(const Batch& batch);
+  void add_tiles(const Batch& batch);
+
+  DeviceBatchLimits limits_;
+  std::vector<uint32_t> group_sizes_;
+  std::vector<uint32_t> words_;  // what is uploaded
+  DeviceMemory memory_;
+  uint32_t rows_ = 0;
+  uint32_t outputs_ = 0;
+  // Where each array begins, in words.
+  size_t tokens_ = 0;
+  size_t positions_ = 0;
+  size_t first_pages_ = 0;
+  size_t output_rows_ = 0;
+  size_t page_ids_ = 0;
+  std::vector<size_t> tiles_;  // of each group size
+  std::vector<uint32_t> tile_counts_;
+};
+
+}  // namespace tessera::cuda

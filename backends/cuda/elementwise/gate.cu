@@ -1,0 +1,33 @@
+// silu(gate) * up, quantized where the next layer wants codes. One block for each row.
+#include "backends/cuda/elementwise/quantize_row.h"
+#include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/launch.h"
+
+namespace tessera::cuda {
+
+namespace {
+
+constexpr uint32_t kThreads = 256;
+
+TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void gate_rows(GateJob job) {
+  const Global<float> x = job.x.floats(block_x());
+  const auto value = [&](uint32_t i) {
+    const float gate = x[i];
+    const float silu = divide_rn(gate, add_rn(1.0f, exponential(-gate)));
+    return multiply_rn(silu, x[job.columns + i]);
+  };
+  if (job.quantized) {
+    quantize_row(job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()), value);
+    return;
+  }
+  const Global<float> y = job.y.floats(block_x());
+  for (uint32_t i = thread_index(); i < job.columns; i += kThreads) y.store(i, value(i));
+}
+
+}  // namespace
+
+void gate(Queue& queue, const GateJob& job, uint32_t rows) {
+  launch(queue, {rows, 1, 1, kThreads, kReduceWords * 4}, &gate_rows, job);
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,73 @@
+// The jobs that work row by row. Each is queued and returns at once.
+#pragma once
+
+#include "backends/cuda/device.h"
+#include "backends/cuda/rows.h"
+#include "backends/cuda/weights.h"
+
+namespace tessera::cuda {
+
+// y[row] = row tokens[row] of the table, as float32.
+struct EmbedJob {
+  MatrixView table;
+  Global<const uint32_t> tokens;
+  Rows y;
+  uint32_t columns = 0;
+};
+void embed(Queue& queue, const EmbedJob& job, uint32_t rows);
+
+// v = x (+ added); y = v / sqrt(mean(v^2) + epsilon) * gain as float32, or quantized. sum receives v.
+struct NormJob {
+  Rows x;
+  Rows added;                       // base null: none
+  Rows sum;                         // base null: not wanted
+  Rows y;                           // f32 rows, or q8 rows when quantized
+  Global<const float> gain;         // [columns]
+  Global<const uint32_t> selected;  // the input row of every output row; null: the same
+  uint32_t columns = 0;
+  float epsilon = 0;
+  bool quantized = false;
+};
+void norm(Queue& queue, const NormJob& job, uint32_t rows);
+
+// f32 -> q8.
+struct QuantizeJob {
+  Rows x;
+  Rows y;
+  uint32_t columns = 0;
+};
+void quantize(Queue& queue, const QuantizeJob& job, uint32_t rows);
+
+// x [2 columns] holds gate and up: y = silu(gate) * up as float32, or quantized.
+struct GateJob {
+  Rows x;
+  Rows y;
+  uint32_t columns = 0;
+  bool quantized = false;
+};
+void gate(Queue& queue, const GateJob& job, uint32_t rows);
+
+// cosines and sines [rows, half] of position * inverse_frequency, computed in float64.
+struct RopeTableJob {
+  Global<const uint32_t> positions;        // [rows]
+  Global<const double> inverse_frequency;  // [half]
+  Global<float> cosines;
+  Global<float> sines;
+  uint32_t half = 0;
+};
+void rope_table(Queue& queue, const RopeTableJob& job, uint32_t rows);
+
+// Rotates the pairs (i, i + half) of every head; columns after the heads are copied. y may be x.
+struct RopeJob {
+  Rows x;
+  Rows y;
+  Global<const float> cosines;  // [rows, half]
+  Global<const float> sines;
+  uint32_t heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t half = 0;
+  uint32_t columns = 0;
+};
+void rope(Queue& queue, const RopeJob& job, uint32_t rows);
+
+}  // namespace tessera::cuda

@@ -1,0 +1,42 @@
+// Starts a kernel of one argument on a queue.
+#pragma once
+
+#include <type_traits>
+
+#include "backends/cuda/device.h"
+
+#if !defined(TESSERA_HAS_INSTRUCTIONS)
+#error "only kernel sources launch kernels"
+#endif
+
+namespace tessera::cuda {
+
+struct LaunchShape {
+  uint32_t grid_x = 1;
+  uint32_t grid_y = 1;
+  uint32_t grid_z = 1;
+  uint32_t threads = 32;    // of a block
+  size_t shared_bytes = 0;  // at most 48 KiB
+};
+
+// Does nothing when the grid is empty. Errors appear in queue.finish().
+template <class Job>
+void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
+            const std::type_identity_t<Job>& job) {
+  if (shape.grid_x == 0 || shape.grid_y == 0 || shape.grid_z == 0) return;
+#if defined(__CUDACC__)
+  kernel<<<dim3(shape.grid_x, shape.grid_y, shape.grid_z), dim3(shape.threads), shape.shared_bytes,
+           static_cast<cudaStream_t>(queue.stream())>>>(job);
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) queue.note(cudaGetErrorString(error));
+#else
+  try {
+    simt::run_grid({shape.grid_x, shape.grid_y, shape.grid_z, shape.threads, shape.shared_bytes},
+                   [&] { kernel(job); });
+  } catch (const simt::Fault& fault) {
+    queue.note(fault.what());
+  }
+#endif
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,121 @@
+#include "backends/cuda/uploaded_weight.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "backends/cuda/upload/repack.h"
+
+namespace tessera::cuda {
+
+namespace {
+
+constexpr size_t kStagingBytes = size_t{64} << 20;
+constexpr size_t kMostSide =
+    std::numeric_limits<int32_t>::max() / 2;  // rows and columns are 32-bit numbers in kernels
+
+std::optional<WeightFormat> format_of(Scheme scheme) {
+  if (scheme == Scheme::f32) return WeightFormat::f32;
+  if (scheme == Scheme::f16) return WeightFormat::f16;
+  if (scheme == Scheme::bf16) return WeightFormat::bf16;
+  if (scheme == Scheme::w8a8) return WeightFormat::w8a8;
+  if (scheme == Scheme::w4a8) return WeightFormat::w4a8;
+  if (scheme == Scheme::w4a8_g128) return WeightFormat::w4a8_g128;
+  return std::nullopt;
+}
+
+size_t device_panel_bytes(WeightFormat format, size_t file_panel_bytes, size_t columns) {
+  if (is_integer(format)) return file_panel_bytes;
+  return layout::float_row_elements(columns) * tile::kPanelRows * (format == WeightFormat::f32 ? 4 : 2);
+}
+
+// Panels go through the staging buffer in pieces; what follows them is copied as it is.
+struct PanelUpload {
+  Queue& queue;
+  DeviceMemory& staging;
+  const StoredTensor& tensor;
+  RepackJob job;  // of the whole matrix, file not yet set
+
+  std::string run() {
+    const size_t panels = job.panels;
+    const size_t piece = std::min(panels, std::max<size_t>(1, kStagingBytes / job.file_panel_bytes));
+    if (staging.size() < piece * job.file_panel_bytes) {
+      staging = DeviceMemory();
+      auto made = DeviceMemory::allocate(piece * job.file_panel_bytes);
+      if (!made.ok()) return made.error();
+      staging = std::move(made.value());
+    }
+    for (size_t first = 0; first < panels; first += piece) {
+      const size_t count = std::min(piece, panels - first);
+      queue.upload(staging.address(),
+                   tensor.bytes.subspan(first * job.file_panel_bytes, count * job.file_panel_bytes));
+      RepackJob part = job;
+      part.file = staging.view<const std::byte>();
+      part.device = job.device + first * job.device_panel_bytes;
+      part.panels = static_cast<uint32_t>(count);
+      repack(queue, part);
+    }
+    return {};
+  }
+};
+
+}  // namespace
+
+Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, DeviceMemory& staging,
+                                                               const StoredTensor& tensor) {
+  using Outcome = Result<std::unique_ptr<UploadedWeight>>;
+  const auto failure = [&](const std::string& why) {
+    return Outcome::failure(fmt::format("tensor \"{}\": {}", tensor.name, why));
+  };
+  const std::optional<WeightFormat> format = format_of(tensor.scheme);
+  if (!format)
+    return failure(fmt::format("the cuda backend has no kernels for scheme {}", scheme_name(tensor.scheme)));
+  const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);
+  if (!bytes || *bytes != tensor.bytes.size())
+    return failure(fmt::format("expected {} bytes, found {}", bytes.value_or(0), tensor.bytes.size()));
+  if (tensor.rows() > kMostSide || tensor.columns() > kMostSide)
+    return failure(fmt::format("[{}, {}]: the cuda backend takes sides up to {}", tensor.rows(),
+                               tensor.columns(), kMostSide));
+
+  auto weight = std::make_unique<UploadedWeight>();
+  weight->scheme_ = tensor.scheme;
+  weight->shape_ = tensor.shape;
+  const bool is_vector = tensor.shape.size() == 1;
+  const size_t panels = (tensor.rows() + tile::kPanelRows - 1) / tile::kPanelRows;
+  const size_t file_panel = is_vector ? 0 : panel_bytes(tensor.scheme, tensor.columns());
+  const size_t device_panel = is_vector ? 0 : device_panel_bytes(*format, file_panel, tensor.columns());
+  const size_t tail = tensor.bytes.size() - panels * file_panel;  // scales and zero points; all of a vector
+  auto memory = DeviceMemory::allocate(panels * device_panel + tail);
+  if (!memory.ok()) return failure(memory.error());
+  weight->memory_ = std::move(memory.value());
+  const size_t after_panels = panels * device_panel;
+  if (!is_vector) {
+    const size_t columns = padded_columns(tensor.scheme, tensor.columns());
+    MatrixView& view = weight->matrix_;
+    view.format = *format;
+    view.rows = static_cast<uint32_t>(tensor.rows());
+    view.columns = static_cast<uint32_t>(is_integer(*format) ? columns : tensor.columns());
+    view.codes = weight->memory_.view<const std::byte>();
+    view.panel_bytes = device_panel;
+    if (is_integer(*format)) view.scales = weight->memory_.view<const float>(after_panels);
+    if (*format == WeightFormat::w4a8)
+      view.zeros =
+          weight->memory_.view<const uint8_t>(after_panels + panels * tile::kPanelRows * sizeof(float));
+    RepackJob job;
+    job.device = weight->memory_.view<std::byte>();
+    job.format = *format;
+    job.columns = view.columns;
+    job.panels = static_cast<uint32_t>(panels);
+    job.file_panel_bytes = file_panel;
+    job.device_panel_bytes = device_panel;
+    const std::string fault = PanelUpload{queue, staging, tensor, job}.run();
+    if (!fault.empty()) return failure(fault);
+  }
+  queue.upload(weight->memory_.address() + after_panels, tensor.bytes.last(tail));
+  const Status status = queue.finish();
+  if (!status.ok()) return failure(status.error());
+  return Outcome(std::move(weight));
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,88 @@
+// How weights lie in device memory. Integer panels keep the file's sizes and order of units
+// (gguf-like-format/ tile_layout.h) but permute the 32-bit words inside a unit, so that a warp's 16-byte
+// loads are side by side and give each lane exactly its operand of mma.m16n8k32; float matrices become plain
+// rows. constexpr, for host and device.
+//
+// A unit is 8 lines of 64 bytes: 64 columns of 4-bit codes, or 32 columns of bytes. Lane 4 g + p of a warp (g
+// = 0..7, p = 0..3) owns the 16 bytes at 16 (4 g + p): words 0 and 1 are rows g and g + 8 of one line, words
+// 2 and 3 the same rows of another. With 4-bit codes those are lines p and p + 4: columns 8 p … 8 p + 7 of
+// the unit's first and second 32 columns, the first four of them in the low nibbles. With bytes they are
+// lines 2 p and 2 p + 1: again columns 8 p … 8 p + 7. So in both cases lane (g, p) multiplies columns 8 p … 8
+// p + 7 of every 32, four in the A operand's columns 4 p … and four in 16 + 4 p …, and takes the same eight
+// bytes of the activations for B: the order of columns within a product does not matter as long as both sides
+// agree.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera::cuda {
+
+enum class WeightFormat : uint8_t { f32, f16, bf16, w8a8, w4a8, w4a8_g128 };
+
+constexpr bool is_integer(WeightFormat format) { return format >= WeightFormat::w8a8; }
+constexpr bool has_nibbles(WeightFormat format) { return format >= WeightFormat::w4a8; }
+
+namespace layout {
+
+inline constexpr uint32_t kUnitBytes = 512;
+inline constexpr uint32_t kUnitWords = kUnitBytes / 4;
+inline constexpr uint32_t kGroupUnits = 2;  // of w4a8-g128, then 32 bytes of s1 and a
+
+constexpr uint32_t unit_columns(WeightFormat format) { return has_nibbles(format) ? 64 : 32; }
+
+// Bytes from the panel's start to a unit.
+constexpr size_t unit_byte(WeightFormat format, size_t unit) {
+  if (format != WeightFormat::w4a8_g128) return unit * kUnitBytes;
+  return unit / kGroupUnits * tile::kGroupBytes + unit % kGroupUnits * kUnitBytes;
+}
+
+// The word of a unit that holds (row, line) of the file's unit.
+constexpr uint32_t word_of(bool nibbles, uint32_t row, uint32_t line) {
+  const uint32_t place = nibbles ? line % 4 : line / 2;
+  const uint32_t half = nibbles ? line / 4 : line % 2;
+  return 4 * (4 * (row % 8) + place) + 2 * half + row / 8;
+}
+
+// The file's word that belongs at a unit's word: the inverse of word_of, as line * 16 + row.
+constexpr uint32_t source_word(bool nibbles, uint32_t word) {
+  const uint32_t lane = word / 4;
+  const uint32_t half = word / 2 % 2;
+  const uint32_t row = lane / 4 + 8 * (word % 2);
+  const uint32_t line = nibbles ? 4 * half + lane % 4 : 2 * (lane % 4) + half;
+  return line * 16 + row;
+}
+
+// s1 and a of a group of w4a8-g128: word g holds s1[g], s1[g + 8], a[g], a[g + 8]. Bytes from the group's
+// start.
+inline constexpr uint32_t kParameters = kGroupUnits * kUnitBytes;
+constexpr uint32_t scale_byte(uint32_t row) { return kParameters + 4 * (row % 8) + row / 8; }
+constexpr uint32_t offset_byte(uint32_t row) { return scale_byte(row) + 2; }
+// The file's byte, from the group's start, that belongs at byte kParameters + i.
+constexpr uint32_t source_parameter(uint32_t i) {
+  const uint32_t row = i / 4 + 8 * (i % 2);
+  return kParameters + row + (i / 2 % 2) * static_cast<uint32_t>(tile::kPanelRows);
+}
+
+// Where the code of (row 0..15, column) lies inside a panel.
+struct CodePlace {
+  size_t byte;
+  bool high;  // nibble
+};
+constexpr CodePlace code_in_panel(WeightFormat format, uint32_t row, uint32_t column) {
+  const uint32_t columns = unit_columns(format);
+  const bool nibbles = has_nibbles(format);
+  const uint32_t inside = column % columns;
+  const uint32_t line = nibbles ? inside / 8 : inside / 4;
+  return {unit_byte(format, column / columns) + 4 * word_of(nibbles, row, line) + inside % 4,
+          nibbles && inside % 8 >= 4};
+}
+
+// Elements from one row of a float matrix to the next: rows begin at multiples of 16 bytes.
+constexpr size_t float_row_elements(size_t columns) { return tile::round_up(columns, 8); }
+
+}  // namespace layout
+
+}  // namespace tessera::cuda

@@ -1,0 +1,107 @@
+// backends/cuda/device.h on the emulator: memory is the host's, registered; work is done at once.
+#include "backends/cuda/device.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace tessera::cuda {
+
+namespace {
+
+constexpr size_t kAlignment = 256;
+constexpr size_t kMemoryBytes = size_t{4} << 30;
+
+template <class Work>
+std::string fault_of(const Work& work) {
+  try {
+    work();
+  } catch (const simt::Fault& fault) {
+    return fault.what();
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<DeviceFacts>> find_devices() {
+  return std::vector<DeviceFacts>{{"emulator", 9, 0, 1, kMemoryBytes, kMemoryBytes}};
+}
+
+Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
+  using Outcome = Result<DeviceMemory>;
+  if (bytes == 0) return Outcome(DeviceMemory());
+  const std::string refusal = fmt::format("no room for {} bytes", bytes);
+  if (bytes > kMemoryBytes) return Outcome::failure(refusal);
+  // Exactly as many bytes as asked for: the sanitizer sees what lies beyond.
+  void* base = nullptr;
+  if (posix_memalign(&base, kAlignment, bytes) != 0) return Outcome::failure(refusal);
+  std::memset(base, 0xff, bytes);
+  simt::register_global(base, bytes);
+  return Outcome(DeviceMemory(static_cast<std::byte*>(base), bytes));
+}
+
+DeviceMemory::~DeviceMemory() {
+  if (base_ == nullptr) return;
+  simt::unregister_global(base_);
+  std::free(base_);
+}
+
+DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
+  std::swap(base_, other.base_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+Result<std::unique_ptr<Queue>> Queue::create() { return std::unique_ptr<Queue>(new Queue(nullptr)); }
+
+Queue::~Queue() = default;
+
+void Queue::upload(std::byte* to, std::span<const std::byte> from) {
+  if (from.empty()) return;
+  note(fault_of([&] {
+    simt::check_copy(to, from.size());
+    std::memcpy(to, from.data(), from.size());
+  }));
+}
+
+void Queue::download(std::span<std::byte> to, const std::byte* from) {
+  if (to.empty()) return;
+  note(fault_of([&] {
+    simt::check_copy(from, to.size());
+    std::memcpy(to.data(), from, to.size());
+  }));
+}
+
+void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t from_stride,
+                          size_t rows) {
+  for (size_t row = 0; row < rows; ++row)
+    download({to + row * row_bytes, row_bytes}, from + row * from_stride);
+}
+
+void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
+  if (bytes == 0) return;
+  note(fault_of([&] {
+    simt::check_copy(to, bytes);
+    std::memset(to, value, bytes);
+  }));
+}
+
+Status Queue::finish() {
+  if (!error_) return Status::success();
+  Status status = Status::failure(*error_);
+  error_.reset();
+  return status;
+}
+
+void Queue::note(const std::string& error) {
+  if (!error_ && !error.empty()) error_ = error;
+}
+
+}  // namespace tessera::cuda

@@ -1,0 +1,284 @@
+// The emulator itself: fibers, barriers and warps do what they should, and each kind of mistake is caught.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <iostream>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/device.h"
+#include "backends/cuda/launch.h"
+#include "tests/simt/fiber.h"
+
+using namespace tessera;
+using namespace tessera::cuda;
+
+namespace {
+
+// The line of the fault that a kernel ends in; empty when it ends well.
+std::string fault_of(const simt::GridShape& shape, const std::function<void()>& body) {
+  try {
+    simt::run_grid(shape, body);
+  } catch (const simt::Fault& fault) {
+    return fault.what();
+  }
+  return {};
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+struct Counter {
+  int value = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a fiber goes on where it stopped") {
+  struct Steps {
+    std::vector<int> seen;
+  } steps;
+  simt::Fiber fiber;
+  fiber.start(
+      [](void* argument) {
+        auto& seen = static_cast<Steps*>(argument)->seen;
+        double kept = 0.5;  // lives on the fiber's stack across the switches
+        for (int i = 0; i < 3; ++i) {
+          seen.push_back(static_cast<int>(kept * 2) + 10 * i);
+          kept += 1;
+          simt::Fiber::suspend();
+        }
+      },
+      &steps);
+  int resumed = 0;
+  while (!fiber.finished()) {
+    fiber.resume();
+    ++resumed;
+  }
+  CHECK(resumed == 4);
+  CHECK(steps.seen == std::vector<int>{1, 13, 25});
+}
+
+TEST_CASE("every thread of every block runs once, with its coordinates") {
+  std::vector<int> visits(3 * 2 * 4 * 96, 0);
+  simt::run_grid({3, 2, 4, 96, 0}, [&] {
+    const size_t block = (block_z() * 2 + block_y()) * 3 + block_x();
+    CHECK(lane_index() == thread_index() % 32);
+    CHECK(warp_index() == thread_index() / 32);
+    ++visits[block * 96 + thread_index()];
+  });
+  CHECK(std::all_of(visits.begin(), visits.end(), [](int n) { return n == 1; }));
+}
+
+TEST_CASE("a sum over a block through shared memory, warps and barriers") {
+  const uint32_t seed = std::random_device{}();
+  std::cout << "block sum: seed " << seed << "\n";
+  std::mt19937 random(seed);
+  for (const uint32_t threads : {32u, 64u, 256u, 1024u}) {
+    std::vector<uint32_t> values(threads);
+    for (uint32_t& value : values) value = static_cast<uint32_t>(random());
+    const uint32_t expected = std::accumulate(values.begin(), values.end(), 0u);
+    std::vector<uint32_t> results(threads, 0);
+    simt::run_grid({5, 1, 1, threads, 128}, [&] {
+      uint32_t sum = values[thread_index()];
+      for (uint32_t mask = 16; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
+      const Shared<uint32_t> sums(shared_memory());
+      if (lane_index() == 0) sums.store(warp_index(), sum);
+      block_barrier();
+      uint32_t total = 0;
+      for (uint32_t w = 0; w < block_size() / 32; ++w) total += sums[w];
+      results[thread_index()] = total;
+    });
+    CHECK(std::all_of(results.begin(), results.end(), [&](uint32_t r) { return r == expected; }));
+  }
+}
+
+TEST_CASE("an exception in a kernel unwinds every thread and names the first") {
+  Counter alive;
+  struct Guard {
+    Counter& counter;
+    explicit Guard(Counter& c) : counter(c) { ++counter.value; }
+    ~Guard() { --counter.value; }
+  };
+  const std::string line = fault_of({2, 1, 1, 64, 0}, [&] {
+    const Guard guard(alive);
+    if (block_x() == 1 && thread_index() == 37) throw std::runtime_error("seven");
+    block_barrier();
+  });
+  CHECK(contains(line, "block (1, 0, 0), thread 37: seven"));
+  CHECK(alive.value == 0);
+  CHECK(fault_of({2, 1, 1, 64, 0}, [] { block_barrier(); }).empty());  // the next kernel is not disturbed
+}
+
+TEST_CASE("threads that do not come to a barrier are reported") {
+  CHECK(contains(fault_of({1, 1, 1, 64, 0},
+                          [] {
+                            if (thread_index() != 5) block_barrier();
+                          }),
+                 "63 at the block's barrier, 1 have left"));
+  CHECK(contains(fault_of({1, 1, 1, 64, 0},
+                          [] {
+                            if (warp_index() == 1 && lane_index() >= 4) return;
+                            shuffle_xor(1, 1);
+                          }),
+                 "lanes 0xf of warp 1 at shuffle_xor"));
+}
+
+TEST_CASE("lanes that disagree about an operation are reported") {
+  CHECK(contains(fault_of({1, 1, 1, 32, 0},
+                          [] {
+                            if (lane_index() % 2 == 0) {
+                              shuffle_xor(1, 1);
+                            } else {
+                              shuffle_from(1, 1);
+                            }
+                          }),
+                 "wait at shuffle_"));
+  CHECK(contains(fault_of({1, 1, 1, 32, 0}, [] { shuffle_xor(1, 1 + lane_index() / 31); }), "has mask"));
+  CHECK(contains(fault_of({1, 1, 1, 32, 0}, [] { shuffle_from(1, 32); }), "asks for lane 32"));
+}
+
+TEST_CASE("shared memory: ranges, alignment, garbage and races") {
+  const simt::GridShape shape{1, 1, 1, 64, 256};
+  CHECK(contains(fault_of(shape, [] { Shared<uint32_t>(shared_memory()).store(64, 1); }), "out of range"));
+  CHECK(contains(fault_of(shape, [] { Shared<uint32_t>(shared_memory() - 4).store(0, 1); }), "out of range"));
+  CHECK(contains(fault_of(shape, [] { Shared<uint32_t>(shared_memory() + 2).store(0, 1); }), "no multiple"));
+  CHECK(contains(fault_of(shape, [] { (void)Shared<uint32_t>(shared_memory())[thread_index()]; }),
+                 "nobody wrote"));
+  const auto exchange = [](int barrier) {
+    const Shared<uint32_t> slots(shared_memory());
+    slots.store(thread_index(), thread_index());
+    if (barrier == 1) warp_barrier();
+    if (barrier == 2) block_barrier();
+    const uint32_t partner = barrier == 1 ? thread_index() ^ 1 : 63 - thread_index();
+    return slots[partner];
+  };
+  CHECK(contains(fault_of(shape, [&] { exchange(0); }), "nobody wrote"));  // thread 63 has not been there yet
+  CHECK(fault_of(shape, [&] { exchange(1); }).empty());
+  CHECK(fault_of(shape, [&] { exchange(2); }).empty());
+  // Across warps a warp's barrier is not enough.
+  CHECK(contains(fault_of(shape,
+                          [] {
+                            const Shared<uint32_t> slots(shared_memory());
+                            if (warp_index() == 0) slots.store(lane_index(), 7);
+                            warp_barrier();
+                            if (warp_index() == 1) (void)slots[lane_index()];
+                          }),
+                 "no barrier in between"));
+  // Two threads write one byte; one overwrites what another has read.
+  CHECK(contains(fault_of(shape, [] { Shared<uint32_t>(shared_memory()).store(thread_index() / 2, 1); }),
+                 "overwrites what thread"));
+  CHECK(contains(fault_of(shape,
+                          [] {
+                            const Shared<uint32_t> slots(shared_memory());
+                            slots.store(thread_index(), 1);
+                            block_barrier();
+                            (void)slots[0];
+                            if (thread_index() == 1) slots.store(0, 2);
+                          }),
+                 "overwrites what"));
+  // Neighbouring bytes are nobody else's business.
+  CHECK(fault_of(shape, [] { Shared<uint8_t>(shared_memory()).store(thread_index(), 1); }).empty());
+}
+
+TEST_CASE("global memory: only registered buffers, whole and aligned") {
+  auto memory = DeviceMemory::allocate(100);
+  REQUIRE(memory.ok());
+  const Global<uint32_t> words = memory.value().view<uint32_t>();
+  const simt::GridShape shape{1, 1, 1, 32, 0};
+  CHECK(fault_of(shape, [&] {
+          if (thread_index() < 25) words.store(thread_index(), 1);
+        }).empty());
+  CHECK(contains(fault_of(shape, [&] { words.store(thread_index(), 1); }),
+                 "thread 25: global write of 4 bytes out of range: 100 bytes into"));
+  CHECK(contains(fault_of(shape, [&] { (void)words.as<Words4>()[6]; }), "out of range"));
+  CHECK(contains(fault_of(shape, [&] { (void)words.as<uint32_t>(2)[0]; }), "no multiple"));
+  CHECK(contains(fault_of(shape, [&] { (void)words.as<Words4>(8)[0]; }), "no multiple"));
+  std::vector<uint32_t> elsewhere(32);
+  CHECK(contains(fault_of(shape, [&] { Global<uint32_t>(elsewhere.data()).store(thread_index(), 1); }),
+                 "out of range"));
+}
+
+TEST_CASE("an asynchronous copy lands when it was waited for, and not before") {
+  auto memory = DeviceMemory::allocate(1024);
+  REQUIRE(memory.ok());
+  std::vector<std::byte> content(1024, std::byte{0x11});
+  auto queue = Queue::create();
+  REQUIRE(queue.ok());
+  queue.value()->upload(memory.value().address(), content);
+  const std::byte* global = memory.value().address();
+  const simt::GridShape shape{1, 1, 1, 32, 1024};
+  const auto copy = [&](uint32_t group) {
+    cp_async_16(shared_memory() + 512 * group + 16 * thread_index(), global + 16 * thread_index());
+    cp_async_commit();
+  };
+  const auto own = [](uint32_t group) {
+    return Shared<uint32_t>(shared_memory() + 512 * group + 16 * thread_index())[0];
+  };
+  CHECK(contains(fault_of(shape,
+                          [&] {
+                            copy(0);
+                            (void)own(0);
+                          }),
+                 "on its way"));
+  CHECK(contains(fault_of(shape,
+                          [&] {
+                            copy(0);
+                            copy(1);
+                            cp_async_wait<1>();
+                            (void)own(1);
+                          }),
+                 "on its way"));
+  CHECK(contains(fault_of(shape,
+                          [&] {
+                            copy(0);
+                            cp_async_wait<1>();
+                            (void)own(0);
+                          }),
+                 "on its way"));
+  std::vector<uint32_t> seen(64);
+  CHECK(fault_of(shape, [&] {
+          copy(0);
+          copy(1);
+          cp_async_wait<1>();
+          seen[thread_index()] = own(0);
+          cp_async_wait<0>();
+          seen[32 + thread_index()] = own(1);
+        }).empty());
+  CHECK(std::all_of(seen.begin(), seen.end(), [](uint32_t w) { return w == 0x11111111u; }));
+  // Another thread's copy needs a barrier as well.
+  CHECK(contains(fault_of(shape,
+                          [&] {
+                            copy(0);
+                            cp_async_wait<0>();
+                            shuffle_xor(0, 1);  // all copies have landed, but no barrier says so
+                            (void)Shared<uint32_t>(shared_memory() + 16 * (thread_index() ^ 1))[0];
+                          }),
+                 "no barrier in between"));
+  CHECK(contains(fault_of(shape, [&] { cp_async_16(shared_memory() + 8, global); }), "no multiple"));
+  CHECK(contains(fault_of(shape, [&] { cp_async_16(shared_memory(), global + 1020); }), "out of range"));
+}
+
+TEST_CASE("shapes that no device accepts are refused") {
+  for (const simt::GridShape& shape :
+       {simt::GridShape{1, 1, 1, 33, 0}, simt::GridShape{1, 1, 1, 0, 0}, simt::GridShape{1, 1, 1, 1056, 0},
+        simt::GridShape{1, 65536, 1, 32, 0}, simt::GridShape{1, 1, 1, 32, size_t{228} << 10}})
+    CHECK_FALSE(fault_of(shape, [] {}).empty());
+  CHECK(contains(fault_of({1, 1, 1, 32, 0}, [] { simt::run_grid({}, [] {}); }), "launched from a kernel"));
+}
+
+TEST_CASE("errors of a queue wait for finish, the first one counts") {
+  auto queue = Queue::create();
+  REQUIRE(queue.ok());
+  std::vector<std::byte> bytes(8);
+  queue.value()->upload(bytes.data(), bytes);
+  queue.value()->note("second");
+  const Status status = queue.value()->finish();
+  REQUIRE_FALSE(status.ok());
+  CHECK(contains(status.error(), "copy of 8 bytes out of range"));
+  CHECK(queue.value()->finish().ok());
+  CHECK_FALSE(DeviceMemory::allocate(size_t{1} << 40).ok());
+}

@@ -1,0 +1,150 @@
+#include "tests/simt/instruction_probes.h"
+
+#include <array>
+
+#include "backends/cuda/launch.h"
+
+namespace tessera::cuda {
+
+namespace {
+
+template <unsigned kWords>
+struct LaneWords {
+  uint32_t at[kWords];
+};
+
+template <unsigned kWords>
+TESSERA_DEVICE LaneWords<kWords> take(const ProbeJob& job) {
+  LaneWords<kWords> words;
+  for (unsigned i = 0; i < kWords; ++i) words.at[i] = job.in[lane_index() * kWords + i];
+  return words;
+}
+
+template <unsigned kWords>
+TESSERA_DEVICE void put(const ProbeJob& job, const uint32_t (&words)[kWords]) {
+  for (unsigned i = 0; i < kWords; ++i) job.out.store(lane_index() * kWords + i, words[i]);
+}
+
+template <bool kSigned>
+TESSERA_KERNEL void probe_mma(ProbeJob job) {
+  const LaneWords<10> in = take<10>(job);
+  const uint32_t a[4] = {in.at[0], in.at[1], in.at[2], in.at[3]};
+  const uint32_t b[2] = {in.at[4], in.at[5]};
+  int32_t d[4];
+  for (unsigned i = 0; i < 4; ++i) d[i] = static_cast<int32_t>(in.at[6 + i]);
+  if constexpr (kSigned) {
+    mma_m16n8k32_s8(d, a, b);
+  } else {
+    mma_m16n8k32_u8s8(d, a, b);
+  }
+  const uint32_t out[4] = {static_cast<uint32_t>(d[0]), static_cast<uint32_t>(d[1]),
+                           static_cast<uint32_t>(d[2]), static_cast<uint32_t>(d[3])};
+  put(job, out);
+}
+
+TESSERA_KERNEL void probe_ldmatrix(ProbeJob job) {
+  const LaneWords<5> in = take<5>(job);
+  const Shared<uint32_t> rows(shared_memory());
+  for (unsigned i = 0; i < 4; ++i) rows.store(4 * lane_index() + i, in.at[i]);
+  warp_barrier();
+  uint32_t out[4];
+  ldmatrix_x4(out, rows.as<uint32_t>(16 * (in.at[4] % 32)).address());
+  put(job, out);
+}
+
+template <unsigned kMask>
+TESSERA_KERNEL void probe_shuffle_xor(ProbeJob job) {
+  const LaneWords<2> in = take<2>(job);
+  const uint32_t out[1] = {shuffle_xor(in.at[0], kMask)};
+  put(job, out);
+}
+
+TESSERA_KERNEL void probe_shuffle_from(ProbeJob job) {
+  const LaneWords<2> in = take<2>(job);
+  const uint32_t out[1] = {shuffle_from(in.at[0], in.at[1] % 32)};
+  put(job, out);
+}
+
+enum class ThreeWords : uint8_t { prmt, lop3_96, lop3_ea, dp4a_s8, dp4a_u8s8 };
+
+template <ThreeWords kWhich>
+TESSERA_KERNEL void probe_three_words(ProbeJob job) {
+  const LaneWords<3> in = take<3>(job);
+  const uint32_t a = in.at[0];
+  const uint32_t b = in.at[1];
+  const uint32_t c = in.at[2];
+  uint32_t out[1] = {0};
+  if constexpr (kWhich == ThreeWords::prmt) out[0] = prmt(a, b, c);
+  if constexpr (kWhich == ThreeWords::lop3_96) out[0] = lop3<0x96>(a, b, c);
+  if constexpr (kWhich == ThreeWords::lop3_ea) out[0] = lop3<0xea>(a, b, c);
+  if constexpr (kWhich == ThreeWords::dp4a_s8)
+    out[0] = static_cast<uint32_t>(dp4a_s8(a, b, static_cast<int32_t>(c)));
+  if constexpr (kWhich == ThreeWords::dp4a_u8s8)
+    out[0] = static_cast<uint32_t>(dp4a_u8s8(a, b, static_cast<int32_t>(c)));
+  put(job, out);
+}
+
+TESSERA_KERNEL void probe_float_to_half(ProbeJob job) {
+  const LaneWords<1> in = take<1>(job);
+  const uint32_t out[1] = {float_to_half(bits_float(in.at[0]))};
+  put(job, out);
+}
+
+TESSERA_KERNEL void probe_half_to_float(ProbeJob job) {
+  const LaneWords<1> in = take<1>(job);
+  const uint32_t out[1] = {float_bits(half_to_float(static_cast<uint16_t>(in.at[0])))};
+  put(job, out);
+}
+
+TESSERA_KERNEL void probe_async_copy(ProbeJob job) {
+  const uint32_t lane = lane_index();
+  const Shared<std::byte> slots(shared_memory());
+  // Four words of source and the flag lie 20 bytes apart; only every fourth lane's source is aligned to 16
+  // bytes, so the sources are the first 32 groups of four words and the flags the last 32 words.
+  const bool real = job.in[128 + lane] % 2 == 1;
+  cp_async_16_or_zero(slots.as<std::byte>(16 * lane).address(),
+                      job.in.as<const std::byte>(16 * lane).address(), real);
+  cp_async_commit();
+  cp_async_16(slots.as<std::byte>(512 + 16 * lane).address(),
+              job.in.as<const std::byte>(16 * lane).address());
+  cp_async_commit();
+  cp_async_wait<1>();
+  block_barrier();
+  const Words4 words = slots.as<Words4>()[(lane + 9) % 32];
+  cp_async_wait<0>();
+  block_barrier();
+  const Words4 second = slots.as<Words4>(512)[(lane + 9) % 32];
+  const uint32_t out[4] = {words.x ^ second.x, words.y ^ second.y, words.z ^ second.z, words.w ^ second.w};
+  put(job, out);
+}
+
+constexpr LaunchShape kOneWarp{1, 1, 1, 32, 1024};
+
+template <void (*kKernel)(ProbeJob)>
+void run(Queue& queue, const ProbeJob& job) {
+  launch(queue, kOneWarp, kKernel, job);
+}
+
+const std::array kProbes{
+    Probe{"mma_s8", 10, 4, &run<&probe_mma<true>>},
+    Probe{"mma_u8s8", 10, 4, &run<&probe_mma<false>>},
+    Probe{"ldmatrix_x4", 5, 4, &run<&probe_ldmatrix>},
+    Probe{"shuffle_xor_1", 2, 1, &run<&probe_shuffle_xor<1>>},
+    Probe{"shuffle_xor_2", 2, 1, &run<&probe_shuffle_xor<2>>},
+    Probe{"shuffle_xor_16", 2, 1, &run<&probe_shuffle_xor<16>>},
+    Probe{"shuffle_from", 2, 1, &run<&probe_shuffle_from>},
+    Probe{"prmt", 3, 1, &run<&probe_three_words<ThreeWords::prmt>>},
+    Probe{"lop3_96", 3, 1, &run<&probe_three_words<ThreeWords::lop3_96>>},
+    Probe{"lop3_ea", 3, 1, &run<&probe_three_words<ThreeWords::lop3_ea>>},
+    Probe{"dp4a_s8", 3, 1, &run<&probe_three_words<ThreeWords::dp4a_s8>>},
+    Probe{"dp4a_u8s8", 3, 1, &run<&probe_three_words<ThreeWords::dp4a_u8s8>>},
+    Probe{"float_to_half", 1, 1, &run<&probe_float_to_half>},
+    Probe{"half_to_float", 1, 1, &run<&probe_half_to_float>},
+    Probe{"async_copy", 5, 4, &run<&probe_async_copy>},
+};
+
+}  // namespace
+
+std::span<const Probe> instruction_probes() { return kProbes; }
+
+}  // namespace tessera::cuda

@@ -1,0 +1,189 @@
+// Every instruction that kernels use against plain arithmetic on its documented meaning, with fresh random
+// operands: run on the emulator, and on a device where the build has one.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gguf-like-format/float_types.h"
+#include "tests/simt/instruction_probes.h"
+
+using namespace tessera;
+using namespace tessera::cuda;
+
+namespace {
+
+using Random = std::mt19937;
+using Words = std::vector<uint32_t>;
+
+Random seeded(const char* what) {
+  const uint32_t seed = std::random_device{}();
+  std::cout << what << ": seed " << seed << "\n";
+  return Random(seed);
+}
+
+uint32_t word(Random& random) { return static_cast<uint32_t>(random()); }
+
+bool no_device() {
+  const auto devices = find_devices();
+  if (devices.ok()) return false;
+  std::cout << "skipped: CUDA instructions: " << devices.error() << "\n";
+  return true;
+}
+
+Words run_probe(const Probe& probe, const Words& in) {
+  auto queue = Queue::create();
+  REQUIRE(queue.ok());
+  auto input = DeviceMemory::allocate(in.size() * 4);
+  auto output = DeviceMemory::allocate(32 * probe.outputs * 4);
+  REQUIRE(input.ok());
+  REQUIRE(output.ok());
+  Words out(32 * probe.outputs, 0xdeadbeef);
+  queue.value()->upload(input.value().address(), std::as_bytes(std::span(in)));
+  probe.run(*queue.value(), {input.value().view<const uint32_t>(), output.value().view<uint32_t>()});
+  queue.value()->download(std::as_writable_bytes(std::span(out)), output.value().address());
+  const Status status = queue.value()->finish();
+  CAPTURE(probe.name);
+  CHECK((status.ok() ? std::string() : status.error()) == "");
+  return out;
+}
+
+int signed_byte(uint32_t w, unsigned i) { return static_cast<int8_t>(w >> (8 * i)); }
+int unsigned_byte(uint32_t w, unsigned i) { return static_cast<uint8_t>(w >> (8 * i)); }
+
+uint32_t expected_three_words(const std::string& name, uint32_t a, uint32_t b, uint32_t c) {
+  if (name == "lop3_96") return a ^ b ^ c;
+  if (name == "lop3_ea") return (a & b) | c;
+  if (name == "prmt") {
+    uint32_t result = 0;
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned pick = c >> (4 * i) & 7;
+      const uint32_t byte = (pick < 4 ? a >> (8 * pick) : b >> (8 * (pick - 4))) & 0xff;
+      const bool sign = (c >> (4 * i) & 8) != 0;
+      result |= (sign ? (byte >= 128 ? 0xffu : 0u) : byte) << (8 * i);
+    }
+    return result;
+  }
+  uint32_t sum = c;
+  for (unsigned i = 0; i < 4; ++i) {
+    const int left = name == "dp4a_s8" ? signed_byte(a, i) : unsigned_byte(a, i);
+    sum += static_cast<uint32_t>(left * signed_byte(b, i));
+  }
+  return sum;
+}
+
+// The product of whole matrices, then cut into fragments by the tables of the PTX manual: rows and columns of
+// the 16 elements of A, the 8 of B and the 4 of C that lane 0 holds; lane l adds l / 4 and a multiple of l
+// % 4.
+Words expected_mma(const Words& in, bool signed_a) {
+  static constexpr int kRowA[4] = {0, 8, 0, 8};  // of register i
+  static constexpr int kColumnA[4] = {0, 0, 16, 16};
+  std::vector<int> a(16 * 32);
+  std::vector<int> b(32 * 8);
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const uint32_t* words = in.data() + 10 * lane;
+    for (unsigned r = 0; r < 4; ++r) {
+      for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = kRowA[r] + lane / 4;
+        const unsigned column = kColumnA[r] + lane % 4 * 4 + i;
+        a[row * 32 + column] = signed_a ? signed_byte(words[r], i) : unsigned_byte(words[r], i);
+      }
+    }
+    for (unsigned r = 0; r < 2; ++r) {
+      for (unsigned i = 0; i < 4; ++i)
+        b[(16 * r + lane % 4 * 4 + i) * 8 + lane / 4] = signed_byte(words[4 + r], i);
+    }
+  }
+  Words out(32 * 4);
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (unsigned r = 0; r < 4; ++r) {
+      const unsigned row = lane / 4 + 8 * (r / 2);
+      const unsigned column = lane % 4 * 2 + r % 2;
+      uint32_t sum = in[10 * lane + 6 + r];
+      for (unsigned k = 0; k < 32; ++k) sum += static_cast<uint32_t>(a[row * 32 + k] * b[k * 8 + column]);
+      out[4 * lane + r] = sum;
+    }
+  }
+  return out;
+}
+
+// Floats of every size: normal, subnormal as half, ties, huge, and what is not finite.
+uint32_t any_float(Random& random) {
+  switch (word(random) % 5) {
+    case 0:
+      return word(random);
+    case 1:
+      return 0x38000000u + word(random) % 0x1000000u;  // around the smallest normal half
+    case 2:
+      return (0x33000000u + word(random) % 0x4000000u) & 0xffffe000u;  // exact in half, nearly
+    case 3:
+      return 0x38800000u + (word(random) % 0x100u << 13) + 0x1000u;  // halfway
+    default:
+      return 0x47700000u + word(random) % 0x200000u;  // around the largest half
+  }
+}
+
+Words expected(const Probe& probe, const Words& in) {
+  const std::string name = probe.name;
+  Words out;
+  if (name == "mma_s8" || name == "mma_u8s8") return expected_mma(in, name == "mma_s8");
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const uint32_t* own = in.data() + lane * probe.inputs;
+    if (name == "ldmatrix_x4") {
+      for (unsigned matrix = 0; matrix < 4; ++matrix) {
+        const uint32_t row = in[(8 * matrix + lane / 4) * 5 + 4] % 32;
+        out.push_back(in[row * 5 + lane % 4]);
+      }
+    } else if (name.rfind("shuffle_xor_", 0) == 0) {
+      out.push_back(in[2 * (lane ^ static_cast<unsigned>(std::stoul(name.substr(12))))]);
+    } else if (name == "shuffle_from") {
+      out.push_back(in[2 * (own[1] % 32)]);
+    } else if (name == "float_to_half") {
+      out.push_back(f32_to_f16(std::bit_cast<float>(own[0])));
+    } else if (name == "half_to_float") {
+      out.push_back(std::bit_cast<uint32_t>(f16_to_f32(static_cast<uint16_t>(own[0]))));
+    } else if (name == "async_copy") {
+      const unsigned from = (lane + 9) % 32;
+      for (unsigned i = 0; i < 4; ++i) out.push_back(in[128 + from] % 2 == 1 ? 0 : in[4 * from + i]);
+    } else {
+      out.push_back(expected_three_words(name, own[0], own[1], own[2]));
+    }
+  }
+  return out;
+}
+
+bool is_nan_half(uint32_t bits) { return (bits & 0x7fffu) > 0x7c00u; }
+bool is_nan(uint32_t bits) { return (bits & 0x7fffffffu) > 0x7f800000u; }
+
+}  // namespace
+
+TEST_CASE("every instruction computes what its manual says") {
+  if (no_device()) return;
+  Random random = seeded("instructions");
+  for (const Probe& probe : instruction_probes()) {
+    const std::string name = probe.name;
+    for (int round = 0; round < 20; ++round) {
+      Words in(32 * probe.inputs);
+      for (uint32_t& w : in) w = name == "float_to_half" ? any_float(random) : word(random);
+      if (name == "ldmatrix_x4") {
+        // Every row is asked for once, so that banks and order do not matter.
+        for (unsigned lane = 0; lane < 32; ++lane)
+          in[lane * 5 + 4] = (lane * 5 + static_cast<unsigned>(round)) % 32;
+      }
+      const Words want = expected(probe, in);
+      const Words got = run_probe(probe, in);
+      CAPTURE(name);
+      REQUIRE(got.size() == want.size());
+      for (size_t i = 0; i < got.size(); ++i) {
+        if (name == "float_to_half" && is_nan_half(want[i]) && is_nan_half(got[i])) continue;
+        if (name == "half_to_float" && is_nan(want[i]) && is_nan(got[i])) continue;
+        CAPTURE(i);
+        CHECK(got[i] == want[i]);
+      }
+    }
+  }
+}

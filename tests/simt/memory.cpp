@@ -1,0 +1,162 @@
+#include "tests/simt/memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+namespace tessera::simt {
+
+namespace {
+
+std::map<uintptr_t, size_t>& buffers() {
+  static std::map<uintptr_t, size_t> all;
+  return all;
+}
+
+// The buffer of the last access: most follow each other in one.
+uintptr_t recent_base = 1;
+uintptr_t recent_end = 0;
+
+bool inside(uintptr_t at, size_t bytes) {
+  if (at >= recent_base && at < recent_end && bytes <= recent_end - at) return true;
+  auto after = buffers().upper_bound(at);
+  if (after == buffers().begin()) return false;
+  --after;
+  if (at - after->first > after->second || bytes > after->second - (at - after->first)) return false;
+  recent_base = after->first;
+  recent_end = after->first + after->second;
+  return true;
+}
+
+const char* name(Access access) { return access == Access::read ? "read" : "write"; }
+
+std::string nearest(uintptr_t at) {
+  auto after = buffers().upper_bound(at);
+  if (after == buffers().begin()) return "no buffer lies before it";
+  --after;
+  return fmt::format("{} bytes into a buffer of {}", at - after->first, after->second);
+}
+
+bool aligned(uintptr_t at, size_t bytes) {
+  return (at & (std::min<size_t>(bytes, 16) - 1)) == 0;
+}  // powers of two
+
+}  // namespace
+
+void register_global(const void* base, size_t bytes) { buffers()[reinterpret_cast<uintptr_t>(base)] = bytes; }
+
+void unregister_global(const void* base) {
+  buffers().erase(reinterpret_cast<uintptr_t>(base));
+  recent_base = 1;
+  recent_end = 0;
+}
+
+void check_copy(const void* at, size_t bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  if (!inside(address, bytes))
+    throw Fault(fmt::format("copy of {} bytes out of range: {}", bytes, nearest(address)));
+}
+
+void check_global(const void* at, size_t bytes, Access access) {
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  if (!inside(address, bytes))
+    throw Fault(fmt::format("global {} of {} bytes out of range: {}", name(access), bytes, nearest(address)));
+  if (!aligned(address, bytes))
+    throw Fault(
+        fmt::format("global {} of {} bytes at an address that is no multiple of it", name(access), bytes));
+}
+
+void SharedMemory::reset(size_t bytes) {
+  constexpr size_t kAlignment = 128;
+  if (memory_.size() < bytes + kAlignment) memory_.resize(bytes + kAlignment);
+  const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+  base_ = memory_.data() + (kAlignment - address % kAlignment) % kAlignment;
+  size_ = bytes;
+  std::fill_n(base_, bytes, std::byte{0xff});  // NaN as floats, -1 as integers
+  shadow_.assign(bytes, Byte{});
+}
+
+size_t SharedMemory::place(const void* at, size_t bytes, const char* what) const {
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  const auto first = reinterpret_cast<uintptr_t>(base_);
+  if (address < first || address - first > size_ || bytes > size_ - (address - first))
+    throw Fault(fmt::format("shared {} of {} bytes out of range: {} bytes into {}", what, bytes,
+                            static_cast<int64_t>(address - first), size_));
+  if (!aligned(address, bytes))
+    throw Fault(fmt::format("shared {} of {} bytes at an address that is no multiple of it", what, bytes));
+  return address - first;
+}
+
+namespace {
+
+// Whether what the other did is known to be over.
+bool ordered(const Visitor& other, const Visitor& me) {
+  if (other.thread == me.thread || other.block_clock != me.block_clock) return true;
+  return other.warp == me.warp && other.warp_clock != me.warp_clock;
+}
+
+[[noreturn]] void race(const char* mine, const char* theirs, size_t byte, const Visitor& me,
+                       const std::string& other) {
+  throw Fault(fmt::format("shared byte {}: thread {} {} what {} {} with no barrier in between", byte,
+                          me.thread, mine, other, theirs));
+}
+
+}  // namespace
+
+void SharedMemory::visit(size_t first, size_t bytes, Access access, const Visitor& me) {
+  for (size_t i = first; i < first + bytes; ++i) {
+    Byte& byte = shadow_[i];
+    if (byte.in_flight)
+      throw Fault(fmt::format("shared byte {}: thread {} touches it while an asynchronous copy is on its way",
+                              i, me.thread));
+    const bool write = access == Access::write;
+    if (!write && !byte.written)
+      throw Fault(fmt::format("shared byte {}: thread {} reads what nobody wrote", i, me.thread));
+    if (byte.written && !ordered(byte.writer, me))
+      race(write ? "overwrites" : "reads", "wrote", i, me, fmt::format("thread {}", byte.writer.thread));
+    if (write) {
+      if (byte.read && byte.reader.block_clock == me.block_clock) {
+        const bool same_warp = byte.reader.warp == me.warp && !byte.read_by_warps;
+        const bool safe = same_warp && byte.reader.warp_clock != me.warp_clock;
+        if (!safe && (byte.read_by_many || byte.reader.thread != me.thread))
+          race("overwrites", "read", i, me,
+               byte.read_by_many ? "several threads" : fmt::format("thread {}", byte.reader.thread));
+      }
+      byte.writer = me;
+      byte.written = true;
+      byte.read = false;
+      byte.read_by_many = byte.read_by_warps = false;
+      continue;
+    }
+    if (byte.read && byte.reader.block_clock == me.block_clock) {
+      byte.read_by_many = byte.read_by_many || byte.reader.thread != me.thread;
+      byte.read_by_warps = byte.read_by_warps || byte.reader.warp != me.warp;
+    } else {
+      byte.read_by_many = byte.read_by_warps = false;
+    }
+    byte.read = true;
+    byte.reader = me;
+  }
+}
+
+void SharedMemory::check(const void* at, size_t bytes, Access access, const Visitor& visitor) {
+  visit(place(at, bytes, name(access)), bytes, access, visitor);
+}
+
+void SharedMemory::begin_copy(const void* at, size_t bytes, const Visitor& visitor) {
+  const size_t first = place(at, bytes, "copy");
+  visit(first, bytes, Access::write, visitor);
+  std::fill_n(base_ + first, bytes, std::byte{0xff});
+  for (size_t i = first; i < first + bytes; ++i) shadow_[i].in_flight = true;
+}
+
+void SharedMemory::end_copy(const void* at, size_t bytes, const Visitor& visitor) {
+  const size_t first = place(at, bytes, "copy");
+  for (size_t i = first; i < first + bytes; ++i) {
+    shadow_[i].in_flight = false;
+    shadow_[i].writer = visitor;
+  }
+}
+
+}  // namespace tessera::simt

@@ -1,0 +1,92 @@
+#!/bin/bash
+# Checks the CUDA backend on a machine with a GPU and writes what it found into a folder:
+#   tools/gpu_check.sh OUT [DIR]          DIR: a packed build; without it the tree is built first, into build-gpu
+#   tools/gpu_check.sh --pack BUILD DIR   makes such a DIR from a build folder: programs and the libraries they need
+# OUT gets summary.json, bench-*.json and a log for each step. Ends within 8 minutes: steps that no longer fit are listed
+# as skipped. Exit code 1 when a step failed.
+set -euo pipefail
+
+tests=(instructions_device_test device_layout_device_test cuda_ops_device_test cuda_backend_device_test)
+
+if [ "${1:-}" = --pack ]; then
+  [ $# -eq 3 ] || { echo "usage: tools/gpu_check.sh --pack BUILD DIR" >&2; exit 2; }
+  mkdir -p "$3/lib"
+  for program in tessera "${tests[@]}"; do
+    cp "$2/$program" "$3/"
+    # Everything but the C library itself, which belongs to the machine.
+    ldd "$2/$program" | awk '$3 ~ /^\// { print $3 }' | grep -vE '/(libc|libm|libdl|librt|libpthread)\.so' |
+      xargs -r cp -n -L -t "$3/lib"
+  done
+  exit 0
+fi
+[ $# -ge 1 ] && [ $# -le 2 ] || { echo "usage: tools/gpu_check.sh OUT [DIR]" >&2; exit 2; }
+
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+programs=${2:+$(cd "$2" && pwd)}
+cd "$(dirname "$0")/.."
+seconds_allowed=${GPU_CHECK_SECONDS:-460}
+steps=""
+failed=0
+
+# step NAME LIMIT COMMAND...: runs it with a log, at most LIMIT seconds and within the time that is left.
+step() {
+  local name=$1 limit=$2 left=$((seconds_allowed - SECONDS)) begun=$SECONDS result=passed
+  shift 2
+  if [ "$left" -lt 5 ]; then
+    result=skipped
+  elif ! timeout $((limit < left ? limit : left)) bash -c '"$@"' "$name" "$@" >"$out/$name.log" 2>&1; then
+    result=failed
+    failed=1
+  elif grep -q '^skipped: ' "$out/$name.log"; then
+    result=failed # a device test that found no device has tested nothing
+    failed=1
+  fi
+  echo "$name: $result, $((SECONDS - begun)) s"
+  steps+="${steps:+, }{\"name\": \"$name\", \"result\": \"$result\", \"seconds\": $((SECONDS - begun))}"
+}
+
+build() {
+  cmake -S . -B build-gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESSERA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native &&
+    cmake --build build-gpu --target "$@"
+}
+
+# The likeliest answer of a model on both backends: the same text.
+same_answer() {
+  local model=("$@") cpu cuda
+  cpu=$("$programs/tessera" "${model[@]}" -p "Find me a hotel in Berlin." --raw --temp 0 --max-tokens 48 --no-stats) &&
+    cuda=$("$programs/tessera" "${model[@]}" -p "Find me a hotel in Berlin." --raw --temp 0 --max-tokens 48 --no-stats \
+      --backend cuda) || return 1
+  printf 'cpu:  %s\ncuda: %s\n' "$cpu" "$cuda"
+  [ "$cpu" = "$cuda" ]
+}
+
+bench() {
+  local name=$1
+  shift
+  "$programs/tessera" --bench --backend cuda --output json "$@" >"$out/bench-$name.json"
+}
+
+export -f build same_answer bench # timeout runs them in a shell of their own
+export out programs
+if [ -z "$programs" ]; then
+  step build 300 build tessera "${tests[@]}"
+  programs=$PWD/build-gpu
+else
+  export LD_LIBRARY_PATH="$programs/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+step devices 30 "$programs/tessera" --list-devices
+for test in "${tests[@]}"; do step "$test" 90 "$programs/$test"; done
+if sanitizer=$(command -v compute-sanitizer); then
+  for tool in memcheck racecheck; do
+    step "$tool" 90 "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/cuda_backend_device_test"
+  done
+fi
+step answer-embedded 60 same_answer
+step bench-embedded 60 bench embedded --tests pp128,tg128
+step bench-llama-3-8b 150 bench llama-3-8b --shape llama-3-8b --tests pp512,tg64,batch16,batch64 --repetitions 2
+
+device=$("$programs/tessera" --list-devices | grep '^cuda: ' | head -n 1 | sed 's/\\/\\\\/g; s/"/\\"/g')
+printf '{"device": "%s", "seconds": %d, "steps": [%s]}\n' "${device#cuda: }" "$SECONDS" "$steps" >"$out/summary.json"
+cat "$out/summary.json"
+exit $failed
