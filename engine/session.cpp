@@ -77,8 +77,9 @@ void Session::State::plan_memory_use() {
   const std::optional<size_t> own_memory = backend->available_memory();
   memory.available_bytes = own_memory ? *own_memory : cpu::available_memory();
   memory.weight_bytes = model->weight_bytes();
-  // Weights that are in memory already are no longer among what is available.
-  if (memory.available_bytes != 0 && model->file().resident()) memory.available_bytes += memory.weight_bytes;
+  // Weights that are in this memory already are no longer among what is available.
+  if (memory.available_bytes != 0 && !own_memory && model->file().resident())
+    memory.available_bytes += memory.weight_bytes;
   memory.kv_bits =
       options.kv_bits != 0 ? options.kv_bits : static_cast<unsigned>(model->header().quantization.kv_bits);
   if (memory.kv_bits != 16 && memory.kv_bits != 8 && memory.kv_bits != 4) {

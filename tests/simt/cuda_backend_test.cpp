@@ -159,7 +159,7 @@ TEST_CASE("quantized rows are the reference's, byte for byte") {
     std::vector<std::byte> got(kRows * y_stride);
     queue.value()->download(got, output.value().address());
     REQUIRE(queue.value()->finish().ok());
-    const size_t used = q8::sums_offset(columns) + 4 * q8::groups(columns);
+    const size_t used = q8::fine_sums_offset(columns) + 4 * q8::fine_groups(columns);
     for (uint32_t row = 0; row < kRows; ++row) {
       std::vector<std::byte> want(y_stride);
       reference::quantize_row(rows[row], want.data());

@@ -8,6 +8,7 @@
 namespace tessera::cuda {
 
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
+inline constexpr uint32_t kFineLanes = q8::kFineGroup / 4;  // lanes of 4 columns that share a fine sum
 
 // value(i) gives element i of the row, the same each time it is asked; it is asked twice. Scale and codes are
 // the reference's: one float32 division each, half to even. A row with a value that is not finite has codes 0
@@ -25,6 +26,7 @@ TESSERA_DEVICE void quantize_row(uint32_t columns, Global<std::byte> row, Shared
   const float scale = finite ? divide_rn(bits_float(largest), 127.0f) : bits_float(0x7fc00000u);
   const Global<uint32_t> codes = row.as<uint32_t>();
   const Global<int32_t> sums = row.as<int32_t>(q8::sums_offset(columns));
+  const Global<int32_t> fine_sums = row.as<int32_t>(q8::fine_sums_offset(columns));
   const auto groups = static_cast<uint32_t>(q8::groups(columns));
   int32_t total = 0;
   for (uint32_t group = warp_index(); group < groups; group += block_size() / 32) {
@@ -41,7 +43,12 @@ TESSERA_DEVICE void quantize_row(uint32_t columns, Global<std::byte> row, Shared
       sum += whole;
     }
     codes.store(first / 4, word);
-    sum = static_cast<int32_t>(warp_sum(static_cast<uint32_t>(sum)));
+    for (uint32_t mask = 1; mask < kFineLanes; mask *= 2)
+      sum += static_cast<int32_t>(shuffle_xor(static_cast<uint32_t>(sum), mask));
+    if (lane_index() % kFineLanes == 0)
+      fine_sums.store(group * (32 / kFineLanes) + lane_index() / kFineLanes, sum);
+    for (uint32_t mask = kFineLanes; mask < 32; mask *= 2)
+      sum += static_cast<int32_t>(shuffle_xor(static_cast<uint32_t>(sum), mask));
     if (lane_index() == 0) {
       sums.store(group, sum);
       total += sum;
