@@ -23,6 +23,7 @@ class Terminal:
         env = env or tessera.environment()
         child, self._terminal = pty.fork()
         if child == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
             os.execve(str(tessera.BINARY), [str(tessera.BINARY), *map(str, arguments)], env)
         self._child = child
         self._status = None
