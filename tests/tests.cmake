@@ -1,4 +1,4 @@
-# Unit and golden tests: one executable per file named <room>_test.cpp or <feature>_test.cpp, each with doctest's main.
+# Unit and golden tests: one executable per file named <room>_test.cpp or <feature>_test.cpp.
 file(GLOB test_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/unit/*_test.cpp"
      "${CMAKE_SOURCE_DIR}/tests/golden/*_test.cpp")
 set(TESSERA_SHARED_DIR "${CMAKE_SOURCE_DIR}/../shared" CACHE PATH "Folder with the shared models and tokenizers")
@@ -9,10 +9,12 @@ set(thread_pool_test_rooms tessera_cpu)
 foreach(name logit_comparison_test report_table_test layer_costs_test side_by_side_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
+add_library(doctest_main OBJECT tests/doctest_main.cpp)
+target_link_libraries(doctest_main PUBLIC doctest::doctest)
 foreach(source ${test_sources})
   get_filename_component(name ${source} NAME_WE)
   add_executable(${name} ${source})
-  target_compile_definitions(${name} PRIVATE DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+  target_compile_definitions(${name} PRIVATE
     TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TESSERA_SHARED_DIR="${TESSERA_SHARED_DIR}")
   set(rooms ${test_rooms})
   if(DEFINED ${name}_rooms)
@@ -23,7 +25,7 @@ foreach(source ${test_sources})
       target_link_libraries(${name} PRIVATE ${room})
     endif()
   endforeach()
-  target_link_libraries(${name} PRIVATE doctest::doctest)
+  target_link_libraries(${name} PRIVATE doctest_main)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
 include(tests/simt/simt.cmake)
