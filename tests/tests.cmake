@@ -3,8 +3,13 @@ file(GLOB test_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/unit/*_test.
      "${CMAKE_SOURCE_DIR}/tests/golden/*_test.cpp")
 set(TESSERA_SHARED_DIR "${CMAKE_SOURCE_DIR}/../shared" CACHE PATH "Folder with the shared models and tokenizers")
 set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tessera_text tessera_graph tessera_format)
-# Built alone with the thread sanitizer: everything else would be compiled for nothing.
-set(thread_pool_test_rooms tessera_cpu)
+# Built alone with the thread sanitizer: all else would be compiled for nothing.
+set(thread_pool_test_rooms Threads::Threads)
+set(thread_pool_test_sources backends/cpu/thread_pool.cpp backends/cpu/cpu_features.cpp)
+# Built alone with Clang at full optimization.
+foreach(name cpu_kernels_test cpu_table_kernels_test cpu_row_kernels_test cpu_attention_kernels_test)
+  set(${name}_rooms tessera_cpu)
+endforeach()
 # What the instruments compute, apart from the verb that prints it.
 foreach(name logit_comparison_test report_table_test layer_costs_test side_by_side_test verbs_test)
   set(${name}_rooms tessera_commands)
@@ -13,7 +18,7 @@ add_library(doctest_main OBJECT tests/doctest_main.cpp)
 target_link_libraries(doctest_main PUBLIC doctest::doctest)
 foreach(source ${test_sources})
   get_filename_component(name ${source} NAME_WE)
-  add_executable(${name} ${source})
+  add_executable(${name} ${source} ${${name}_sources})
   target_compile_definitions(${name} PRIVATE
     TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TESSERA_SHARED_DIR="${TESSERA_SHARED_DIR}")
   set(rooms ${test_rooms})

@@ -1,6 +1,7 @@
 """quantize with the full recipe: flags, resumption after Ctrl-C, and what the file then holds."""
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -93,7 +94,10 @@ class QuantizeTest(unittest.TestCase):
         self.refused("--lines: needs --calibration", "--recipe", "qoq", "--lines", *steps)
 
     def test_interrupted_run_goes_on(self):
-        for scheme in ("w4a8-g128", "lut4-g64-a8"):
+        schemes = ["w4a8-g128", "lut4-g64-a8"]
+        if "TESSERA_SANITIZED" in os.environ:  # a minute each
+            schemes = [random.choice(schemes)]
+        for scheme in schemes:
             with self.subTest(scheme=scheme):
                 self.interrupt(scheme)
 
