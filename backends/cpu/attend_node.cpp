@@ -115,13 +115,17 @@ class AttendNode : public Node {
   }
 
  private:
+  // A page's weights as whole numbers.
+  struct PageWeights {
+    uint8_t* digits;  // [queries][kWeightBytes]
+    float* steps;     // [queries]
+  };
   struct Scratch {
-    float* scores;        // [queries][chunk keys]
-    uint8_t* digits;      // [queries] of the query; for 16 bits the scaled query itself
-    QueryTerms* queries;  // [queries]
-    uint8_t* weights;     // [queries][kWeightBytes]
-    float* steps;         // [queries]
-    float* constants;     // [queries][kConstantLanes]
+    float* scores;           // [queries][chunk keys]
+    uint8_t* digits;         // [queries] of the query; for 16 bits the scaled query itself
+    QueryTerms* queries;     // [queries]
+    PageWeights weights[2];  // of a page and of the one after it
+    float* constants;        // [queries][kConstantLanes]
     Partial chunk;
     Partial total;
     std::byte* end;
@@ -195,8 +199,10 @@ class AttendNode : public Node {
     s.scores = take_floats(rows * kChunkKeys);
     s.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * digit_bytes()));
     s.queries = reinterpret_cast<QueryTerms*>(take_bytes(rows * sizeof(QueryTerms)));
-    s.weights = reinterpret_cast<uint8_t*>(take_bytes(rows * kWeightBytes));
-    s.steps = take_floats(rows);
+    for (PageWeights& weights : s.weights) {
+      weights.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * kWeightBytes));
+      weights.steps = take_floats(rows);
+    }
     s.constants = take_floats(rows * kConstantLanes);
     s.chunk = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
     s.total = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
@@ -263,7 +269,18 @@ class AttendNode : public Node {
     softmax(tile, first_key, keys, memory, out);
     std::fill_n(out.output, rows * padded_, 0.0f);
     if (layout_.bits == 4) std::fill_n(memory.constants, rows * kConstantLanes, 0.0f);
+    // A page's weights are split while the products of the page before go on: by themselves they would wait
+    // for two divisions.
+    const auto keys_of = [&](size_t page) {
+      return std::min(kKvPageTokens, keys - (page - first) * kKvPageTokens);
+    };
+    const auto split = [&](size_t page) {
+      split_page(tile.values_of(page), (page - first) * kKvPageTokens, keys_of(page), rows, memory,
+                 memory.weights[page % 2]);
+    };
+    if (layout_.bits != 16) split(first);
     for (size_t page = first; page < end; ++page) {
+      if (layout_.bits != 16 && page + 1 < end) split(page + 1);
       const uint8_t* ahead = nullptr;
       const size_t wanted = page + kPagesAhead;
       if (wanted < end) {
@@ -273,8 +290,8 @@ class AttendNode : public Node {
         ahead = tile.keys_of(wanted);  // of the next chunk, which this thread probably takes
         ask_for(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
       }
-      add_page(tile.values_of(page), ahead, (page - first) * kKvPageTokens,
-               std::min(kKvPageTokens, keys - (page - first) * kKvPageTokens), rows, memory, out);
+      add_page(tile.values_of(page), ahead, (page - first) * kKvPageTokens, keys_of(page), rows, memory,
+               memory.weights[page % 2], out);
     }
     if (layout_.bits == 4) add_constants(memory, rows, out);
   }
@@ -319,12 +336,27 @@ class AttendNode : public Node {
       const size_t seen = position < first_key ? 0 : std::min(keys, position - first_key + 1);
       float* scores = memory.scores + q * kChunkKeys;
       out.reference[q] = seen > 0 ? std::ceil(kernels_.maximum(scores, seen)) : kNothing;
-      out.sum[q] = kernels_.attention.powers(scores, out.reference[q], seen, end);
+      out.sum[q] = (layout_.bits == 4 ? kernels_.attention.coarse_powers : kernels_.attention.powers)(
+          scores, out.reference[q], seen, end);
     }
   }
 
+  void split_page(const uint8_t* block, size_t first_key, size_t keys, size_t rows, const Scratch& memory,
+                  const PageWeights& weights) const {
+    (layout_.bits == 8 ? kernels_.attention.split_weights8 : kernels_.attention.split_weights4)(
+        {.weights = memory.scores + first_key,
+         .stride = kChunkKeys,
+         .queries = rows,
+         .keys = keys,
+         .scales = reinterpret_cast<const uint16_t*>(block + layout_.v_scales()),
+         .minima = reinterpret_cast<const uint16_t*>(block + layout_.v_minima()),
+         .digits = weights.digits,
+         .steps = weights.steps,
+         .constants = memory.constants});
+  }
+
   void add_page(const uint8_t* block, const uint8_t* ahead, size_t first_key, size_t keys, size_t rows,
-                const Scratch& memory, const Partial& out) const {
+                const Scratch& memory, const PageWeights& weights, const Partial& out) const {
     if (layout_.bits == 16) {
       kernels_.product_f16({.panels = block,
                             .panel_stride = layout_.v_panel_bytes(),
@@ -339,23 +371,13 @@ class AttendNode : public Node {
                             .accumulate = true});
       return;
     }
-    (layout_.bits == 8 ? kernels_.attention.split_weights8 : kernels_.attention.split_weights4)(
-        {.weights = memory.scores + first_key,
-         .stride = kChunkKeys,
-         .queries = rows,
-         .keys = keys,
-         .scales = reinterpret_cast<const uint16_t*>(block + layout_.v_scales()),
-         .minima = reinterpret_cast<const uint16_t*>(block + layout_.v_minima()),
-         .digits = memory.weights,
-         .steps = memory.steps,
-         .constants = memory.constants});
     (layout_.bits == 8 ? kernels_.attention.add_values8
                        : kernels_.attention.add_values4)({.panels = block,
                                                           .panel_stride = layout_.v_panel_bytes(),
                                                           .keys = keys,
                                                           .head_dim = shape_.head_dim,
-                                                          .digits = memory.weights,
-                                                          .steps = memory.steps,
+                                                          .digits = weights.digits,
+                                                          .steps = weights.steps,
                                                           .queries = rows,
                                                           .y = out.output,
                                                           .y_stride = padded_,

@@ -13,13 +13,18 @@ namespace tessera::cpu {
 struct QueryTerms {
   float factor;  // scale * step
   float total;   // scale * sum of q, not rounded: what a constant added to a key's elements adds to its score
+  float middle;  // 4 bits: 8 (total - factor * high_sum), times a key's scale: the middle of codes 0 … 15
   int32_t high_sum;  // sums of the digits
   int32_t low_sum;
 };
+inline QueryTerms query_terms4(float factor, float total, int32_t digit_sum) {
+  return {factor, total, 8.0f * (total - factor * static_cast<float>(digit_sum)), digit_sum, 0};
+}
 constexpr size_t query_bytes(size_t head_dim) { return (2 * head_dim + 63) / 64 * 64; }
 
 // Scores of one page's keys: y[q][t] = factor * key_scale[t] * (digits . (code[t] - zero)) + total *
-// constant[t], with zero and constant 128 and 0 for 8-bit keys, 8 and minimum + 8 key_scale for 4-bit keys.
+// constant[t], with zero and constant 128 and 0 for 8-bit keys, 8 and minimum + 8 key_scale for 4-bit keys;
+// or, the same, key_scale[t] * (factor * (digits . code[t]) + middle) + total * minimum[t].
 struct ScoreProduct {
   const uint8_t* panels;  // of 16 tokens: codes, f16 scales[16], for 4 bits f16 minima[16]
   size_t panel_stride;
@@ -46,14 +51,16 @@ struct WeightSplit {
   const uint16_t* minima;  // f16[64], 4 bits only
   uint8_t* digits;         // [queries][kWeightBytes]
   float* steps;            // [queries]
-  // [queries][16], 4 bits only: lane i gains weight * (minimum + 8 scale) of the tokens i, i + 16, i + 32, i
-  // + 48.
+  // [queries][16], 4 bits only: what add_values4 leaves out, the same for every element of the values. All
+  // lanes together gain the sum of weight * minimum, and what an instruction set takes for the codes' zero.
   float* constants;
 };
 constexpr size_t kWeightBytes = 128;
 constexpr size_t kConstantLanes = 16;
 
-// Values of one page, weighted: y[q][d] += step[q] * (digits[q] . (code[d] - zero)), zero 8 for 4 bits.
+// Values of one page, weighted: y[q][d] += step[q] * (digits[q] . code[d]) for 8 bits. For 4 bits the codes
+// lie around a zero that each instruction set chooses; y and the constants of WeightSplit together gain
+// step * (digits . (code - 8)) + sum of weight * (minimum + 8 scale).
 struct ValueProduct {
   const uint8_t* panels;  // of 16 dimensions by 64 tokens
   size_t panel_stride;
@@ -92,6 +99,13 @@ constexpr float kPower4 = 0x1.3b2d4cp-7f;
 constexpr float kPower5 = 0x1.5f3e52p-10f;
 constexpr float kPower6 = 0x1.41fbbcp-13f;
 
+// The same by degree 3 for f in [0, 1], to 7.5e-5.
+constexpr float kCoarsePower0 = 0x1.fff632p-1f;
+constexpr float kCoarsePower1 = 0x1.64444cp-1f;
+constexpr float kCoarsePower2 = 0x1.cefc4cp-3f;
+constexpr float kCoarsePower3 = 0x1.3f96a4p-4f;
+constexpr double kCoarseError = 7.6e-5;
+
 struct AttentionKernels {
   void (*split_query8)(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
   void (*split_query4)(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
@@ -100,6 +114,9 @@ struct AttentionKernels {
   // scores[i] = 2^(scores[i] - reference) for i < n, 0 where that is below 2^-100, and zero from n up to
   // `end`; returns their sum, added in an order that depends on n alone.
   float (*powers)(float* scores, float reference, size_t n, size_t end);
+  // The same to a relative error of kCoarseError, for weights that become 8 bits; below 2^-100 either 0 or
+  // the power.
+  float (*coarse_powers)(float* scores, float reference, size_t n, size_t end);
   void (*split_weights8)(const WeightSplit&);
   void (*split_weights4)(const WeightSplit&);
   void (*add_values8)(const ValueProduct&);

@@ -153,14 +153,13 @@ void score_tile4(const ScoreProduct& job, size_t panel, size_t query) {
   const uint8_t* tail = codes + job.head_dim * kRows / 2;
   for (size_t h = 0; h < 2; ++h) {
     const __m256 scales = halves(tail + 16 * h);
-    const __m256 constants = _mm256_fmadd_ps(scales, _mm256_set1_ps(8.0f), halves(tail + 2 * kRows + 16 * h));
+    const __m256 minima = halves(tail + 2 * kRows + 16 * h);
     for (size_t t = 0; t < T; ++t) {
       const QueryTerms& terms = job.terms[query + t];
-      const __m256 dot =
-          _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[t][h], _mm256_set1_epi32(8 * terms.high_sum)));
+      const __m256 dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t][h]), _mm256_set1_ps(terms.factor),
+                                         _mm256_set1_ps(terms.middle));
       _mm256_storeu_ps(job.y + (query + t) * job.y_stride + panel * kRows + 8 * h,
-                       _mm256_fmadd_ps(_mm256_mul_ps(scales, _mm256_set1_ps(terms.factor)), dot,
-                                       _mm256_mul_ps(constants, _mm256_set1_ps(terms.total))));
+                       _mm256_fmadd_ps(scales, dot, _mm256_mul_ps(minima, _mm256_set1_ps(terms.total))));
     }
   }
 }

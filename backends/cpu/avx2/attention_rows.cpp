@@ -18,8 +18,13 @@ __m256 halves(const uint16_t* at) {
 
 __m256 absolute(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 
+// 2^n for whole numbers n in [-126, 127].
+__m256 whole_power(__m256i n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+
 // 2^x for x in [-126, 127]: x = n + f, see attention_kernels.h for 2^f; n goes into the exponent bits.
-__m256 power_of_two(__m256 x) {
+__m256 fine_power(__m256 x) {
   const __m256i whole = _mm256_cvtps_epi32(x);
   const __m256 f = _mm256_sub_ps(x, _mm256_cvtepi32_ps(whole));
   __m256 p = _mm256_set1_ps(kPower6);
@@ -29,8 +34,36 @@ __m256 power_of_two(__m256 x) {
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(kPower2));
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(kPower1));
   p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-  return _mm256_mul_ps(
-      p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(whole, _mm256_set1_epi32(127)), 23)));
+  return _mm256_mul_ps(p, whole_power(whole));
+}
+
+__m256 coarse_power(__m256 x) {
+  const __m256 n = _mm256_floor_ps(x);
+  const __m256 f = _mm256_sub_ps(x, n);
+  __m256 p = _mm256_set1_ps(kCoarsePower3);
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(kCoarsePower2));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(kCoarsePower1));
+  p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(kCoarsePower0));
+  return _mm256_mul_ps(p, whole_power(_mm256_cvtps_epi32(n)));
+}
+
+template <__m256 (*kPower)(__m256)>
+[[gnu::always_inline]] inline float powers_by(float* scores, float reference, size_t n, size_t end) {
+  const __m256 shift = _mm256_set1_ps(reference);
+  const __m256 least = _mm256_set1_ps(kLeastExponent);
+  __m256 sum = _mm256_setzero_ps();
+  size_t i = 0;
+  for (; i < n; i += 8) {
+    const __m256 x = _mm256_sub_ps(load_floats(scores + i, n - i), shift);
+    // Not "at least": NaN passes on.
+    const __m256 dropped = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
+    const __m256 lanes = _mm256_castsi256_ps(lanes_below(n - i));
+    const __m256 p = _mm256_and_ps(_mm256_andnot_ps(dropped, kPower(x)), lanes);
+    store_floats(scores + i, end - i, p);
+    sum = _mm256_add_ps(sum, p);
+  }
+  for (; i < end; i += 8) store_floats(scores + i, end - i, _mm256_setzero_ps());
+  return sum_of_lanes(sum);
 }
 
 // A step that vanishes or has no finite inverse makes all digits 0.
@@ -109,7 +142,7 @@ void split_query8(const float* q, size_t head_dim, float scale, uint8_t* digits,
     sum = _mm256_add_epi32(sum, whole);
   }
   // 0 * sum passes on what is not finite.
-  *terms = {scale * (step + 0.0f * all.sum), scale * all.sum, 0, sum_of_lanes(sum)};
+  *terms = {scale * (step + 0.0f * all.sum), scale * all.sum, 0.0f, 0, sum_of_lanes(sum)};
 }
 
 void split_query4(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms) {
@@ -122,25 +155,15 @@ void split_query4(const float* q, size_t head_dim, float scale, uint8_t* digits,
     store_signed_bytes(digits + i, whole);
     sum = _mm256_add_epi32(sum, whole);
   }
-  *terms = {scale * (step + 0.0f * all.sum), scale * all.sum, sum_of_lanes(sum), 0};
+  *terms = query_terms4(scale * (step + 0.0f * all.sum), scale * all.sum, sum_of_lanes(sum));
 }
 
 float powers(float* scores, float reference, size_t n, size_t end) {
-  const __m256 shift = _mm256_set1_ps(reference);
-  const __m256 least = _mm256_set1_ps(kLeastExponent);
-  __m256 sum = _mm256_setzero_ps();
-  size_t i = 0;
-  for (; i < n; i += 8) {
-    const __m256 x = _mm256_sub_ps(load_floats(scores + i, n - i), shift);
-    // Not "at least": NaN passes on.
-    const __m256 dropped = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
-    const __m256 lanes = _mm256_castsi256_ps(lanes_below(n - i));
-    const __m256 p = _mm256_and_ps(_mm256_andnot_ps(dropped, power_of_two(x)), lanes);
-    store_floats(scores + i, end - i, p);
-    sum = _mm256_add_ps(sum, p);
-  }
-  for (; i < end; i += 8) store_floats(scores + i, end - i, _mm256_setzero_ps());
-  return sum_of_lanes(sum);
+  return powers_by<fine_power>(scores, reference, n, end);
+}
+
+float coarse_powers(float* scores, float reference, size_t n, size_t end) {
+  return powers_by<coarse_power>(scores, reference, n, end);
 }
 
 void split_weights8(const WeightSplit& job) {

@@ -33,6 +33,7 @@ void split_query4(const float* q, size_t head_dim, float scale, uint8_t* digits,
 void score_keys8(const ScoreProduct& job);
 void score_keys4(const ScoreProduct& job);
 float powers(float* scores, float reference, size_t n, size_t end);
+float coarse_powers(float* scores, float reference, size_t n, size_t end);
 void split_weights8(const WeightSplit& job);
 void split_weights4(const WeightSplit& job);
 void add_values8(const ValueProduct& job);

@@ -30,6 +30,7 @@ const Kernels& avx2_kernels() {
               .score_keys8 = avx2::score_keys8,
               .score_keys4 = avx2::score_keys4,
               .powers = avx2::powers,
+              .coarse_powers = avx2::coarse_powers,
               .split_weights8 = avx2::split_weights8,
               .split_weights4 = avx2::split_weights4,
               .add_values8 = avx2::add_values8,

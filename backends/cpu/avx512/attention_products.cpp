@@ -99,11 +99,11 @@ template <Side kSide, bool kAhead, size_t T, size_t P>
   }
 }
 
-// Codes of 4 bits: 8 columns a line.
+// Codes of 4 bits, 0 … 15 on either side: 8 columns a line. What their middle takes away is a constant of the
+// query: score_keys4 and split_weights4 see to it.
 template <Side kSide, bool kAhead, size_t T, size_t P>
 [[gnu::always_inline]] inline void multiply_nibbles(const Operands& in, Sums<T, P, 1>& out) {
   const __m512i nibble = _mm512_set1_epi8(15);
-  const __m512i middle = _mm512_set1_epi8(8);
   const uint8_t* panels = in.panels;
   const uint8_t* digits = in.digits;
   constexpr size_t kChains = P == 1 ? 2 : 1;  // a vpdpbusd chain advances only every fourth cycle
@@ -125,11 +125,6 @@ template <Side kSide, bool kAhead, size_t T, size_t P>
       const __m512i both = _mm512_loadu_si512(panels + p * in.panel_stride + i * kLine);
       codes[p][0] = _mm512_and_si512(both, nibble);
       codes[p][1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
-      if constexpr (kSide ==
-                    Side::values) {  // signed, around the middle; keys are unsigned and corrected once
-        codes[p][0] = _mm512_sub_epi8(codes[p][0], middle);
-        codes[p][1] = _mm512_sub_epi8(codes[p][1], middle);
-      }
     }
 #pragma GCC unroll 2
     for (size_t half = 0; half < 2; ++half) {
@@ -202,15 +197,14 @@ struct Score4 {
     for (size_t p = 0; p < P; ++p) {
       const uint8_t* tail = panels + p * job.panel_stride + job.head_dim * kRows / 2;
       const __m512 scales = halves(tail);
-      const __m512 constants = _mm512_fmadd_ps(scales, _mm512_set1_ps(8.0f), halves(tail + 2 * kRows));
+      const __m512 minima = halves(tail + 2 * kRows);
 #pragma GCC unroll 6
       for (size_t t = 0; t < T; ++t) {
         const QueryTerms& terms = job.terms[query + t];
-        const __m512 dot =
-            _mm512_cvtepi32_ps(_mm512_sub_epi32(sums.at[t][p][0], _mm512_set1_epi32(8 * terms.high_sum)));
+        const __m512 dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums.at[t][p][0]), _mm512_set1_ps(terms.factor),
+                                           _mm512_set1_ps(terms.middle));
         _mm512_storeu_ps(job.y + (query + t) * job.y_stride + (panel + p) * kRows,
-                         _mm512_fmadd_ps(_mm512_mul_ps(scales, _mm512_set1_ps(terms.factor)), dot,
-                                         _mm512_mul_ps(constants, _mm512_set1_ps(terms.total))));
+                         _mm512_fmadd_ps(scales, dot, _mm512_mul_ps(minima, _mm512_set1_ps(terms.total))));
       }
     }
   }

@@ -58,6 +58,7 @@ Kernels make_kernels(Avx512Extensions extensions) {
               .score_keys8 = avx512::score_keys8,
               .score_keys4 = avx512::score_keys4,
               .powers = avx512::powers,
+              .coarse_powers = avx512::coarse_powers,
               .split_weights8 = avx512::split_weights8,
               .split_weights4 = avx512::split_weights4,
               .add_values8 = avx512::add_values8,

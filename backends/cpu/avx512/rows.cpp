@@ -155,12 +155,20 @@ void rotate_head(const float* x, const float* cosines, const float* sines, size_
 }
 
 float maximum(const float* values, size_t n) {
-  __m512 largest = _mm512_set1_ps(values[0]);
-  for (size_t i = 0; i < n; i += 16) {
-    const __mmask16 mask = mask_of(n - i);
-    largest = _mm512_mask_max_ps(largest, mask, _mm512_maskz_loadu_ps(mask, values + i), largest);
+  const __m512 first = _mm512_set1_ps(values[0]);
+  __m512 largest[4] = {first, first, first, first};  // one alone would wait for itself
+  size_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j)
+      largest[j] = _mm512_max_ps(_mm512_loadu_ps(values + i + 16 * j), largest[j]);
   }
-  return _mm512_reduce_max_ps(largest);
+  for (; i < n; i += 16) {
+    const __mmask16 mask = mask_of(n - i);
+    largest[0] = _mm512_mask_max_ps(largest[0], mask, _mm512_maskz_loadu_ps(mask, values + i), largest[0]);
+  }
+  return _mm512_reduce_max_ps(
+      _mm512_max_ps(_mm512_max_ps(largest[0], largest[1]), _mm512_max_ps(largest[2], largest[3])));
 }
 
 }  // namespace tessera::cpu::avx512

@@ -63,7 +63,7 @@ void split_query8(const float* q, size_t head_dim, float scale, uint8_t* digits,
   const float step = all.largest / kLargestQuery16;
   const float inverse = inverse_of(step);
   // 0 * sum passes on what is not finite.
-  *terms = {scale * (step + 0.0f * all.sum), scale * all.sum, 0, 0};
+  *terms = {scale * (step + 0.0f * all.sum), scale * all.sum, 0.0f, 0, 0};
   for (size_t i = 0; i < head_dim; ++i) {
     const int32_t whole = rounded(q[i] * inverse, -kLargestQuery16, kLargestQuery16);
     const int32_t high = (whole + 128) >> 8;
@@ -79,12 +79,14 @@ void split_query4(const float* q, size_t head_dim, float scale, uint8_t* digits,
   const Scan all = scan(q, head_dim);
   const float step = all.largest / kLargestQuery8;
   const float inverse = inverse_of(step);
-  *terms = {scale * (step + 0.0f * all.sum), scale * all.sum, 0, 0};
+  int32_t sum = 0;
   for (size_t i = 0; i < head_dim; ++i) {
     const int32_t whole = rounded(q[i] * inverse, -kLargestQuery8, kLargestQuery8);
     digits[i] = static_cast<uint8_t>(whole);
-    terms->high_sum += whole;
+    sum += whole;
   }
+  // 0 * sum passes on what is not finite.
+  *terms = query_terms4(scale * (step + 0.0f * all.sum), scale * all.sum, sum);
 }
 
 void score_keys8(const ScoreProduct& job) {

@@ -29,6 +29,7 @@ const Kernels& portable_kernels() {
               .score_keys8 = portable::score_keys8,
               .score_keys4 = portable::score_keys4,
               .powers = portable::powers,
+              .coarse_powers = portable::powers,
               .split_weights8 = portable::split_weights8,
               .split_weights4 = portable::split_weights4,
               .add_values8 = portable::add_values8,
