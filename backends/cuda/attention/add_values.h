@@ -1,0 +1,165 @@
+// Weights by the values of a page on the tensor cores, onto the running sums.
+#pragma once
+
+#include "backends/cuda/attention/score_page.h"
+
+namespace tessera::cuda {
+
+// The weights of a page as left operands. 16 bits: two f16 each; otherwise the weights carry the values'
+// scales, as whole numbers of a step: max / 255 with 4 bits, max / 65535 in two digits with 8.
+template <uint32_t kBits>
+struct WeightOperands {
+  static constexpr uint32_t kSteps = kBits == 16 ? kPageTiles / 2 : kPageTiles / 4;
+  uint32_t at[operand_count(kBits)][kSteps][4];
+  float step[2];
+  int32_t start[2];  // 4 bits: where sums begin, so that they are around the middle of the codes
+};
+
+template <uint32_t kBits>
+TESSERA_DEVICE void make_operands(const WarpTile& tile, Shared<std::byte> parameters, Running& running,
+                                  WeightOperands<kBits>& operands) {
+  if constexpr (kBits == 16) {
+    TESSERA_UNROLL
+    for (uint32_t r = 0; r < 2; ++r) {
+      if (r == 1 && !tile.second()) break;
+      TESSERA_UNROLL
+      for (uint32_t t = 0; t < kPageTiles; ++t) {
+        const float a = running.weight[r][t][0];
+        const float b = running.weight[r][t][1];
+        const uint32_t high = floats_to_halves(a, b);
+        operands.at[r][t / 2][t % 2 * 2] = high;
+        operands.at[r][t / 2][t % 2 * 2 + 1] =
+            floats_to_halves(add_rn(a, -low_half(high)), add_rn(b, -high_half(high)));
+      }
+    }
+  } else {
+    const LaneParameters scales = lane_parameters(parameters, 0);
+    LaneParameters minima = {};
+    if constexpr (kBits == 4) minima = lane_parameters(parameters, 1);
+    TESSERA_UNROLL
+    for (uint32_t r = 0; r < 2; ++r) {
+      if (r == 1 && !tile.second()) break;
+      float largest = 0;
+      float constant = 0;
+      TESSERA_UNROLL
+      for (uint32_t t = 0; t < kPageTiles; ++t) {
+        TESSERA_UNROLL
+        for (uint32_t i = 0; i < 2; ++i) {
+          float& weight = running.weight[r][t][i];
+          if constexpr (kBits == 4)
+            constant = multiply_add(weight, multiply_add(8.0f, scales.at[t][i], minima.at[t][i]), constant);
+          weight = multiply_rn(weight, scales.at[t][i]);
+          largest = largest >= weight ? largest : weight;
+        }
+      }
+      largest = quad_largest(largest);
+      constexpr float kMost = kBits == 4 ? 255.0f : 65535.0f;
+      const bool nothing = !(largest > kNothing);
+      const float inverse = nothing ? 0.0f : divide_rn(kMost, largest);
+      operands.step[r] = nothing ? 0.0f : divide_rn(largest, kMost);
+      if constexpr (kBits == 4)
+        running.constant[r] = multiply_add(running.constant[r], running.rescale[r], constant);
+      int32_t code_total = 0;
+      TESSERA_UNROLL
+      for (uint32_t s = 0; s < operands.kSteps; ++s) {
+        TESSERA_UNROLL
+        for (uint32_t side = 0; side < 2; ++side) {
+          const uint32_t t = 4 * s + 2 * side;
+          uint32_t codes[4];
+          TESSERA_UNROLL
+          for (uint32_t i = 0; i < 4; ++i)
+            codes[i] = float_bits(multiply_add(running.weight[r][t + i / 2][i % 2], inverse, kRounder));
+          const uint32_t low = pack_bytes<0>(codes[0], codes[1], codes[2], codes[3]);
+          if constexpr (kBits == 4) {
+            operands.at[0][s][2 * side + r] = low;
+            code_total = dp4a_u8s8(low, 0x01010101u, code_total);
+          } else {
+            operands.at[r][s][2 * side] = pack_bytes<1>(codes[0], codes[1], codes[2], codes[3]);
+            operands.at[r][s][2 * side + 1] = low;
+          }
+        }
+      }
+      if constexpr (kBits == 4)
+        operands.start[r] = static_cast<int32_t>(kRounderBits) - 8 * quad_sum(code_total);
+    }
+  }
+}
+
+// sum = sum * rescale + step * product
+TESSERA_DEVICE void fold(Running& running, uint32_t r, uint32_t n, float step, float x, float y) {
+  running.sums[r][n][0] = multiply_add(running.sums[r][n][0], running.rescale[r], multiply_rn(step, x));
+  running.sums[r][n][1] = multiply_add(running.sums[r][n][1], running.rescale[r], multiply_rn(step, y));
+}
+
+template <uint32_t kBits>
+TESSERA_DEVICE void add_tile(const WarpTile& tile, const WeightOperands<kBits>& operands,
+                             const uint32_t (&b)[WeightOperands<kBits>::kSteps][2], uint32_t n,
+                             Running& running) {
+  if constexpr (kBits == 4) {
+    int32_t d[4] = {operands.start[0], operands.start[0], operands.start[1], operands.start[1]};
+    TESSERA_UNROLL
+    for (uint32_t s = 0; s < operands.kSteps; ++s) mma_m16n8k32_u8s8(d, operands.at[0][s], b[s]);
+    float x[4];
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) x[i] = add_rn(bits_float(static_cast<uint32_t>(d[i])), -kRounder);
+    fold(running, 0, n, operands.step[0], x[0], x[1]);
+    fold(running, 1, n, operands.step[1], x[2], x[3]);
+  } else {
+    TESSERA_UNROLL
+    for (uint32_t r = 0; r < 2; ++r) {
+      if (r == 1 && !tile.second()) break;
+      if constexpr (kBits == 8) {
+        int32_t d[4] = {0, 0, 0, 0};
+        TESSERA_UNROLL
+        for (uint32_t s = 0; s < operands.kSteps; ++s) mma_m16n8k32_u8s8(d, operands.at[r][s], b[s]);
+        fold(running, r, n, operands.step[r], static_cast<float>(256 * d[0] + d[2]),
+             static_cast<float>(256 * d[1] + d[3]));
+      } else {
+        float d[4] = {0, 0, 0, 0};
+        TESSERA_UNROLL
+        for (uint32_t s = 0; s < operands.kSteps; ++s) mma_m16n8k16_f16(d, operands.at[r][s], b[s]);
+        fold(running, r, n, 1.0f, add_rn(d[0], d[2]), add_rn(d[1], d[3]));
+      }
+    }
+  }
+}
+
+// `values` is the value part of the page; the warp takes `tiles` of its elements' tiles from first_tile on.
+template <uint32_t kBits>
+TESSERA_DEVICE void add_values(const WarpTile& tile, Shared<std::byte> values, uint32_t head_dim,
+                               uint32_t first_tile, uint32_t tiles, Running& running) {
+  WeightOperands<kBits> operands = {};
+  make_operands<kBits>(tile, values.as<std::byte>(kv::value_code_bytes(kBits, head_dim)), running, operands);
+  const Shared<Words4> units = values.as<Words4>();
+  if constexpr (kBits == 4) {
+    TESSERA_UNROLL
+    for (uint32_t n = 0; n < kMostTiles; n += 2) {
+      if (n >= tiles) break;
+      uint32_t words[4];
+      to_words(units[32 * ((first_tile + n) / 2) + lane_index()], words);
+      const uint32_t low[2][2] = {{words[0] & 0x0f0f0f0fu, words[1] & 0x0f0f0f0fu},
+                                  {words[2] & 0x0f0f0f0fu, words[3] & 0x0f0f0f0fu}};
+      const uint32_t high[2][2] = {{words[0] >> 4 & 0x0f0f0f0fu, words[1] >> 4 & 0x0f0f0f0fu},
+                                   {words[2] >> 4 & 0x0f0f0f0fu, words[3] >> 4 & 0x0f0f0f0fu}};
+      add_tile<4>(tile, operands, low, n, running);
+      add_tile<4>(tile, operands, high, n + 1, running);
+    }
+  } else {
+    TESSERA_UNROLL
+    for (uint32_t n = 0; n < kMostTiles; ++n) {
+      if (n >= tiles) break;
+      constexpr uint32_t kUnits = kBits / 8;
+      uint32_t b[WeightOperands<kBits>::kSteps][2];
+      TESSERA_UNROLL
+      for (uint32_t u = 0; u < kUnits; ++u) {
+        uint32_t words[4];
+        to_words(units[32 * (kUnits * (first_tile + n) + u) + lane_index()], words);
+        TESSERA_UNROLL
+        for (uint32_t i = 0; i < 4; ++i) b[2 * u + i / 2][i % 2] = words[i];
+      }
+      add_tile<kBits>(tile, operands, b, n, running);
+    }
+  }
+}
+
+}  // namespace tessera::cuda
