@@ -91,34 +91,89 @@ TESSERA_DEVICE void fold(Running& running, uint32_t r, uint32_t n, float step, f
   running.sums[r][n][1] = multiply_add(running.sums[r][n][1], running.rescale[r], multiply_rn(step, y));
 }
 
+// Tiles of eight elements that are multiplied at once, so that products need not wait for one another.
+inline constexpr uint32_t kTogether = 4;
+
 template <uint32_t kBits>
-TESSERA_DEVICE void add_tile(const WarpTile& tile, const WeightOperands<kBits>& operands,
-                             const uint32_t (&b)[WeightOperands<kBits>::kSteps][2], uint32_t n,
-                             Running& running) {
+struct ValueOperands {
+  uint32_t at[kTogether][WeightOperands<kBits>::kSteps][2];
+};
+
+// Tiles n … n + 3 of the warp's `tiles`, which begin at first_tile; beyond them the last ones again.
+template <uint32_t kBits>
+TESSERA_DEVICE void load_values(Shared<Words4> units, uint32_t first_tile, uint32_t tiles, uint32_t n,
+                                ValueOperands<kBits>& b) {
   if constexpr (kBits == 4) {
-    int32_t d[4] = {operands.start[0], operands.start[0], operands.start[1], operands.start[1]};
     TESSERA_UNROLL
-    for (uint32_t s = 0; s < operands.kSteps; ++s) mma_m16n8k32_u8s8(d, operands.at[0][s], b[s]);
-    float x[4];
-    TESSERA_UNROLL
-    for (uint32_t i = 0; i < 4; ++i) x[i] = add_rn(bits_float(static_cast<uint32_t>(d[i])), -kRounder);
-    fold(running, 0, n, operands.step[0], x[0], x[1]);
-    fold(running, 1, n, operands.step[1], x[2], x[3]);
+    for (uint32_t pair = 0; pair < kTogether / 2; ++pair) {
+      const uint32_t real = n + 2 * pair < tiles ? n + 2 * pair : n;
+      uint32_t words[4];
+      to_words(units[32 * ((first_tile + real) / 2) + lane_index()], words);
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 4; ++i) {
+        b.at[2 * pair][i / 2][i % 2] = words[i] & 0x0f0f0f0fu;
+        b.at[2 * pair + 1][i / 2][i % 2] = words[i] >> 4 & 0x0f0f0f0fu;
+      }
+    }
   } else {
+    constexpr uint32_t kUnits = kBits / 8;
     TESSERA_UNROLL
-    for (uint32_t r = 0; r < 2; ++r) {
-      if (r == 1 && !tile.second()) break;
-      if constexpr (kBits == 8) {
-        int32_t d[4] = {0, 0, 0, 0};
+    for (uint32_t i = 0; i < kTogether; ++i) {
+      const uint32_t real = n + i < tiles ? n + i : n;
+      TESSERA_UNROLL
+      for (uint32_t u = 0; u < kUnits; ++u) {
+        uint32_t words[4];
+        to_words(units[32 * (kUnits * (first_tile + real) + u) + lane_index()], words);
         TESSERA_UNROLL
-        for (uint32_t s = 0; s < operands.kSteps; ++s) mma_m16n8k32_u8s8(d, operands.at[r][s], b[s]);
-        fold(running, r, n, operands.step[r], static_cast<float>(256 * d[0] + d[2]),
-             static_cast<float>(256 * d[1] + d[3]));
-      } else {
-        float d[4] = {0, 0, 0, 0};
+        for (uint32_t w = 0; w < 4; ++w) b.at[i][2 * u + w / 2][w % 2] = words[w];
+      }
+    }
+  }
+}
+
+// Adds tiles n … n + 3.
+template <uint32_t kBits>
+TESSERA_DEVICE void add_tiles(const WarpTile& tile, const WeightOperands<kBits>& a,
+                              const ValueOperands<kBits>& b, uint32_t n, Running& running) {
+  using Value = std::conditional_t<kBits == 16, float, int32_t>;
+  TESSERA_UNROLL
+  for (uint32_t m = 0; m < operand_count(kBits); ++m) {
+    if (m == 1 && !tile.second()) break;
+    Value d[kTogether][4];
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < kTogether; ++i) {
+      TESSERA_UNROLL
+      for (uint32_t j = 0; j < 4; ++j) {
+        d[i][j] = 0;
+        if constexpr (kBits == 4) d[i][j] = a.start[j / 2];
+      }
+    }
+    TESSERA_UNROLL
+    for (uint32_t s = 0; s < a.kSteps; ++s) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < kTogether; ++i) {
+        if constexpr (kBits == 16) {
+          mma_m16n8k16_f16(d[i], a.at[m][s], b.at[i][s]);
+        } else {
+          mma_m16n8k32_u8s8(d[i], a.at[m][s], b.at[i][s]);
+        }
+      }
+    }
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < kTogether; ++i) {
+      if constexpr (kBits == 16)
+        fold(running, m, n + i, 1.0f, add_rn(d[i][0], d[i][2]), add_rn(d[i][1], d[i][3]));
+      if constexpr (kBits == 8)
+        fold(running, m, n + i, a.step[m], static_cast<float>(256 * d[i][0] + d[i][2]),
+             static_cast<float>(256 * d[i][1] + d[i][3]));
+      if constexpr (kBits == 4) {
         TESSERA_UNROLL
-        for (uint32_t s = 0; s < operands.kSteps; ++s) mma_m16n8k16_f16(d, operands.at[r][s], b[s]);
-        fold(running, r, n, 1.0f, add_rn(d[0], d[2]), add_rn(d[1], d[3]));
+        for (uint32_t r = 0; r < 2; ++r) {
+          if (r == 1 && !tile.second()) break;
+          fold(running, r, n + i, a.step[r],
+               add_rn(bits_float(static_cast<uint32_t>(d[i][2 * r])), -kRounder),
+               add_rn(bits_float(static_cast<uint32_t>(d[i][2 * r + 1])), -kRounder));
+        }
       }
     }
   }
@@ -130,35 +185,12 @@ TESSERA_DEVICE void add_values(const WarpTile& tile, Shared<std::byte> values, u
                                uint32_t first_tile, uint32_t tiles, Running& running) {
   WeightOperands<kBits> operands = {};
   make_operands<kBits>(tile, values.as<std::byte>(kv::value_code_bytes(kBits, head_dim)), running, operands);
-  const Shared<Words4> units = values.as<Words4>();
-  if constexpr (kBits == 4) {
-    TESSERA_UNROLL
-    for (uint32_t n = 0; n < kMostTiles; n += 2) {
-      if (n >= tiles) break;
-      uint32_t words[4];
-      to_words(units[32 * ((first_tile + n) / 2) + lane_index()], words);
-      const uint32_t low[2][2] = {{words[0] & 0x0f0f0f0fu, words[1] & 0x0f0f0f0fu},
-                                  {words[2] & 0x0f0f0f0fu, words[3] & 0x0f0f0f0fu}};
-      const uint32_t high[2][2] = {{words[0] >> 4 & 0x0f0f0f0fu, words[1] >> 4 & 0x0f0f0f0fu},
-                                   {words[2] >> 4 & 0x0f0f0f0fu, words[3] >> 4 & 0x0f0f0f0fu}};
-      add_tile<4>(tile, operands, low, n, running);
-      add_tile<4>(tile, operands, high, n + 1, running);
-    }
-  } else {
-    TESSERA_UNROLL
-    for (uint32_t n = 0; n < kMostTiles; ++n) {
-      if (n >= tiles) break;
-      constexpr uint32_t kUnits = kBits / 8;
-      uint32_t b[WeightOperands<kBits>::kSteps][2];
-      TESSERA_UNROLL
-      for (uint32_t u = 0; u < kUnits; ++u) {
-        uint32_t words[4];
-        to_words(units[32 * (kUnits * (first_tile + n) + u) + lane_index()], words);
-        TESSERA_UNROLL
-        for (uint32_t i = 0; i < 4; ++i) b[2 * u + i / 2][i % 2] = words[i];
-      }
-      add_tile<kBits>(tile, operands, b, n, running);
-    }
+  TESSERA_UNROLL
+  for (uint32_t n = 0; n < kMostTiles; n += kTogether) {
+    if (n >= tiles) break;
+    ValueOperands<kBits> b;
+    load_values<kBits>(values.as<Words4>(), first_tile, tiles, n, b);
+    add_tiles<kBits>(tile, operands, b, n, running);
   }
 }
 

@@ -54,7 +54,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void merge_token(MergeJob job) {
     }
   }
   const Global<float> y = job.attention.y.floats(tile.first_row + block_x()) + size_t{block_y()} * head_dim;
-  (y + element).as<Floats2>().store(0, {divide_rn(sum.x, all.total), divide_rn(sum.y, all.total)});
+  const float inverse = divide_rn(1.0f, all.total);
+  (y + element).as<Floats2>().store(0, {multiply_rn(sum.x, inverse), multiply_rn(sum.y, inverse)});
 }
 
 }  // namespace

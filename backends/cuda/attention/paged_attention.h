@@ -177,12 +177,14 @@ TESSERA_DEVICE void blend_chunk(const PagesJob& job, const BlockWork& work, cons
   TESSERA_UNROLL
   for (uint32_t r = 0; r < 2; ++r) {
     BlendFactors factors = {0, 1};
+    float inverse = 1;
     const bool empty = running.total[r] == 0;  // the query sees none of the chunk
     if (is_first) {
       so_far[r] = {running.largest[r], running.total[r]};
     } else if (!empty) {
       factors = blend(so_far[r], running.largest[r], running.total[r]);
     }
+    if (is_last) inverse = divide_rn(1.0f, so_far[r].total);
     if (lane_index() / 4 + 8 * r >= tile.queries) break;
     const Global<Floats2> y =
         lane_output(job, work, share.first_query + lane_index() / 4 + 8 * r, share.first_tile).as<Floats2>();
@@ -194,8 +196,7 @@ TESSERA_DEVICE void blend_chunk(const PagesJob& job, const BlockWork& work, cons
         const Floats2 before = y[4 * n];
         sum = empty ? before : Floats2{blend(before.x, sum.x, factors), blend(before.y, sum.y, factors)};
       }
-      if (is_last) sum = {divide_rn(sum.x, so_far[r].total), divide_rn(sum.y, so_far[r].total)};
-      y.store(4 * n, sum);
+      y.store(4 * n, {multiply_rn(sum.x, inverse), multiply_rn(sum.y, inverse)});
     }
   }
 }
@@ -224,7 +225,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
   const BlockWork work = block_work(job);
   if (work.first_page >= work.end_page) return;
   const uint32_t parts = element_parts(head_dim);
-  const uint32_t group = warp_index() / parts;
+  const uint32_t warp = shuffle_from(warp_index(), 0);  // so that the compiler sees it is one for all lanes
+  const uint32_t group = warp / parts;
   const Shared<std::byte> all(shared_memory());
   const Shared<std::byte> operands = all.as<std::byte>(group * query_bytes(kBits, head_dim));
   const Shared<std::byte> slots = all.as<std::byte>(block_size() / 32 / parts * query_bytes(kBits, head_dim));
@@ -233,7 +235,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
 
   WarpShare share;
   share.first_query = group * kWarpQueries;
-  share.first_tile = warp_index() % parts * kMostTiles;
+  share.first_tile = warp % parts * kMostTiles;
   share.tiles = head_dim / 8 - share.first_tile < kMostTiles ? head_dim / 8 - share.first_tile : kMostTiles;
   WarpTile tile;
   const uint32_t queries = work.heads * work.tile.tokens;

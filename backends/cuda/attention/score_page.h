@@ -104,6 +104,7 @@ TESSERA_DEVICE void score_page(const WarpTile& tile, Shared<std::byte> operands,
         } else {
           TESSERA_UNROLL
           for (uint32_t r = 0; r < 2; ++r) {
+            if (r == 1 && !tile.second()) break;
             const auto high = products.at[r][t][i];
             const auto low = products.at[r][t][2 + i];
             if constexpr (kBits == 8)
@@ -121,6 +122,7 @@ TESSERA_DEVICE void score_page(const WarpTile& tile, Shared<std::byte> operands,
   if constexpr (kBits == 4) minima = lane_parameters(parameters, 1);
   TESSERA_UNROLL
   for (uint32_t r = 0; r < 2; ++r) {
+    if (r == 1 && !tile.second()) break;
     TESSERA_UNROLL
     for (uint32_t t = 0; t < kPageTiles; ++t) {
       TESSERA_UNROLL
