@@ -82,7 +82,30 @@ std::string attention_fault(const Graph& graph, const KvGeometry& kv) {
   return {};
 }
 
-uint32_t group_size(const Attention& kind) { return static_cast<uint32_t>(kind.query_heads / kind.kv_heads); }
+AttentionShape shape_of(const Attention& kind, const DeviceKv& kv, const PlanLimits& limits) {
+  const auto query_heads = static_cast<uint32_t>(kind.query_heads);
+  const auto head_dim = static_cast<uint32_t>(kind.head_dim);
+  return {query_heads, static_cast<uint32_t>(kind.kv_heads), head_dim,
+          wanted_records(query_heads, head_dim, kv.pages(), limits.max_tokens)};
+}
+
+// The rotation that the kernel which appends keys and values does as well: directly before the attention, of
+// exactly its queries and keys, and read by nothing else.
+const Op* fused_rope(const Graph& graph, const Op& op) {
+  const auto* attention = std::get_if<Attention>(&op.kind);
+  if (attention == nullptr || &op == graph.ops.data()) return nullptr;
+  const Op& before = *(&op - 1);
+  const auto* rope = std::get_if<Rope>(&before.kind);
+  if (rope == nullptr || before.outputs[0] != op.inputs[0] || rope->inverse_frequency.empty() ||
+      rope->heads != attention->query_heads + attention->kv_heads || rope->head_dim != attention->head_dim)
+    return nullptr;
+  const TensorId rotated = before.outputs[0];
+  for (const Op& other : graph.ops) {
+    if (&other != &op && std::find(other.inputs.begin(), other.inputs.end(), rotated) != other.inputs.end())
+      return nullptr;
+  }
+  return graph.logits == rotated ? nullptr : &before;
+}
 
 }  // namespace
 
@@ -104,17 +127,17 @@ Result<std::unique_ptr<Program>> CudaProgram::create(Queue& queue, const Graph& 
     if (!fault.empty()) return Outcome::failure(std::move(fault));
   }
   DeviceBatchLimits limits{plan.limits, kv.pages(), std::numeric_limits<uint32_t>::max()};
-  std::vector<uint32_t> groups;
+  std::vector<AttentionShape> shapes;
   for (const Op& op : graph.ops) {
     if (const auto* embed = std::get_if<Embed>(&op.kind))
       limits.vocabulary = std::min(limits.vocabulary, graph.weights[embed->table].rows);
     if (const auto* attention = std::get_if<Attention>(&op.kind)) {
-      if (std::find(groups.begin(), groups.end(), group_size(*attention)) == groups.end())
-        groups.push_back(group_size(*attention));
+      const AttentionShape shape = shape_of(*attention, kv, plan.limits);
+      if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
     }
   }
   std::unique_ptr<CudaProgram> program(
-      new CudaProgram(queue, graph, plan, std::move(uploaded), kv, limits, std::move(groups)));
+      new CudaProgram(queue, graph, plan, std::move(uploaded), kv, limits, std::move(shapes)));
   if (std::string fault = program->allocate(); !fault.empty()) return Outcome::failure(std::move(fault));
   for (const Op& op : graph.ops) program->add(op);
   return Outcome(std::move(program));
@@ -122,20 +145,31 @@ Result<std::unique_ptr<Program>> CudaProgram::create(Queue& queue, const Graph& 
 
 CudaProgram::CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
                          std::vector<const UploadedWeight*> weights, DeviceKv& kv,
-                         const DeviceBatchLimits& limits, std::vector<uint32_t> group_sizes)
+                         const DeviceBatchLimits& limits, std::vector<AttentionShape> attention)
     : queue_(queue),
       graph_(graph),
       plan_(plan),
       weights_(std::move(weights)),
       kv_(kv),
-      batch_(limits, std::move(group_sizes)) {}
+      batch_(limits, std::move(attention)) {}
 
-// The arena, and a rope table for every set of frequencies.
+// The arena, records of attention, and a rope table for every set of frequencies.
 std::string CudaProgram::allocate() {
   auto arena = DeviceMemory::allocate(plan_.arena_bytes);
   if (!arena.ok()) return fmt::format("activations: {}", arena.error());
   arena_ = std::move(arena.value());
   queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: what no op wrote shows
+  size_t record_bytes = 0;
+  for (const Op& op : graph_.ops) {
+    const auto* kind = std::get_if<Attention>(&op.kind);
+    if (kind == nullptr) continue;
+    const AttentionShape shape = shape_of(*kind, kv_, plan_.limits);
+    record_bytes = std::max(record_bytes,
+                            shape.records * record_floats(shape.query_heads, shape.head_dim) * sizeof(float));
+  }
+  auto records = DeviceMemory::allocate(record_bytes);
+  if (!records.ok()) return fmt::format("attention: {}", records.error());
+  records_ = std::move(records.value());
   for (const Op& op : graph_.ops) {
     const auto* kind = std::get_if<Rope>(&op.kind);
     if (kind == nullptr) continue;
@@ -240,15 +274,20 @@ void CudaProgram::add_linear(const Op& op, const Linear& kind) {
   }
 }
 
+const RopeTable& CudaProgram::rope_table_of(const Rope& kind) const {
+  const auto same = [&](const auto& table) { return table->inverse_frequency == kind.inverse_frequency; };
+  return **std::find_if(rope_tables_.begin(), rope_tables_.end(), same);
+}
+
 void CudaProgram::add_rope(const Op& op, const Rope& kind) {
+  const bool is_last = &op == &graph_.ops.back();
+  if (!is_last && fused_rope(graph_, *(&op + 1)) != nullptr) return;
   RopeJob job;
   job.x = rows(op.inputs[0]);
   job.y = rows(op.outputs[0]);
-  for (const auto& table : rope_tables_) {
-    if (table->inverse_frequency != kind.inverse_frequency) continue;
-    job.cosines = table->cosines.view<const float>();
-    job.sines = table->sines.view<const float>();
-  }
+  const RopeTable& table = rope_table_of(kind);
+  job.cosines = table.cosines.view<const float>();
+  job.sines = table.sines.view<const float>();
   job.heads = static_cast<uint32_t>(kind.heads);
   job.head_dim = static_cast<uint32_t>(kind.head_dim);
   job.half = static_cast<uint32_t>(kind.inverse_frequency.size());
@@ -257,25 +296,32 @@ void CudaProgram::add_rope(const Op& op, const Rope& kind) {
 }
 
 void CudaProgram::add_attention(const Op& op, const Attention& kind) {
-  KvStoreJob store;
+  AppendJob store;
   store.kv = kv_.layer(kind.layer);
-  store.qkv = rows(op.inputs[0]);
+  store.x = rows(op.inputs[0]);
   store.query_heads = static_cast<uint32_t>(kind.query_heads);
+  store.y = store.x;
+  if (const Op* before = fused_rope(graph_, op)) {
+    const RopeTable& table = rope_table_of(std::get<Rope>(before->kind));
+    store.x = rows(before->inputs[0]);
+    store.cosines = table.cosines.view<const float>();
+    store.sines = table.sines.view<const float>();
+    store.half = static_cast<uint32_t>(table.inverse_frequency.size());
+  }
   AttentionJob job;
   job.kv = store.kv;
-  job.qkv = store.qkv;
+  job.qkv = store.y;
   job.y = rows(op.outputs[0]);
   job.query_heads = store.query_heads;
   job.scale = kind.scale;
-  steps_.push_back([this, store, job, group = group_size(kind)]() mutable {
+  job.records = records_.view<float>();
+  steps_.push_back([this, store, job, shape = shape_of(kind, kv_, plan_.limits)]() mutable {
     store.positions = batch_.positions();
     store.first_page = batch_.first_pages();
     store.page_ids = batch_.page_ids();
-    kv_store(queue_, store, batch_.rows());
-    const DeviceBatch::Tiles tiles = batch_.tiles(group);
-    job.tiles = tiles.at;
+    append(queue_, store, batch_.rows());
     job.page_ids = batch_.page_ids();
-    attend(queue_, job, tiles.count);
+    attend(queue_, job, batch_.tiles(shape));
   });
 }
 

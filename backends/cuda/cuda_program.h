@@ -31,13 +31,14 @@ class CudaProgram : public Program {
  private:
   CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
               std::vector<const UploadedWeight*> weights, DeviceKv& kv, const DeviceBatchLimits& limits,
-              std::vector<uint32_t> group_sizes);
+              std::vector<AttentionShape> attention);
   std::string allocate();
   void add(const Op& op);
   void add_attention(const Op& op, const Attention& kind);
   void add_linear(const Op& op, const Linear& kind);
   void add_norm(const Op& op, const Norm& kind);
   void add_rope(const Op& op, const Rope& kind);
+  const RopeTable& rope_table_of(const Rope& kind) const;
 
   Rows rows(TensorId id) const;
   bool quantized(TensorId id) const { return graph_.tensors[id].type == ElementType::q8; }
@@ -53,6 +54,7 @@ class CudaProgram : public Program {
   std::vector<const UploadedWeight*> weights_;
   DeviceKv& kv_;
   DeviceMemory arena_;
+  DeviceMemory records_;  // of attention over split contexts
   DeviceBatch batch_;
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
   std::vector<std::function<void()>> steps_;

@@ -90,33 +90,38 @@ void DeviceBatch::add_sequences(const Batch& batch) {
 
 void DeviceBatch::add_tiles(const Batch& batch) {
   tiles_.clear();
-  tile_counts_.clear();
-  for (const uint32_t group : group_sizes_) {
+  const auto append = [&](const std::vector<AttentionTile>& tiles) {
     constexpr size_t kTileWords = sizeof(AttentionTile) / 4;
     words_.resize((words_.size() + kTileWords - 1) / kTileWords * kTileWords, 0);
-    tiles_.push_back(words_.size());
-    const size_t most = tile_tokens(group);
-    uint32_t first_page = 0;
-    uint32_t count = 0;
-    for (const BatchSequence& sequence : batch.sequences) {
-      for (size_t i = 0; i < sequence.token_count; i += most) {
-        const size_t tokens = std::min(most, sequence.token_count - i);
-        words_.push_back(static_cast<uint32_t>(sequence.first_row + i));
-        words_.push_back(static_cast<uint32_t>(tokens));
-        words_.push_back(static_cast<uint32_t>(sequence.position + i));
-        words_.push_back(first_page);
-        ++count;
-      }
-      first_page += static_cast<uint32_t>(pages_needed(sequence));
-    }
-    tile_counts_.push_back(count);
+    const size_t begin = words_.size();
+    for (const AttentionTile& tile : tiles)
+      words_.insert(words_.end(), {tile.first_row, tile.tokens, tile.position, tile.first_page});
+    return begin;
+  };
+  for (const AttentionShape& shape : attention_) {
+    const TileLists lists = list_tiles(batch.sequences, shape, Chunking());
+    PlacedTiles placed{};
+    placed.whole = append(lists.whole);
+    placed.split = append(lists.split);
+    placed.first_record = words_.size();
+    words_.insert(words_.end(), lists.first_record.begin(), lists.first_record.end());
+    placed.tiles.whole_count = static_cast<uint32_t>(lists.whole.size());
+    placed.tiles.whole_tokens = lists.whole_tokens;
+    placed.tiles.split_count = static_cast<uint32_t>(lists.split.size());
+    placed.tiles.split_tokens = lists.split_tokens;
+    placed.tiles.split_chunks = lists.split_chunks;
+    tiles_.push_back(placed);
   }
 }
 
-DeviceBatch::Tiles DeviceBatch::tiles(uint32_t group_size) const {
-  const auto found = std::find(group_sizes_.begin(), group_sizes_.end(), group_size);
-  const auto index = static_cast<size_t>(found - group_sizes_.begin());
-  return {memory_.view<const AttentionTile>(4 * tiles_[index]), tile_counts_[index]};
+AttentionTiles DeviceBatch::tiles(const AttentionShape& shape) const {
+  const auto found = std::find(attention_.begin(), attention_.end(), shape);
+  const PlacedTiles& placed = tiles_[static_cast<size_t>(found - attention_.begin())];
+  AttentionTiles tiles = placed.tiles;
+  tiles.whole = memory_.view<const AttentionTile>(4 * placed.whole);
+  tiles.split = memory_.view<const AttentionTile>(4 * placed.split);
+  tiles.first_record = view(placed.first_record);
+  return tiles;
 }
 
 }  // namespace tessera::cuda

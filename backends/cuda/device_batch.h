@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "backends/cuda/attention/attention.h"
+#include "backends/cuda/attention_tiles.h"
 #include "backends/cuda/device.h"
 #include "engine/graph/batch.h"
 #include "engine/graph/memory_plan.h"
@@ -20,9 +20,9 @@ struct DeviceBatchLimits {
 
 class DeviceBatch {
  public:
-  // group_sizes: query heads per KV head of the attention ops, each once.
-  DeviceBatch(const DeviceBatchLimits& limits, std::vector<uint32_t> group_sizes)
-      : limits_(limits), group_sizes_(std::move(group_sizes)) {}
+  // attention: the shapes of the attention ops, each once.
+  DeviceBatch(const DeviceBatchLimits& limits, std::vector<AttentionShape> attention)
+      : limits_(limits), attention_(std::move(attention)) {}
 
   // Queues the upload. Fails with one line for a batch that cannot run.
   Status load(Queue& queue, const Batch& batch);
@@ -34,11 +34,7 @@ class DeviceBatch {
   Global<const uint32_t> first_pages() const { return view(first_pages_); }
   Global<const uint32_t> output_rows() const { return view(output_rows_); }
   Global<const uint32_t> page_ids() const { return view(page_ids_); }
-  struct Tiles {
-    Global<const AttentionTile> at;
-    uint32_t count = 0;
-  };
-  Tiles tiles(uint32_t group_size) const;
+  AttentionTiles tiles(const AttentionShape& shape) const;
 
  private:
   Global<const uint32_t> view(size_t word) const { return memory_.view<const uint32_t>(4 * word); }
@@ -47,7 +43,7 @@ class DeviceBatch {
   void add_tiles(const Batch& batch);
 
   DeviceBatchLimits limits_;
-  std::vector<uint32_t> group_sizes_;
+  std::vector<AttentionShape> attention_;
   std::vector<uint32_t> words_;  // what is uploaded
   DeviceMemory memory_;
   uint32_t rows_ = 0;
@@ -58,8 +54,13 @@ class DeviceBatch {
   size_t first_pages_ = 0;
   size_t output_rows_ = 0;
   size_t page_ids_ = 0;
-  std::vector<size_t> tiles_;  // of each group size
-  std::vector<uint32_t> tile_counts_;
+  struct PlacedTiles {
+    size_t whole;
+    size_t split;
+    size_t first_record;
+    AttentionTiles tiles;  // but for the addresses
+  };
+  std::vector<PlacedTiles> tiles_;  // of each shape
 };
 
 }  // namespace tessera::cuda

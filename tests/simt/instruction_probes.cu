@@ -42,6 +42,17 @@ TESSERA_KERNEL void probe_mma(ProbeJob job) {
   put(job, out);
 }
 
+TESSERA_KERNEL void probe_mma_f16(ProbeJob job) {
+  const LaneWords<10> in = take<10>(job);
+  const uint32_t a[4] = {in.at[0], in.at[1], in.at[2], in.at[3]};
+  const uint32_t b[2] = {in.at[4], in.at[5]};
+  float d[4];
+  for (unsigned i = 0; i < 4; ++i) d[i] = bits_float(in.at[6 + i]);
+  mma_m16n8k16_f16(d, a, b);
+  const uint32_t out[4] = {float_bits(d[0]), float_bits(d[1]), float_bits(d[2]), float_bits(d[3])};
+  put(job, out);
+}
+
 TESSERA_KERNEL void probe_ldmatrix(ProbeJob job) {
   const LaneWords<5> in = take<5>(job);
   const Shared<uint32_t> rows(shared_memory());
@@ -96,6 +107,18 @@ TESSERA_KERNEL void probe_half_to_float(ProbeJob job) {
   put(job, out);
 }
 
+TESSERA_KERNEL void probe_floats_to_halves(ProbeJob job) {
+  const LaneWords<2> in = take<2>(job);
+  const uint32_t out[1] = {floats_to_halves(bits_float(in.at[0]), bits_float(in.at[1]))};
+  put(job, out);
+}
+
+TESSERA_KERNEL void probe_power_of_two(ProbeJob job) {
+  const LaneWords<1> in = take<1>(job);
+  const uint32_t out[1] = {float_bits(power_of_two(bits_float(in.at[0])))};
+  put(job, out);
+}
+
 TESSERA_KERNEL void probe_async_copy(ProbeJob job) {
   const uint32_t lane = lane_index();
   const Shared<std::byte> slots(shared_memory());
@@ -128,6 +151,7 @@ void run(Queue& queue, const ProbeJob& job) {
 const std::array kProbes{
     Probe{"mma_s8", 10, 4, &run<&probe_mma<true>>},
     Probe{"mma_u8s8", 10, 4, &run<&probe_mma<false>>},
+    Probe{"mma_f16", 10, 4, &run<&probe_mma_f16>},
     Probe{"ldmatrix_x4", 5, 4, &run<&probe_ldmatrix>},
     Probe{"shuffle_xor_1", 2, 1, &run<&probe_shuffle_xor<1>>},
     Probe{"shuffle_xor_2", 2, 1, &run<&probe_shuffle_xor<2>>},
@@ -140,6 +164,8 @@ const std::array kProbes{
     Probe{"dp4a_u8s8", 3, 1, &run<&probe_three_words<ThreeWords::dp4a_u8s8>>},
     Probe{"float_to_half", 1, 1, &run<&probe_float_to_half>},
     Probe{"half_to_float", 1, 1, &run<&probe_half_to_float>},
+    Probe{"floats_to_halves", 2, 1, &run<&probe_floats_to_halves>},
+    Probe{"power_of_two", 1, 1, &run<&probe_power_of_two>},
     Probe{"async_copy", 5, 4, &run<&probe_async_copy>},
 };
 

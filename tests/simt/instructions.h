@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "gguf-like-format/float_types.h"
 #include "tests/simt/machine.h"
@@ -15,6 +16,7 @@
 #define TESSERA_DEVICE inline
 #define TESSERA_BOTH
 #define TESSERA_BLOCK_OF(threads)
+#define TESSERA_UNROLL
 
 namespace tessera::cuda {
 
@@ -76,6 +78,7 @@ uint32_t shuffle_from(uint32_t value, uint32_t lane);
 // ---- the tensor cores ----
 void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void mma_m16n8k32_u8s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void ldmatrix_x4(uint32_t (&d)[4], const std::byte* row);
 
 // ---- integers ----
@@ -98,6 +101,9 @@ inline uint32_t float_bits(float x) { return std::bit_cast<uint32_t>(x); }
 inline float bits_float(uint32_t x) { return std::bit_cast<float>(x); }
 inline float half_to_float(uint16_t x) { return f16_to_f32(x); }
 inline uint16_t float_to_half(float x) { return f32_to_f16(x); }
+inline uint32_t floats_to_halves(float low, float high) {
+  return f32_to_f16(low) | static_cast<uint32_t>(f32_to_f16(high)) << 16;
+}
 inline float add_rn(float a, float b) { return a + b; }
 inline float multiply_rn(float a, float b) { return a * b; }
 inline float divide_rn(float a, float b) { return a / b; }
@@ -105,6 +111,10 @@ inline float square_root_rn(float x) { return std::sqrt(x); }
 inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 inline float round_even(float x) { return std::nearbyint(x); }
 inline float exponential(float x) { return std::exp(x); }
+inline float power_of_two(float x) {
+  const float power = std::exp2(x);
+  return power < std::numeric_limits<float>::min() ? 0.0f : power;
+}
 struct Rotation {
   double sine;
   double cosine;

@@ -1,4 +1,4 @@
-// Maxima over the lanes of a warp, for the attention kernels.
+// Sums and maxima over the lanes of a warp, for the attention kernels.
 #pragma once
 
 #include "backends/cuda/instructions.h"
@@ -11,6 +11,25 @@ TESSERA_DEVICE float warp_largest(float value) {
     const float other = bits_float(shuffle_xor(float_bits(value), mask));
     value = value >= other ? value : other;
   }
+  return value;
+}
+
+// The same over four lanes in a row, which share a row of a product of the tensor cores.
+TESSERA_DEVICE float quad_largest(float value) {
+  for (uint32_t mask = 1; mask < 4; mask *= 2) {
+    const float other = bits_float(shuffle_xor(float_bits(value), mask));
+    value = value >= other ? value : other;
+  }
+  return value;
+}
+TESSERA_DEVICE float quad_sum(float value) {
+  for (uint32_t mask = 1; mask < 4; mask *= 2)
+    value = add_rn(value, bits_float(shuffle_xor(float_bits(value), mask)));
+  return value;
+}
+TESSERA_DEVICE int32_t quad_sum(int32_t value) {
+  for (uint32_t mask = 1; mask < 4; mask *= 2)
+    value += static_cast<int32_t>(shuffle_xor(static_cast<uint32_t>(value), mask));
   return value;
 }
 

@@ -13,6 +13,8 @@
 #define TESSERA_BOTH __host__ __device__
 // A kernel's promise never to be launched with more threads in a block.
 #define TESSERA_BLOCK_OF(threads) __launch_bounds__(threads, 1)
+// Before a loop whose count is known: its arrays then lie in registers.
+#define TESSERA_UNROLL _Pragma("unroll")
 
 namespace tessera::cuda {
 
@@ -117,6 +119,14 @@ TESSERA_DEVICE void mma_m16n8k32_u8s8(int32_t (&d)[4], const uint32_t (&a)[4], c
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// A [16, 16] by B [16, 8], f16 with float32 sums.
+TESSERA_DEVICE void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 // Four 8 x 16-byte matrices from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
 TESSERA_DEVICE void ldmatrix_x4(uint32_t (&d)[4], const std::byte* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -153,6 +163,12 @@ TESSERA_DEVICE uint32_t float_bits(float x) { return __float_as_uint(x); }
 TESSERA_DEVICE float bits_float(uint32_t x) { return __uint_as_float(x); }
 TESSERA_DEVICE float half_to_float(uint16_t x) { return __half2float(__ushort_as_half(x)); }
 TESSERA_DEVICE uint16_t float_to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
+// low in the lower half.
+TESSERA_DEVICE uint32_t floats_to_halves(float low, float high) {
+  uint32_t result;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
 TESSERA_DEVICE float add_rn(float a, float b) { return __fadd_rn(a, b); }
 TESSERA_DEVICE float multiply_rn(float a, float b) { return __fmul_rn(a, b); }
 TESSERA_DEVICE float divide_rn(float a, float b) { return __fdiv_rn(a, b); }
@@ -160,6 +176,12 @@ TESSERA_DEVICE float square_root_rn(float x) { return __fsqrt_rn(x); }
 TESSERA_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 TESSERA_DEVICE float round_even(float x) { return rintf(x); }
 TESSERA_DEVICE float exponential(float x) { return expf(x); }
+// 2^x within 2^-22 of it; results below the smallest normal number are zero.
+TESSERA_DEVICE float power_of_two(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 struct Rotation {
   double sine;
   double cosine;

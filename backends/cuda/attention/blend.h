@@ -1,0 +1,35 @@
+// How the results over the chunks of a context become one: in order, each relative to the largest score so
+// far.
+#pragma once
+
+#include "backends/cuda/instructions.h"
+
+namespace tessera::cuda {
+
+// What the chunks so far have for a query.
+struct Blended {
+  float largest;  // score
+  float total;    // of weights
+};
+
+struct BlendFactors {
+  float before;
+  float chunk;
+};
+
+// Takes another chunk's largest score and total in.
+TESSERA_DEVICE BlendFactors blend(Blended& so_far, float largest, float total) {
+  const float top = so_far.largest >= largest ? so_far.largest : largest;
+  const BlendFactors factors = {power_of_two(add_rn(so_far.largest, -top)),
+                                power_of_two(add_rn(largest, -top))};
+  so_far.largest = top;
+  so_far.total = multiply_add(total, factors.chunk, multiply_rn(so_far.total, factors.before));
+  return factors;
+}
+
+// The same for an element of the weighted values.
+TESSERA_DEVICE float blend(float before, float chunk, const BlendFactors& factors) {
+  return multiply_add(chunk, factors.chunk, multiply_rn(before, factors.before));
+}
+
+}  // namespace tessera::cuda

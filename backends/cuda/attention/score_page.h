@@ -1,0 +1,191 @@
+// Queries by the keys of a page on the tensor cores, and from the scores to weights.
+#pragma once
+
+#include "backends/cuda/attention/query_operands.h"
+
+namespace tessera::cuda {
+
+TESSERA_DEVICE void to_words(const Words4& from, uint32_t (&to)[4]) {
+  to[0] = from.x;
+  to[1] = from.y;
+  to[2] = from.z;
+  to[3] = from.w;
+}
+
+// The products with the four tiles of half a page: rows as write_query has laid the operands out, and for 4
+// bits already around the middle of the codes and as the bits of kRounder + product.
+template <uint32_t kBits>
+struct HalfPage {
+  using Value = std::conditional_t<kBits == 16, float, int32_t>;
+  Value at[operand_count(kBits)][4][4];
+};
+
+template <uint32_t kBits>
+TESSERA_DEVICE void multiply_half_page(const WarpTile& tile, Shared<Words4> operands, Shared<Words4> units,
+                                       uint32_t steps, HalfPage<kBits>& products) {
+  constexpr uint32_t kOperands = operand_count(kBits);
+  TESSERA_UNROLL
+  for (uint32_t t = 0; t < 4; ++t) {
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      TESSERA_UNROLL
+      for (uint32_t m = 0; m < kOperands; ++m) products.at[m][t][i] = 0;
+      if constexpr (kBits == 4)
+        products.at[0][t][i] = static_cast<int32_t>(kRounderBits) - 8 * tile.code_total[i / 2];
+    }
+  }
+  for (uint32_t step = 0; step < steps; ++step) {
+    if constexpr (kBits == 4) {
+      uint32_t a[4];
+      uint32_t words[4];
+      to_words(operands[32 * step + lane_index()], a);
+      to_words(units[32 * step + lane_index()], words);
+      TESSERA_UNROLL
+      for (uint32_t t = 0; t < 4; ++t) {
+        const uint32_t b[2] = {words[t] & 0x0f0f0f0fu, words[t] >> 4 & 0x0f0f0f0fu};
+        mma_m16n8k32_s8(products.at[0][t], a, b);
+      }
+    }
+    if constexpr (kBits == 8) {
+      uint32_t a[2][4];
+      to_words(operands[32 * step + lane_index()], a[0]);
+      to_words(operands[32 * (steps + step) + lane_index()], a[1]);
+      TESSERA_UNROLL
+      for (uint32_t pair = 0; pair < 2; ++pair) {
+        uint32_t words[4];
+        to_words(units[32 * (2 * step + pair) + lane_index()], words);
+        TESSERA_UNROLL
+        for (uint32_t i = 0; i < 2; ++i) {
+          const uint32_t b[2] = {words[2 * i], words[2 * i + 1]};
+          mma_m16n8k32_s8(products.at[0][2 * pair + i], a[0], b);
+          if (tile.second()) mma_m16n8k32_s8(products.at[1][2 * pair + i], a[1], b);
+        }
+      }
+    }
+    if constexpr (kBits == 16) {
+      uint32_t a[2][2][4];  // of each operand, the two halves of the step's channels
+      TESSERA_UNROLL
+      for (uint32_t part = 0; part < 2; ++part) {
+        to_words(operands[32 * (2 * step + part) + lane_index()], a[0][part]);
+        to_words(operands[32 * (2 * (steps + step) + part) + lane_index()], a[1][part]);
+      }
+      TESSERA_UNROLL
+      for (uint32_t t = 0; t < 4; ++t) {
+        uint32_t words[4];
+        to_words(units[32 * (4 * step + t) + lane_index()], words);
+        TESSERA_UNROLL
+        for (uint32_t part = 0; part < 2; ++part) {
+          const uint32_t b[2] = {words[2 * part], words[2 * part + 1]};
+          mma_m16n8k16_f16(products.at[0][t], a[0][part], b);
+          if (tile.second()) mma_m16n8k16_f16(products.at[1][t], a[1][part], b);
+        }
+      }
+    }
+  }
+}
+
+// Scores of the page's keys, in units of log2, into running.weight. `keys` is the key part of the page.
+template <uint32_t kBits>
+TESSERA_DEVICE void score_page(const WarpTile& tile, Shared<std::byte> operands, Shared<std::byte> keys,
+                               uint32_t head_dim, Running& running) {
+  const uint32_t steps = kv::key_steps(head_dim);
+  TESSERA_UNROLL
+  for (uint32_t half = 0; half < 2; ++half) {
+    HalfPage<kBits> products;
+    multiply_half_page<kBits>(tile, operands.as<Words4>(),
+                              keys.as<Words4>(half * steps * (kBits / 4) * kv::kUnitBytes), steps, products);
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < 4; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        if constexpr (kBits == 4) {
+          running.weight[0][4 * half + t][i] = bits_float(static_cast<uint32_t>(products.at[0][t][i]));
+          running.weight[1][4 * half + t][i] = bits_float(static_cast<uint32_t>(products.at[0][t][2 + i]));
+        } else {
+          TESSERA_UNROLL
+          for (uint32_t r = 0; r < 2; ++r) {
+            if (r == 1 && !tile.second()) break;
+            const auto high = products.at[r][t][i];
+            const auto low = products.at[r][t][2 + i];
+            if constexpr (kBits == 8)
+              running.weight[r][4 * half + t][i] = static_cast<float>(256 * high + low);
+            if constexpr (kBits == 16) running.weight[r][4 * half + t][i] = add_rn(high, low);
+          }
+        }
+      }
+    }
+  }
+  const Shared<std::byte> parameters = keys.as<std::byte>(kv::key_code_bytes(kBits, head_dim));
+  LaneParameters scales = {};
+  LaneParameters minima = {};
+  if constexpr (kBits != 16) scales = lane_parameters(parameters, 0);
+  if constexpr (kBits == 4) minima = lane_parameters(parameters, 1);
+  TESSERA_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
+    if (r == 1 && !tile.second()) break;
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < kPageTiles; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        float& score = running.weight[r][t][i];
+        if constexpr (kBits == 16) {
+          score = multiply_rn(score, tile.factor[r]);
+        } else {
+          const float factor = multiply_rn(scales.at[t][i], tile.factor[r]);
+          if constexpr (kBits == 8) score = multiply_rn(score, factor);
+          if constexpr (kBits == 4) {
+            const float middle = multiply_add(8.0f, scales.at[t][i], minima.at[t][i]);
+            score =
+                multiply_add(add_rn(score, -kRounder), factor, multiply_rn(middle, tile.middle_factor[r]));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Keys behind a query get minus infinity, whatever the page holds there.
+TESSERA_DEVICE void hide_later_keys(const WarpTile& tile, uint32_t first_key, Running& running) {
+  if (first_key + kPageTokens - 1 <= tile.first_limit) return;
+  TESSERA_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < kPageTiles; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        if (first_key + 8 * t + 2 * (lane_index() % 4) + i > tile.limit[r])
+          running.weight[r][t][i] = bits_float(kMinusInfinity);
+      }
+    }
+  }
+}
+
+// Scores become weights relative to the largest score so far.
+TESSERA_DEVICE void soften(const WarpTile& tile, Running& running) {
+  TESSERA_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
+    if (r == 1 && !tile.second()) break;
+    float largest = running.largest[r];
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < kPageTiles; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i)
+        largest = largest >= running.weight[r][t][i] ? largest : running.weight[r][t][i];
+    }
+    largest = quad_largest(largest);
+    running.rescale[r] = power_of_two(add_rn(running.largest[r], -largest));
+    running.largest[r] = largest;
+    float total = 0;
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < kPageTiles; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        running.weight[r][t][i] = power_of_two(add_rn(running.weight[r][t][i], -largest));
+        total = add_rn(total, running.weight[r][t][i]);
+      }
+    }
+    running.total[r] = multiply_add(running.total[r], running.rescale[r], total);
+  }
+}
+
+}  // namespace tessera::cuda
