@@ -16,7 +16,7 @@ struct LaunchShape {
   uint32_t grid_y = 1;
   uint32_t grid_z = 1;
   uint32_t threads = 32;    // of a block
-  size_t shared_bytes = 0;  // at most 48 KiB
+  size_t shared_bytes = 0;  // at most the facts' shared_bytes
 };
 
 // Does nothing when the grid is empty. Errors appear in queue.finish().
@@ -25,6 +25,12 @@ void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
             const std::type_identity_t<Job>& job) {
   if (shape.grid_x == 0 || shape.grid_y == 0 || shape.grid_z == 0) return;
 #if defined(__CUDACC__)
+  constexpr size_t kWithoutAsking = size_t{48} << 10;
+  if (shape.shared_bytes > kWithoutAsking) {
+    const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     static_cast<int>(shape.shared_bytes));
+    if (refused != cudaSuccess) queue.note(cudaGetErrorString(refused));
+  }
   kernel<<<dim3(shape.grid_x, shape.grid_y, shape.grid_z), dim3(shape.threads), shape.shared_bytes,
            static_cast<cudaStream_t>(queue.stream())>>>(job);
   const cudaError_t error = cudaGetLastError();

@@ -9,12 +9,15 @@
 #include <cstring>
 
 #include "gguf-like-format/float_types.h"
+#include "tests/simt/async_copies.h"
 #include "tests/simt/machine.h"
+#include "tests/simt/warpgroup.h"
 
 #define TESSERA_KERNEL
 #define TESSERA_DEVICE inline
 #define TESSERA_BOTH
 #define TESSERA_BLOCK_OF(threads)
+#define TESSERA_UNROLL
 
 namespace tessera::cuda {
 
