@@ -7,8 +7,8 @@
 // (g = 0..7, p = 0..3) owns the 16 bytes at 16 (4 g + p). With bytes, its words are the four registers of
 // the operand A: rows g and g + 8 of columns 4 p ... 4 p + 3, then of columns 16 + 4 p ... 16 + 4 p + 3. With
 // 4-bit codes, words 0 and 1 are rows g and g + 8 of the unit's first 32 columns and words 2 and 3 of its
-// second: the low nibbles are columns 4 p ... 4 p + 3, the high ones columns 16 + 4 p ... So in both cases the
-// columns of a product are in their natural order, and activations are read as they lie.
+// second: the low nibbles are columns 4 p ... 4 p + 3, the high ones columns 16 + 4 p ... So in both cases
+// the columns of a product are in their natural order, and activations are read as they lie.
 #pragma once
 
 #include <cstddef>
@@ -37,8 +37,8 @@ constexpr size_t unit_byte(WeightFormat format, size_t unit) {
   return unit / kGroupUnits * tile::kGroupBytes + unit % kGroupUnits * kUnitBytes;
 }
 
-// The file's words (line * 16 + row) that a unit's word is made of. Bytes: `low` alone. 4-bit codes: the upper
-// or the lower nibbles of `low` become its lower ones, those of `high` its upper ones.
+// The file's words (line * 16 + row) that a unit's word is made of. Bytes: `low` alone. 4-bit codes: the
+// upper or the lower nibbles of `low` become its lower ones, those of `high` its upper ones.
 struct WordSource {
   uint32_t low;
   uint32_t high;

@@ -63,7 +63,10 @@ class PieceRing {
   using Format = typename Shape::Format;
 
   TESSERA_DEVICE PieceRing(const LinearJob& job, uint32_t end_panel)
-      : job_(job), end_panel_(end_panel), policy_(evict_first_policy()) {}
+      : job_(job),
+        end_panel_(end_panel),
+        policy_(evict_first_policy()),
+        x_(job.x.bytes(lane_index() / kChunks) + lane_index() % kChunks * 16) {}
 
   TESSERA_DEVICE Shared<std::byte> slot(uint32_t index) const {
     return Shared<std::byte>(shared_memory() + Shape::kSlotsAt +
@@ -91,22 +94,28 @@ class PieceRing {
       if constexpr (Shape::kBulk) {
         if (lane_index() == 0) {
           mbarrier_arrive_expect(barrier(index), panels * bytes);
-          for (uint32_t p = 0; p < panels; ++p)
-            bulk_copy(to.as<std::byte>(p * Shape::kPieceBytes).address(),
-                      (from + p * job_.weights.panel_bytes).address(), bytes, barrier(index), policy_);
+          Global<const std::byte> panel = from;
+          TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
+            if (p >= panels) break;
+            bulk_copy(to.template as<std::byte>(p * Shape::kPieceBytes).address(), panel.address(), bytes,
+                      barrier(index), policy_);
+            panel = panel + job_.weights.panel_bytes;
+          }
         }
       } else {
         for (uint32_t p = 0; p < panels; ++p) {
           for (uint32_t byte = 16 * lane_index(); byte < bytes; byte += 512)
-            cp_async_16_hinted(to.as<std::byte>(p * Shape::kPieceBytes + byte).address(),
+            cp_async_16_hinted(to.template as<std::byte>(p * Shape::kPieceBytes + byte).address(),
                                (from + (p * job_.weights.panel_bytes + byte)).address(), policy_);
         }
       }
-      constexpr uint32_t kChunks = Shape::kColumns / 16;
-      for (uint32_t i = lane_index(); i < job_.tokens * kChunks; i += 32) {
-        const uint32_t byte = i % kChunks * 16;
-        cp_async_16(rows(to).template as<std::byte>(i / kChunks * Shape::kRowBytes + byte).address(),
-                    (job_.x.bytes(i / kChunks) + (at.piece * Shape::kColumns + byte)).address());
+      const Shared<std::byte> own = rows(to).template as<std::byte>(
+          lane_index() / kChunks * Shape::kRowBytes + lane_index() % kChunks * 16);
+      Global<std::byte> x = x_ + at.piece * Shape::kColumns;
+      TESSERA_UNROLL for (uint32_t token = 0; token < Shape::kTokens; token += kAtOnce) {
+        if (token + lane_index() / kChunks < job_.tokens)
+          cp_async_16(own.template as<std::byte>(token * Shape::kRowBytes).address(), x.address());
+        x = x + kAtOnce * job_.x.stride;
       }
     }
     cp_async_commit();
@@ -118,9 +127,14 @@ class PieceRing {
   }
 
  private:
+  // Lanes that copy one token's piece, and tokens that a warp copies at once.
+  static constexpr uint32_t kChunks = Shape::kColumns / 16;
+  static constexpr uint32_t kAtOnce = 32 / kChunks;
+
   const LinearJob& job_;
   uint32_t end_panel_;
   uint64_t policy_;
+  Global<std::byte> x_;  // the lane's 16 bytes of its first token and of the first piece
 };
 
 // Adds a piece's products to the lane's sums of each panel.
@@ -128,28 +142,27 @@ template <class Shape>
 TESSERA_DEVICE void add_piece(int32_t (&sums)[Shape::kPanels][Shape::kEights][4], Shared<std::byte> slot,
                               uint32_t panels, uint32_t pairs, uint32_t tokens) {
   using Format = typename Shape::Format;
-  uint32_t parameters[Shape::kPanels];
-  TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) parameters[p] =
-      p < panels ? Format::parameters(slot.as<std::byte>(p * Shape::kPieceBytes)) : 0;
-  TESSERA_UNROLL for (uint32_t pair = 0; pair < Shape::kPairs; ++pair) {
-    if (pair >= pairs) break;
-    uint32_t b[Shape::kEights][4];
-    TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
-      // Rows of tokens that do not exist repeat the last one; nobody looks at their sums.
-      const uint32_t token = 8 * e + lane_index() % 8;
-      const uint32_t row = token < tokens ? token : tokens - 1;
-      ldmatrix_x4(b[e], PieceRing<Shape>::rows(slot)
-                            .template as<std::byte>(row * Shape::kRowBytes + pair * kPairColumns +
-                                                    16 * (lane_index() / 8))
-                            .address());
-    }
-    TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
-      if (p >= panels) break;
+  uint32_t b[Shape::kPairs][Shape::kEights][4];
+  TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
+    // Rows of tokens that do not exist repeat the last one; nobody looks at their sums.
+    const uint32_t token = 8 * e + lane_index() % 8;
+    const uint32_t row = token < tokens ? token : tokens - 1;
+    const Shared<std::byte> at =
+        PieceRing<Shape>::rows(slot).template as<std::byte>(row * Shape::kRowBytes + 16 * (lane_index() / 8));
+    TESSERA_UNROLL for (uint32_t pair = 0; pair < Shape::kPairs; ++pair)
+        ldmatrix_x4(b[pair][e], at.as<std::byte>(pair * kPairColumns).address());
+  }
+  TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
+    if (p >= panels) break;
+    const Shared<std::byte> stretch = slot.as<std::byte>(p * Shape::kPieceBytes);
+    const uint32_t parameters = Format::parameters(stretch);
+    TESSERA_UNROLL for (uint32_t pair = 0; pair < Shape::kPairs; ++pair) {
+      if (pair >= pairs) break;
       PairOperands a;
-      Format::load_pair(slot.as<std::byte>(p * Shape::kPieceBytes), pair, parameters[p], a);
+      Format::load_pair(stretch, pair, parameters, a);
       TESSERA_UNROLL for (uint32_t step = 0; step < 2; ++step) {
         TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
-          const uint32_t own[2] = {b[e][2 * step], b[e][2 * step + 1]};
+          const uint32_t own[2] = {b[pair][e][2 * step], b[pair][e][2 * step + 1]};
           mma_m16n8k32_u8s8(sums[p][e], a[step], own);
         }
       }

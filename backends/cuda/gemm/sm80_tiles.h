@@ -46,7 +46,7 @@ TESSERA_DEVICE void fill_stage(const LinearJob& job, uint32_t first_panel, uint3
 // Adds the products of one stage to the warp's sums.
 template <class Shape>
 TESSERA_DEVICE void add_stage(int32_t (&sums)[Shape::kValues], Shared<std::byte> stage, uint32_t pairs,
-                              uint32_t own_panels, uint32_t own_eights) {
+                              uint32_t own_panels) {
   using Format = typename Shape::Format;
   const uint32_t first_panel = warp_index() / 2 * Shape::kWarpPanels;
   const uint32_t first_token = warp_index() % 2 * (Shape::kTokens / 2);
@@ -63,7 +63,6 @@ TESSERA_DEVICE void add_stage(int32_t (&sums)[Shape::kValues], Shared<std::byte>
       if (p < own_panels) Format::load_pair(panel_at(p), pair, parameters[p], a[p]);
     }
     TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
-      if (e >= own_eights) break;
       uint32_t b[4];
       const uint32_t token = first_token + 8 * e + lane_index() % 8;
       ldmatrix_x4(b, stage.as<std::byte>(swizzled_chunk(token, 4 * pair + lane_index() / 8)).address());
@@ -94,7 +93,6 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob jo
                                 : panels - own_first < Shape::kWarpPanels ? panels - own_first
                                                                           : Shape::kWarpPanels;
     const uint32_t own_token = first_token + warp_index() % 2 * (Shape::kTokens / 2);
-    const uint32_t own_eights = job.linear.tokens <= own_token ? 0 : (job.linear.tokens - own_token + 7) / 8;
     const auto stage_of = [&](uint32_t step) {
       return shared.as<std::byte>((step - part.begin) % Shape::kStages * Shape::kStageBytes);
     };
@@ -109,7 +107,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob jo
       cp_async_wait<Shape::kStages - 2>();
       block_barrier();  // all copies of this stage are there, and all are done with the one before
       fill(step + Shape::kStages - 1);
-      add_stage<Shape>(sums, stage_of(step), pairs_of_stretch(job.linear, step), own_panels, own_eights);
+      add_stage<Shape>(sums, stage_of(step), pairs_of_stretch(job.linear, step), own_panels);
     }
     block_barrier();  // before the next part's copies
     if (part.end < job.steps) {
