@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backends/cuda/views.h"
@@ -21,6 +22,7 @@ struct DeviceFacts {
   unsigned major = 0;  // compute capability
   unsigned minor = 0;
   size_t processors = 0;
+  size_t shared_bytes = 0;  // that a block may have
   size_t memory_bytes = 0;
   size_t free_bytes = 0;
 };
@@ -73,12 +75,22 @@ class Queue {
   Status finish();
 
   void* stream() const { return stream_; }
+  // Of the queue's device; memory sizes are left at 0.
+  const DeviceFacts& facts() const { return facts_; }
+  // Memory for the kernels of one launch to hand sums to each other: kScratchHead bytes that every kernel
+  // finds and leaves zero, then kScratchShare for each processor.
+  static constexpr size_t kScratchHead = 4096;
+  static constexpr size_t kScratchShare = size_t{64} << 10;
+  Global<std::byte> scratch() const { return scratch_.view<std::byte>(); }
   // Remembers an error unless there is one already; empty is none.
   void note(const std::string& error);
 
  private:
-  explicit Queue(void* stream) : stream_(stream) {}
+  Queue(void* stream, DeviceFacts facts, DeviceMemory scratch)
+      : stream_(stream), facts_(std::move(facts)), scratch_(std::move(scratch)) {}
   void* stream_;
+  DeviceFacts facts_;
+  DeviceMemory scratch_;
   std::optional<std::string> error_;
 };
 

@@ -4,6 +4,9 @@
 
 #if defined(__CUDACC__)
 #include "backends/cuda/ptx/instructions.h"
+// after the macros
+#include "backends/cuda/ptx/async_copies.h"
+#include "backends/cuda/ptx/warpgroup.h"
 #define TESSERA_HAS_INSTRUCTIONS 1
 #elif defined(TESSERA_SIMT)
 #include "tests/simt/instructions.h"

@@ -16,7 +16,7 @@ struct LaunchShape {
   uint32_t grid_y = 1;
   uint32_t grid_z = 1;
   uint32_t threads = 32;    // of a block
-  size_t shared_bytes = 0;  // at most what the device has for a block: 99 KiB on every one
+  size_t shared_bytes = 0;  // at most the facts' shared_bytes
 };
 
 // Does nothing when the grid is empty. Errors appear in queue.finish().

@@ -1,16 +1,14 @@
 // How weights lie in device memory. Integer panels keep the file's sizes and order of units
-// (gguf-like-format/ tile_layout.h) but permute the 32-bit words inside a unit, so that a warp's 16-byte
-// loads are side by side and give each lane exactly its operand of mma.m16n8k32; float matrices become plain
-// rows. constexpr, for host and device.
+// (gguf-like-format/ tile_layout.h) but permute the codes inside a unit, so that a warp's 16-byte loads are
+// side by side and give each lane exactly its operand of mma.m16n8k32; float matrices become plain rows.
+// constexpr, for host and device.
 //
-// A unit is 8 lines of 64 bytes: 64 columns of 4-bit codes, or 32 columns of bytes. Lane 4 g + p of a warp (g
-// = 0..7, p = 0..3) owns the 16 bytes at 16 (4 g + p): words 0 and 1 are rows g and g + 8 of one line, words
-// 2 and 3 the same rows of another. With 4-bit codes those are lines p and p + 4: columns 8 p … 8 p + 7 of
-// the unit's first and second 32 columns, the first four of them in the low nibbles. With bytes they are
-// lines 2 p and 2 p + 1: again columns 8 p … 8 p + 7. So in both cases lane (g, p) multiplies columns 8 p … 8
-// p + 7 of every 32, four in the A operand's columns 4 p … and four in 16 + 4 p …, and takes the same eight
-// bytes of the activations for B: the order of columns within a product does not matter as long as both sides
-// agree.
+// A unit is 512 bytes of a panel: 64 columns of 4-bit codes, or 32 columns of bytes. Lane 4 g + p of a warp
+// (g = 0..7, p = 0..3) owns the 16 bytes at 16 (4 g + p). With bytes, its words are the four registers of
+// the operand A: rows g and g + 8 of columns 4 p ... 4 p + 3, then of columns 16 + 4 p ... 16 + 4 p + 3. With
+// 4-bit codes, words 0 and 1 are rows g and g + 8 of the unit's first 32 columns and words 2 and 3 of its
+// second: the low nibbles are columns 4 p ... 4 p + 3, the high ones columns 16 + 4 p ... So in both cases
+// the columns of a product are in their natural order, and activations are read as they lie.
 #pragma once
 
 #include <cstddef>
@@ -39,20 +37,25 @@ constexpr size_t unit_byte(WeightFormat format, size_t unit) {
   return unit / kGroupUnits * tile::kGroupBytes + unit % kGroupUnits * kUnitBytes;
 }
 
-// The word of a unit that holds (row, line) of the file's unit.
-constexpr uint32_t word_of(bool nibbles, uint32_t row, uint32_t line) {
-  const uint32_t place = nibbles ? line % 4 : line / 2;
-  const uint32_t half = nibbles ? line / 4 : line % 2;
-  return 4 * (4 * (row % 8) + place) + 2 * half + row / 8;
-}
-
-// The file's word that belongs at a unit's word: the inverse of word_of, as line * 16 + row.
-constexpr uint32_t source_word(bool nibbles, uint32_t word) {
+// The file's words (line * 16 + row) that a unit's word is made of. Bytes: `low` alone. 4-bit codes: the
+// upper or the lower nibbles of `low` become its lower ones, those of `high` its upper ones.
+struct WordSource {
+  uint32_t low;
+  uint32_t high;
+  bool upper;
+};
+constexpr WordSource source_of(bool nibbles, uint32_t word) {
   const uint32_t lane = word / 4;
-  const uint32_t half = word / 2 % 2;
+  const uint32_t place = lane % 4;
   const uint32_t row = lane / 4 + 8 * (word % 2);
-  const uint32_t line = nibbles ? 4 * half + lane % 4 : 2 * (lane % 4) + half;
-  return line * 16 + row;
+  const uint32_t half = word / 2 % 2;
+  if (!nibbles) return {(4 * half + place) * 16 + row, 0, false};
+  const uint32_t line = 4 * half + place / 2;
+  return {line * 16 + row, (line + 2) * 16 + row, place % 2 == 1};
+}
+constexpr uint32_t merged_nibbles(uint32_t low, uint32_t high, bool upper) {
+  constexpr uint32_t kLow = 0x0f0f0f0fu;
+  return upper ? (low >> 4 & kLow) | (high & ~kLow) : (low & kLow) | (high & kLow) << 4;
 }
 
 // s1 and a of a group of w4a8-g128: word g holds s1[g], s1[g + 8], a[g], a[g + 8]. Bytes from the group's
@@ -74,10 +77,10 @@ struct CodePlace {
 constexpr CodePlace code_in_panel(WeightFormat format, uint32_t row, uint32_t column) {
   const uint32_t columns = unit_columns(format);
   const bool nibbles = has_nibbles(format);
-  const uint32_t inside = column % columns;
-  const uint32_t line = nibbles ? inside / 8 : inside / 4;
-  return {unit_byte(format, column / columns) + 4 * word_of(nibbles, row, line) + inside % 4,
-          nibbles && inside % 8 >= 4};
+  const uint32_t inside = column % 32;
+  const uint32_t half = nibbles ? column % columns / 32 : inside / 16;
+  const uint32_t word = 4 * (4 * (row % 8) + inside % 16 / 4) + 2 * half + row / 8;
+  return {unit_byte(format, column / columns) + 4 * word + inside % 4, nibbles && inside >= 16};
 }
 
 // Elements from one row of a float matrix to the next: rows begin at multiples of 16 bytes.

@@ -28,7 +28,9 @@ std::string fault_of(const Work& work) {
 }  // namespace
 
 Result<std::vector<DeviceFacts>> find_devices() {
-  return std::vector<DeviceFacts>{{"emulator", 9, 0, 1, kMemoryBytes, kMemoryBytes}};
+  const simt::DeviceKind& kind = simt::device_kind();
+  return std::vector<DeviceFacts>{
+      {"emulator", kind.major, kind.minor, kind.processors, kind.shared_bytes, kMemoryBytes, kMemoryBytes}};
 }
 
 Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
@@ -59,7 +61,15 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   return *this;
 }
 
-Result<std::unique_ptr<Queue>> Queue::create() { return std::unique_ptr<Queue>(new Queue(nullptr)); }
+Result<std::unique_ptr<Queue>> Queue::create() {
+  using Outcome = Result<std::unique_ptr<Queue>>;
+  DeviceFacts facts = find_devices().value().front();
+  auto scratch = DeviceMemory::allocate(kScratchHead + facts.processors * kScratchShare);
+  if (!scratch.ok()) return Outcome::failure(scratch.error());
+  std::unique_ptr<Queue> queue(new Queue(nullptr, std::move(facts), std::move(scratch.value())));
+  queue->fill(queue->scratch_.address(), 0, kScratchHead);
+  return Outcome(std::move(queue));
+}
 
 Queue::~Queue() = default;
 

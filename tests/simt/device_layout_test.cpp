@@ -65,17 +65,19 @@ unsigned file_code(const StoredTensor& tensor, size_t row, size_t column) {
 
 }  // namespace
 
-TEST_CASE("the words of a unit are a permutation, and its two maps are inverse") {
+TEST_CASE("the words of a unit take every code of the file once") {
   for (const bool nibbles : {false, true}) {
-    std::set<uint32_t> seen;
+    std::set<std::pair<uint32_t, bool>> seen;  // a word of the file, and which of its nibbles
     for (uint32_t word = 0; word < layout::kUnitWords; ++word) {
-      const uint32_t source = layout::source_word(nibbles, word);
-      seen.insert(source);
-      CHECK(layout::word_of(nibbles, source % 16, source / 16) == word);
+      const layout::WordSource source = layout::source_of(nibbles, word);
+      seen.emplace(source.low, source.upper);
+      if (nibbles) seen.emplace(source.high, source.upper);
     }
-    CHECK(seen.size() == layout::kUnitWords);
-    CHECK(*seen.rbegin() == layout::kUnitWords - 1);
+    CHECK(seen.size() == (nibbles ? 2 : 1) * layout::kUnitWords);
+    CHECK(seen.rbegin()->first == layout::kUnitWords - 1);
   }
+  CHECK(layout::merged_nibbles(0x81726354u, 0x0f1e2d3cu, false) == 0xf1e2d3c4u);
+  CHECK(layout::merged_nibbles(0x81726354u, 0x0f1e2d3cu, true) == 0x08172635u);
   std::set<uint32_t> parameters;
   for (uint32_t i = 0; i < 32; ++i) parameters.insert(layout::source_parameter(i));
   CHECK(parameters.size() == 32);
@@ -98,14 +100,14 @@ TEST_CASE("a lane's sixteen bytes are its operands of mma.m16n8k32") {
         const size_t word = inside / 4 % 4;
         CHECK(inside < layout::kUnitBytes);
         CHECK(lane / 4 == row % 8);
-        CHECK(lane % 4 == column % 32 / 8);  // eight columns of every 32 for each place
+        CHECK(lane % 4 == column % 16 / 4);  // four columns of every 16 for each place
         CHECK(word % 2 == row / 8);
         CHECK(inside % 4 == column % 4);
         if (has_nibbles(format)) {
           CHECK(word / 2 == column % 64 / 32);
-          CHECK(place.high == (column % 8 >= 4));
+          CHECK(place.high == (column % 32 >= 16));
         } else {
-          CHECK(word / 2 == column % 8 / 4);
+          CHECK(word / 2 == column % 32 / 16);
         }
       }
     }

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <iostream>
 #include <numeric>
 #include <random>
@@ -260,6 +261,203 @@ TEST_CASE("an asynchronous copy lands when it was waited for, and not before") {
                  "no barrier in between"));
   CHECK(contains(fault_of(shape, [&] { cp_async_16(shared_memory() + 8, global); }), "no multiple"));
   CHECK(contains(fault_of(shape, [&] { cp_async_16(shared_memory(), global + 1020); }), "out of range"));
+}
+
+namespace {
+
+// A buffer of so many bytes of 0x11, and a policy to copy it with.
+struct Source {
+  DeviceMemory memory;
+  explicit Source(size_t bytes) : memory(std::move(DeviceMemory::allocate(bytes).value())) {
+    std::memset(memory.address(), 0x11, bytes);
+  }
+  const std::byte* at(size_t byte = 0) const { return memory.address() + byte; }
+};
+
+std::byte* shared_at(size_t byte) { return shared_memory() + byte; }
+uint32_t word_at(size_t byte) { return Shared<uint32_t>(shared_at(byte))[0]; }
+
+// Thread 0 makes an mbarrier at byte 1024, for all to see.
+void make_barrier(uint32_t arrivals) {
+  if (thread_index() == 0) {
+    mbarrier_init(shared_at(1024), arrivals);
+    mbarrier_init_fence();
+  }
+  block_barrier();
+}
+
+void copy_to(size_t byte, const Source& source, uint32_t bytes, uint32_t announced) {
+  mbarrier_arrive_expect(shared_at(1024), announced);
+  bulk_copy(shared_at(byte), source.at(), bytes, shared_at(1024), evict_first_policy());
+}
+
+}  // namespace
+
+TEST_CASE("bulk copies land in who waited for their mbarrier") {
+  const Source source(256);
+  const simt::GridShape shape{1, 1, 1, 64, 2048};
+  const auto run = [&](const std::function<void()>& after, uint32_t bytes = 256, uint32_t announced = 256) {
+    return fault_of(shape, [&] {
+      make_barrier(1);
+      if (thread_index() == 0) copy_to(0, source, bytes, announced);
+      after();
+    });
+  };
+  CHECK(run([] {
+          mbarrier_wait(shared_at(1024), 0);
+          if (word_at(4 * thread_index()) != 0x11111111u) throw std::runtime_error("wrong bytes");
+        }) == "");
+  CHECK(contains(run([] {
+                   if (thread_index() == 0) (void)word_at(0);
+                 }),
+                 "on its way"));
+  CHECK(contains(run([] {
+                   if (thread_index() < 32) mbarrier_wait(shared_at(1024), 0);
+                   for (int i = 0; i < 8; ++i) shuffle_xor(0, 1);  // the copy has landed, but who knows?
+                   if (thread_index() >= 32) (void)word_at(0);
+                 }),
+                 "has not waited for the bulk copy"));
+  CHECK(contains(run([] { mbarrier_wait(shared_at(1024), 0); }, 240), "0 arrivals and 256 bytes missing"));
+  CHECK(contains(run([] { mbarrier_wait(shared_at(1024), 0); }, 250), "multiple of 16"));
+  CHECK(contains(run([] { mbarrier_wait(shared_at(1024), 0); }, 0), "multiple of 16"));
+  CHECK(contains(run([&] {
+                   if (thread_index() == 0)
+                     bulk_copy(shared_at(512), source.at(8), 16, shared_at(1024), evict_first_policy());
+                 }),
+                 "no multiples of 16"));
+  CHECK(contains(run([] { mbarrier_wait(shared_at(1016), 0); }), "nobody wrote"));
+  CHECK(contains(run([] {
+                   if (thread_index() == 0) mbarrier_arrive(shared_at(1024));
+                   if (thread_index() == 0) mbarrier_arrive(shared_at(1024));
+                   mbarrier_wait(shared_at(1024), 0);
+                   mbarrier_wait(shared_at(1024), 1);
+                   mbarrier_wait(shared_at(1024), 0);
+                   mbarrier_wait(shared_at(1024), 1);
+                 }),
+                 "(1 arrivals and 0 bytes missing)"));
+  // Copying over what others may still read.
+  const auto again = [&](bool told) {
+    return run([&, told] {
+      mbarrier_wait(shared_at(1024), 0);
+      if (thread_index() != 0) (void)word_at(0);
+      if (told) block_barrier();
+      if (thread_index() == 0) copy_to(0, source, 256, 256);
+    });
+  };
+  CHECK(again(true) == "");
+  CHECK(again(false) != "");
+  // An initialization that copies, or other threads, do not know of.
+  CHECK(contains(fault_of(shape,
+                          [&] {
+                            if (thread_index() == 0) mbarrier_init(shared_at(1024), 1);
+                            block_barrier();
+                            if (thread_index() == 0) copy_to(0, source, 16, 16);
+                          }),
+                 "not followed by its fence"));
+  CHECK(fault_of(shape, [&] {
+          if (thread_index() == 0) mbarrier_init(shared_at(1024), 1);
+          mbarrier_wait(shared_at(1024), 1);
+        }) != "");
+  const simt::DeviceKind before = simt::device_kind();
+  simt::device_kind().major = 8;
+  CHECK(contains(run([] {}), "mbarrier: the device has compute capability 8.0"));
+  simt::device_kind() = before;
+}
+
+TEST_CASE("named barriers and mbarriers order those who took part") {
+  const simt::GridShape shape{1, 1, 1, 96, 2048};
+  const auto exchange = [&](uint32_t reader, const std::function<void()>& wait) {
+    return fault_of(shape, [&, reader] {
+      make_barrier(32);
+      if (thread_index() < 32) Shared<uint32_t>(shared_at(4 * thread_index())).store(0, thread_index());
+      wait();
+      if (thread_index() / 32 == reader) (void)word_at(4 * lane_index());
+    });
+  };
+  const auto named = [] {
+    if (thread_index() < 64) named_barrier(1, 64);
+  };
+  const auto arrivals = [] {
+    if (thread_index() < 32) mbarrier_arrive(shared_at(1024));
+    if (thread_index() >= 64) mbarrier_wait(shared_at(1024), 0);
+  };
+  CHECK(exchange(1, named) == "");
+  CHECK(exchange(2, named) != "");
+  CHECK(exchange(2, arrivals) == "");
+  CHECK(exchange(1, arrivals) != "");
+  CHECK(contains(exchange(3,
+                          [] {
+                            if (thread_index() < 32) named_barrier(1, 64);
+                          }),
+                 "at named barrier 1"));
+  CHECK(contains(exchange(1, [] { named_barrier(1, thread_index() < 32 ? 64 : 96); }), "elsewhere"));
+  CHECK(contains(exchange(1, [] { named_barrier(16, 64); }), "named barrier 16"));
+  const Source flags(64);
+  auto* flag = const_cast<uint32_t*>(reinterpret_cast<const uint32_t*>(flags.at()));
+  CHECK(contains(fault_of({2, 1, 1, 32, 0},
+                          [&] {
+                            store_release(flag, block_x());
+                            if (thread_index() > 0) return;
+                            while (load_acquire(flag) == 0) {
+                            }
+                          }),
+                 "has not run yet"));
+}
+
+TEST_CASE("products of a warpgroup: operands stay, sums come when waited for") {
+  constexpr uint64_t kTile = uint64_t{1} << 62 | uint64_t{64} << 32;  // at shared byte 0
+  enum class Mistake {
+    none,
+    no_fence,
+    no_proxy_fence,
+    no_wait,
+    changed_operand,
+    touched_sums,
+    overwritten_tile,
+    no_swizzle,
+    unaligned,
+    half_a_group
+  };
+  const auto run = [&](Mistake mistake) {
+    return fault_of({1, 1, 1, mistake == Mistake::half_a_group ? 64u : 128u, 64 * 128 + 1024}, [&, mistake] {
+      for (uint32_t i = thread_index(); i < 64 * 32; i += block_size())
+        Shared<uint32_t>(shared_at(0)).store(i, 0x01010101u);
+      if (mistake != Mistake::no_proxy_fence) proxy_fence();
+      block_barrier();
+      uint32_t a[4] = {0x02020202u, 0x02020202u, 0x02020202u, 0x02020202u};
+      int32_t sums[32] = {};
+      uint64_t tile = kTile;
+      if (mistake == Mistake::no_swizzle) tile &= ~(uint64_t{3} << 62);
+      if (mistake == Mistake::unaligned) tile += 128 / 16;
+      if (mistake != Mistake::no_fence) wgmma_fence();
+      wgmma_m64n64k32_u8s8(sums, a, tile, false);
+      if (mistake == Mistake::touched_sums) sums[0] = 0;
+      wgmma_m64n64k32_u8s8(sums, a, tile, true);
+      wgmma_commit();
+      if (mistake == Mistake::changed_operand) a[1] = 0;
+      if (mistake == Mistake::overwritten_tile) Shared<uint32_t>(shared_at(4)).store(0, 1);
+      if (mistake == Mistake::no_wait) wgmma_wait<1>();
+      if (mistake != Mistake::no_wait) wgmma_wait<0>();
+      for (const int32_t sum : sums) {
+        if (sum != 2 * 32 * 2) throw std::runtime_error("wrong sum");
+      }
+    });
+  };
+  CHECK(run(Mistake::none) == "");
+  CHECK(contains(run(Mistake::no_fence), "not fenced"));
+  CHECK(contains(run(Mistake::no_proxy_fence), "no proxy fence"));
+  CHECK(contains(run(Mistake::no_wait), "wrong sum"));
+  CHECK(contains(run(Mistake::changed_operand), "registers of A changed"));
+  CHECK(contains(run(Mistake::touched_sums), "sums were touched"));
+  CHECK(contains(run(Mistake::overwritten_tile), "while a product reads it"));
+  CHECK(contains(run(Mistake::no_swizzle), "swizzle mode 0"));
+  CHECK(contains(run(Mistake::unaligned), "multiples of 1024"));
+  CHECK(contains(run(Mistake::half_a_group), "no whole warpgroup"));
+  CHECK(contains(fault_of({1, 1, 1, 128, 0}, [] { take_registers<36>(); }), "36 registers"));
+  const simt::DeviceKind before = simt::device_kind();
+  simt::device_kind().major = 10;
+  CHECK(contains(run(Mistake::none), "wgmma: the device has compute capability 10.0"));
+  simt::device_kind() = before;
 }
 
 TEST_CASE("shapes that no device accepts are refused") {

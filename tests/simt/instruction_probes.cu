@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "backends/cuda/gemm/sm90_tiles.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
@@ -141,11 +142,91 @@ TESSERA_KERNEL void probe_async_copy(ProbeJob job) {
   put(job, out);
 }
 
-constexpr LaunchShape kOneWarp{1, 1, 1, 32, 1024};
+TESSERA_KERNEL void probe_hinted_copy(ProbeJob job) {
+  const Shared<Words4> slots(shared_memory());
+  cp_async_16_hinted(slots.as<std::byte>(16 * lane_index()).address(),
+                     job.in.as<const std::byte>(16 * lane_index()).address(), evict_first_policy());
+  cp_async_commit();
+  cp_async_wait<0>();
+  block_barrier();
+  job.out.as<Words4>().store(lane_index(), slots[(lane_index() + 9) % 32]);
+}
 
-template <void (*kKernel)(ProbeJob)>
+TESSERA_KERNEL void probe_bulk_copy(ProbeJob job) {
+  if constexpr (kHasBulkCopies) {
+    std::byte* barrier = shared_memory() + 512;
+    if (lane_index() == 0) {
+      mbarrier_init(barrier, 2);
+      mbarrier_init_fence();
+    }
+    block_barrier();
+    const Shared<Words4> slots(shared_memory());
+    Words4 words{};
+    for (uint32_t phase = 0; phase < 2; ++phase) {  // first the lanes 16 further on, then those wanted
+      if (lane_index() == 0) {
+        mbarrier_arrive_expect(barrier, 512);
+        const uint32_t shift = phase == 0 ? 256 : 144;
+        bulk_copy(slots.address(), job.in.as<const std::byte>(shift).address(), 512 - shift, barrier,
+                  evict_first_policy());
+        bulk_copy(slots.as<std::byte>(512 - shift).address(), job.in.as<const std::byte>().address(), shift,
+                  barrier, evict_first_policy());
+      }
+      if (lane_index() == 1) mbarrier_arrive(barrier);
+      mbarrier_wait(barrier, phase);
+      words = slots[lane_index()];
+      warp_barrier();
+    }
+    job.out.as<Words4>().store(lane_index(), words);
+  }
+}
+
+TESSERA_KERNEL void probe_named_barrier(ProbeJob job) {
+  const Shared<uint32_t> slots(shared_memory());
+  uint32_t word = job.in[thread_index()];
+  if (thread_index() < 64) {
+    slots.store(thread_index(), word);
+    named_barrier(3, 64);
+    word = slots[63 - thread_index()];
+  }
+  job.out.store(thread_index(), word);
+}
+
+TESSERA_KERNEL void probe_flags(ProbeJob job) {
+  store_release(job.out.address() + lane_index(), job.in[lane_index()]);
+  job.out.store(lane_index(), load_acquire(job.out.address() + lane_index()));
+}
+
+template <uint32_t kTokens>
+TESSERA_KERNEL TESSERA_BLOCK_OF(128) void probe_wgmma(ProbeJob job) {
+  if constexpr (kHasWarpgroups) {
+    constexpr uint32_t kShare = kTokens / 4;
+    const Shared<Words4> tile(shared_memory());
+    const uint32_t thread = thread_index();
+    uint32_t a[4][4];
+    for (uint32_t i = 0; i < 16; ++i) a[i / 4][i % 4] = job.in[thread * (16 + kShare) + i];
+    for (uint32_t i = 0; i < kShare; i += 4) {
+      const uint32_t chunk = (thread * kShare + i) / 4;  // of B
+      const Global<const uint32_t> words = job.in + (thread * (16 + kShare) + 16 + i);
+      tile.as<Words4>(swizzled_chunk(chunk / 8, chunk % 8))
+          .store(0, {words[0], words[1], words[2], words[3]});
+    }
+    proxy_fence();
+    block_barrier();
+    int32_t sums[kTokens / 2] = {};
+    const uint64_t b = swizzled_descriptor(shared_address(tile.address()));
+    wgmma_fence();
+    for (uint32_t step = 0; step < 4; ++step) multiply<kTokens>(sums, a[step], advanced(b, step), step > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_done(sums);
+    for (uint32_t i = 0; i < kTokens / 2; ++i)
+      job.out.store(thread * (kTokens / 2) + i, static_cast<uint32_t>(sums[i]));
+  }
+}
+
+template <void (*kKernel)(ProbeJob), uint32_t kThreads = 32, size_t kShared = 1024>
 void run(Queue& queue, const ProbeJob& job) {
-  launch(queue, kOneWarp, kKernel, job);
+  launch(queue, {1, 1, 1, kThreads, kShared}, kKernel, job);
 }
 
 const std::array kProbes{
@@ -167,6 +248,13 @@ const std::array kProbes{
     Probe{"floats_to_halves", 2, 1, &run<&probe_floats_to_halves>},
     Probe{"power_of_two", 1, 1, &run<&probe_power_of_two>},
     Probe{"async_copy", 5, 4, &run<&probe_async_copy>},
+    Probe{"hinted_copy", 4, 4, &run<&probe_hinted_copy>},
+    Probe{"bulk_copy", 4, 4, &run<&probe_bulk_copy>, 32, Needs::bulk_copies},
+    Probe{"named_barrier", 1, 1, &run<&probe_named_barrier, 96>, 96},
+    Probe{"flags", 1, 1, &run<&probe_flags>},
+    Probe{"wgmma_64", 32, 32, &run<&probe_wgmma<64>, 128, 64 * 128>, 128, Needs::warpgroups},
+    Probe{"wgmma_128", 48, 64, &run<&probe_wgmma<128>, 128, 128 * 128>, 128, Needs::warpgroups},
+    Probe{"wgmma_256", 80, 128, &run<&probe_wgmma<256>, 128, 256 * 128>, 128, Needs::warpgroups},
 };
 
 }  // namespace

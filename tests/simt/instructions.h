@@ -10,7 +10,9 @@
 #include <limits>
 
 #include "gguf-like-format/float_types.h"
+#include "tests/simt/async_copies.h"
 #include "tests/simt/machine.h"
+#include "tests/simt/warpgroup.h"
 
 #define TESSERA_KERNEL
 #define TESSERA_DEVICE inline

@@ -40,10 +40,10 @@ Words run_probe(const Probe& probe, const Words& in) {
   auto queue = Queue::create();
   REQUIRE(queue.ok());
   auto input = DeviceMemory::allocate(in.size() * 4);
-  auto output = DeviceMemory::allocate(32 * probe.outputs * 4);
+  auto output = DeviceMemory::allocate(probe.threads * probe.outputs * 4);
   REQUIRE(input.ok());
   REQUIRE(output.ok());
-  Words out(32 * probe.outputs, 0xdeadbeef);
+  Words out(probe.threads * probe.outputs, 0xdeadbeef);
   queue.value()->upload(input.value().address(), std::as_bytes(std::span(in)));
   probe.run(*queue.value(), {input.value().view<const uint32_t>(), output.value().view<uint32_t>()});
   queue.value()->download(std::as_writable_bytes(std::span(out)), output.value().address());
@@ -150,6 +150,31 @@ FloatProducts expected_float_mma(const Words& in) {
     }
   }
   return products;
+// Likewise, by the manual's figures for wgmma.m64nNk32: warp w has rows 16 w ... 16 w + 15 of A and D, as
+// above; registers 4 j ... 4 j + 3 of D are columns 8 j ... 8 j + 7.
+Words expected_wgmma(const Words& in, size_t inputs, unsigned tokens) {
+  std::vector<int> a(64 * 128);
+  std::vector<uint32_t> b;
+  for (unsigned thread = 0; thread < 128; ++thread) {
+    const uint32_t* words = in.data() + thread * inputs;
+    for (unsigned i = 0; i < 64; ++i) {
+      const unsigned r = i / 4 % 4;
+      const unsigned row = thread / 32 * 16 + thread % 32 / 4 + r % 2 * 8;
+      a[row * 128 + i / 16 * 32 + r / 2 * 16 + thread % 4 * 4 + i % 4] = unsigned_byte(words[i / 4], i % 4);
+    }
+    b.insert(b.end(), words + 16, words + inputs);
+  }
+  Words out;
+  for (unsigned thread = 0; thread < 128; ++thread) {
+    for (unsigned i = 0; i < tokens / 2; ++i) {
+      const unsigned row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
+      const unsigned column = i / 4 * 8 + thread % 4 * 2 + i % 2;
+      int sum = 0;
+      for (unsigned k = 0; k < 128; ++k) sum += a[row * 128 + k] * signed_byte(b[column * 32 + k / 4], k % 4);
+      out.push_back(static_cast<uint32_t>(sum));
+    }
+  }
+  return out;
 }
 
 // Floats of every size: normal, subnormal as half, ties, huge, and what is not finite.
@@ -172,7 +197,9 @@ Words expected(const Probe& probe, const Words& in) {
   const std::string name = probe.name;
   Words out;
   if (name == "mma_s8" || name == "mma_u8s8") return expected_mma(in, name == "mma_s8");
-  for (unsigned lane = 0; lane < 32; ++lane) {
+  if (name.rfind("wgmma_", 0) == 0)
+    return expected_wgmma(in, probe.inputs, static_cast<unsigned>(std::stoul(name.substr(6))));
+  for (unsigned lane = 0; lane < probe.threads; ++lane) {
     const uint32_t* own = in.data() + lane * probe.inputs;
     if (name == "ldmatrix_x4") {
       for (unsigned matrix = 0; matrix < 4; ++matrix) {
@@ -190,6 +217,12 @@ Words expected(const Probe& probe, const Words& in) {
                     static_cast<uint32_t>(f32_to_f16(std::bit_cast<float>(own[1]))) << 16);
     } else if (name == "half_to_float") {
       out.push_back(std::bit_cast<uint32_t>(f16_to_f32(static_cast<uint16_t>(own[0]))));
+    } else if (name == "hinted_copy" || name == "bulk_copy") {
+      for (unsigned i = 0; i < 4; ++i) out.push_back(in[4 * ((lane + 9) % 32) + i]);
+    } else if (name == "named_barrier") {
+      out.push_back(lane < 64 ? in[63 - lane] : in[lane]);
+    } else if (name == "flags") {
+      out.push_back(own[0]);
     } else if (name == "async_copy") {
       const unsigned from = (lane + 9) % 32;
       for (unsigned i = 0; i < 4; ++i) out.push_back(in[128 + from] % 2 == 1 ? 0 : in[4 * from + i]);
@@ -198,6 +231,13 @@ Words expected(const Probe& probe, const Words& in) {
     }
   }
   return out;
+}
+
+// Whether the device has what the probe needs.
+bool can_run(const Probe& probe) {
+  const DeviceFacts device = find_devices().value().front();
+  if (probe.needs == Needs::any) return true;
+  return probe.needs == Needs::bulk_copies ? device.major >= 9 : device.major == 9 && device.minor == 0;
 }
 
 bool is_nan_half(uint32_t bits) { return (bits & 0x7fffu) > 0x7c00u; }
@@ -211,8 +251,10 @@ TEST_CASE("every instruction computes what its manual says") {
   for (const Probe& probe : instruction_probes()) {
     const std::string name = probe.name;
     if (name == "mma_f16" || name == "power_of_two") continue;  // not exact: below
-    for (int round = 0; round < 20; ++round) {
-      Words in(32 * probe.inputs);
+    if (!can_run(probe)) continue;
+    const int rounds = probe.needs == Needs::warpgroups ? 4 : 20;
+    for (int round = 0; round < rounds; ++round) {
+      Words in(probe.threads * probe.inputs);
       for (uint32_t& w : in) w = name.rfind("float", 0) == 0 ? any_float(random) : word(random);
       if (name == "ldmatrix_x4") {
         // Every row is asked for once, so that banks and order do not matter.

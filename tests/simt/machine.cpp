@@ -2,69 +2,28 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
-#include <deque>
-#include <memory>
-#include <optional>
 #include <string>
 
-#include "tests/simt/fiber.h"
+#include "tests/simt/machine_state.h"
 
 namespace tessera::simt {
 
 namespace {
 
 constexpr uint32_t kMostThreads = 1024;
-constexpr size_t kMostShared = size_t{227} << 10;
-
-struct AsyncCopy {
-  void* to;
-  std::array<std::byte, 16> bytes;
-};
-
-enum class State : uint8_t { ready, at_warp, at_block, done };
-
-struct Thread {
-  Fiber fiber;
-  Coordinates at;
-  uint32_t warp = 0;
-  State state = State::done;
-  const void* operand = nullptr;
-  void* result = nullptr;
-  std::deque<std::vector<AsyncCopy>> groups;  // committed, oldest first
-  std::vector<AsyncCopy> open;                // not yet committed
-};
-
-struct Warp {
-  uint32_t arrived = 0;
-  uint32_t clock = 0;
-  const char* operation = "";  // where the lanes that have arrived wait
-};
-
-struct Cancelled {};  // unwinds a thread whose block has failed
-
-struct Machine {
-  std::vector<std::unique_ptr<Thread>> threads;  // kept: their stacks are reused
-  std::vector<Warp> warps;
-  std::deque<Thread*> ready;
-  SharedMemory shared;
-  uint32_t count = 0;  // threads of a block
-  uint32_t at_barrier = 0;
-  uint32_t clock = 0;
-  uint32_t block_clock = 0;
-  bool failed = false;
-  std::string fault;
-  Thread* current = nullptr;
-  const std::function<void()>* body = nullptr;
-
-  std::string run_block(const GridShape& shape, const Coordinates& block, bool backwards);
-  std::string stuck() const;
-  void fail(const std::string& line);
-};
 
 Machine only;
 
+}  // namespace
+
 Machine& machine() { return only; }
+
+DeviceKind& device_kind() {
+  static DeviceKind kind;
+  return kind;
+}
 
 Thread& self() {
   Thread* thread = machine().current;
@@ -75,7 +34,7 @@ Thread& self() {
 Visitor visitor(const Thread& thread) {
   const Machine& m = machine();
   return {static_cast<uint16_t>(thread.at.thread), static_cast<uint16_t>(thread.warp), m.block_clock,
-          m.warps[thread.warp].clock};
+          m.warps[thread.warp].clock, m.time};
 }
 
 void wait_until_ready(Thread& thread, State state) {
@@ -96,6 +55,8 @@ void Machine::fail(const std::string& line) {
   fault = line;
 }
 
+namespace {
+
 void thread_entry(void* argument) {
   Machine& m = machine();
   auto& thread = *static_cast<Thread*>(argument);
@@ -112,6 +73,8 @@ void thread_entry(void* argument) {
   thread.state = State::done;
 }
 
+}  // namespace
+
 // Why nobody can go on.
 std::string Machine::stuck() const {
   std::string line = "threads wait for each other:";
@@ -125,6 +88,20 @@ std::string Machine::stuck() const {
     if (warps[w].arrived == 0) continue;
     line += fmt::format(" lanes {:#x} of warp {} at {},", warps[w].arrived, w, warps[w].operation);
   }
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].arrived == 0) continue;
+    line += fmt::format(" {} threads of warpgroup {} at {},", groups[g].arrived, g, groups[g].operation);
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const Thread& thread = *threads[i];
+    if (thread.state == State::at_named)
+      line += fmt::format(" thread {} at named barrier {},", i, thread.waits_for);
+    if (thread.state != State::at_mbarrier) continue;
+    const Mbarrier& barrier = mbarriers[thread.waits_for];
+    line += fmt::format(" thread {} at the mbarrier at {} ({} arrivals and {} bytes missing),", i,
+                        barrier.offset, barrier.pending, barrier.expected);
+    break;  // one says enough
+  }
   return line + fmt::format(" {} at the block's barrier, {} have left the kernel", block, done);
 }
 
@@ -134,6 +111,9 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
   shared.reset(shape.shared_bytes);
   block_clock = ++clock;
   warps.assign(count / kWarpLanes, Warp{0, clock, ""});
+  groups.assign(count / kWarpLanes / kGroupWarps, Warpgroup{});
+  mbarriers.clear();
+  named.fill({});
   at_barrier = 0;
   failed = false;
   fault.clear();
@@ -146,6 +126,11 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
     thread.warp = index / kWarpLanes;
     thread.groups.clear();
     thread.open.clear();
+    thread.knowledge = {};
+    thread.init_fence = thread.proxy_fence = 0;
+    thread.products.clear();
+    thread.batch = 0;
+    thread.registers_fenced = false;
     thread.fiber.start(&thread_entry, &thread);
     make_ready(thread);
   }
@@ -170,12 +155,15 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
   return fault;
 }
 
+namespace {
+
 void check_shape(const GridShape& shape) {
   if (shape.threads == 0 || shape.threads > kMostThreads || shape.threads % kWarpLanes != 0)
     throw Fault(fmt::format("a block of {} threads: expected a multiple of 32 up to {}", shape.threads,
                             kMostThreads));
-  if (shape.shared_bytes > kMostShared)
-    throw Fault(fmt::format("{} bytes of shared memory: at most {}", shape.shared_bytes, kMostShared));
+  const size_t most = device_kind().shared_bytes;
+  if (shape.shared_bytes > most)
+    throw Fault(fmt::format("{} bytes of shared memory: at most {}", shape.shared_bytes, most));
   if (shape.grid_x == 0 || shape.grid_x > 0x7fffffffu || shape.grid_y == 0 || shape.grid_y > 65535 ||
       shape.grid_z == 0 || shape.grid_z > 65535)
     throw Fault(fmt::format("a grid of {} x {} x {} blocks", shape.grid_x, shape.grid_y, shape.grid_z));
@@ -205,7 +193,7 @@ uint32_t block_threads() { return machine().count; }
 std::byte* shared_base() { return machine().shared.base(); }
 
 void check_shared(const void* at, size_t bytes, Access access) {
-  machine().shared.check(at, bytes, access, visitor(self()));
+  machine().shared.check(at, bytes, access, visitor(self()), self().knowledge);
 }
 
 void block_barrier() {
@@ -226,7 +214,14 @@ void block_barrier() {
 void warp_barrier() {
   collective<char>("warp_barrier", 0, [](const auto&, const auto&) {
     Machine& m = machine();
-    m.warps[self().warp].clock = ++m.clock;
+    const uint32_t warp = self().warp;
+    m.warps[warp].clock = ++m.clock;
+    if (m.mbarriers.empty()) return;
+    Knowledge together;
+    for (uint32_t lane = 0; lane < kWarpLanes; ++lane)
+      together.learn(m.threads[warp * kWarpLanes + lane]->knowledge);
+    for (uint32_t lane = 0; lane < kWarpLanes; ++lane)
+      m.threads[warp * kWarpLanes + lane]->knowledge = together;
   });
 }
 
@@ -237,7 +232,7 @@ void begin_async_copy(void* shared, const void* global, size_t real) {
     check_global(global, 16, Access::read);
     std::memcpy(copy.bytes.data(), global, real);
   }
-  machine().shared.begin_copy(shared, copy.bytes.size(), visitor(thread));
+  machine().shared.begin_copy(shared, copy.bytes.size(), visitor(thread), thread.knowledge);
   thread.open.push_back(copy);
 }
 
@@ -293,7 +288,8 @@ void* result_of(uint32_t lane) { return machine().threads[self().warp * kWarpLan
 
 void check_shared_for(uint32_t lane, const void* at, size_t bytes, Access access) {
   Machine& m = machine();
-  m.shared.check(at, bytes, access, visitor(*m.threads[self().warp * kWarpLanes + lane]));
+  const Thread& thread = *m.threads[self().warp * kWarpLanes + lane];
+  m.shared.check(at, bytes, access, visitor(thread), thread.knowledge);
 }
 
 }  // namespace detail

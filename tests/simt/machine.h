@@ -20,8 +20,17 @@ struct GridShape {
   uint32_t grid_y = 1;
   uint32_t grid_z = 1;
   uint32_t threads = kWarpLanes;  // of a block: a multiple of 32, at most 1024
-  size_t shared_bytes = 0;        // at most 227 KiB
+  size_t shared_bytes = 0;        // at most what the device kind has
 };
+
+// What the emulator pretends to be. Instructions that such a device does not have are faults.
+struct DeviceKind {
+  unsigned major = 9;
+  unsigned minor = 0;
+  uint32_t processors = 3;
+  size_t shared_bytes = size_t{227} << 10;  // that a block may have
+};
+DeviceKind& device_kind();
 
 // Calls body once for every thread of every block. Throws Fault, with the block and thread, for the first
 // thing that is wrong; the threads are unwound before. Which thread begins changes from block to block.

@@ -68,13 +68,14 @@ void check_global(const void* at, size_t bytes, Access access) {
 }
 
 void SharedMemory::reset(size_t bytes) {
-  constexpr size_t kAlignment = 128;
+  constexpr size_t kAlignment = 1024;
   if (memory_.size() < bytes + kAlignment) memory_.resize(bytes + kAlignment);
   const auto address = reinterpret_cast<uintptr_t>(memory_.data());
   base_ = memory_.data() + (kAlignment - address % kAlignment) % kAlignment;
   size_ = bytes;
   std::fill_n(base_, bytes, std::byte{0xff});  // NaN as floats, -1 as integers
-  shadow_.assign(bytes, Byte{});
+  if (shadow_.size() < bytes) shadow_.resize(bytes);
+  ++block_;
 }
 
 size_t SharedMemory::place(const void* at, size_t bytes, const char* what) const {
@@ -91,9 +92,10 @@ size_t SharedMemory::place(const void* at, size_t bytes, const char* what) const
 namespace {
 
 // Whether what the other did is known to be over.
-bool ordered(const Visitor& other, const Visitor& me) {
+bool ordered(const Visitor& other, const Visitor& me, const Knowledge& knows) {
   if (other.thread == me.thread || other.block_clock != me.block_clock) return true;
-  return other.warp == me.warp && other.warp_clock != me.warp_clock;
+  if (other.warp == me.warp && other.warp_clock != me.warp_clock) return true;
+  return knows.seen[other.warp] > other.time;
 }
 
 [[noreturn]] void race(const char* mine, const char* theirs, size_t byte, const Visitor& me,
@@ -104,58 +106,106 @@ bool ordered(const Visitor& other, const Visitor& me) {
 
 }  // namespace
 
-void SharedMemory::visit(size_t first, size_t bytes, Access access, const Visitor& me) {
+// Of several warps that read a byte only the last one's time is known; of the others, that they have arrived
+// somewhere since the byte was written must do.
+bool SharedMemory::readers_are_done(const Byte& byte, const Visitor& me, const Knowledge& knows) const {
+  const Visitor& last = byte.reader;
+  if (!byte.read || last.block_clock != me.block_clock) return true;
+  if (!byte.read_by_many && last.thread == me.thread) return true;
+  for (uint32_t warp = 0; warp < 32; ++warp) {
+    if ((byte.reader_warps >> warp & 1) == 0) continue;
+    if (warp == me.warp) {
+      if (last.warp == warp && last.warp_clock == me.warp_clock) return false;
+    } else if (knows.seen[warp] <= (warp == last.warp ? last.time : byte.writer.time)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void SharedMemory::visit(size_t first, size_t bytes, Access access, const Visitor& me,
+                         const Knowledge& knows) {
   for (size_t i = first; i < first + bytes; ++i) {
-    Byte& byte = shadow_[i];
+    Byte& byte = this->byte(i);
+    const bool write = access == Access::write;
     if (byte.in_flight)
       throw Fault(fmt::format("shared byte {}: thread {} touches it while an asynchronous copy is on its way",
                               i, me.thread));
-    const bool write = access == Access::write;
+    if (write && byte.lent > 0)
+      throw Fault(
+          fmt::format("shared byte {}: thread {} overwrites it while a product reads it", i, me.thread));
     if (!write && !byte.written)
       throw Fault(fmt::format("shared byte {}: thread {} reads what nobody wrote", i, me.thread));
-    if (byte.written && !ordered(byte.writer, me))
+    if (byte.barrier != kNone) {
+      if (byte.writer.block_clock == me.block_clock && !knows.has_observed(byte.barrier, byte.phase))
+        throw Fault(fmt::format("shared byte {}: thread {} has not waited for the bulk copy that brought it",
+                                i, me.thread));
+    } else if (byte.written && !ordered(byte.writer, me, knows)) {
       race(write ? "overwrites" : "reads", "wrote", i, me, fmt::format("thread {}", byte.writer.thread));
+    }
     if (write) {
-      if (byte.read && byte.reader.block_clock == me.block_clock) {
-        const bool same_warp = byte.reader.warp == me.warp && !byte.read_by_warps;
-        const bool safe = same_warp && byte.reader.warp_clock != me.warp_clock;
-        if (!safe && (byte.read_by_many || byte.reader.thread != me.thread))
-          race("overwrites", "read", i, me,
-               byte.read_by_many ? "several threads" : fmt::format("thread {}", byte.reader.thread));
-      }
+      if (!readers_are_done(byte, me, knows))
+        race("overwrites", "read", i, me,
+             byte.read_by_many ? "several threads" : fmt::format("thread {}", byte.reader.thread));
       byte.writer = me;
       byte.written = true;
-      byte.read = false;
-      byte.read_by_many = byte.read_by_warps = false;
+      byte.barrier = kNone;
+      byte.read = byte.read_by_many = false;
+      byte.reader_warps = 0;
       continue;
     }
     if (byte.read && byte.reader.block_clock == me.block_clock) {
       byte.read_by_many = byte.read_by_many || byte.reader.thread != me.thread;
-      byte.read_by_warps = byte.read_by_warps || byte.reader.warp != me.warp;
     } else {
-      byte.read_by_many = byte.read_by_warps = false;
+      byte.read_by_many = false;
+      byte.reader_warps = 0;
     }
     byte.read = true;
     byte.reader = me;
+    byte.reader_warps |= 1u << me.warp;
   }
 }
 
-void SharedMemory::check(const void* at, size_t bytes, Access access, const Visitor& visitor) {
-  visit(place(at, bytes, name(access)), bytes, access, visitor);
+void SharedMemory::check(const void* at, size_t bytes, Access access, const Visitor& visitor,
+                         const Knowledge& knows) {
+  visit(place(at, bytes, name(access)), bytes, access, visitor, knows);
 }
 
-void SharedMemory::begin_copy(const void* at, size_t bytes, const Visitor& visitor) {
+void SharedMemory::begin_copy(const void* at, size_t bytes, const Visitor& visitor, const Knowledge& knows) {
   const size_t first = place(at, bytes, "copy");
-  visit(first, bytes, Access::write, visitor);
+  visit(first, bytes, Access::write, visitor, knows);
   std::fill_n(base_ + first, bytes, std::byte{0xff});
-  for (size_t i = first; i < first + bytes; ++i) shadow_[i].in_flight = true;
+  for (size_t i = first; i < first + bytes; ++i) byte(i).in_flight = true;
 }
 
 void SharedMemory::end_copy(const void* at, size_t bytes, const Visitor& visitor) {
   const size_t first = place(at, bytes, "copy");
   for (size_t i = first; i < first + bytes; ++i) {
-    shadow_[i].in_flight = false;
-    shadow_[i].writer = visitor;
+    byte(i).in_flight = false;
+    byte(i).writer = visitor;
+  }
+}
+
+void SharedMemory::end_bulk_copy(const void* at, size_t bytes, const Visitor& visitor, size_t barrier,
+                                 uint32_t phase) {
+  end_copy(at, bytes, visitor);
+  const size_t first = place(at, bytes, "copy");
+  for (size_t i = first; i < first + bytes; ++i) {
+    byte(i).barrier = static_cast<uint16_t>(barrier);
+    byte(i).phase = phase;
+  }
+}
+
+void SharedMemory::lend(const void* at, size_t bytes) {
+  const size_t first = place(at, bytes, "read");
+  for (size_t i = first; i < first + bytes; ++i) ++byte(i).lent;
+}
+
+void SharedMemory::give_back(const void* at, size_t bytes, const Visitor& visitor) {
+  const size_t first = place(at, bytes, "read");
+  for (size_t i = first; i < first + bytes; ++i) {
+    --byte(i).lent;
+    byte(i).reader = visitor;
   }
 }
 

@@ -1,6 +1,9 @@
-// What differs between the integer weight formats: how 16 bytes of a unit become operands of mma.m16n8k32,
-// and what is subtracted from the sums. Operands are unsigned bytes, activations signed ones, so no code is
-// ever offset.
+// What differs between the integer weight formats: how a lane's bytes of a panel become operands of
+// mma.m16n8k32 and wgmma, and what is subtracted from the sums. Operands are unsigned bytes, activations
+// signed ones, so no code is ever offset.
+//
+// Kernels take weights in pairs of steps: 64 columns of a panel, two operands of 32 columns, one unit of
+// 4-bit codes or two of bytes. Two pairs are a stretch of 128 columns, with w4a8-g128 a group.
 #pragma once
 
 #include "backends/cuda/gemm/linear.h"
@@ -9,71 +12,57 @@
 namespace tessera::cuda {
 
 inline constexpr uint32_t kLowNibbles = 0x0f0f0f0fu;
+inline constexpr uint32_t kPairColumns = 64;
+inline constexpr uint32_t kStretchPairs = 2;
+inline constexpr uint32_t kStretchColumns = kStretchPairs * kPairColumns;
 
-// kSteps operands of 32 columns each come from one unit.
-template <WeightFormat kFormat>
-struct IntegerFormat;
+// A lane's operands for one pair.
+using PairOperands = uint32_t[2][4];
 
-template <>
-struct IntegerFormat<WeightFormat::w8a8> {
-  static constexpr WeightFormat kFormat = WeightFormat::w8a8;
-  static constexpr uint32_t kSteps = 1;
-  TESSERA_DEVICE static void expand(const Words4& words, uint32_t, uint32_t (&a)[kSteps][4]) {
-    a[0][0] = words.x;
-    a[0][1] = words.y;
-    a[0][2] = words.z;
-    a[0][3] = words.w;
+template <WeightFormat kFormat_>
+struct IntegerFormat {
+  static constexpr WeightFormat kFormat = kFormat_;
+  static constexpr uint32_t kPairBytes = layout::kUnitBytes * (has_nibbles(kFormat) ? 1 : 2);
+  // Of a panel. The first pair's bytes, the second's, with groups their s1 and a.
+  static constexpr uint32_t kStretchBytes =
+      kFormat == WeightFormat::w4a8_g128 ? tile::kGroupBytes : kStretchPairs * kPairBytes;
+
+  // Bytes that pairs of a stretch take, from its start; groups are always whole.
+  TESSERA_BOTH static uint32_t bytes_of(uint32_t pairs) {
+    return kFormat == WeightFormat::w4a8_g128 ? kStretchBytes : pairs * kPairBytes;
   }
-};
 
-template <>
-struct IntegerFormat<WeightFormat::w4a8> {
-  static constexpr WeightFormat kFormat = WeightFormat::w4a8;
-  static constexpr uint32_t kSteps = 2;
-  TESSERA_DEVICE static void expand(const Words4& words, uint32_t, uint32_t (&a)[kSteps][4]) {
-    a[0][0] = words.x & kLowNibbles;
-    a[0][1] = words.y & kLowNibbles;
-    a[0][2] = words.x >> 4 & kLowNibbles;
-    a[0][3] = words.y >> 4 & kLowNibbles;
-    a[1][0] = words.z & kLowNibbles;
-    a[1][1] = words.w & kLowNibbles;
-    a[1][2] = words.z >> 4 & kLowNibbles;
-    a[1][3] = words.w >> 4 & kLowNibbles;
+  // s1 and a of the lane's two rows in a stretch, as layout::scale_byte has them; 0 without groups.
+  TESSERA_DEVICE static uint32_t parameters(Shared<std::byte> stretch) {
+    if constexpr (kFormat != WeightFormat::w4a8_g128) return 0;
+    return stretch.as<uint32_t>(layout::kParameters)[lane_index() / 4];
   }
-};
 
-// q * s1 + a within each byte: at most 255, so no byte carries into the next.
-template <>
-struct IntegerFormat<WeightFormat::w4a8_g128> {
-  static constexpr WeightFormat kFormat = WeightFormat::w4a8_g128;
-  static constexpr uint32_t kSteps = 2;
-  // parameters: s1 and a of the lane's two rows, as layout::scale_byte has them.
-  TESSERA_DEVICE static void expand(const Words4& words, uint32_t parameters, uint32_t (&a)[kSteps][4]) {
-    const uint32_t scale[2] = {parameters & 255u, parameters >> 8 & 255u};
-    const uint32_t offset[2] = {(parameters >> 16 & 255u) * 0x01010101u, (parameters >> 24) * 0x01010101u};
-    const uint32_t from[2][2] = {{words.x, words.y}, {words.z, words.w}};
-    for (uint32_t step = 0; step < kSteps; ++step) {
-      for (uint32_t half = 0; half < 2; ++half) {
-        a[step][half] = (from[step][half] & kLowNibbles) * scale[half] + offset[half];
-        a[step][2 + half] = (from[step][half] >> 4 & kLowNibbles) * scale[half] + offset[half];
+  TESSERA_DEVICE static void load_pair(Shared<std::byte> stretch, uint32_t pair, uint32_t parameters,
+                                       PairOperands& a) {
+    const Shared<std::byte> at = stretch.as<std::byte>(pair * kPairBytes);
+    const Words4 words = at.as<Words4>()[lane_index()];
+    if constexpr (kFormat == WeightFormat::w8a8) {
+      const Words4 more = at.as<Words4>(layout::kUnitBytes)[lane_index()];
+      const uint32_t all[2][4] = {{words.x, words.y, words.z, words.w}, {more.x, more.y, more.z, more.w}};
+      TESSERA_UNROLL for (uint32_t i = 0; i < 8; ++i) a[i / 4][i % 4] = all[i / 4][i % 4];
+    } else {
+      const uint32_t codes[2][2] = {{words.x, words.y}, {words.z, words.w}};
+      TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) {
+        a[i / 2][i % 2] = expanded(codes[i / 2][i % 2] & kLowNibbles, i % 2, parameters);
+        a[i / 2][2 + i % 2] = expanded(codes[i / 2][i % 2] >> 4 & kLowNibbles, i % 2, parameters);
       }
     }
   }
-};
 
-// The operands of a lane for one unit of a panel.
-template <class Format>
-TESSERA_DEVICE void load_unit(Global<const std::byte> panel, uint32_t unit,
-                              uint32_t (&a)[Format::kSteps][4]) {
-  const Global<const std::byte> at = panel + layout::unit_byte(Format::kFormat, unit);
-  const Words4 words = at.as<const Words4>()[lane_index()];
-  uint32_t parameters = 0;
-  if constexpr (Format::kFormat == WeightFormat::w4a8_g128) {
-    const size_t group = layout::unit_byte(Format::kFormat, unit - unit % layout::kGroupUnits);
-    parameters = panel.as<const uint32_t>(group + layout::kParameters)[lane_index() / 4];
+ private:
+  // q * s1 + a within each byte: at most 255, so no byte carries into the next.
+  TESSERA_DEVICE static uint32_t expanded(uint32_t codes, uint32_t half, uint32_t parameters) {
+    if constexpr (kFormat != WeightFormat::w4a8_g128) return codes;
+    const uint32_t scale = parameters >> (8 * half) & 255u;
+    return codes * scale + prmt(parameters, 0, half == 0 ? 0x2222u : 0x3333u);
   }
-  Format::expand(words, parameters, a);
-}
+};
 
 // From an exact sum of unsigned codes to the result for (row, token).
 template <class Format>

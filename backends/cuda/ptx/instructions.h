@@ -28,9 +28,9 @@ TESSERA_DEVICE uint32_t block_y() { return blockIdx.y; }
 TESSERA_DEVICE uint32_t block_z() { return blockIdx.z; }
 
 // ---- memory ----
-// The block's dynamic shared memory, aligned to 128 bytes.
+// The block's dynamic shared memory, aligned to 1024 bytes.
 TESSERA_DEVICE std::byte* shared_memory() {
-  extern __shared__ __align__(128) unsigned char tessera_shared_bytes[];
+  extern __shared__ __align__(1024) unsigned char tessera_shared_bytes[];
   return reinterpret_cast<std::byte*>(tessera_shared_bytes);
 }
 

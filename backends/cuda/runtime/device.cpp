@@ -35,6 +35,7 @@ Result<std::vector<DeviceFacts>> find_devices() {
     facts.major = static_cast<unsigned>(properties.major);
     facts.minor = static_cast<unsigned>(properties.minor);
     facts.processors = static_cast<size_t>(properties.multiProcessorCount);
+    facts.shared_bytes = properties.sharedMemPerBlockOptin;
     facts.memory_bytes = properties.totalGlobalMem;
     if (cudaSetDevice(index) == cudaSuccess) {
       size_t total = 0;
@@ -81,10 +82,24 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
 
 Result<std::unique_ptr<Queue>> Queue::create() {
   using Outcome = Result<std::unique_ptr<Queue>>;
+  const auto attribute = [](cudaDeviceAttr which) {
+    int value = 0;
+    (void)cudaDeviceGetAttribute(&value, which, 0);
+    return static_cast<unsigned>(value);
+  };
+  DeviceFacts facts;
+  facts.major = attribute(cudaDevAttrComputeCapabilityMajor);
+  facts.minor = attribute(cudaDevAttrComputeCapabilityMinor);
+  facts.processors = attribute(cudaDevAttrMultiProcessorCount);
+  facts.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  auto scratch = DeviceMemory::allocate(kScratchHead + facts.processors * kScratchShare);
+  if (!scratch.ok()) return Outcome::failure(scratch.error());
   cudaStream_t stream = nullptr;
   const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (error != cudaSuccess) return Outcome::failure(line_of(error));
-  return Outcome(std::unique_ptr<Queue>(new Queue(stream)));
+  std::unique_ptr<Queue> queue(new Queue(stream, std::move(facts), std::move(scratch.value())));
+  queue->fill(queue->scratch_.address(), 0, kScratchHead);
+  return Outcome(std::move(queue));
 }
 
 Queue::~Queue() { (void)cudaStreamDestroy(stream_of(stream_)); }

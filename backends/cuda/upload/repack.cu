@@ -9,7 +9,7 @@ namespace {
 constexpr uint32_t kThreads = 256;
 constexpr uint32_t kMostPanels = 65535;  // of one launch: the grid's second dimension
 
-// Every thread moves one word; one row of blocks for each panel.
+// Every thread makes one word; one row of blocks for each panel.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_integer(RepackJob job) {
   const Global<const std::byte> file = job.file + block_y() * job.file_panel_bytes;
   const Global<std::byte> device = job.device + block_y() * job.device_panel_bytes;
@@ -19,8 +19,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_integer(RepackJob job) {
   if (unit >= job.columns / columns) return;
   const uint32_t word = index % layout::kUnitWords;
   const size_t first = layout::unit_byte(job.format, unit);  // units lie where they lay, whatever is inside
-  device.as<uint32_t>(first).store(
-      word, file.as<const uint32_t>(first)[layout::source_word(has_nibbles(job.format), word)]);
+  const layout::WordSource source = layout::source_of(has_nibbles(job.format), word);
+  const Global<const uint32_t> words = file.as<const uint32_t>(first);
+  uint32_t codes = words[source.low];
+  if (has_nibbles(job.format)) codes = layout::merged_nibbles(codes, words[source.high], source.upper);
+  device.as<uint32_t>(first).store(word, codes);
   if (job.format != WeightFormat::w4a8_g128 || unit % layout::kGroupUnits != 0 ||
       word >= 2 * tile::kPanelRows)
     return;

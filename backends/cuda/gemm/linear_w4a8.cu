@@ -1,4 +1,4 @@
-#include "backends/cuda/gemm/sm80_integer.h"
+#include "backends/cuda/gemm/integer_kernels.h"
 
 namespace tessera::cuda {
 

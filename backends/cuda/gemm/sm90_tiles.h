@@ -1,0 +1,272 @@
+// Integer products for many tokens with wgmma, for sm_90a: tiles of 128 rows by 64, 128 or 256 tokens.
+//
+// A block stays on its processor for a whole run of steps (split_tiles.h). Its first warpgroup fills a ring
+// of stages of 128 columns: one thread asks for the weights by bulk copies, all its threads copy activations,
+// 16 bytes each, to where the swizzle of B wants them. The two others have 64 rows each: they expand their
+// weights in registers as A while the tensor cores work on the stage before, whose sums stay in registers.
+//
+// Each stage has two mbarriers. `full`: the announced weights have landed and each warp of the first group
+// has arrived, after its copies and a proxy fence, for wgmma reads what threads wrote. `free`: each warp of
+// the others has arrived, after its products were waited for.
+#pragma once
+
+#include "backends/cuda/gemm/split_tiles.h"
+#include "backends/cuda/launch.h"
+
+namespace tessera::cuda {
+
+template <class Format_, uint32_t kTokens_>
+struct Sm90Tile {
+  using Format = Format_;
+  static constexpr uint32_t kTokens = kTokens_;
+  static constexpr uint32_t kGroupThreads = 128;
+  static constexpr uint32_t kGroups = 3;  // the first one copies
+  static constexpr uint32_t kValues = kTokens / 2;
+  static constexpr uint32_t kTokenBytes = kTokens * kStretchColumns;
+  static constexpr uint32_t kWeightBytes = kTilePanels * Format::kStretchBytes;
+  static constexpr uint32_t kMostStages = ((227u << 10) - 1024) / (kTokenBytes + kWeightBytes);
+  static constexpr uint32_t kStages = kMostStages < 8 ? kMostStages : 8;
+  // Copies of activations that a thread may have on their way while it goes on.
+  static constexpr uint32_t kAhead = 2;
+  static constexpr uint32_t kWeightsAt = kStages * kTokenBytes;
+  static constexpr uint32_t kBarriersAt = kWeightsAt + kStages * kWeightBytes;
+  static constexpr uint32_t kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  static_assert(kStages > kAhead && kSharedBytes <= 227u << 10);
+  static constexpr uint32_t kFullArrivals = kGroupThreads / 32 + 1;
+  static constexpr uint32_t kFreeArrivals = 2 * kGroupThreads / 32;
+};
+
+// The descriptor of B for wgmma: columns side by side, swizzled over 128 bytes (mode 1 in bits 62 and 63);
+// eight tokens make an atom of 1024 bytes, the stride in bits 32-45; the leading offset means nothing then.
+// All in units of 16 bytes, without the address's bits above 18.
+constexpr uint64_t swizzled_descriptor(uint32_t shared_address) {
+  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{1} << 16 | (shared_address & 0x3ffffu) >> 4;
+}
+// The same 32-column steps further on.
+constexpr uint64_t advanced(uint64_t descriptor, uint32_t steps) { return descriptor + steps * (32 / 16); }
+
+// A place in the ring: the first time around parity is 0.
+template <uint32_t kStages>
+struct RingPlace {
+  uint32_t stage = 0;
+  uint32_t parity = 0;
+  TESSERA_DEVICE void advance() {
+    if (++stage < kStages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
+template <class Shape>
+struct Sm90Stages {
+  TESSERA_DEVICE static Shared<std::byte> tokens(uint32_t stage) {
+    return Shared<std::byte>(shared_memory() + stage * Shape::kTokenBytes);
+  }
+  TESSERA_DEVICE static Shared<std::byte> weights(uint32_t stage) {
+    return Shared<std::byte>(shared_memory() + Shape::kWeightsAt + stage * Shape::kWeightBytes);
+  }
+  TESSERA_DEVICE static std::byte* full(uint32_t stage) {
+    return shared_memory() + Shape::kBarriersAt + stage * 8;
+  }
+  TESSERA_DEVICE static std::byte* free(uint32_t stage) { return full(Shape::kStages + stage); }
+};
+
+// The first warpgroup.
+template <class Shape>
+TESSERA_DEVICE void fill_ring(const TilesJob& job) {
+  using Format = typename Shape::Format;
+  using Stages = Sm90Stages<Shape>;
+  const LinearJob& linear = job.linear;
+  const uint32_t panels = (linear.weights.rows + 15) / 16;
+  const uint64_t policy = evict_first_policy();
+  RingPlace<Shape::kStages> place;
+  RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not seen to the end
+  uint32_t begun = 0;
+  const auto arrive = [&] {
+    proxy_fence();
+    warp_barrier();
+    if (lane_index() == 0) mbarrier_arrive(Stages::full(copied.stage));
+    copied.advance();
+  };
+  TileWalk walk(job, block_x());
+  TilePart part;
+  while (walk.next(part)) {
+    const uint32_t first_panel = part.tile / job.token_tiles * kTilePanels;
+    const uint32_t first_token = part.tile % job.token_tiles * Shape::kTokens;
+    const uint32_t own_panels = panels - first_panel < kTilePanels ? panels - first_panel : kTilePanels;
+    for (uint32_t step = part.begin; step < part.end; ++step) {
+      mbarrier_wait(Stages::free(place.stage), place.parity ^ 1);
+      if (thread_index() == 0) {
+        const uint32_t bytes = Format::bytes_of(pairs_of_stretch(linear, step));
+        mbarrier_arrive_expect(Stages::full(place.stage), own_panels * bytes);
+        const Global<const std::byte> from = stretch_of_panel<Format>(linear, first_panel, step);
+        const Shared<std::byte> to = Stages::weights(place.stage);
+        for (uint32_t p = 0; p < own_panels; ++p)
+          bulk_copy(to.template as<std::byte>(p * Format::kStretchBytes).address(),
+                    (from + p * linear.weights.panel_bytes).address(), bytes, Stages::full(place.stage),
+                    policy);
+      }
+      // Eight threads copy a token's 128 columns.
+      const uint32_t chunk = thread_index() % 8;
+      const Shared<std::byte> to = Stages::tokens(place.stage);
+      for (uint32_t token = thread_index() / 8; token < Shape::kTokens; token += Shape::kGroupThreads / 8)
+        cp_async_16(to.template as<std::byte>(swizzled_chunk(token, chunk)).address(),
+                    (linear.x.bytes(existing_token(linear, first_token + token)) +
+                     (step * kStretchColumns + chunk * 16))
+                        .address());
+      cp_async_commit();
+      place.advance();
+      if (++begun > Shape::kAhead) {
+        cp_async_wait<Shape::kAhead>();
+        arrive();
+      }
+    }
+  }
+  cp_async_wait<0>();
+  for (uint32_t left = begun < Shape::kAhead ? begun : Shape::kAhead; left > 0; --left) arrive();
+}
+
+template <uint32_t kTokens>
+TESSERA_DEVICE void multiply(int32_t (&sums)[kTokens / 2], const uint32_t (&a)[4], uint64_t b,
+                             bool accumulate) {
+  if constexpr (kTokens == 64) wgmma_m64n64k32_u8s8(sums, a, b, accumulate);
+  if constexpr (kTokens == 128) wgmma_m64n128k32_u8s8(sums, a, b, accumulate);
+  if constexpr (kTokens == 256) wgmma_m64n256k32_u8s8(sums, a, b, accumulate);
+}
+
+// A warp of the other two warpgroups: its panel of the tile.
+template <class Shape>
+class Sm90Warp {
+ public:
+  using Format = typename Shape::Format;
+  using Stages = Sm90Stages<Shape>;
+
+  TESSERA_DEVICE explicit Sm90Warp(const TilesJob& job) : job_(job) {}
+
+  // All parts of the block's run.
+  TESSERA_DEVICE void run() {
+    const uint32_t thread = thread_index() - Shape::kGroupThreads;
+    const uint32_t own = thread / 32;
+    const uint32_t panels = (job_.linear.weights.rows + 15) / 16;
+    TileWalk walk(job_, block_x());
+    TilePart part;
+    while (walk.next(part)) {
+      const uint32_t panel = part.tile / job_.token_tiles * kTilePanels + own;
+      const uint32_t first_token = part.tile % job_.token_tiles * Shape::kTokens;
+      int32_t sums[Shape::kValues] = {};
+      add_steps(sums, part, own, panel < panels);
+      if (part.end < job_.steps) {
+        hand_over_if_cut(sums, thread);
+        continue;
+      }
+      if constexpr (kCut) {
+        if (part.begin > 0) collect(job_, part.tile, sums, thread);
+      }
+      const LaneRows<Format> rows(job_.linear, panel);
+      TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kTokens / 8; ++e)
+          rows.finish(first_token + 8 * e, sums + 4 * e);
+    }
+  }
+
+ private:
+  // Tiles of more tokens than scratch memory has room for are never cut.
+  static constexpr bool kCut = kTileThreads * Shape::kValues * 4 <= Queue::kScratchShare;
+
+  TESSERA_DEVICE void hand_over_if_cut(const int32_t (&sums)[Shape::kValues], uint32_t thread) const {
+    if constexpr (kCut) hand_over(job_, sums, thread);
+  }
+
+  // Two sets of operands take turns: one is filled while products read the other.
+  TESSERA_DEVICE void add_steps(int32_t (&sums)[Shape::kValues], const TilePart& part, uint32_t own,
+                                bool exists) {
+    PairOperands even[kStretchPairs] = {};
+    PairOperands odd[kStretchPairs] = {};
+    for (uint32_t step = part.begin; step < part.end; step += 2) {
+      add_step(sums, even, part, step, own, exists);
+      if (step + 1 < part.end) add_step(sums, odd, part, step + 1, own, exists);
+    }
+    wgmma_wait<0>();
+    wgmma_done(sums);
+    release();
+  }
+
+  TESSERA_DEVICE void add_step(int32_t (&sums)[Shape::kValues], PairOperands (&a)[kStretchPairs],
+                               const TilePart& part, uint32_t step, uint32_t own, bool exists) {
+    const uint32_t pairs = pairs_of_stretch(job_.linear, step);
+    mbarrier_wait(Stages::full(place_.stage), place_.parity);
+    const Shared<std::byte> stretch =
+        Stages::weights(place_.stage).template as<std::byte>(own * Format::kStretchBytes);
+    if (exists) {
+      const uint32_t parameters = Format::parameters(stretch);
+      TESSERA_UNROLL for (uint32_t pair = 0; pair < kStretchPairs; ++pair) {
+        if (pair < pairs) Format::load_pair(stretch, pair, parameters, a[pair]);
+      }
+    }
+    const uint64_t b = swizzled_descriptor(shared_address(Stages::tokens(place_.stage).address()));
+    const bool first = step == part.begin;
+    if (pairs == kStretchPairs) {
+      multiply_pairs<kStretchPairs>(sums, a, b, !first);
+    } else {
+      multiply_pairs<1>(sums, a, b, !first);
+    }
+    if (!first) {
+      wgmma_wait<1>();
+      release();
+    }
+    place_.advance();
+  }
+
+  // One batch of products without branches.
+  template <uint32_t kPairs>
+  TESSERA_DEVICE static void multiply_pairs(int32_t (&sums)[Shape::kValues],
+                                            const PairOperands (&a)[kStretchPairs], uint64_t b,
+                                            bool accumulate) {
+    wgmma_fence();
+    TESSERA_UNROLL for (uint32_t i = 0; i < 2 * kPairs; ++i)
+        multiply<Shape::kTokens>(sums, a[i / 2][i % 2], advanced(b, i), accumulate || i > 0);
+    wgmma_commit();
+  }
+
+  // Of the oldest stage that this warp has not given back.
+  TESSERA_DEVICE void release() {
+    warp_barrier();
+    if (lane_index() == 0) mbarrier_arrive(Stages::free(read_.stage));
+    read_.advance();
+  }
+
+  const TilesJob& job_;
+  RingPlace<Shape::kStages> place_;
+  RingPlace<Shape::kStages> read_;
+};
+
+template <class Shape>
+TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kGroups* Shape::kGroupThreads) void linear_sm90_tiles(TilesJob job) {
+  if constexpr (kHasWarpgroups) {
+    using Stages = Sm90Stages<Shape>;
+    if (thread_index() == 0) {
+      for (uint32_t i = 0; i < Shape::kStages; ++i) {
+        mbarrier_init(Stages::full(i), Shape::kFullArrivals);
+        mbarrier_init(Stages::free(i), Shape::kFreeArrivals);
+      }
+      mbarrier_init_fence();
+    }
+    block_barrier();
+    if (thread_index() < Shape::kGroupThreads) {
+      give_registers<40>();
+      fill_ring<Shape>(job);
+    } else {
+      take_registers<232>();
+      Sm90Warp<Shape>(job).run();
+    }
+  }
+}
+
+template <class Format, uint32_t kTokens>
+void launch_sm90_tiles(Queue& queue, const LinearJob& job) {
+  using Shape = Sm90Tile<Format, kTokens>;
+  const TilesJob tiles = divide(queue, job, kTokens, kTokens < 256);
+  launch(queue, {tiles.blocks, 1, 1, Shape::kGroups * Shape::kGroupThreads, Shape::kSharedBytes},
+         &linear_sm90_tiles<Shape>, tiles);
+}
+
+}  // namespace tessera::cuda

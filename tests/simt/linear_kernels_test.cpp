@@ -1,0 +1,156 @@
+// Integer products against plain sums of whole numbers, exactly, whichever kernel makes them: every format,
+// all ranges of tokens, odd sizes, tiles cut in any way. On the emulator as devices of every kind; on a
+// device, as that one.
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/uploaded_weight.h"
+#include "backends/reference/quantized_row.h"
+#include "engine/graph/q8_row.h"
+#include "tests/unit/packed_tensors.h"
+
+using namespace tessera;
+using namespace tessera::cuda;
+
+namespace {
+
+struct Case {
+  Scheme scheme;
+  size_t rows;
+  size_t columns;
+  size_t tokens;
+  bool bias;
+};
+
+constexpr Scheme kSchemes[] = {Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128};
+
+// Empty when every result is exactly what it should be, and nothing else was written.
+std::string difference(Queue& queue, rig::Random& random, const Case& test) {
+  constexpr size_t kBefore = 3;  // columns of y that belong to others
+  const rig::PackedTensor packed = rig::random_matrix(random, "w", test.scheme, test.rows, test.columns);
+  DeviceMemory staging;
+  auto weight = UploadedWeight::upload(queue, staging, packed.view());
+  if (!weight.ok()) return weight.error();
+  const size_t x_stride = q8::row_stride(test.columns);
+  std::vector<std::byte> x(test.tokens * x_stride, std::byte{0xa5});
+  std::vector<float> row(test.columns);
+  for (size_t t = 0; t < test.tokens; ++t) {
+    for (float& value : row) value = rig::normal(random);
+    if (t % 5 == 3) std::fill(row.begin(), row.end(), t % 10 == 3 ? 0.0f : -1.0f);
+    reference::quantize_row(row, x.data() + t * x_stride);
+  }
+  std::vector<float> bias(test.rows);
+  for (float& value : bias) value = rig::normal(random);
+  const size_t y_columns = kBefore + test.rows + 5;
+  const size_t y_stride = tile::round_up(4 * y_columns, 64);
+  auto x_memory = DeviceMemory::allocate(x.size());
+  auto y_memory = DeviceMemory::allocate(test.tokens * y_stride);
+  auto bias_memory = DeviceMemory::allocate(4 * test.rows);
+  if (!x_memory.ok() || !y_memory.ok() || !bias_memory.ok()) return "no memory";
+  queue.upload(x_memory.value().address(), x);
+  queue.upload(bias_memory.value().address(), std::as_bytes(std::span(bias)));
+  queue.fill(y_memory.value().address(), 0xff, test.tokens * y_stride);
+  LinearJob job;
+  job.weights = weight.value()->matrix();
+  if (test.bias) job.bias = bias_memory.value().view<const float>();
+  job.x = {x_memory.value().view<std::byte>(), x_stride};
+  job.x_columns = static_cast<uint32_t>(test.columns);
+  job.y = {y_memory.value().view<std::byte>(), y_stride};
+  job.first_column = kBefore;
+  job.tokens = static_cast<uint32_t>(test.tokens);
+  const auto product = test.scheme == Scheme::w8a8   ? &linear_w8a8
+                       : test.scheme == Scheme::w4a8 ? &linear_w4a8
+                                                     : &linear_w4a8_g128;
+  std::vector<std::byte> y(test.tokens * y_stride);
+  std::vector<std::byte> again(y.size());
+  product(queue, job);
+  queue.download(y, y_memory.value().address());
+  product(queue, job);  // what kernels leave in scratch memory must not disturb the next launch
+  queue.download(again, y_memory.value().address());
+  const Status status = queue.finish();
+  if (!status.ok()) return status.error();
+  if (y != again) return "another result the second time";
+  for (size_t t = 0; t < test.tokens; ++t) {
+    const std::byte* own_x = x.data() + t * x_stride;
+    const auto codes = reference::codes_of(own_x, test.columns);
+    for (size_t c = 0; c < y_stride / 4; ++c) {
+      float got = 0;
+      std::memcpy(&got, y.data() + t * y_stride + 4 * c, 4);
+      if (c < kBefore || c >= kBefore + test.rows) {
+        if (!std::isnan(got)) return "token " + std::to_string(t) + " writes beyond its columns";
+        continue;
+      }
+      const size_t r = c - kBefore;
+      int32_t sum = 0;
+      for (size_t k = 0; k < test.columns; ++k) sum += packed.integers[r * test.columns + k] * codes[k];
+      float want = packed.scales[r] * reference::scale_of(own_x, test.columns);
+      want = want * static_cast<float>(sum);
+      if (test.bias) want = want + bias[r];
+      if (got != want)
+        return "token " + std::to_string(t) + " row " + std::to_string(r) + ": " + std::to_string(got) +
+               ", not " + std::to_string(want);
+    }
+  }
+  return {};
+}
+
+void check_cases(rig::Random& random, const std::vector<Case>& cases) {
+  auto queue = Queue::create();
+  REQUIRE(queue.ok());
+  for (const Case& test : cases) {
+    CAPTURE(scheme_name(test.scheme));
+    CAPTURE(test.rows);
+    CAPTURE(test.columns);
+    CAPTURE(test.tokens);
+    CAPTURE(test.bias);
+    CAPTURE(queue.value()->facts().major);
+    CAPTURE(queue.value()->facts().processors);
+    CHECK(difference(*queue.value(), random, test) == "");
+  }
+}
+
+}  // namespace
+
+TEST_CASE("integer products of every kernel are exact") {
+  if (const auto devices = find_devices(); !devices.ok()) {
+    std::cout << "skipped: integer products: " << devices.error() << "\n";
+    return;
+  }
+  const uint64_t seed = std::random_device{}();
+  std::cout << "integer products: seed " << seed << "\n";
+  rig::Random random(seed);
+  const size_t token_ranges[][2] = {{1, 1}, {2, 8}, {9, 16}, {17, 64}, {65, 150}};
+#if defined(TESSERA_SIMT)
+  const simt::DeviceKind before = simt::device_kind();
+  for (const unsigned major : {8u, 9u, 10u}) {
+    simt::device_kind() = {major, 0, static_cast<uint32_t>(rig::pick(random, 1, 9)),
+                           size_t{major == 8 ? 99u : 227u} << 10};
+#else
+  {
+#endif
+    std::vector<Case> cases;
+    for (const Scheme scheme : kSchemes) {
+      for (const auto& range : token_ranges)
+        cases.push_back({scheme, rig::pick(random, 1, 200), rig::pick(random, 1, 900),
+                         rig::pick(random, range[0], range[1]), rig::pick(random, 0, 1) == 1});
+    }
+    check_cases(random, cases);
+    // As many tiles as it takes for the largest ones.
+    const Scheme scheme = kSchemes[rig::pick(random, 0, 2)];
+#if defined(TESSERA_SIMT)
+    simt::device_kind().processors = 1;
+    check_cases(random, {{scheme, 130, 200, rig::pick(random, 129, 256), true}});
+#else
+    check_cases(random, {{scheme, 8100, 200, 1270, true}});
+#endif
+  }
+#if defined(TESSERA_SIMT)
+  simt::device_kind() = before;
+#endif
+}
