@@ -79,6 +79,50 @@ void multiply_into(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   std::memcpy(d, result.d, sizeof d);
 }
 
+struct Bf16MmaOperand {
+  uint32_t a[4];
+  uint32_t b[2];
+  float c[4];
+};
+struct Bf16MmaResult {
+  float d[4];
+};
+
+// The same for A [16, 16] and B [16, 8] of bfloat16 pairs: register i of A holds columns 2 place + {0, 1} (+
+// 8 for i >= 2) of row group (+ 8 for odd i), register i of B rows 2 place + {0, 1} + 8 i of column group. A
+// sum is rounded once to float32; hardware cuts off bits as it adds.
+Bf16MmaResult multiply_bf16(const Bf16MmaOperand& operand) {
+  return collective<Bf16MmaResult>("mma_m16n8k16_bf16", operand,
+                                   [](const std::array<const Bf16MmaOperand*, kWarpLanes>& in,
+                                      const std::array<Bf16MmaResult*, kWarpLanes>& out) {
+                                     static std::array<std::array<double, 16>, 16> a;
+                                     static std::array<std::array<double, 16>, 8> b;  // by column
+                                     const auto value = [](uint32_t pair, unsigned half) {
+                                       return double{bf16_to_f32(static_cast<uint16_t>(pair >> (16 * half)))};
+                                     };
+                                     for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+                                       const unsigned group = lane / 4;
+                                       const unsigned place = lane % 4;
+                                       for (unsigned half = 0; half < 2; ++half) {
+                                         for (unsigned i = 0; i < 4; ++i)
+                                           a[group + 8 * (i % 2)][2 * place + half + 8 * (i / 2)] =
+                                               value(in[lane]->a[i], half);
+                                         for (unsigned i = 0; i < 2; ++i)
+                                           b[group][2 * place + half + 8 * i] = value(in[lane]->b[i], half);
+                                       }
+                                     }
+                                     for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+                                       for (unsigned i = 0; i < 4; ++i) {
+                                         const std::array<double, 16>& row = a[lane / 4 + (i >= 2 ? 8 : 0)];
+                                         const std::array<double, 16>& column = b[2 * (lane % 4) + i % 2];
+                                         double sum = in[lane]->c[i];
+                                         for (unsigned k = 0; k < 16; ++k) sum += row[k] * column[k];
+                                         out[lane]->d[i] = static_cast<float>(sum);
+                                       }
+                                     }
+                                   });
+}
+
 int32_t dot(uint32_t a, uint32_t b, int32_t sum, bool signed_a) {
   int64_t total = sum;
   for (unsigned i = 0; i < 4; ++i) total += int64_t{byte_of(a, i, signed_a)} * byte_of(b, i, true);
@@ -114,6 +158,15 @@ void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
 
 void mma_m16n8k32_u8s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   multiply_into(d, a, b, false);
+}
+
+void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  Bf16MmaOperand operand{};
+  std::memcpy(operand.a, a, sizeof a);
+  std::memcpy(operand.b, b, sizeof b);
+  std::memcpy(operand.c, d, sizeof d);
+  const Bf16MmaResult result = multiply_bf16(operand);
+  std::memcpy(d, result.d, sizeof d);
 }
 
 // Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8. Of every matrix a lane gets

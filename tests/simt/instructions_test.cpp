@@ -2,6 +2,7 @@
 // operands: run on the emulator, and on a device where the build has one.
 #include <doctest/doctest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <iostream>
@@ -111,6 +112,62 @@ Words expected_mma(const Words& in, bool signed_a) {
   return out;
 }
 
+// The same for A [16, 16] and B [16, 8] of bfloat16 pairs. Operands are small whole numbers times powers of
+// two, so that every sum is exact.
+Words expected_mma_bf16(const Words& in) {
+  static constexpr unsigned kRowA[4] = {0, 8, 0, 8};  // of register i
+  static constexpr unsigned kColumnA[4] = {0, 0, 8, 8};
+  std::vector<float> a(16 * 16);
+  std::vector<float> b(16 * 8);
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const uint32_t* words = in.data() + 10 * lane;
+    for (unsigned half = 0; half < 2; ++half) {
+      for (unsigned r = 0; r < 4; ++r) {
+        const unsigned row = kRowA[r] + lane / 4;
+        a[row * 16 + kColumnA[r] + lane % 4 * 2 + half] =
+            bf16_to_f32(static_cast<uint16_t>(words[r] >> (16 * half)));
+      }
+      for (unsigned r = 0; r < 2; ++r)
+        b[(8 * r + lane % 4 * 2 + half) * 8 + lane / 4] =
+            bf16_to_f32(static_cast<uint16_t>(words[4 + r] >> (16 * half)));
+    }
+  }
+  Words out(32 * 4);
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (unsigned r = 0; r < 4; ++r) {
+      const unsigned row = lane / 4 + 8 * (r / 2);
+      const unsigned column = lane % 4 * 2 + r % 2;
+      float sum = std::bit_cast<float>(in[10 * lane + 6 + r]);
+      for (unsigned k = 0; k < 16; ++k) sum += a[row * 16 + k] * b[k * 8 + column];
+      out[4 * lane + r] = std::bit_cast<uint32_t>(sum);
+    }
+  }
+  return out;
+}
+
+// Operands for expected_mma_bf16: A and B of at most 2^8 in magnitude times a power of two each, C of at most
+// 2^22 times both.
+Words exact_mma_bf16(Random& random) {
+  const int scale_a = static_cast<int>(word(random) % 40) - 20;
+  const int scale_b = static_cast<int>(word(random) % 40) - 20;
+  const auto whole = [&](uint32_t most) {
+    return static_cast<float>(static_cast<int32_t>(word(random) % (2 * most + 1)) -
+                              static_cast<int32_t>(most));
+  };
+  const auto pair = [&](int scale) {
+    const uint32_t low = f32_to_bf16(std::ldexp(whole(255), scale));
+    return low | static_cast<uint32_t>(f32_to_bf16(std::ldexp(whole(255), scale))) << 16;
+  };
+  Words in;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (unsigned i = 0; i < 4; ++i) in.push_back(pair(scale_a));
+    for (unsigned i = 0; i < 2; ++i) in.push_back(pair(scale_b));
+    for (unsigned i = 0; i < 4; ++i)
+      in.push_back(std::bit_cast<uint32_t>(std::ldexp(whole(1u << 22), scale_a + scale_b)));
+  }
+  return in;
+}
+
 // Floats of every size: normal, subnormal as half, ties, huge, and what is not finite.
 uint32_t any_float(Random& random) {
   switch (word(random) % 5) {
@@ -131,6 +188,7 @@ Words expected(const Probe& probe, const Words& in) {
   const std::string name = probe.name;
   Words out;
   if (name == "mma_s8" || name == "mma_u8s8") return expected_mma(in, name == "mma_s8");
+  if (name == "mma_bf16") return expected_mma_bf16(in);
   for (unsigned lane = 0; lane < 32; ++lane) {
     const uint32_t* own = in.data() + lane * probe.inputs;
     if (name == "ldmatrix_x4") {
@@ -169,6 +227,7 @@ TEST_CASE("every instruction computes what its manual says") {
     for (int round = 0; round < 20; ++round) {
       Words in(32 * probe.inputs);
       for (uint32_t& w : in) w = name == "float_to_half" ? any_float(random) : word(random);
+      if (name == "mma_bf16") in = exact_mma_bf16(random);
       if (name == "ldmatrix_x4") {
         // Every row is asked for once, so that banks and order do not matter.
         for (unsigned lane = 0; lane < 32; ++lane)
