@@ -6,8 +6,8 @@
 # as skipped. Exit code 1 when a step failed.
 set -euo pipefail
 
-tests=(instructions_device_test device_layout_device_test linear_kernels_device_test cuda_ops_device_test
-  cuda_backend_device_test)
+tests=(instructions_device_test device_layout_device_test linear_kernels_device_test table_layout_device_test
+  table_linear_device_test attention_device_test cuda_ops_device_test cuda_backend_device_test)
 
 if [ "${1:-}" = --pack ]; then
   [ $# -eq 3 ] || { echo "usage: tools/gpu_check.sh --pack BUILD DIR" >&2; exit 2; }

@@ -8,6 +8,7 @@
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/gemm/table_linear.h"
 
 namespace tessera::cuda {
 
@@ -54,8 +55,6 @@ std::string tensor_fault(const Graph& graph, const MemoryPlan& plan) {
                        kMostTokens);
   for (size_t id = 0; id < graph.tensors.size(); ++id) {
     const Tensor& tensor = graph.tensors[id];
-    if (tensor.type != ElementType::f32 && tensor.type != ElementType::q8)
-      return fmt::format("tensor \"{}\": the cuda backend has rows of f32 and q8 only", tensor.name);
     if (tensor.columns > kMostColumns)
       return fmt::format("tensor \"{}\": {} columns: the cuda backend takes {}", tensor.name, tensor.columns,
                          kMostColumns);
@@ -206,11 +205,7 @@ Rows CudaProgram::rows(TensorId id) const {
 
 void CudaProgram::add(const Op& op) {
   if (const auto* embed_op = std::get_if<Embed>(&op.kind)) {
-    EmbedJob job{weights_[embed_op->table]->matrix(), {}, rows(op.outputs[0]), columns(op.outputs[0])};
-    steps_.push_back([this, job]() mutable {
-      job.tokens = batch_.tokens();
-      embed(queue_, job, batch_.rows());
-    });
+    add_embed(op, *embed_op);
   } else if (const auto* norm_op = std::get_if<Norm>(&op.kind)) {
     add_norm(op, *norm_op);
   } else if (const auto* linear_op = std::get_if<Linear>(&op.kind)) {
@@ -225,12 +220,28 @@ void CudaProgram::add(const Op& op) {
     const Rows y = rows(op.outputs[0]);
     const uint32_t width = columns(op.outputs[0]);
     if (std::holds_alternative<Gate>(op.kind)) {
-      const GateJob job{x, y, width, quantized(op.outputs[0])};
+      const GateJob job{x, y, width, type(op.outputs[0])};
       steps_.push_back([this, job, extent] { gate(queue_, job, count(extent)); });
     } else {
-      const QuantizeJob job{x, y, width};
+      const QuantizeJob job{x, y, width, type(op.outputs[0])};
       steps_.push_back([this, job, extent] { quantize(queue_, job, count(extent)); });
     }
+  }
+}
+
+void CudaProgram::add_embed(const Op& op, const Embed& kind) {
+  const UploadedWeight& weight = *weights_[kind.table];
+  const auto queue_rows = [this](auto job, auto function) {
+    steps_.push_back([this, job, function]() mutable {
+      job.tokens = batch_.tokens();
+      function(queue_, job, batch_.rows());
+    });
+  };
+  const Rows y = rows(op.outputs[0]);
+  if (weight.is_table()) {
+    queue_rows(EmbedTableJob{weight.table(), {}, y, columns(op.outputs[0])}, &embed_table);
+  } else {
+    queue_rows(EmbedJob{weight.matrix(), {}, y, columns(op.outputs[0])}, &embed);
   }
 }
 
@@ -243,7 +254,7 @@ void CudaProgram::add_norm(const Op& op, const Norm& kind) {
   job.gain = weights_[kind.gain]->vector();
   job.columns = columns(op.outputs[0]);
   job.epsilon = kind.epsilon;
-  job.quantized = quantized(op.outputs[0]);
+  job.type = type(op.outputs[0]);
   const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
   steps_.push_back([this, job, extent, selects = kind.select_rows]() mutable {
     if (selects) job.selected = batch_.output_rows();
@@ -255,8 +266,24 @@ void CudaProgram::add_linear(const Op& op, const Linear& kind) {
   const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
   uint32_t first_column = 0;
   for (const LinearPart& part : kind.parts) {
+    const UploadedWeight& weight = *weights_[part.weight];
+    if (weight.is_table()) {
+      TableLinearJob job;
+      job.weights = weight.table();
+      if (part.bias) job.bias = weights_[*part.bias]->vector();
+      job.x = rows(op.inputs[0]);
+      job.x_columns = columns(op.inputs[0]);
+      job.y = rows(op.outputs[0]);
+      job.first_column = first_column;
+      first_column += job.weights.rows;
+      steps_.push_back([this, job, extent]() mutable {
+        job.tokens = count(extent);
+        linear_table(queue_, job);
+      });
+      continue;
+    }
     LinearJob job;
-    job.weights = weights_[part.weight]->matrix();
+    job.weights = weight.matrix();
     if (part.bias) job.bias = weights_[*part.bias]->vector();
     job.x = rows(op.inputs[0]);
     job.x_columns = columns(op.inputs[0]);

@@ -34,6 +34,7 @@ class CudaProgram : public Program {
               std::vector<AttentionShape> attention);
   std::string allocate();
   void add(const Op& op);
+  void add_embed(const Op& op, const Embed& kind);
   void add_attention(const Op& op, const Attention& kind);
   void add_linear(const Op& op, const Linear& kind);
   void add_norm(const Op& op, const Norm& kind);
@@ -41,7 +42,7 @@ class CudaProgram : public Program {
   const RopeTable& rope_table_of(const Rope& kind) const;
 
   Rows rows(TensorId id) const;
-  bool quantized(TensorId id) const { return graph_.tensors[id].type == ElementType::q8; }
+  ElementType type(TensorId id) const { return graph_.tensors[id].type; }
   uint32_t columns(TensorId id) const { return static_cast<uint32_t>(graph_.tensors[id].columns); }
   // Rows of a tensor in the current batch.
   uint32_t count(RowExtent extent) const {

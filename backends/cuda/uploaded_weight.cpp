@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <limits>
 
+#include "backends/cuda/panel_upload.h"
 #include "backends/cuda/upload/repack.h"
 
 namespace tessera::cuda {
 
 namespace {
 
-constexpr size_t kStagingBytes = size_t{64} << 20;
 constexpr size_t kMostSide =
     std::numeric_limits<int32_t>::max() / 2;  // rows and columns are 32-bit numbers in kernels
 
@@ -30,36 +30,6 @@ size_t device_panel_bytes(WeightFormat format, size_t file_panel_bytes, size_t c
   return layout::float_row_elements(columns) * tile::kPanelRows * (format == WeightFormat::f32 ? 4 : 2);
 }
 
-// Panels go through the staging buffer in pieces; what follows them is copied as it is.
-struct PanelUpload {
-  Queue& queue;
-  DeviceMemory& staging;
-  const StoredTensor& tensor;
-  RepackJob job;  // of the whole matrix, file not yet set
-
-  std::string run() {
-    const size_t panels = job.panels;
-    const size_t piece = std::min(panels, std::max<size_t>(1, kStagingBytes / job.file_panel_bytes));
-    if (staging.size() < piece * job.file_panel_bytes) {
-      staging = DeviceMemory();
-      auto made = DeviceMemory::allocate(piece * job.file_panel_bytes);
-      if (!made.ok()) return made.error();
-      staging = std::move(made.value());
-    }
-    for (size_t first = 0; first < panels; first += piece) {
-      const size_t count = std::min(piece, panels - first);
-      queue.upload(staging.address(),
-                   tensor.bytes.subspan(first * job.file_panel_bytes, count * job.file_panel_bytes));
-      RepackJob part = job;
-      part.file = staging.view<const std::byte>();
-      part.device = job.device + first * job.device_panel_bytes;
-      part.panels = static_cast<uint32_t>(count);
-      repack(queue, part);
-    }
-    return {};
-  }
-};
-
 }  // namespace
 
 Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, DeviceMemory& staging,
@@ -69,7 +39,8 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
     return Outcome::failure(fmt::format("tensor \"{}\": {}", tensor.name, why));
   };
   const std::optional<WeightFormat> format = format_of(tensor.scheme);
-  if (!format)
+  const std::optional<TableFormat> table = table_format(tensor.scheme);
+  if (!format && !table)
     return failure(fmt::format("the cuda backend has no kernels for scheme {}", scheme_name(tensor.scheme)));
   const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);
   if (!bytes || *bytes != tensor.bytes.size())
@@ -77,6 +48,7 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   if (tensor.rows() > kMostSide || tensor.columns() > kMostSide)
     return failure(fmt::format("[{}, {}]: the cuda backend takes sides up to {}", tensor.rows(),
                                tensor.columns(), kMostSide));
+  if (table) return upload_table(queue, staging, tensor, *table);
 
   auto weight = std::make_unique<UploadedWeight>();
   weight->scheme_ = tensor.scheme;
@@ -103,13 +75,20 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
       view.zeros =
           weight->memory_.view<const uint8_t>(after_panels + panels * tile::kPanelRows * sizeof(float));
     RepackJob job;
-    job.device = weight->memory_.view<std::byte>();
     job.format = *format;
     job.columns = view.columns;
-    job.panels = static_cast<uint32_t>(panels);
     job.file_panel_bytes = file_panel;
     job.device_panel_bytes = device_panel;
-    const std::string fault = PanelUpload{queue, staging, tensor, job}.run();
+    const Global<std::byte> device = weight->memory_.view<std::byte>();
+    const std::string fault =
+        upload_panels(queue, staging, tensor.bytes.first(panels * file_panel), file_panel,
+                      [&queue, &job, device](Global<const std::byte> file, size_t first, size_t count) {
+                        RepackJob part = job;
+                        part.file = file;
+                        part.device = device + first * job.device_panel_bytes;
+                        part.panels = static_cast<uint32_t>(count);
+                        repack(queue, part);
+                      });
     if (!fault.empty()) return failure(fault);
   }
   queue.upload(weight->memory_.address() + after_panels, tensor.bytes.last(tail));

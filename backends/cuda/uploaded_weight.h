@@ -19,14 +19,21 @@ class UploadedWeight : public AdoptedWeight {
   const std::vector<uint64_t>& shape() const { return shape_; }
   size_t rows() const { return shape_.size() == 2 ? static_cast<size_t>(shape_[0]) : 1; }
   size_t columns() const { return static_cast<size_t>(shape_.back()); }
-  const MatrixView& matrix() const { return matrix_; }                        // rank 2
+  bool is_table() const { return table_format(scheme_).has_value(); }
+  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table
+  const TableView& table() const { return table_; }                           // rank 2, a table scheme
   Global<const float> vector() const { return memory_.view<const float>(); }  // rank 1
 
  private:
+  static Result<std::unique_ptr<UploadedWeight>> upload_table(Queue& queue, DeviceMemory& staging,
+                                                              const StoredTensor& tensor,
+                                                              const TableFormat& format);
+
   Scheme scheme_ = Scheme::f32;
   std::vector<uint64_t> shape_;
   DeviceMemory memory_;
   MatrixView matrix_;
+  TableView table_;
 };
 
 }  // namespace tessera::cuda

@@ -1,6 +1,7 @@
-// A weight matrix in device memory, laid out as weight_layout.h says.
+// A weight matrix in device memory, laid out as weight_layout.h or, for table schemes, table_layout.h says.
 #pragma once
 
+#include "backends/cuda/table_layout.h"
 #include "backends/cuda/views.h"
 #include "backends/cuda/weight_layout.h"
 
@@ -14,6 +15,18 @@ struct MatrixView {
   size_t panel_bytes = 0;         // integer formats
   Global<const float> scales;     // integer formats: one per row, padded to whole panels
   Global<const uint8_t> zeros;    // w4a8: likewise
+};
+
+struct TableView {
+  uint32_t bits = 4;
+  uint32_t group = 128;  // columns that share a scale
+  bool zero_points = false;
+  bool int8_activations = false;
+  uint32_t rows = 0;
+  uint32_t columns = 0;            // of the device: whole blocks
+  Global<const std::byte> panels;  // of 16 rows
+  size_t panel_bytes = 0;
+  Global<const std::byte> entries;  // table_layout::Entries
 };
 
 }  // namespace tessera::cuda

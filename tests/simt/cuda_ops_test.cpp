@@ -2,6 +2,7 @@
 // the emulator, and on a device where the build has one.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -31,26 +32,11 @@ std::unique_ptr<Backend> cuda_backend() {
   return nullptr;
 }
 
-// What the case needs that the backend has no kernels for; empty when it has all.
-std::string missing(const rig::OpCase& test) {
-  for (const Weight& weight : test.graph.weights) {
-    if (table_format(weight.scheme))
-      return "no kernels for scheme " + std::string(scheme_name(weight.scheme));
-  }
-  for (const Tensor& tensor : test.graph.tensors) {
-    if (tensor.type == ElementType::bf16) return "rows of f32 and q8 only";
-  }
-  return {};
-}
-
-// The line with which a case is refused; empty when it runs.
-std::string refusal(Backend& backend, const rig::OpCase& test) {
-  try {
-    rig::run_case(backend, test);
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return {};
+// Its weights are of a table scheme: 32 of the 38 schemes, which share a few kernels.
+bool of_tables(const rig::OpCase& test) {
+  return std::any_of(test.graph.weights.begin(), test.graph.weights.end(), [](const Weight& weight) {
+    return table_format(weight.scheme) && weight.name != "identity";
+  });
 }
 
 }  // namespace
@@ -61,15 +47,13 @@ TEST_CASE("every op of the cuda backend equals the reference") {
   const std::unique_ptr<Backend> reference = make_reference_backend();
   const uint64_t seed = fresh_seed("cuda ops");
   const std::vector<rig::OpCase> cases = rig::op_cases(seed);
+  rig::Random random(seed);
   // Sanitizers make the emulator several times slower: with them every sixth case, others each time.
   const size_t step = std::getenv("TESSERA_SANITIZED") != nullptr ? 6 : 1;
   for (size_t i = seed % step; i < cases.size(); i += step) {
     const rig::OpCase& test = cases[i];
+    if (of_tables(test) && random() % 4 != 0) continue;  // table_linear_test has all of them
     CAPTURE(test.name);
-    if (const std::string what = missing(test); !what.empty()) {
-      CHECK(refusal(*cuda, test).find(what) != std::string::npos);
-      continue;
-    }
     CHECK(rig::difference(test, rig::run_case(*reference, test), rig::run_case(*cuda, test)) == "");
   }
 }

@@ -54,6 +54,17 @@ TESSERA_KERNEL void probe_mma_f16(ProbeJob job) {
   put(job, out);
 }
 
+TESSERA_KERNEL void probe_mma_bf16(ProbeJob job) {
+  const LaneWords<10> in = take<10>(job);
+  const uint32_t a[4] = {in.at[0], in.at[1], in.at[2], in.at[3]};
+  const uint32_t b[2] = {in.at[4], in.at[5]};
+  float d[4];
+  for (unsigned i = 0; i < 4; ++i) d[i] = bits_float(in.at[6 + i]);
+  mma_m16n8k16_bf16(d, a, b);
+  const uint32_t out[4] = {float_bits(d[0]), float_bits(d[1]), float_bits(d[2]), float_bits(d[3])};
+  put(job, out);
+}
+
 TESSERA_KERNEL void probe_ldmatrix(ProbeJob job) {
   const LaneWords<5> in = take<5>(job);
   const Shared<uint32_t> rows(shared_memory());
@@ -233,6 +244,7 @@ const std::array kProbes{
     Probe{"mma_s8", 10, 4, &run<&probe_mma<true>>},
     Probe{"mma_u8s8", 10, 4, &run<&probe_mma<false>>},
     Probe{"mma_f16", 10, 4, &run<&probe_mma_f16>},
+    Probe{"mma_bf16", 10, 4, &run<&probe_mma_bf16>},
     Probe{"ldmatrix_x4", 5, 4, &run<&probe_ldmatrix>},
     Probe{"shuffle_xor_1", 2, 1, &run<&probe_shuffle_xor<1>>},
     Probe{"shuffle_xor_2", 2, 1, &run<&probe_shuffle_xor<2>>},

@@ -88,40 +88,49 @@ struct HalfResult {
   float d[4];
 };
 
-float half_of(const uint32_t* words, unsigned index) {
-  return f16_to_f32(static_cast<uint16_t>(words[index / 2] >> (16 * (index % 2))));
+float half_of(const uint32_t* words, unsigned index, float (*value)(uint16_t)) {
+  return value(static_cast<uint16_t>(words[index / 2] >> (16 * (index % 2))));
 }
 
 // The manual's fragments of mma.m16n8k16 with 16-bit elements: of A [16, 16] element i is in row group (+ 8
 // for i = 2, 3, 6, 7) and column 2 place + i % 2 (+ 8 for i >= 4); of B [16, 8] in row 2 place + i % 2 (+ 8
 // for i >= 2) and column group; C is as with bytes. The manual leaves the precision of the sums open: here
 // they are rounded once.
-HalfResult multiply_halves(const HalfOperand& operand) {
-  return collective<HalfResult>("mma_m16n8k16_f16", operand,
-                                [](const std::array<const HalfOperand*, kWarpLanes>& in,
-                                   const std::array<HalfResult*, kWarpLanes>& out) {
-                                  static std::array<std::array<float, 16>, 16> a;
-                                  static std::array<std::array<float, 16>, 8> b;  // by columns
-                                  for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
-                                    const unsigned group = lane / 4;
-                                    const unsigned place = lane % 4;
-                                    for (unsigned i = 0; i < 8; ++i)
-                                      a[group + i / 2 % 2 * 8][2 * place + i % 2 + i / 4 * 8] =
-                                          half_of(in[lane]->a, i);
-                                    for (unsigned i = 0; i < 4; ++i)
-                                      b[group][2 * place + i % 2 + i / 2 * 8] = half_of(in[lane]->b, i);
-                                  }
-                                  for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
-                                    for (unsigned i = 0; i < 4; ++i) {
-                                      const unsigned row = lane / 4 + i / 2 * 8;
-                                      const unsigned column = 2 * (lane % 4) + i % 2;
-                                      double sum = in[lane]->c[i];
-                                      for (unsigned k = 0; k < 16; ++k)
-                                        sum += double{a[row][k]} * double{b[column][k]};
-                                      out[lane]->d[i] = static_cast<float>(sum);
-                                    }
-                                  }
-                                });
+HalfResult multiply_halves(const char* name, float (*value)(uint16_t), const HalfOperand& operand) {
+  return collective<HalfResult>(
+      name, operand,
+      [value](const std::array<const HalfOperand*, kWarpLanes>& in,
+              const std::array<HalfResult*, kWarpLanes>& out) {
+        static std::array<std::array<float, 16>, 16> a;
+        static std::array<std::array<float, 16>, 8> b;  // by columns
+        for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+          const unsigned group = lane / 4;
+          const unsigned place = lane % 4;
+          for (unsigned i = 0; i < 8; ++i)
+            a[group + i / 2 % 2 * 8][2 * place + i % 2 + i / 4 * 8] = half_of(in[lane]->a, i, value);
+          for (unsigned i = 0; i < 4; ++i)
+            b[group][2 * place + i % 2 + i / 2 * 8] = half_of(in[lane]->b, i, value);
+        }
+        for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+          for (unsigned i = 0; i < 4; ++i) {
+            const unsigned row = lane / 4 + i / 2 * 8;
+            const unsigned column = 2 * (lane % 4) + i % 2;
+            double sum = in[lane]->c[i];
+            for (unsigned k = 0; k < 16; ++k) sum += double{a[row][k]} * double{b[column][k]};
+            out[lane]->d[i] = static_cast<float>(sum);
+          }
+        }
+      });
+}
+
+void multiply_halves_into(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const char* name,
+                          float (*value)(uint16_t)) {
+  HalfOperand operand{};
+  std::memcpy(operand.a, a, sizeof a);
+  std::memcpy(operand.b, b, sizeof b);
+  std::memcpy(operand.c, d, sizeof d);
+  const HalfResult result = multiply_halves(name, value, operand);
+  std::memcpy(d, result.d, sizeof d);
 }
 
 int32_t dot(uint32_t a, uint32_t b, int32_t sum, bool signed_a) {
@@ -162,12 +171,11 @@ void mma_m16n8k32_u8s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (
 }
 
 void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  HalfOperand operand{};
-  std::memcpy(operand.a, a, sizeof a);
-  std::memcpy(operand.b, b, sizeof b);
-  std::memcpy(operand.c, d, sizeof d);
-  const HalfResult result = multiply_halves(operand);
-  std::memcpy(d, result.d, sizeof d);
+  multiply_halves_into(d, a, b, "mma_m16n8k16_f16", &f16_to_f32);
+}
+
+void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  multiply_halves_into(d, a, b, "mma_m16n8k16_bf16", &bf16_to_f32);
 }
 
 // Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8. Of every matrix a lane gets

@@ -118,11 +118,11 @@ struct FloatProducts {
   std::vector<double> sums;
   std::vector<double> magnitudes;
 };
-FloatProducts expected_float_mma(const Words& in) {
+FloatProducts expected_float_mma(const Words& in, float (*value)(uint16_t)) {
   static constexpr int kRowA[4] = {0, 8, 0, 8};  // of register i
   static constexpr int kColumnA[4] = {0, 0, 8, 8};
-  const auto half = [](uint32_t w, unsigned i) {
-    return double{f16_to_f32(static_cast<uint16_t>(w >> (16 * i)))};
+  const auto half = [value](uint32_t w, unsigned i) {
+    return double{value(static_cast<uint16_t>(w >> (16 * i)))};
   };
   std::vector<double> a(16 * 16);
   std::vector<double> b(16 * 8);
@@ -150,6 +150,8 @@ FloatProducts expected_float_mma(const Words& in) {
     }
   }
   return products;
+}
+
 // Likewise, by the manual's figures for wgmma.m64nNk32: warp w has rows 16 w ... 16 w + 15 of A and D, as
 // above; registers 4 j ... 4 j + 3 of D are columns 8 j ... 8 j + 7.
 Words expected_wgmma(const Words& in, size_t inputs, unsigned tokens) {
@@ -250,7 +252,7 @@ TEST_CASE("every instruction computes what its manual says") {
   Random random = seeded("instructions");
   for (const Probe& probe : instruction_probes()) {
     const std::string name = probe.name;
-    if (name == "mma_f16" || name == "power_of_two") continue;  // not exact: below
+    if (name == "mma_f16" || name == "mma_bf16" || name == "power_of_two") continue;  // not exact: below
     if (!can_run(probe)) continue;
     const int rounds = probe.needs == Needs::warpgroups ? 4 : 20;
     for (int round = 0; round < rounds; ++round) {
@@ -293,7 +295,9 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
     const std::string name = probe.name;
     for (int round = 0; round < 20; ++round) {
       Words in(32 * probe.inputs);
-      if (name == "mma_f16") {
+      const bool brain = name == "mma_bf16";
+      if (name == "mma_f16" || brain) {
+        const auto rounded = brain ? &f32_to_bf16 : &f32_to_f16;
         for (size_t i = 0; i < in.size(); ++i) {
           const bool whole = round % 2 == 0;  // numbers that must come out exact
           const auto number = [&] {
@@ -302,10 +306,10 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
           };
           const float x = number();
           const float y = number();
-          in[i] = i % 10 < 6 ? f32_to_f16(x) | static_cast<uint32_t>(f32_to_f16(y)) << 16
-                             : std::bit_cast<uint32_t>(x);
+          in[i] =
+              i % 10 < 6 ? rounded(x) | static_cast<uint32_t>(rounded(y)) << 16 : std::bit_cast<uint32_t>(x);
         }
-        const FloatProducts want = expected_float_mma(in);
+        const FloatProducts want = expected_float_mma(in, brain ? &bf16_to_f32 : &f16_to_f32);
         const Words got = run_probe(probe, in);
         for (size_t i = 0; i < got.size(); ++i) {
           const double error = std::abs(want.sums[i] - double{std::bit_cast<float>(got[i])});

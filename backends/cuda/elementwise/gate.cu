@@ -1,6 +1,6 @@
-// silu(gate) * up, quantized where the next layer wants codes. One block for each row.
-#include "backends/cuda/elementwise/quantize_row.h"
+// silu(gate) * up, rounded to what the next layer reads. One block for each row.
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/elementwise/store_row.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
@@ -16,12 +16,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void gate_rows(GateJob job) {
     const float silu = divide_rn(gate, add_rn(1.0f, exponential(-gate)));
     return multiply_rn(silu, x[job.columns + i]);
   };
-  if (job.quantized) {
-    quantize_row(job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()), value);
-    return;
-  }
-  const Global<float> y = job.y.floats(block_x());
-  for (uint32_t i = thread_index(); i < job.columns; i += kThreads) y.store(i, value(i));
+  store_row(job.type, job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()), value);
 }
 
 }  // namespace

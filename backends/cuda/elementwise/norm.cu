@@ -1,7 +1,7 @@
-// Root-mean-square norm with everything that belongs to it: the residual addition before, the quantization
+// Root-mean-square norm with everything that belongs to it: the residual addition before, the rounding
 // after. One block for each row.
-#include "backends/cuda/elementwise/quantize_row.h"
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/elementwise/store_row.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
@@ -28,12 +28,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void norm_rows(NormJob job) {
   const float mean = divide_rn(squares, static_cast<float>(job.columns));
   const float factor = divide_rn(1.0f, square_root_rn(add_rn(mean, job.epsilon)));
   const auto value = [&](uint32_t i) { return multiply_rn(multiply_rn(input(i), factor), job.gain[i]); };
-  if (job.quantized) {
-    quantize_row(job.columns, job.y.bytes(row), scratch.as<uint32_t>(), value);
-  } else {
-    const Global<float> y = job.y.floats(row);
-    for (uint32_t i = thread_index(); i < job.columns; i += kThreads) y.store(i, value(i));
-  }
+  store_row(job.type, job.columns, job.y.bytes(row), scratch.as<uint32_t>(), value);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Rows of floats to rows of 8-bit codes. One block for each row.
-#include "backends/cuda/elementwise/quantize_row.h"
+// Rows of floats to rows of 8-bit codes or of bfloat16. One block for each row.
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/elementwise/store_row.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
@@ -11,8 +11,8 @@ constexpr uint32_t kThreads = 256;
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void quantize_rows(QuantizeJob job) {
   const Global<float> x = job.x.floats(block_x());
-  quantize_row(job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()),
-               [&](uint32_t i) { return x[i]; });
+  store_row(job.type, job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()),
+            [&](uint32_t i) { return x[i]; });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/rows.h"
 #include "backends/cuda/weights.h"
+#include "engine/graph/graph.h"
 
 namespace tessera::cuda {
 
@@ -16,34 +17,44 @@ struct EmbedJob {
 };
 void embed(Queue& queue, const EmbedJob& job, uint32_t rows);
 
-// v = x (+ added); y = v / sqrt(mean(v^2) + epsilon) * gain as float32, or quantized. sum receives v.
+// The same for a table scheme.
+struct EmbedTableJob {
+  TableView table;
+  Global<const uint32_t> tokens;
+  Rows y;
+  uint32_t columns = 0;
+};
+void embed_table(Queue& queue, const EmbedTableJob& job, uint32_t rows);
+
+// v = x (+ added); y = v / sqrt(mean(v^2) + epsilon) * gain, rounded to y's type. sum receives v.
 struct NormJob {
   Rows x;
-  Rows added;                       // base null: none
-  Rows sum;                         // base null: not wanted
-  Rows y;                           // f32 rows, or q8 rows when quantized
+  Rows added;  // base null: none
+  Rows sum;    // base null: not wanted
+  Rows y;
   Global<const float> gain;         // [columns]
   Global<const uint32_t> selected;  // the input row of every output row; null: the same
   uint32_t columns = 0;
   float epsilon = 0;
-  bool quantized = false;
+  ElementType type = ElementType::f32;  // of y
 };
 void norm(Queue& queue, const NormJob& job, uint32_t rows);
 
-// f32 -> q8.
+// f32 -> q8 or bf16.
 struct QuantizeJob {
   Rows x;
   Rows y;
   uint32_t columns = 0;
+  ElementType type = ElementType::q8;  // of y
 };
 void quantize(Queue& queue, const QuantizeJob& job, uint32_t rows);
 
-// x [2 columns] holds gate and up: y = silu(gate) * up as float32, or quantized.
+// x [2 columns] holds gate and up: y = silu(gate) * up, rounded to y's type.
 struct GateJob {
   Rows x;
   Rows y;
   uint32_t columns = 0;
-  bool quantized = false;
+  ElementType type = ElementType::f32;  // of y
 };
 void gate(Queue& queue, const GateJob& job, uint32_t rows);
 

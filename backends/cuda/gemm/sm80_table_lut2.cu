@@ -1,0 +1,7 @@
+#include "backends/cuda/gemm/sm80_table.h"
+
+namespace tessera::cuda {
+
+void linear_lut2(Queue& queue, const TableLinearJob& job) { tables::launch_bits<2>(queue, job); }
+
+}  // namespace tessera::cuda

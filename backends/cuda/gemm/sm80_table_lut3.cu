@@ -1,0 +1,7 @@
+#include "backends/cuda/gemm/sm80_table.h"
+
+namespace tessera::cuda {
+
+void linear_lut3(Queue& queue, const TableLinearJob& job) { tables::launch_bits<3>(queue, job); }
+
+}  // namespace tessera::cuda

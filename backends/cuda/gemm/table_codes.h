@@ -1,0 +1,159 @@
+// From a lane's stored words to operands of the tensor cores: codes select bytes of a table that lies in
+// registers. The two kinds of activations differ here and nowhere else.
+#pragma once
+
+#include "backends/cuda/gemm/table_linear.h"
+#include "engine/graph/bf16_row.h"
+#include "engine/graph/q8_row.h"
+
+namespace tessera::cuda::tables {
+
+// How groups and blocks share columns: powers of two, as shifts.
+struct Grouping {
+  uint32_t group_shift;        // 2^this steps of 32 columns in a group: 0 … 3
+  uint32_t chunk_shift;        // 2^this blocks in a chunk, which is whole groups: 1 for groups of 256 columns
+  uint32_t chunk_group_shift;  // 2^this groups in a chunk
+  TESSERA_BOTH explicit Grouping(uint32_t group)
+      : group_shift(group == 256 ? 3 : group / 64),
+        chunk_shift(group_shift == 3 ? 1 : 0),
+        chunk_group_shift(group_shift < 2 ? 2 - group_shift : 0) {}
+  TESSERA_BOTH uint32_t group_steps() const { return 1u << group_shift; }
+  TESSERA_BOTH uint32_t chunk_blocks() const { return 1u << chunk_shift; }
+  TESSERA_BOTH uint32_t chunk_groups() const { return 1u << chunk_group_shift; }
+  // Whether a group ends with so many steps.
+  TESSERA_BOTH bool ends(uint32_t steps) const { return (steps & (group_steps() - 1)) == 0; }
+};
+
+// Nibble word `index` (0..7) of a lane's stored words, a code in each nibble; other bits of a nibble are
+// zero.
+template <uint32_t kBits>
+TESSERA_DEVICE uint32_t nibble_word(const uint32_t (&stored)[2 * kBits], uint32_t index) {
+  if constexpr (kBits == 4) {
+    return stored[index];
+  } else if constexpr (kBits == 2) {
+    return stored[index / 2] >> 2 * (index % 2) & 0x33333333u;
+  } else {
+    const uint32_t first = index / 4 * 3;
+    if (index % 4 < 3) return stored[first + index % 4] & 0x77777777u;
+    return (stored[first] >> 3 & 0x11111111u) | (stored[first + 1] >> 2 & 0x22222222u) |
+           (stored[first + 2] >> 1 & 0x44444444u);
+  }
+}
+
+// The bytes that four codes, the nibbles of codes' low half, name among 2^kBits.
+template <uint32_t kBits>
+TESSERA_DEVICE uint32_t look_up(const Words4& bytes, uint32_t codes) {
+  if constexpr (kBits == 2) {
+    return prmt(bytes.x, bytes.x, codes);
+  } else if constexpr (kBits == 3) {
+    return prmt(bytes.x, bytes.y, codes);
+  } else {
+    const uint32_t within = codes & 0x77777777u;
+    const uint32_t low = prmt(bytes.x, bytes.y, within);
+    const uint32_t high = prmt(bytes.z, bytes.w, within);
+    // The fourth bit of code i chooses byte i of low or of high.
+    return prmt(low, high, (codes >> 1 & 0x44444444u) | 0x32103210u);
+  }
+}
+
+// Activations in 8 bits: products are exact integers, and one mma multiplies a step of 32 columns.
+template <uint32_t kCodeBits>
+class Int8Table {
+ public:
+  static constexpr uint32_t kBits = kCodeBits;
+  static constexpr uint32_t kElementBytes = 1;
+  using Sum = int32_t;
+  using Inputs = Words2;  // a lane's eight columns of a step, of one token
+  struct Operand {
+    uint32_t a[4];
+  };
+
+  TESSERA_DEVICE explicit Int8Table(Global<const std::byte> entries)
+      : bytes_(entries.as<const Words4>(offsetof(table_layout::Entries, int8))[0]) {}
+
+  // upper and lower: the nibble words of rows g and g + 8.
+  TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
+    return {{look_up<kBits>(bytes_, upper), look_up<kBits>(bytes_, lower),
+             look_up<kBits>(bytes_, upper >> 16), look_up<kBits>(bytes_, lower >> 16)}};
+  }
+  TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
+    const uint32_t b[2] = {x.x, x.y};
+    mma_m16n8k32_s8(d, operand.a, b);
+  }
+
+  // The sum of a row of activations over `count` steps from `first` on.
+  TESSERA_DEVICE static float sum_of(Global<std::byte> row, uint32_t columns, uint32_t first,
+                                     uint32_t count) {
+    const Global<int32_t> sums = row.as<int32_t>(q8::fine_sums_offset(columns));
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < count; ++i) sum += sums[first + i];
+    return static_cast<float>(sum);
+  }
+  TESSERA_DEVICE static float finished(float sum, Global<std::byte> row, uint32_t columns, bool zero_points) {
+    const float scale = row.as<float>(q8::scale_offset(columns))[0];
+    return multiply_rn(sum, zero_points ? scale : divide_rn(scale, 127.0f));
+  }
+
+ private:
+  Words4 bytes_;
+};
+
+// Activations in bfloat16: two mma multiply a step, the first the columns of the low halves of nibble words.
+template <uint32_t kCodeBits>
+class Bf16Table {
+ public:
+  static constexpr uint32_t kBits = kCodeBits;
+  static constexpr uint32_t kElementBytes = 2;
+  using Sum = float;
+  using Inputs = Words4;
+  struct Operand {
+    uint32_t first[4];
+    uint32_t second[4];
+  };
+
+  TESSERA_DEVICE explicit Bf16Table(Global<const std::byte> entries)
+      : low_(entries.as<const Words4>(offsetof(table_layout::Entries, bf16_low))[0]),
+        high_(entries.as<const Words4>(offsetof(table_layout::Entries, bf16_high))[0]) {}
+
+  TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
+    Operand result;
+    quad(upper, result.first[0], result.first[2]);
+    quad(lower, result.first[1], result.first[3]);
+    quad(upper >> 16, result.second[0], result.second[2]);
+    quad(lower >> 16, result.second[1], result.second[3]);
+    return result;
+  }
+  TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
+    const uint32_t first[2] = {x.x, x.y};
+    const uint32_t second[2] = {x.z, x.w};
+    mma_m16n8k16_bf16(d, operand.first, first);
+    mma_m16n8k16_bf16(d, operand.second, second);
+  }
+
+  TESSERA_DEVICE static float sum_of(Global<std::byte> row, uint32_t columns, uint32_t first,
+                                     uint32_t count) {
+    const Global<float> sums = row.as<float>(bf16_row::sums_offset(columns));
+    float sum = 0;
+    for (uint32_t i = 0; i < count; ++i) sum = add_rn(sum, sums[first + i]);
+    return sum;
+  }
+  TESSERA_DEVICE static float finished(float sum, Global<std::byte>, uint32_t, bool) { return sum; }
+
+ private:
+  // Columns 0 and 2, and 1 and 3, of four: the pairs of a bf16 row.
+  TESSERA_DEVICE void quad(uint32_t codes, uint32_t& even, uint32_t& odd) const {
+    const uint32_t low = look_up<kBits>(low_, codes);
+    const uint32_t high = look_up<kBits>(high_, codes);
+    even = prmt(low, high, 0x6240u);
+    odd = prmt(low, high, 0x7351u);
+  }
+
+  Words4 low_;
+  Words4 high_;
+};
+
+TESSERA_DEVICE float row_scale(uint32_t pair, bool lower) {
+  return half_to_float(static_cast<uint16_t>(lower ? pair >> 16 : pair & 0xffffu));
+}
+
+}  // namespace tessera::cuda::tables

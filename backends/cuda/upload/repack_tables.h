@@ -1,0 +1,24 @@
+// From the file's panels of table weights to table_layout.h, on the device.
+#pragma once
+
+#include "backends/cuda/device.h"
+#include "backends/cuda/table_layout.h"
+
+namespace tessera::cuda {
+
+// Both hold `panels` whole panels of 16 rows.
+struct RepackTableJob {
+  Global<const std::byte> file;
+  Global<std::byte> device;
+  uint32_t bits = 4;
+  uint32_t group = 128;
+  bool zero_points = false;
+  uint32_t file_columns = 0;    // whole groups
+  uint32_t device_columns = 0;  // whole blocks, at least as many
+  uint32_t panels = 0;
+  size_t file_panel_bytes = 0;
+  size_t device_panel_bytes = 0;
+};
+void repack_table(Queue& queue, const RepackTableJob& job);
+
+}  // namespace tessera::cuda

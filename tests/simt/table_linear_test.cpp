@@ -1,0 +1,296 @@
+// Products with table weights and rows of bfloat16: with 8-bit activations the bits that
+// backends/cpu/table_kernels.h promises, with bfloat16 the exact sums within float32's rounding, whichever
+// kernel the number of tokens chooses. Run on the emulator, and on a device where the build has one.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <iostream>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/gemm/table_linear.h"
+#include "backends/cuda/uploaded_weight.h"
+#include "backends/reference/bf16_row.h"
+#include "backends/reference/quantized_row.h"
+#include "engine/graph/bf16_row.h"
+#include "engine/graph/q8_row.h"
+#include "tests/unit/op_rig.h"
+
+using namespace tessera;
+using namespace tessera::cuda;
+
+namespace {
+
+rig::Random seeded(const char* what) {
+  const uint64_t seed = std::random_device{}();
+  std::cout << what << ": seed " << seed << "\n";
+  return rig::Random(seed);
+}
+
+std::unique_ptr<Queue> any_queue() {
+  const auto devices = find_devices();
+  if (!devices.ok()) {
+    std::cout << "skipped: table products: " << devices.error() << "\n";
+    return nullptr;
+  }
+  auto made = Queue::create();
+  REQUIRE(made.ok());
+  return std::move(made.value());
+}
+
+DeviceMemory on_device(Queue& queue, std::span<const std::byte> bytes) {
+  auto made = DeviceMemory::allocate(bytes.size());
+  REQUIRE(made.ok());
+  queue.upload(made.value().address(), bytes);
+  return std::move(made.value());
+}
+
+// Weights, a bias and rows of activations in the type that the weights ask for.
+struct Case {
+  TableFormat format;
+  rig::PackedTensor weights;
+  std::vector<float> bias;
+  size_t stride = 0;
+  std::vector<std::byte> x;  // rows, stride bytes apart
+
+  size_t tokens() const { return x.size() / stride; }
+  const std::byte* row(size_t token) const { return x.data() + token * stride; }
+};
+
+Case random_case(rig::Random& random, const TableFormat& format, size_t rows, size_t columns, size_t tokens) {
+  Case made{format, rig::random_matrix(random, "w", table_scheme(format), rows, columns), {}, 0, {}};
+  for (size_t i = 0; i < rows; ++i) made.bias.push_back(rig::normal(random));
+  made.stride = format.int8_activations ? q8::row_stride(columns) : bf16_row::row_stride(columns);
+  made.x.resize(tokens * made.stride);
+  std::vector<float> values(columns);
+  for (size_t token = 0; token < tokens; ++token) {
+    for (float& value : values) value = rig::normal(random);
+    if (token % 5 == 2) std::fill(values.begin(), values.end(), 0.0f);
+    if (format.int8_activations) {
+      reference::quantize_row(values, made.x.data() + token * made.stride);
+    } else {
+      reference::round_row(values, made.x.data() + token * made.stride);
+    }
+  }
+  return made;
+}
+
+// y [tokens][rows], computed for `together` tokens at a time, into the middle of rows full of NaN.
+std::vector<float> product(Queue& queue, const Case& test, size_t together) {
+  constexpr size_t kBefore = 3;
+  DeviceMemory staging;
+  auto weight = UploadedWeight::upload(queue, staging, test.weights.view());
+  REQUIRE(weight.ok());
+  const size_t rows = test.weights.rows();
+  const size_t y_stride = tile::round_up(4 * (kBefore + rows + 2), 64);
+  const DeviceMemory x = on_device(queue, test.x);
+  const DeviceMemory bias = on_device(queue, std::as_bytes(std::span(test.bias)));
+  std::vector<std::byte> y(test.tokens() * y_stride, std::byte{0xff});
+  const DeviceMemory output = on_device(queue, y);
+  for (size_t first = 0; first < test.tokens(); first += together) {
+    TableLinearJob job;
+    job.weights = weight.value()->table();
+    job.bias = bias.view<const float>();
+    job.x = {x.view<std::byte>(first * test.stride), test.stride};
+    job.x_columns = static_cast<uint32_t>(test.weights.columns());
+    job.y = {output.view<std::byte>(first * y_stride), y_stride};
+    job.first_column = kBefore;
+    job.tokens = static_cast<uint32_t>(std::min(together, test.tokens() - first));
+    linear_table(queue, job);
+  }
+  queue.download(y, output.address());
+  const Status status = queue.finish();
+  CHECK((status.ok() ? std::string() : status.error()) == "");
+  std::vector<float> result;
+  size_t stray = 0;
+  for (size_t token = 0; token < test.tokens(); ++token) {
+    for (size_t i = 0; i < y_stride / 4; ++i) {
+      float value = 0;
+      std::memcpy(&value, y.data() + token * y_stride + 4 * i, sizeof value);
+      if (i >= kBefore && i < kBefore + rows) {
+        result.push_back(value);
+      } else {
+        stray += std::isnan(value) ? 0 : 1;
+      }
+    }
+  }
+  CHECK(stray == 0);
+  return result;
+}
+
+// In the order and with the roundings of backends/cpu/table_kernels.h.
+float int8_result(const Case& test, size_t row, size_t token) {
+  const size_t columns = test.weights.columns();
+  const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;
+  const auto codes = reference::codes_of(test.row(token), columns);
+  const float x_scale = reference::scale_of(test.row(token), columns);
+  float sum = 0;
+  for (size_t g = 0; g * test.format.group < columns; ++g) {
+    int32_t dot = 0;
+    int32_t total = 0;
+    for (size_t k = g * test.format.group; k < std::min(columns, (g + 1) * test.format.group); ++k) {
+      dot += test.weights.integers[row * columns + k] * codes[k];
+      total += codes[k];
+    }
+    const float d =
+        std::fma(-test.weights.zeros[row * groups + g], static_cast<float>(total), static_cast<float>(dot));
+    sum = std::fma(test.weights.scales[row * groups + g], d, sum);
+  }
+  const float scaled = sum * (test.format.zero_points ? x_scale : x_scale / 127.0f);
+  return scaled + test.bias[row];
+}
+
+// The error of a result relative to the sum of its terms' magnitudes, zero points' included.
+double bf16_error(const Case& test, size_t row, size_t token, float got) {
+  const size_t columns = test.weights.columns();
+  const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;
+  std::vector<double> x(columns);
+  reference::read_bf16_row(test.row(token), x);
+  double sum = test.bias[row];
+  double size = std::abs(sum);
+  for (size_t k = 0; k < columns; ++k) {
+    const size_t g = row * groups + k / test.format.group;
+    const double value = test.weights.values[row * columns + k];
+    sum += value * x[k];
+    size += (std::abs(value) + 2.0 * std::abs(double{test.weights.scales[g]} * test.weights.zeros[g])) *
+            std::abs(x[k]);
+  }
+  return std::abs(sum - double{got}) / size;
+}
+
+size_t wrong_results(Queue& queue, const Case& test, size_t together) {
+  const std::vector<float> got = product(queue, test, together);
+  const size_t rows = test.weights.rows();
+  size_t wrong = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (test.format.int8_activations) {
+      wrong += got[i] == int8_result(test, i % rows, i / rows) ? 0 : 1;
+    } else {
+      wrong += bf16_error(test, i % rows, i / rows, got[i]) < 1e-5 ? 0 : 1;
+    }
+  }
+  return wrong;
+}
+
+std::vector<TableFormat> kinds() {
+  std::vector<TableFormat> all;
+  for (const bool int8 : {true, false}) {
+    for (const unsigned bits : {2u, 3u, 4u}) all.push_back({bits, 128, false, int8});
+    all.push_back({4, 128, true, int8});
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("table products are what the format means, for every group size") {
+  const std::unique_ptr<Queue> queue = any_queue();
+  if (!queue) return;
+  rig::Random random = seeded("table products");
+  for (TableFormat format : kinds()) {
+    for (const size_t group : {32, 64, 128, 256}) {
+      format.group = group;
+      const size_t columns = rig::pick(random, 1, 700);
+      static constexpr size_t kCounts[] = {1, 2, 7, 8, 9, 16, 17, 30};
+      const size_t tokens = kCounts[rig::pick(random, 0, std::size(kCounts) - 1)];
+      const Case test = random_case(random, format, rig::pick(random, 1, 40), columns, tokens);
+      CAPTURE(scheme_name(test.weights.scheme));
+      CAPTURE(test.weights.rows());
+      CAPTURE(columns);
+      CAPTURE(tokens);
+      CHECK(wrong_results(*queue, test, tokens) == 0);
+    }
+  }
+}
+
+TEST_CASE("rows long enough for several rounds of every warp") {
+  const std::unique_ptr<Queue> queue = any_queue();
+  if (!queue) return;
+  rig::Random random = seeded("long table rows");
+  for (TableFormat format : kinds()) {
+    format.group = size_t{32} << rig::pick(random, 0, 3);
+    const size_t columns = rig::pick(random, 5000, 8000);
+    const Case test = random_case(random, format, 3, columns, 2);
+    CAPTURE(scheme_name(test.weights.scheme));
+    CAPTURE(columns);
+    CHECK(wrong_results(*queue, test, 2) == 0);
+  }
+}
+
+TEST_CASE("table products agree bit for bit whichever kernel the number of tokens chooses") {
+  const std::unique_ptr<Queue> queue = any_queue();
+  if (!queue) return;
+  rig::Random random = seeded("table token counts");
+  for (TableFormat format : kinds()) {
+    format.group = size_t{32} << rig::pick(random, 0, 3);
+    const Case test = random_case(random, format, rig::pick(random, 1, 33), rig::pick(random, 1, 600), 70);
+    const std::vector<float> all = product(*queue, test, 70);
+    Case few = test;
+    few.x.resize(19 * test.stride);
+    for (const size_t together : {1, 8, 9, 16, 19}) {
+      const std::vector<float> got = product(*queue, few, together);
+      CAPTURE(scheme_name(test.weights.scheme));
+      CAPTURE(together);
+      CHECK(std::equal(got.begin(), got.end(), all.begin()));
+    }
+  }
+}
+
+TEST_CASE("rows of bfloat16 are the reference's") {
+  const std::unique_ptr<Queue> queue = any_queue();
+  if (!queue) return;
+  rig::Random random = seeded("bf16 rows");
+  for (const size_t columns : {1, 3, 31, 127, 256, 300, 1024, 1111}) {
+    constexpr uint32_t kRows = 7;
+    const size_t x_stride = tile::round_up(4 * columns, 64);
+    const size_t y_stride = bf16_row::row_stride(columns);
+    std::vector<std::byte> x(kRows * x_stride, std::byte{0xff});
+    std::vector<std::vector<float>> rows(kRows, std::vector<float>(columns));
+    for (uint32_t row = 0; row < kRows; ++row) {
+      for (float& value : rows[row]) {
+        value = rig::normal(random);
+        if (row == 1) value = 0.0f;
+        if (row == 2) value *= 1e-41f;
+        if (row == 3) value *= 1e35f;
+        if (row == 4) value = std::round(value * 20) + 0.00390625f;  // ties among them
+      }
+      if (row == 5) rows[row][columns / 2] = -std::numeric_limits<float>::infinity();
+      if (row == 6) rows[row][columns - 1] = std::numeric_limits<float>::quiet_NaN();
+      std::memcpy(x.data() + row * x_stride, rows[row].data(), 4 * columns);
+    }
+    const DeviceMemory input = on_device(*queue, x);
+    std::vector<std::byte> got(kRows * y_stride, std::byte{0xa5});
+    const DeviceMemory output = on_device(*queue, got);
+    quantize(*queue,
+             {{input.view<std::byte>(), x_stride},
+              {output.view<std::byte>(), y_stride},
+              static_cast<uint32_t>(columns),
+              ElementType::bf16},
+             kRows);
+    queue->download(got, output.address());
+    REQUIRE(queue->finish().ok());
+    for (uint32_t row = 0; row < kRows; ++row) {
+      std::vector<std::byte> want(y_stride);
+      reference::round_row(rows[row], want.data());
+      const std::byte* mine = got.data() + row * y_stride;
+      CAPTURE(columns);
+      CAPTURE(row);
+      CHECK(std::memcmp(mine, want.data(), bf16_row::sums_offset(columns)) == 0);
+      for (size_t group = 0; group < bf16_row::groups(columns); ++group) {
+        float sum = 0;
+        float expected = 0;
+        std::memcpy(&sum, mine + bf16_row::sums_offset(columns) + 4 * group, sizeof sum);
+        std::memcpy(&expected, want.data() + bf16_row::sums_offset(columns) + 4 * group, sizeof expected);
+        double size = 0;
+        for (size_t k = 32 * group; k < std::min(columns, 32 * (group + 1)); ++k)
+          size += std::abs(double{rows[row][k]});
+        const bool both_nan = std::isnan(sum) && std::isnan(expected);
+        const bool close = sum == expected || std::abs(double{sum} - double{expected}) <= 4e-6 * size;
+        CHECK((both_nan || close));
+      }
+    }
+  }
+}
