@@ -25,11 +25,11 @@ void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
             const std::type_identity_t<Job>& job) {
   if (shape.grid_x == 0 || shape.grid_y == 0 || shape.grid_z == 0) return;
 #if defined(__CUDACC__)
-  constexpr size_t kUnasked = size_t{48} << 10;  // what a kernel may have without asking
-  if (shape.shared_bytes > kUnasked) {
+  constexpr size_t kWithoutAsking = size_t{48} << 10;
+  if (shape.shared_bytes > kWithoutAsking) {
     const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                      static_cast<int>(shape.shared_bytes));
-    if (refused != cudaSuccess) return queue.note(cudaGetErrorString(refused));
+    if (refused != cudaSuccess) queue.note(cudaGetErrorString(refused));
   }
   kernel<<<dim3(shape.grid_x, shape.grid_y, shape.grid_z), dim3(shape.threads), shape.shared_bytes,
            static_cast<cudaStream_t>(queue.stream())>>>(job);

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -455,4 +456,58 @@ TEST_CASE("attention over whole and split contexts: the reference's results, and
       }
     }
   }
+}
+
+TEST_CASE("a context of more pages than a warp reads ids of at once, in the chunks that programs use") {
+  const std::unique_ptr<cuda::Queue> queue = any_queue();
+  if (!queue) return;
+  rig::Random random = seeded("long context");
+  constexpr std::array<uint32_t, 3> kBits = {4, 8, 16};
+  const Shape shape{2, 1, 8, kBits[rig::pick(random, 0, 2)]};
+  constexpr size_t kLongest = 45 * kKvPageTokens;
+  Text text = random_text(random, shape, {rig::pick(random, kLongest - 9 * kKvPageTokens, kLongest)});
+  DeviceText device(*queue, text);
+  device.append({text.tokens(0, 0, text.lengths[0])});
+  const size_t count = rig::pick(random, 1, 40);
+  const std::vector<BatchSequence> last = {text.tokens(0, text.lengths[0] - count, count)};
+  const std::vector<float> whole = device.attend(last, {}, false);
+  const std::vector<float> split = device.attend(last, {}, true);
+  const auto begin = static_cast<std::ptrdiff_t>(last[0].first_row * shape.out_columns());
+  const std::string what = name_of(shape);
+  CAPTURE(what);
+  CHECK(std::memcmp(whole.data() + begin, split.data() + begin, 4 * count * shape.out_columns()) == 0);
+  const std::vector<float> expected = expected_attention(text);
+  CHECK(attention_difference(shape, std::span(expected).last(count * shape.out_columns()),
+                             std::span(whole).last(count * shape.out_columns())) == "");
+}
+
+TEST_CASE("contexts are split while a batch is small, has several chunks and finds room") {
+  const std::vector<uint32_t> pages(1000, 0);
+  const auto tokens = [&](size_t row, size_t position, size_t count) {
+    return BatchSequence{row, count, position, pages};
+  };
+  const cuda::Chunking chunking;
+  const cuda::AttentionShape shape{32, 8, 128, 1000};
+  const std::vector<BatchSequence> three = {tokens(0, 100, 1), tokens(1, 5000, 1), tokens(2, 1000, 20)};
+  cuda::TileLists lists = cuda::list_tiles(three, shape, chunking);
+  REQUIRE(lists.whole.size() == 1);
+  REQUIRE(lists.split.size() == 3);  // the last one has 16 and 4 tokens
+  CHECK(lists.whole[0].first_row == 0);
+  CHECK(lists.first_record[1] == chunking.count(5001));
+  CHECK(lists.first_record[2] == lists.first_record[1] + 16 * chunking.count(1016));
+  CHECK(lists.split[1].first_page == 2 + 79);
+  CHECK(lists.split[2].position == 1016);
+  CHECK(lists.split_tokens == 16);
+  CHECK(lists.split_chunks == 32);  // of 18
+  lists = cuda::list_tiles(three, {32, 8, 128, 30}, chunking);
+  CHECK(lists.split.size() == 1);  // no room for 16 or 4 times 4 records more
+  CHECK(lists.whole.size() == 3);
+  std::vector<BatchSequence> many;
+  for (size_t i = 0; i < 128; ++i) many.push_back(tokens(i, 5000 - i, 1));
+  lists = cuda::list_tiles(many, {32, 8, 128, size_t{1} << 20}, chunking);
+  CHECK(lists.split.empty());
+  REQUIRE(lists.whole.size() == 128);
+  CHECK(lists.whole.back().position == 5000);  // the longest comes first: blocks take them from the end
+  CHECK(cuda::wanted_records(32, 128, 1, 4) == 4);
+  CHECK(cuda::wanted_records(32, 128, 1u << 20, 1u << 20) == (size_t{32} << 20) / (32 * 132 * 4));
 }
