@@ -48,7 +48,10 @@ step() {
 }
 
 build() {
-  cmake -S . -B build-gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESSERA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native &&
+  local target=native
+  # wgmma is not in what "native" means on a Hopper GPU.
+  [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" = 9.0 ] && target=90a-real
+  cmake -S . -B build-gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESSERA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=$target &&
     cmake --build build-gpu --target "$@"
 }
 

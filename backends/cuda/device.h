@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/cuda/runtime/code_features.h"
 #include "backends/cuda/views.h"
 #include "backends/status.h"
 
@@ -77,6 +78,8 @@ class Queue {
   void* stream() const { return stream_; }
   // Of the queue's device; memory sizes are left at 0.
   const DeviceFacts& facts() const { return facts_; }
+  // Of the kernels as they are there.
+  const CodeFeatures& features() const { return features_; }
   // Memory for the kernels of one launch to hand sums to each other: kScratchHead bytes that every kernel
   // finds and leaves zero, then kScratchShare for each processor.
   static constexpr size_t kScratchHead = 4096;
@@ -90,6 +93,7 @@ class Queue {
       : stream_(stream), facts_(std::move(facts)), scratch_(std::move(scratch)) {}
   void* stream_;
   DeviceFacts facts_;
+  CodeFeatures features_;
   DeviceMemory scratch_;
   std::optional<std::string> error_;
 };

@@ -18,7 +18,8 @@ using simt::State;
 using simt::Thread;
 
 constexpr uint32_t kMostArrivals = (1u << 20) - 1;
-constexpr uint64_t kEvictFirst = 0x12f0000000000000u;  // any number that kernels cannot make up
+constexpr uint64_t kEvictFirst = 0x12f0000000000000u;  // any numbers that kernels cannot make up
+constexpr uint64_t kEvictNormal = 0x16f0000000000000u;
 
 void require_bulk_copies(const char* what) {
   if (simt::device_kind().major < 9)
@@ -96,7 +97,7 @@ void arrive(std::byte* at, uint32_t bytes) {
 }
 
 void check_policy(uint64_t policy) {
-  if (policy != kEvictFirst) throw Fault("a cache policy that no instruction made");
+  if (policy != kEvictFirst && policy != kEvictNormal) throw Fault("a cache policy that no instruction made");
 }
 
 }  // namespace
@@ -143,6 +144,7 @@ void mbarrier_wait(std::byte* barrier, uint32_t parity) {
 }
 
 uint64_t evict_first_policy() { return kEvictFirst; }
+uint64_t evict_normal_policy() { return kEvictNormal; }
 
 void bulk_copy(std::byte* shared, const std::byte* global, uint32_t bytes, std::byte* barrier,
                uint64_t policy) {

@@ -18,6 +18,7 @@ void mbarrier_arrive_expect(std::byte* barrier, uint32_t bytes);
 void mbarrier_wait(std::byte* barrier, uint32_t parity);
 
 uint64_t evict_first_policy();
+uint64_t evict_normal_policy();
 void bulk_copy(std::byte* shared, const std::byte* global, uint32_t bytes, std::byte* barrier,
                uint64_t policy);
 void cp_async_16_hinted(std::byte* shared, const std::byte* global, uint64_t policy);

@@ -68,6 +68,10 @@ Result<std::unique_ptr<Queue>> Queue::create() {
   if (!scratch.ok()) return Outcome::failure(scratch.error());
   std::unique_ptr<Queue> queue(new Queue(nullptr, std::move(facts), std::move(scratch.value())));
   queue->fill(queue->scratch_.address(), 0, kScratchHead);
+  const simt::DeviceKind& kind = simt::device_kind();
+  queue->features_ = code_features(*queue);
+  queue->features_.bulk_copies = queue->features_.bulk_copies && kind.major >= 9;
+  queue->features_.warpgroups = queue->features_.warpgroups && kind.major == 9 && kind.minor == 0;
   return Outcome(std::move(queue));
 }
 

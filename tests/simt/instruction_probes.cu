@@ -178,7 +178,7 @@ TESSERA_KERNEL void probe_bulk_copy(ProbeJob job) {
         mbarrier_arrive_expect(barrier, 512);
         const uint32_t shift = phase == 0 ? 256 : 144;
         bulk_copy(slots.address(), job.in.as<const std::byte>(shift).address(), 512 - shift, barrier,
-                  evict_first_policy());
+                  evict_normal_policy());
         bulk_copy(slots.as<std::byte>(512 - shift).address(), job.in.as<const std::byte>().address(), shift,
                   barrier, evict_first_policy());
       }

@@ -235,11 +235,12 @@ Words expected(const Probe& probe, const Words& in) {
   return out;
 }
 
-// Whether the device has what the probe needs.
 bool can_run(const Probe& probe) {
-  const DeviceFacts device = find_devices().value().front();
   if (probe.needs == Needs::any) return true;
-  return probe.needs == Needs::bulk_copies ? device.major >= 9 : device.major == 9 && device.minor == 0;
+  auto queue = Queue::create();
+  REQUIRE(queue.ok());
+  const CodeFeatures& features = queue.value()->features();
+  return probe.needs == Needs::bulk_copies ? features.bulk_copies : features.warpgroups;
 }
 
 bool is_nan_half(uint32_t bits) { return (bits & 0x7fffu) > 0x7c00u; }

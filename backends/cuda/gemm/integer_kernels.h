@@ -1,4 +1,4 @@
-// Which kernel makes an integer product: by the number of tokens and what the device has. All sums are exact,
+// Which kernel makes an integer product: by the number of tokens and what its code has. All sums are exact,
 // so it does not show in the results.
 #pragma once
 
@@ -17,8 +17,7 @@ inline bool takes_largest_tiles(const Queue& queue, const LinearJob& job) {
 
 template <class Format>
 void launch_integer(Queue& queue, const LinearJob& job) {
-  const DeviceFacts& device = queue.facts();
-  const bool bulk = device.major >= 9;
+  const bool bulk = queue.features().bulk_copies;
   if (job.tokens == 0) return;
   if (job.tokens <= 8)
     return bulk ? launch_few_tokens<FewTokens<Format, 1, true>>(queue, job)
@@ -26,7 +25,7 @@ void launch_integer(Queue& queue, const LinearJob& job) {
   if (job.tokens <= 16)
     return bulk ? launch_few_tokens<FewTokens<Format, 2, true>>(queue, job)
                 : launch_few_tokens<FewTokens<Format, 2, false>>(queue, job);
-  if (device.major == 9 && device.minor == 0) {
+  if (queue.features().warpgroups) {
     if (job.tokens <= 64) return launch_sm90_tiles<Format, 64>(queue, job);
     if (takes_largest_tiles(queue, job)) return launch_sm90_tiles<Format, 256>(queue, job);
     return launch_sm90_tiles<Format, 128>(queue, job);

@@ -81,7 +81,7 @@ template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob job) {
   using Format = typename Shape::Format;
   const Shared<std::byte> shared(shared_memory());
-  const uint64_t policy = evict_first_policy();
+  const uint64_t policy = weights_policy(job);
   const uint32_t panels = (job.linear.weights.rows + 15) / 16;
   TileWalk walk(job, block_x());
   TilePart part;

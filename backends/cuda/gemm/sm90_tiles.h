@@ -78,7 +78,7 @@ TESSERA_DEVICE void fill_ring(const TilesJob& job) {
   using Stages = Sm90Stages<Shape>;
   const LinearJob& linear = job.linear;
   const uint32_t panels = (linear.weights.rows + 15) / 16;
-  const uint64_t policy = evict_first_policy();
+  const uint64_t policy = weights_policy(job);
   RingPlace<Shape::kStages> place;
   RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not seen to the end
   uint32_t begun = 0;

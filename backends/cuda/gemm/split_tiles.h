@@ -69,6 +69,10 @@ TESSERA_DEVICE Global<const std::byte> stretch_of_panel(const LinearJob& job, ui
                                                         uint32_t stretch) {
   return job.weights.codes + (panel * job.weights.panel_bytes + size_t{stretch} * Format::kStretchBytes);
 }
+// Weights are read once for every tile of tokens.
+TESSERA_DEVICE uint64_t weights_policy(const TilesJob& job) {
+  return job.token_tiles == 1 ? evict_first_policy() : evict_normal_policy();
+}
 // Tokens beyond the last repeat it: their sums are never stored.
 TESSERA_DEVICE uint32_t existing_token(const LinearJob& job, uint32_t token) {
   return token < job.tokens ? token : job.tokens - 1;

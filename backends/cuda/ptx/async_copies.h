@@ -61,6 +61,12 @@ TESSERA_DEVICE uint64_t evict_first_policy() {
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
+// For data that other blocks read as well.
+TESSERA_DEVICE uint64_t evict_normal_policy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 // Copies bytes, a multiple of 16, between addresses aligned to 16, and tells the mbarrier.
 TESSERA_DEVICE void bulk_copy(std::byte* shared, const std::byte* global, uint32_t bytes, std::byte* barrier,
                               uint64_t policy) {
@@ -70,7 +76,7 @@ TESSERA_DEVICE void bulk_copy(std::byte* shared, const std::byte* global, uint32
       "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
       : "memory");
 }
-// cp_async_16 with a policy of evict_first_policy().
+// cp_async_16 with one of these policies.
 TESSERA_DEVICE void cp_async_16_hinted(std::byte* shared, const std::byte* global, uint64_t policy) {
   asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                "l"(global), "l"(policy)

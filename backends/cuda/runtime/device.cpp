@@ -99,6 +99,8 @@ Result<std::unique_ptr<Queue>> Queue::create() {
   if (error != cudaSuccess) return Outcome::failure(line_of(error));
   std::unique_ptr<Queue> queue(new Queue(stream, std::move(facts), std::move(scratch.value())));
   queue->fill(queue->scratch_.address(), 0, kScratchHead);
+  queue->features_ = code_features(*queue);
+  if (const Status status = queue->finish(); !status.ok()) return Outcome::failure(status.error());
   return Outcome(std::move(queue));
 }
 
