@@ -29,8 +29,9 @@ inline constexpr uint32_t kSlotZeros = kSlotScales + table_layout::kGroupBytes;
 inline constexpr uint32_t kSlotInputSums = kSlotZeros + table_layout::kGroupBytes;
 inline constexpr uint32_t kSlotBytes = kSlotInputSums + kFewTokens * 4;
 
-// The part of one warp: its sequence of blocks, block by block.
-template <class Table>
+// The part of one warp: every eighth chunk, block by block. With kWide groups have 128 columns or more, so
+// that none ends within a block.
+template <class Table, bool kWide>
 class FewWarp {
  public:
   static constexpr uint32_t kBits = Table::kBits;
@@ -47,106 +48,101 @@ class FewWarp {
   TESSERA_DEVICE FewWarp(const TableLinearJob& job, const Grouping& grouping)
       : job_(job),
         grouping_(grouping),
-        panel_(job.weights.panels + block_x() * job.weights.panel_bytes),
         blocks_(job.weights.columns / table_layout::kBlockColumns),
         groups_(blocks_ * table_layout::kSteps >> grouping.group_shift),
+        last_part_(grouping.chunk_blocks() - 1),
         token_(kFewTokens * block_y() + lane_index() / 4),
+        panel_(job.weights.panels + block_x() * job.weights.panel_bytes),
+        scales_(panel_.template as<const uint32_t>(table_layout::scales_byte(kBits, job.weights.columns, 0)) +
+                lane_index()),
+        // Lanes of tokens that do not exist read another token's row; nobody reads what comes of it.
+        x_(job.x.bytes(token_ < job.tokens ? token_ : 0) + 8 * Table::kElementBytes * (lane_index() % 4)),
         ring_(shared_memory() + warp_index() * kStages * kBlockBytes) {}
 
-  // The warp's i-th block; blocks_ or more: none.
-  TESSERA_DEVICE uint32_t block_of(uint32_t i) const {
-    const uint32_t chunk = (i >> grouping_.chunk_shift) * kFewWarps + warp_index();
-    return (chunk << grouping_.chunk_shift) + part_of(i);
+  TESSERA_DEVICE bool has(uint32_t block) const { return block < blocks_; }
+  TESSERA_DEVICE uint32_t first_block() const { return warp_index() << grouping_.chunk_shift; }
+  // The warp's block after this one: the other of its chunk, or the first of its next.
+  TESSERA_DEVICE uint32_t after(uint32_t block) const {
+    const uint32_t skipped = (kFewWarps - 1) << grouping_.chunk_shift;
+    return block + 1 + ((block & last_part_) == last_part_ ? skipped : 0);
   }
-  // Its place within its chunk.
-  TESSERA_DEVICE uint32_t part_of(uint32_t i) const { return i & (grouping_.chunk_blocks() - 1); }
-  TESSERA_DEVICE bool has(uint32_t i) const { return block_of(i) < blocks_; }
 
-  // Starts the copy of the i-th block's codes; one group of copies whether there is such a block or not.
-  TESSERA_DEVICE void fetch(uint32_t i) const {
-    const uint32_t block = block_of(i);
-    if (block < blocks_) {
-      const Global<const std::byte> from = panel_ + size_t{block} * kBlockBytes;
-      const Shared<std::byte> to = ring_.template as<std::byte>(i % kStages * kBlockBytes);
-      for (uint32_t byte = 16 * lane_index(); byte < kBlockBytes; byte += 512)
-        cp_async_16(to.template as<std::byte>(byte).address(), (from + byte).address());
+  // Starts the copy of a block's codes; one group of copies whether there is such a block or not.
+  TESSERA_DEVICE void fetch(uint32_t block, uint32_t stage_byte) const {
+    if (has(block)) {
+      const Global<const std::byte> from = panel_ + (size_t{block} * kBlockBytes + 16 * lane_index());
+      const Shared<std::byte> to = ring_.template as<std::byte>(stage_byte + 16 * lane_index());
+      TESSERA_UNROLL
+      for (uint32_t byte = 0; byte < kBlockBytes; byte += 512) {
+        if (byte + 16 * lane_index() < kBlockBytes)
+          cp_async_16(to.template as<std::byte>(byte).address(), (from + byte).address());
+      }
     }
     cp_async_commit();
   }
 
-  TESSERA_DEVICE Inputs inputs(uint32_t i) const {
-    Inputs result{};
-    const uint32_t block = block_of(i);
-    if (block >= blocks_) return result;
-    if (token_ < job_.tokens) {
-      const Global<std::byte> x = job_.x.bytes(token_);
-      for (uint32_t step = 0; step < table_layout::kSteps; ++step) {
-        const uint32_t column =
-            block * table_layout::kBlockColumns + step * table_layout::kStepColumns + 8 * (lane_index() % 4);
-        result.x[step] = x.as<typename Table::Inputs>(size_t{column} * Table::kElementBytes)[0];
-      }
-    }
-    if (lane_index() < 8 * grouping_.chunk_groups()) {
-      const uint32_t group = block * table_layout::kSteps >> grouping_.group_shift;
-      result.scale = parameters(group)[lane_index()];
-      if (job_.weights.zero_points) result.zero = parameters(groups_ + group)[lane_index()];
-    }
-    return result;
+  TESSERA_DEVICE void load(uint32_t block, Inputs& inputs) const {
+    const auto x = x_.template as<typename Table::Inputs>(
+        size_t{block} * (table_layout::kBlockColumns * Table::kElementBytes));
+    TESSERA_UNROLL
+    for (uint32_t step = 0; step < table_layout::kSteps; ++step) inputs.x[step] = x[4 * step];
+    if (lane_index() >= 8 * grouping_.chunk_groups()) return;
+    const uint32_t group = block * table_layout::kSteps >> grouping_.group_shift;
+    inputs.scale = scales_[size_t{group} * 8];
+    if (job_.weights.zero_points) inputs.zero = scales_[size_t{groups_ + group} * 8];
   }
 
-  // Waits for the i-th block's codes, takes them out of the ring and starts the copy that follows in their
-  // place. Barriers, because with 3 bits a lane's words came by other lanes' copies.
-  TESSERA_DEVICE void take(uint32_t i, uint32_t (&stored)[2 * kBits]) const {
+  // Waits for the codes of a block and takes them out of the ring. Barriers, because with 3 bits a lane's
+  // words came by other lanes' copies and because the next copy overwrites them.
+  TESSERA_DEVICE void take(uint32_t stage_byte, uint32_t (&stored)[2 * kBits]) const {
     cp_async_wait<kStages - 1>();
     warp_barrier();
-    if (has(i)) {
-      const Shared<std::byte> stage = ring_.template as<std::byte>(i % kStages * kBlockBytes);
-      const Words4 first = stage.template as<Words4>()[lane_index()];
-      stored[0] = first.x;
-      stored[1] = first.y;
-      stored[2] = first.z;
-      stored[3] = first.w;
-      if constexpr (kBits == 3) {
-        const Words2 last = stage.template as<Words2>(512)[lane_index()];
-        stored[4] = last.x;
-        stored[5] = last.y;
-      } else if constexpr (kBits == 4) {
-        const Words4 last = stage.template as<Words4>(512)[lane_index()];
-        stored[4] = last.x;
-        stored[5] = last.y;
-        stored[6] = last.z;
-        stored[7] = last.w;
-      }
+    const Shared<std::byte> stage = ring_.template as<std::byte>(stage_byte);
+    const Words4 first = stage.template as<Words4>()[lane_index()];
+    stored[0] = first.x;
+    stored[1] = first.y;
+    stored[2] = first.z;
+    stored[3] = first.w;
+    if constexpr (kBits == 3) {
+      const Words2 last = stage.template as<Words2>(512)[lane_index()];
+      stored[4] = last.x;
+      stored[5] = last.y;
+    } else if constexpr (kBits == 4) {
+      const Words4 last = stage.template as<Words4>(512)[lane_index()];
+      stored[4] = last.x;
+      stored[5] = last.y;
+      stored[6] = last.z;
+      stored[7] = last.w;
     }
     warp_barrier();
-    fetch(i + kStages);
   }
 
-  // Adds the i-th block to d; groups that end go to the chunk's slots and leave d at zero.
-  TESSERA_DEVICE void multiply(uint32_t i, const Table& table, const uint32_t (&stored)[2 * kBits],
+  // Adds a block to d; groups that end go to the chunk's slots and leave d at zero.
+  TESSERA_DEVICE void multiply(uint32_t block, const Table& table, const uint32_t (&stored)[2 * kBits],
                                const Inputs& inputs, typename Table::Sum (&d)[4],
                                Shared<std::byte> slots) const {
-    const uint32_t first_step = part_of(i) * table_layout::kSteps;
+    const Shared<float> own =
+        slots.template as<float>(4 * (2 * (lane_index() % 4) * kSlotTokenFloats + lane_index() / 4));
+    const uint32_t before = (block & last_part_) * table_layout::kSteps;
     TESSERA_UNROLL
     for (uint32_t step = 0; step < table_layout::kSteps; ++step) {
       const auto operand =
           table.operand(nibble_word<kBits>(stored, 2 * step), nibble_word<kBits>(stored, 2 * step + 1));
       Table::multiply(d, operand, inputs.x[step]);
-      const uint32_t done = first_step + step + 1;
-      if (!grouping_.ends(done)) continue;
-      const Shared<float> sums = slots.template as<float>(((done >> grouping_.group_shift) - 1) * kSlotBytes);
+      if (kWide && step + 1 < table_layout::kSteps) continue;
+      if (!grouping_.ends(before + step + 1)) continue;
+      const Shared<float> sums = own.template as<float>(kWide ? 0 : grouping_.slot_of(step) * kSlotBytes);
       for (uint32_t r = 0; r < 4; ++r) {
-        const uint32_t token = 2 * (lane_index() % 4) + r % 2;
-        sums.store(token * kSlotTokenFloats + lane_index() / 4 + 8 * (r / 2), static_cast<float>(d[r]));
+        sums.store(r % 2 * kSlotTokenFloats + 8 * (r / 2), static_cast<float>(d[r]));
         d[r] = 0;
       }
     }
-    if (part_of(i + 1) == 0) hand_over(i, inputs, slots);
+    if ((block & last_part_) == last_part_) hand_over(block, inputs, slots);
   }
 
  private:
-  // The scales, zero points and sums of activations of the groups that end with the i-th block.
-  TESSERA_DEVICE void hand_over(uint32_t i, const Inputs& inputs, Shared<std::byte> slots) const {
+  // The scales, zero points and sums of activations of the groups that end with a block.
+  TESSERA_DEVICE void hand_over(uint32_t block, const Inputs& inputs, Shared<std::byte> slots) const {
     const uint32_t lane = lane_index();
     if (lane < 8 * grouping_.chunk_groups()) {
       const Shared<std::byte> slot = slots.template as<std::byte>(lane / 8 * kSlotBytes);
@@ -154,22 +150,22 @@ class FewWarp {
       if (job_.weights.zero_points) slot.template as<uint32_t>(kSlotZeros).store(lane % 8, inputs.zero);
     }
     if (!job_.weights.zero_points || token_ >= job_.tokens || lane % 4 >= grouping_.chunk_groups()) return;
-    const uint32_t end = (block_of(i) + 1) * table_layout::kSteps;
-    const uint32_t first = end - (grouping_.chunk_groups() - lane % 4) * grouping_.group_steps();
+    const uint32_t end = (block + 1) * table_layout::kSteps;
+    const uint32_t left = grouping_.chunk_groups() - lane % 4;
     slots.template as<float>(lane % 4 * kSlotBytes + kSlotInputSums)
-        .store(lane / 4, Table::sum_of(job_.x.bytes(token_), job_.x_columns, first, grouping_.group_steps()));
-  }
-  // The scales of a group, or the zero points of group - groups_.
-  TESSERA_DEVICE Global<const uint32_t> parameters(uint32_t group) const {
-    return panel_.as<const uint32_t>(table_layout::scales_byte(kBits, job_.weights.columns, group));
+        .store(lane / 4, Table::sum_of(job_.x.bytes(token_), job_.x_columns,
+                                       end - (left << grouping_.group_shift), grouping_.group_steps()));
   }
 
   const TableLinearJob& job_;
   const Grouping& grouping_;
-  Global<const std::byte> panel_;
   uint32_t blocks_;
   uint32_t groups_;
-  uint32_t token_;
+  uint32_t last_part_;  // of a chunk's blocks, counted from 0
+  uint32_t token_;      // whose activations the lane loads
+  Global<const std::byte> panel_;
+  Global<const uint32_t> scales_;
+  Global<std::byte> x_;
   Shared<std::byte> ring_;
 };
 
@@ -189,10 +185,11 @@ TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32
   return sum;
 }
 
-template <class Table>
+template <class Table, bool kWide>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void linear_few_tokens(TableLinearJob job) {
+  using Warp = FewWarp<Table, kWide>;
   const Grouping grouping(job.weights.group);
-  const FewWarp<Table> warp(job, grouping);
+  const Warp warp(job, grouping);
   const Table table(job.weights.entries);
   const Shared<std::byte> all_slots(shared_memory() + few_ring_bytes(Table::kBits));
   const Shared<std::byte> slots =
@@ -203,18 +200,31 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void linear_few_tokens(TableLine
   const uint32_t token = thread_index() / 16;
   const bool adds = token < kFewTokens && kFewTokens * block_y() + token < job.tokens;
 
-  for (uint32_t i = 0; i < FewWarp<Table>::kStages; ++i) warp.fetch(i);
-  auto next = warp.inputs(0);
+  constexpr uint32_t kBlockBytes = Warp::kBlockBytes;
+  constexpr uint32_t kRingBytes = Warp::kStages * kBlockBytes;
+  uint32_t block = warp.first_block();
+  uint32_t coming = block;  // the block that is fetched next
+  for (uint32_t stage = 0; stage < kRingBytes; stage += kBlockBytes) {
+    warp.fetch(coming, stage);
+    coming = warp.after(coming);
+  }
+  typename Warp::Inputs next{};
+  if (warp.has(block)) warp.load(block, next);
   typename Table::Sum d[4] = {0, 0, 0, 0};
   float sum = 0;
-  uint32_t i = 0;
+  uint32_t stage = 0;
   for (uint32_t first = 0; first < groups; first += round_groups) {
-    for (const uint32_t end = i + grouping.chunk_blocks(); i < end; ++i) {
+    for (uint32_t part = 0; part < grouping.chunk_blocks() && warp.has(block); ++part) {
       const auto inputs = next;
-      uint32_t stored[2 * Table::kBits] = {};
-      warp.take(i, stored);
-      next = warp.inputs(i + 1);
-      if (warp.has(i)) warp.multiply(i, table, stored, inputs, d, slots);
+      uint32_t stored[2 * Table::kBits];
+      warp.take(stage, stored);
+      warp.fetch(coming, stage);
+      coming = warp.after(coming);
+      stage = stage + kBlockBytes == kRingBytes ? 0 : stage + kBlockBytes;
+      const uint32_t current = block;
+      block = warp.after(block);
+      if (warp.has(block)) warp.load(block, next);
+      warp.multiply(current, table, stored, inputs, d, slots);
     }
     block_barrier();
     const uint32_t left = groups - first;
@@ -226,7 +236,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void linear_few_tokens(TableLine
   const uint32_t n = 16 * block_x() + row;
   if (!adds || n >= job.weights.rows) return;
   const uint32_t own = kFewTokens * block_y() + token;
-  float result = Table::finished(sum, job.x.bytes(own), job.x_columns, job.weights.zero_points);
+  float result = multiply_rn(sum, Table::factor(job.x.bytes(own), job.x_columns, job.weights.zero_points));
   if (!job.bias.null()) result = add_rn(result, job.bias[n]);
   job.y.floats(own).store(job.first_column + n, result);
 }
@@ -235,10 +245,13 @@ template <class Table>
 void launch_few_tokens(Queue& queue, const TableLinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
   const uint32_t slots = kFewWarps * Grouping(job.weights.group).chunk_groups();
-  launch(queue,
-         {panels, (job.tokens + kFewTokens - 1) / kFewTokens, 1, 32 * kFewWarps,
-          few_ring_bytes(Table::kBits) + slots * kSlotBytes},
-         &linear_few_tokens<Table>, job);
+  const LaunchShape shape{panels, (job.tokens + kFewTokens - 1) / kFewTokens, 1, 32 * kFewWarps,
+                          few_ring_bytes(Table::kBits) + slots * kSlotBytes};
+  if (job.weights.group >= table_layout::kBlockColumns) {
+    launch(queue, shape, &linear_few_tokens<Table, true>, job);
+  } else {
+    launch(queue, shape, &linear_few_tokens<Table, false>, job);
+  }
 }
 
 }  // namespace tessera::cuda::tables

@@ -12,6 +12,7 @@ inline constexpr uint32_t kManyWarps = 4;  // a panel each
 inline constexpr uint32_t kManyTokens = 64;
 inline constexpr uint32_t kManyTiles = kManyTokens / 8;
 inline constexpr uint32_t kManyStages = 2;
+inline constexpr uint32_t kManySums = table_layout::kSteps * kManyTokens;  // of a stage, with zero points
 
 // Bytes from one token's staged activations to the next: so that lanes which read together, four tokens of 8
 // bytes a lane or two of 16, read from different banks.
@@ -36,6 +37,24 @@ TESSERA_DEVICE void stage_inputs(const TableLinearJob& job, uint32_t block, Shar
                         (row + (size_t{block} * kRowBytes + byte)).address(), real);
   }
   cp_async_commit();
+}
+
+// With zero points: the sums of the tokens' activations over the groups that end with the block, [groups of a
+// chunk][tokens].
+template <class Table>
+TESSERA_DEVICE void stage_sums(const TableLinearJob& job, const Grouping& grouping, uint32_t block,
+                               Shared<float> sums) {
+  const uint32_t end = (block + 1) * table_layout::kSteps;
+  if (!grouping.ends(end)) return;
+  for (uint32_t i = thread_index(); i < kManyTokens << grouping.chunk_group_shift; i += 32 * kManyWarps) {
+    const uint32_t token = block_y() * kManyTokens + i % kManyTokens;
+    const uint32_t left = grouping.chunk_groups() - i / kManyTokens;
+    float sum = 0;
+    if (token < job.tokens)
+      sum = Table::sum_of(job.x.bytes(token), job.x_columns, end - (left << grouping.group_shift),
+                          grouping.group_steps());
+    sums.store(i, sum);
+  }
 }
 
 // A warp's panel: the codes of a block straight from global memory, a block ahead of their use.
@@ -94,33 +113,25 @@ class ManyPanel {
   Global<const uint32_t> scales_;
 };
 
-// The token of a lane's sums i = 0..3 in tile n.
-TESSERA_DEVICE uint32_t token_of(uint32_t n, uint32_t i) {
-  return block_y() * kManyTokens + 8 * n + 2 * (lane_index() % 4) + i % 2;
-}
-
-// acc = fma(scale, d - zero point * sum of activations, acc), and d begins anew.
+// acc = fma(scale, d - zero point * sum of activations, acc), and d begins anew. sums: of the tokens.
 template <class Table>
-TESSERA_DEVICE void end_group(const TableLinearJob& job, const ManyPanel<Table>& panel, uint32_t group,
-                              uint32_t scales, typename Table::Sum (&d)[kManyTiles][4],
+TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, uint32_t group,
+                              uint32_t scales, Shared<float> sums, typename Table::Sum (&d)[kManyTiles][4],
                               float (&acc)[kManyTiles][4]) {
   const float scale[2] = {row_scale(scales, false), row_scale(scales, true)};
   float zero[2] = {0, 0};
-  if (job.weights.zero_points) {
+  if (zero_points) {
     const uint32_t zeros = panel.zero(group);
     zero[0] = row_scale(zeros, false);
     zero[1] = row_scale(zeros, true);
   }
-  const uint32_t steps = job.weights.group / table_layout::kStepColumns;
   for (uint32_t n = 0; n < kManyTiles; ++n) {
     for (uint32_t side = 0; side < 2; ++side) {
-      float inputs = 0;
-      if (job.weights.zero_points && token_of(n, side) < job.tokens)
-        inputs = Table::sum_of(job.x.bytes(token_of(n, side)), job.x_columns, group * steps, steps);
+      const float inputs = zero_points ? sums[8 * n + 2 * (lane_index() % 4) + side] : 0.0f;
       for (uint32_t lower = 0; lower < 2; ++lower) {
         const uint32_t i = 2 * lower + side;
         auto value = static_cast<float>(d[n][i]);
-        if (job.weights.zero_points) value = multiply_add(-zero[lower], inputs, value);
+        if (zero_points) value = multiply_add(-zero[lower], inputs, value);
         acc[n][i] = multiply_add(scale[lower], value, acc[n][i]);
         d[n][i] = 0;
       }
@@ -138,16 +149,22 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void linear_many_tokens(TableLi
   const ManyPanel<Table> panel(job.weights, grouping, works ? own : 0);
   const Table table(job.weights.entries);
   const uint32_t blocks = job.weights.columns / table_layout::kBlockColumns;
+  const bool zero_points = job.weights.zero_points;
   const Shared<std::byte> stages(shared_memory());
+  const Shared<float> sums = stages.as<float>(kManyStages * kStageBytes);  // [stages][kManySums]
   typename Table::Sum d[kManyTiles][4] = {};
   float acc[kManyTiles][4] = {};
   stage_inputs<Table>(job, 0, stages);
+  if (zero_points) stage_sums<Table>(job, grouping, 0, sums);
   auto next = panel.load(0);
   for (uint32_t block = 0; block < blocks; ++block) {
     const auto codes = next;
     if (block + 1 < blocks) {
       stage_inputs<Table>(job, block + 1, stages.as<std::byte>((block + 1) % kManyStages * kStageBytes));
       next = panel.load(block + 1);
+      if (zero_points)
+        stage_sums<Table>(job, grouping, block + 1,
+                          sums.as<float>((block + 1) % kManyStages * kManySums * 4));
       cp_async_wait<1>();
     } else {
       cp_async_wait<0>();
@@ -165,20 +182,29 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void linear_many_tokens(TableLi
         const auto x = stage.as<typename Table::Inputs>((8 * n + lane_index() / 4) * kStride + byte)[0];
         Table::multiply(d[n], operand, x);
       }
-      if (grouping.ends(block * table_layout::kSteps + step + 1))
-        end_group(job, panel, panel.group_of(block, step), codes.scale[step], d, acc);
+      const uint32_t done = block * table_layout::kSteps + step + 1;
+      if (!grouping.ends(done)) continue;
+      const uint32_t slot = grouping.slot_of(step);
+      const Shared<float> group_sums =
+          sums.as<float>((block % kManyStages * kManySums + slot * kManyTokens) * 4);
+      end_group(panel, zero_points, panel.group_of(block, step), codes.scale[step], group_sums, d, acc);
     }
     block_barrier();  // before the next copies overwrite this stage
   }
   if (!works) return;
+  TESSERA_UNROLL
   for (uint32_t n = 0; n < kManyTiles; ++n) {
-    for (uint32_t i = 0; i < 4; ++i) {
-      const uint32_t row = 16 * own + lane_index() / 4 + 8 * (i / 2);
-      const uint32_t token = token_of(n, i);
-      if (row >= job.weights.rows || token >= job.tokens) continue;
-      float result = Table::finished(acc[n][i], job.x.bytes(token), job.x_columns, job.weights.zero_points);
-      if (!job.bias.null()) result = add_rn(result, job.bias[row]);
-      job.y.floats(token).store(job.first_column + row, result);
+    for (uint32_t side = 0; side < 2; ++side) {
+      const uint32_t token = block_y() * kManyTokens + 8 * n + 2 * (lane_index() % 4) + side;
+      if (token >= job.tokens) continue;
+      const float factor = Table::factor(job.x.bytes(token), job.x_columns, zero_points);
+      for (uint32_t lower = 0; lower < 2; ++lower) {
+        const uint32_t row = 16 * own + lane_index() / 4 + 8 * lower;
+        if (row >= job.weights.rows) continue;
+        float result = multiply_rn(acc[n][2 * lower + side], factor);
+        if (!job.bias.null()) result = add_rn(result, job.bias[row]);
+        job.y.floats(token).store(job.first_column + row, result);
+      }
     }
   }
 }
@@ -188,7 +214,7 @@ void launch_many_tokens(Queue& queue, const TableLinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
   launch(queue,
          {(panels + kManyWarps - 1) / kManyWarps, (job.tokens + kManyTokens - 1) / kManyTokens, 1,
-          32 * kManyWarps, kManyStages * many_stage_bytes(Table::kElementBytes)},
+          32 * kManyWarps, kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4)},
          &linear_many_tokens<Table>, job);
 }
 

@@ -20,6 +20,8 @@ struct Grouping {
   TESSERA_BOTH uint32_t group_steps() const { return 1u << group_shift; }
   TESSERA_BOTH uint32_t chunk_blocks() const { return 1u << chunk_shift; }
   TESSERA_BOTH uint32_t chunk_groups() const { return 1u << chunk_group_shift; }
+  // Which of its chunk's groups a block's step belongs to.
+  TESSERA_BOTH uint32_t slot_of(uint32_t step) const { return step >> group_shift; }
   // Whether a group ends with so many steps.
   TESSERA_BOTH bool ends(uint32_t steps) const { return (steps & (group_steps() - 1)) == 0; }
 };
@@ -40,19 +42,33 @@ TESSERA_DEVICE uint32_t nibble_word(const uint32_t (&stored)[2 * kBits], uint32_
   }
 }
 
-// The bytes that four codes, the nibbles of codes' low half, name among 2^kBits.
+// What selects the bytes of four codes, in the low halves. Of 16 entries the three low bits of a code select
+// within both halves of the table, and its fourth bit the half.
+struct Selectors {
+  uint32_t within;
+  uint32_t half;
+};
+
+// Of the eight codes of a nibble word: four, and the other four.
 template <uint32_t kBits>
-TESSERA_DEVICE uint32_t look_up(const Words4& bytes, uint32_t codes) {
-  if constexpr (kBits == 2) {
-    return prmt(bytes.x, bytes.x, codes);
-  } else if constexpr (kBits == 3) {
-    return prmt(bytes.x, bytes.y, codes);
+TESSERA_DEVICE void select(uint32_t codes, Selectors& first, Selectors& second) {
+  if constexpr (kBits == 4) {
+    first = {codes & 0x77777777u, lop3<0xea>(codes >> 1, 0x44444444u, 0x32103210u)};
   } else {
-    const uint32_t within = codes & 0x77777777u;
-    const uint32_t low = prmt(bytes.x, bytes.y, within);
-    const uint32_t high = prmt(bytes.z, bytes.w, within);
-    // The fourth bit of code i chooses byte i of low or of high.
-    return prmt(low, high, (codes >> 1 & 0x44444444u) | 0x32103210u);
+    first = {codes, 0};
+  }
+  second = {first.within >> 16, first.half >> 16};
+}
+
+// The bytes of four codes among 2^kBits.
+template <uint32_t kBits>
+TESSERA_DEVICE uint32_t look_up(const Words4& bytes, const Selectors& codes) {
+  if constexpr (kBits == 2) {
+    return prmt(bytes.x, bytes.x, codes.within);
+  } else if constexpr (kBits == 3) {
+    return prmt(bytes.x, bytes.y, codes.within);
+  } else {
+    return prmt(prmt(bytes.x, bytes.y, codes.within), prmt(bytes.z, bytes.w, codes.within), codes.half);
   }
 }
 
@@ -73,8 +89,11 @@ class Int8Table {
 
   // upper and lower: the nibble words of rows g and g + 8.
   TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
-    return {{look_up<kBits>(bytes_, upper), look_up<kBits>(bytes_, lower),
-             look_up<kBits>(bytes_, upper >> 16), look_up<kBits>(bytes_, lower >> 16)}};
+    Selectors codes[4];
+    select<kBits>(upper, codes[0], codes[2]);
+    select<kBits>(lower, codes[1], codes[3]);
+    return {{look_up<kBits>(bytes_, codes[0]), look_up<kBits>(bytes_, codes[1]),
+             look_up<kBits>(bytes_, codes[2]), look_up<kBits>(bytes_, codes[3])}};
   }
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
     const uint32_t b[2] = {x.x, x.y};
@@ -89,9 +108,10 @@ class Int8Table {
     for (uint32_t i = 0; i < count; ++i) sum += sums[first + i];
     return static_cast<float>(sum);
   }
-  TESSERA_DEVICE static float finished(float sum, Global<std::byte> row, uint32_t columns, bool zero_points) {
+  // What the sum over all groups is multiplied by.
+  TESSERA_DEVICE static float factor(Global<std::byte> row, uint32_t columns, bool zero_points) {
     const float scale = row.as<float>(q8::scale_offset(columns))[0];
-    return multiply_rn(sum, zero_points ? scale : divide_rn(scale, 127.0f));
+    return zero_points ? scale : divide_rn(scale, 127.0f);
   }
 
  private:
@@ -117,10 +137,13 @@ class Bf16Table {
 
   TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
     Operand result;
-    quad(upper, result.first[0], result.first[2]);
-    quad(lower, result.first[1], result.first[3]);
-    quad(upper >> 16, result.second[0], result.second[2]);
-    quad(lower >> 16, result.second[1], result.second[3]);
+    Selectors codes[4];
+    select<kBits>(upper, codes[0], codes[2]);
+    select<kBits>(lower, codes[1], codes[3]);
+    quad(codes[0], result.first[0], result.first[2]);
+    quad(codes[1], result.first[1], result.first[3]);
+    quad(codes[2], result.second[0], result.second[2]);
+    quad(codes[3], result.second[1], result.second[3]);
     return result;
   }
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
@@ -137,11 +160,11 @@ class Bf16Table {
     for (uint32_t i = 0; i < count; ++i) sum = add_rn(sum, sums[first + i]);
     return sum;
   }
-  TESSERA_DEVICE static float finished(float sum, Global<std::byte>, uint32_t, bool) { return sum; }
+  TESSERA_DEVICE static float factor(Global<std::byte>, uint32_t, bool) { return 1.0f; }
 
  private:
   // Columns 0 and 2, and 1 and 3, of four: the pairs of a bf16 row.
-  TESSERA_DEVICE void quad(uint32_t codes, uint32_t& even, uint32_t& odd) const {
+  TESSERA_DEVICE void quad(const Selectors& codes, uint32_t& even, uint32_t& odd) const {
     const uint32_t low = look_up<kBits>(low_, codes);
     const uint32_t high = look_up<kBits>(high_, codes);
     even = prmt(low, high, 0x6240u);

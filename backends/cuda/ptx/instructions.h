@@ -146,7 +146,9 @@ TESSERA_DEVICE void ldmatrix_x4(uint32_t (&d)[4], const std::byte* row) {
 
 // ---- integers ----
 TESSERA_DEVICE uint32_t prmt(uint32_t low, uint32_t high, uint32_t selector) {
-  return __byte_perm(low, high, selector & 0xffffu);
+  uint32_t result;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(low), "r"(high), "r"(selector));
+  return result;
 }
 // Any function of three bits, by its truth table: 0xf0 is a, 0xcc is b, 0xaa is c.
 template <unsigned kTable>
