@@ -45,6 +45,14 @@ class Program {
   virtual ~Program() = default;
   // Runs one batch within the plan's limits. logits [output_rows, vocabulary] is filled row by row.
   virtual Status run(const Batch& batch, std::span<float> logits) = 0;
+  // The most logits of a row that run_best can give; 0 where a backend gives all of them only.
+  virtual size_t most_best() const { return 0; }
+  // As run, but of every output row only the count best finite logits, best first: best [output_rows, count].
+  // A row that has fewer ends in -infinity. For 1 <= count <= most_best().
+  virtual Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) {
+    (void)batch, (void)count, (void)best;
+    return Status::failure("this backend gives all logits or none");
+  }
   // Seconds spent so far in each op of the graph, waiting for the slowest thread included; empty where a
   // backend does not measure.
   virtual std::vector<double> op_seconds() const { return {}; }

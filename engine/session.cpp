@@ -59,6 +59,7 @@ struct Session::State {
   std::unique_ptr<PageAllocator> pages;
   std::vector<Sequence> sequences;
   std::vector<float> logits;
+  std::vector<TokenLogit> best;
   size_t context = 0;
 
   Sequence& at(SequenceId id) {
@@ -69,7 +70,9 @@ struct Session::State {
   void plan_memory_use();
   void reserve(std::span<const SequenceInput> inputs);
   void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
-  void run_chunks(std::span<const SequenceInput> inputs);
+  size_t vocabulary() const { return model->graph().tensors[model->graph().logits].columns; }
+  void run(std::span<const SequenceInput> inputs, size_t best_count);
+  void run_chunks(std::span<const SequenceInput> inputs, size_t best_count);
 };
 
 void Session::State::plan_memory_use() {
@@ -205,9 +208,9 @@ void Session::State::roll_back(std::span<const SequenceInput> inputs, std::span<
   }
 }
 
-// Packs tokens of the inputs, in order, into batches within the plan's limits and runs them.
-void Session::State::run_chunks(std::span<const SequenceInput> inputs) {
-  const size_t vocabulary = model->graph().tensors[model->graph().logits].columns;
+// Packs tokens of the inputs, in order, into batches within the plan's limits and runs them. Rows of the
+// results go to logits, or to best where only the best_count best of each are wanted.
+void Session::State::run_chunks(std::span<const SequenceInput> inputs, size_t best_count) {
   std::vector<uint32_t> tokens;
   std::vector<uint32_t> outputs;
   std::vector<BatchSequence> batch_sequences;
@@ -240,33 +243,51 @@ void Session::State::run_chunks(std::span<const SequenceInput> inputs) {
       }
     }
     const Batch batch{tokens, batch_sequences, outputs};
-    const std::span<float> rows =
-        std::span(logits).subspan(rows_done * vocabulary, outputs.size() * vocabulary);
-    const Status status = program->run(batch, rows);
+    const auto rows_of = [&](auto& results, size_t columns) {
+      return std::span(results).subspan(rows_done * columns, outputs.size() * columns);
+    };
+    const Status status = best_count == 0 ? program->run(batch, rows_of(logits, vocabulary()))
+                                          : program->run_best(batch, best_count, rows_of(best, best_count));
     if (!status.ok()) throw std::runtime_error(status.error());
     rows_done += outputs.size();
   }
 }
 
-std::span<float> Session::run(std::span<const SequenceInput> inputs) {
-  State& state = *state_;
-  state.reserve(inputs);
+void Session::State::run(std::span<const SequenceInput> inputs, size_t best_count) {
+  reserve(inputs);
   std::vector<size_t> lengths;
   size_t rows = 0;
   for (const SequenceInput& input : inputs) {
-    lengths.push_back(state.at(input.sequence).tokens.size());
+    lengths.push_back(at(input.sequence).tokens.size());
     if (input.want == SequenceInput::Want::all) rows += input.tokens.size();
     if (input.want == SequenceInput::Want::last) rows += 1;
   }
-  const Graph& graph = state.model->graph();
-  state.logits.resize(rows * graph.tensors[graph.logits].columns);
+  if (best_count == 0) {
+    logits.resize(rows * vocabulary());
+  } else {
+    best.resize(rows * best_count);
+  }
   try {
-    state.run_chunks(inputs);
+    run_chunks(inputs, best_count);
   } catch (...) {
-    state.roll_back(inputs, lengths);
+    roll_back(inputs, lengths);
     throw;
   }
-  return state.logits;
+}
+
+std::span<float> Session::run(std::span<const SequenceInput> inputs) {
+  state_->run(inputs, 0);
+  return state_->logits;
+}
+
+bool Session::gives_best(size_t count) const {
+  return count > 0 && count <= state_->program->most_best() && count < state_->vocabulary();
+}
+
+std::span<const TokenLogit> Session::run_best(std::span<const SequenceInput> inputs, size_t count) {
+  if (!gives_best(count)) throw std::invalid_argument("more of the best logits than the backend gives");
+  state_->run(inputs, count);
+  return state_->best;
 }
 
 std::string list_devices() {

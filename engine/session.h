@@ -76,6 +76,12 @@ class Session {
   // cache is full (then nothing is appended).
   std::span<float> run(std::span<const SequenceInput> inputs);
 
+  // Whether run_best can be asked for the count best logits of a row, which is less than all of them.
+  bool gives_best(size_t count) const;
+  // As run, but of every wanted row only the count best finite logits, best first, [rows, count] flat; a row
+  // that has fewer ends in -infinity. Only where gives_best(count).
+  std::span<const TokenLogit> run_best(std::span<const SequenceInput> inputs, size_t count);
+
  private:
   struct State;
   std::unique_ptr<State> state_;

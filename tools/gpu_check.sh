@@ -6,7 +6,8 @@
 # as skipped. Exit code 1 when a step failed.
 set -euo pipefail
 
-tests=(instructions_device_test device_layout_device_test cuda_ops_device_test cuda_backend_device_test)
+tests=(instructions_device_test device_layout_device_test cuda_ops_device_test cuda_backend_device_test
+  best_tokens_device_test)
 
 if [ "${1:-}" = --pack ]; then
   [ $# -eq 3 ] || { echo "usage: tools/gpu_check.sh --pack BUILD DIR" >&2; exit 2; }

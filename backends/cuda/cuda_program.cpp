@@ -8,6 +8,7 @@
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/sampling/best_tokens.h"
 
 namespace tessera::cuda {
 
@@ -288,6 +289,47 @@ Status CudaProgram::run(const Batch& batch, std::span<float> logits) {
   const Rows result = rows(graph_.logits);
   queue_.download_rows(std::as_writable_bytes(logits).data(), result.base.address(),
                        vocabulary * sizeof(float), result.stride, batch_.outputs());
+  return finished();
+}
+
+size_t CudaProgram::most_best() const {
+  return graph_.tensors[graph_.logits].columns <= kBestTokensColumns ? kMostBestTokens : 0;
+}
+
+Status CudaProgram::run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) {
+  if (count == 0 || count > most_best())
+    return Status::failure(fmt::format("{} best logits: expected 1 to {}", count, most_best()));
+  if (batch.output_rows.size() > best.size() / count)
+    return Status::failure("the buffer of best logits is too small for the batch");
+  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
+  if (Status status = reserve_best(count); !status.ok()) return status;
+  for (const auto& step : steps_) step();
+  const size_t results = batch_.outputs() * count * sizeof(TokenLogit);
+  BestTokensJob job;
+  job.logits = rows(graph_.logits);
+  job.columns = columns(graph_.logits);
+  job.count = static_cast<uint32_t>(count);
+  job.best = best_.view<TokenLogit>();
+  job.scratch = best_.view<uint64_t>(results);
+  best_tokens(queue_, job, batch_.outputs());
+  queue_.download(std::as_writable_bytes(best).first(results), best_.address());
+  return finished();
+}
+
+// Memory for the results and the scratch of this batch.
+Status CudaProgram::reserve_best(size_t count) {
+  const size_t bytes = batch_.outputs() * count * sizeof(TokenLogit) +
+                       sizeof(uint64_t) * best_tokens_scratch(batch_.outputs(), columns(graph_.logits),
+                                                              static_cast<uint32_t>(count));
+  if (bytes <= best_.size()) return Status::success();
+  best_ = DeviceMemory();
+  auto made = DeviceMemory::allocate(bytes);
+  if (!made.ok()) return Status::failure(fmt::format("best logits: {}", made.error()));
+  best_ = std::move(made.value());
+  return Status::success();
+}
+
+Status CudaProgram::finished() {
   Status status = queue_.finish();
   if (status.ok()) return status;
   return Status::failure(fmt::format("cuda: {}", status.error()));

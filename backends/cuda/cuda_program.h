@@ -27,12 +27,16 @@ class CudaProgram : public Program {
   static Result<std::unique_ptr<Program>> create(Queue& queue, const Graph& graph, const MemoryPlan& plan,
                                                  std::span<const WeightHandle> weights, DeviceKv& kv);
   Status run(const Batch& batch, std::span<float> logits) override;
+  size_t most_best() const override;
+  Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override;
 
  private:
   CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
               std::vector<const UploadedWeight*> weights, DeviceKv& kv, const DeviceBatchLimits& limits,
               std::vector<uint32_t> group_sizes);
   std::string allocate();
+  Status reserve_best(size_t count);
+  Status finished();
   void add(const Op& op);
   void add_attention(const Op& op, const Attention& kind);
   void add_linear(const Op& op, const Linear& kind);
@@ -55,6 +59,7 @@ class CudaProgram : public Program {
   DeviceMemory arena_;
   DeviceBatch batch_;
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
+  DeviceMemory best_;  // of run_best: the results, then scratch
   std::vector<std::function<void()>> steps_;
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -77,6 +78,29 @@ class ReferenceProgram : public Program {
     for (size_t row = 0; row < outputs; ++row) {
       const std::span<const float> from = result.floats(row);
       std::copy(from.begin(), from.end(), logits.begin() + static_cast<std::ptrdiff_t>(row * vocabulary));
+    }
+    return Status::success();
+  }
+
+  size_t most_best() const override { return graph_.tensors[graph_.logits].columns; }
+
+  Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override {
+    const size_t vocabulary = graph_.tensors[graph_.logits].columns;
+    if (count == 0 || count > vocabulary || batch.output_rows.size() > best.size() / count)
+      return Status::failure(fmt::format("{} best logits of {} for {} rows do not fit {} places", count,
+                                         vocabulary, batch.output_rows.size(), best.size()));
+    std::vector<float> logits(batch.output_rows.size() * vocabulary);
+    if (Status status = run(batch, logits); !status.ok()) return status;
+    for (size_t row = 0; row < batch.output_rows.size(); ++row) {
+      std::vector<TokenLogit> all;
+      for (uint32_t token = 0; token < vocabulary; ++token) {
+        const float logit = logits[row * vocabulary + token];
+        if (std::isfinite(logit)) all.push_back({logit, token});
+      }
+      std::stable_sort(all.begin(), all.end(),
+                       [](const TokenLogit& a, const TokenLogit& b) { return a.logit > b.logit; });
+      all.resize(count);
+      std::copy(all.begin(), all.end(), best.begin() + static_cast<std::ptrdiff_t>(row * count));
     }
     return Status::success();
   }
