@@ -9,6 +9,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/cpu_features.h"
 #include "backends/reference/reference_backend.h"
+#include "backends/split/split_backend.h"
 #include "engine/model.h"
 #if defined(TESSERA_WITH_CUDA)
 #include "backends/cuda/cuda_backend.h"
@@ -68,6 +69,8 @@ struct Session::State {
   }
 
   void plan_memory_use();
+  std::string choose_places(const PlacedModel& placed);
+  size_t model_context() const { return static_cast<size_t>(model->hyperparameters().context); }
   void reserve(std::span<const SequenceInput> inputs);
   void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
   size_t vocabulary() const { return model->graph().tensors[model->graph().logits].columns; }
@@ -77,51 +80,86 @@ struct Session::State {
 
 void Session::State::plan_memory_use() {
   const Hyperparameters& hp = model->hyperparameters();
-  const std::optional<size_t> own_memory = backend->available_memory();
-  memory.available_bytes = own_memory ? *own_memory : cpu::available_memory();
-  memory.weight_bytes = model->weight_bytes();
-  // Weights that are in this memory already are no longer among what is available.
-  if (memory.available_bytes != 0 && !own_memory && model->file().resident())
-    memory.available_bytes += memory.weight_bytes;
   memory.kv_bits =
       options.kv_bits != 0 ? options.kv_bits : static_cast<unsigned>(model->header().quantization.kv_bits);
   if (memory.kv_bits != 16 && memory.kv_bits != 8 && memory.kv_bits != 4) {
     throw std::runtime_error(fmt::format("KV precision {}: expected 16, 8 or 4", memory.kv_bits));
   }
   geometry = {hp.layers, hp.kv_heads, hp.head_dim, memory.kv_bits, options.kv_first_layers};
-
   const PlanLimits limits{std::max<size_t>(options.batch, 1), std::max<size_t>(options.max_outputs, 1)};
-  const MemoryPlan plan = plan_memory(model->graph(), limits);
-  memory.activation_bytes = plan.arena_bytes;
+  const PlacedModel placed{
+      model->graph(),
+      [this](const Weight& weight) { return model->file().require(weight.name).bytes.size(); }, geometry,
+      limits};
+  const std::string advice = choose_places(placed);
 
-  const size_t page_bytes = backend->kv_page_bytes(geometry);
-  const size_t fixed = memory.weight_bytes + memory.activation_bytes;
+  for (const Place& place : memory.places) {
+    memory.weight_bytes += place.weight_bytes;
+    memory.activation_bytes += place.activation_bytes;
+    memory.available_bytes += place.available_bytes;
+  }
   size_t tokens = options.context != 0 ? options.context : hp.context;
-  if (options.context == 0 && memory.available_bytes != 0) {
+  for (const Place& place : memory.places) {
+    if (options.context != 0 || place.available_bytes == 0) continue;
     // A default must leave room for everything else on the machine: at most half of what is left after the
     // weights.
-    const size_t left = memory.available_bytes > fixed ? (memory.available_bytes - fixed) / 2 : 0;
-    tokens = std::min(tokens, std::max<size_t>(left / std::max<size_t>(page_bytes, 1), 1) * kKvPageTokens);
+    const size_t fixed = place.weight_bytes + place.activation_bytes;
+    const size_t left = place.available_bytes > fixed ? (place.available_bytes - fixed) / 2 : 0;
+    tokens =
+        std::min(tokens, std::max<size_t>(left / std::max<size_t>(place.page_bytes, 1), 1) * kKvPageTokens);
   }
-  const size_t page_count = (tokens + kKvPageTokens - 1) / kKvPageTokens;
   memory.context = tokens;
-  memory.kv_bytes = page_count * page_bytes;
-  if (memory.available_bytes != 0 && fixed + memory.kv_bytes > memory.available_bytes) {
-    throw std::runtime_error(
-        fmt::format("not enough memory: weights {:.2f} GiB + KV cache {:.2f} GiB ({} tokens at {} bits) + "
-                    "activations {:.2f} GiB, "
-                    "{:.2f} GiB available; a smaller --ctx or --kv needs less",
-                    gib(memory.weight_bytes), gib(memory.kv_bytes), tokens, memory.kv_bits,
-                    gib(memory.activation_bytes), gib(memory.available_bytes)));
-  }
+  for (const Place& place : memory.places) memory.kv_bytes += place.kv_bytes(tokens);
+  if (const std::string fault = memory_fault(memory.places, tokens, memory.kv_bits, advice); !fault.empty())
+    throw std::runtime_error(fault);
   context = std::min<size_t>(tokens, hp.context);
 
+  const size_t page_count = (tokens + kKvPageTokens - 1) / kKvPageTokens;
   kv = take(backend->create_kv(geometry, page_count));
   pages = std::make_unique<PageAllocator>(page_count);
   for (const Weight& weight : model->graph().weights) {
     weights.push_back(take(backend->adopt(model->file().require(weight.name))));
   }
-  program = take(backend->compile(model->graph(), plan, weights, *kv));
+  program = take(backend->compile(model->graph(), plan_memory(model->graph(), limits), weights, *kv));
+}
+
+// Decides which backend gets which layers. Returns what to do where that does not fit.
+std::string Session::State::choose_places(const PlacedModel& placed) {
+  const std::optional<size_t> device_bytes = backend->available_memory();
+  const auto host_bytes = [&] {
+    const size_t bytes = cpu::available_memory();
+    // Weights that are in this memory already are no longer among what is available.
+    return bytes != 0 && model->file().resident() ? bytes + model->weight_bytes() : bytes;
+  };
+  if (!device_bytes) {
+    memory.places = {plan_place(placed, {options.backend, *backend, host_bytes()})};
+    return "a smaller --ctx or --kv needs less";
+  }
+  // Room for a conversation of some length; a longer context is a wish, not a need.
+  constexpr size_t kUsefulContext = 4096;
+  const Memory device{options.backend, *backend, *device_bytes};
+  const size_t all = placed.kv.layers;
+  const size_t fitting = layers_that_fit(
+      placed, device, options.context != 0 ? options.context : std::min(kUsefulContext, model_context()));
+  const size_t layers = std::min(all, options.gpu_layers.value_or(fitting));
+  if (layers == all) {
+    memory.places = {plan_place(placed, device)};
+  } else {
+    SessionOptions on_host = options;
+    on_host.backend = "cpu";
+    std::unique_ptr<Backend> host = make_backend(on_host);
+    const Memory rest{on_host.backend, *host, host_bytes()};
+    if (layers == 0) {
+      memory.places = {plan_place(placed, rest)};
+      backend = std::move(host);
+    } else {
+      memory.places = plan_places(placed, rest, device, layers);
+      if (memory.places.empty())
+        throw std::runtime_error(fmt::format("--gpu-layers {}: the model cannot be split there", layers));
+      backend = make_split_backend(std::move(host), std::move(backend), all - layers);
+    }
+  }
+  return fmt::format("--gpu-layers {} would fit", fitting);
 }
 
 Session::Session(const Model& model, const SessionOptions& options) : state_(std::make_unique<State>()) {

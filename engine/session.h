@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "backends/backend.h"
 #include "engine/graph/graph.h"
 #include "engine/kv_cache/page_allocator.h"
+#include "engine/placement.h"
 
 namespace tessera {
 
@@ -21,7 +23,9 @@ class Model;
 struct SessionOptions {
   std::string backend = "cpu";  // "cpu", "reference", or "cuda" where the build has it
   std::string isa = "auto";     // "auto", "avx512", "avx2", "portable"
-  size_t threads = 0;           // 0: the cores this process may use
+  std::optional<size_t>
+      gpu_layers;              // of backend cuda: the last so many layers, the rest on cpu; all that fit
+  size_t threads = 0;          // 0: the cores this process may use
   std::string numa = "off";    // "local", "interleave": where weights lie on machines of several memory nodes
   size_t context = 0;          // tokens of KV cache in all; 0: the model's own length, limited by free memory
   unsigned kv_bits = 0;        // 16, 8, 4; 0: what the file recommends
@@ -36,7 +40,8 @@ struct MemoryFigures {
   size_t activation_bytes = 0;
   size_t context = 0;  // tokens the KV cache holds
   unsigned kv_bits = 0;
-  size_t available_bytes = 0;  // what the machine (or cgroup), or the device, has left before loading
+  size_t available_bytes = 0;      // what the machine (or cgroup), or the device, has left before loading
+  std::vector<Place> places = {};  // one, or those that the sums above are over
 };
 
 using SequenceId = size_t;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "backends/cuda/cuda_program.h"
 #include "backends/cuda/device.h"
 #include "backends/cuda/device_kv.h"
@@ -13,6 +15,9 @@ namespace cuda {
 
 namespace {
 
+// For the driver, kernels and staging.
+constexpr size_t kReservedBytes = size_t{256} << 20;
+
 class CudaBackend : public Backend {
  public:
   CudaBackend(const DeviceFacts& facts, std::unique_ptr<Queue> queue)
@@ -22,7 +27,9 @@ class CudaBackend : public Backend {
     return fmt::format("cuda {}, compute capability {}.{}", facts_.name, facts_.major, facts_.minor);
   }
 
-  std::optional<size_t> available_memory() const override { return facts_.free_bytes; }
+  std::optional<size_t> available_memory() const override {
+    return facts_.free_bytes - std::min(facts_.free_bytes, kReservedBytes);
+  }
 
   size_t kv_page_bytes(const KvGeometry& geometry) const override { return DeviceKv::page_bytes(geometry); }
 

@@ -178,6 +178,8 @@ void CudaProgram::add(const Op& op) {
       job.tokens = batch_.tokens();
       embed(queue_, job, batch_.rows());
     });
+  } else if (std::holds_alternative<Input>(op.kind)) {
+    input_ = op.outputs[0];
   } else if (const auto* norm_op = std::get_if<Norm>(&op.kind)) {
     add_norm(op, *norm_op);
   } else if (const auto* linear_op = std::get_if<Linear>(&op.kind)) {
@@ -280,11 +282,24 @@ void CudaProgram::add_attention(const Op& op, const Attention& kind) {
   });
 }
 
+// Uploads what the host knows about a batch, and the rows that it brings.
+Status CudaProgram::load(const Batch& batch) {
+  if (batch.input.size() != batch.tokens.size() * input_columns(graph_))
+    return Status::failure(fmt::format("batch: expected {} rows of {} input values, found {} values",
+                                       batch.tokens.size(), input_columns(graph_), batch.input.size()));
+  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
+  if (!input_) return Status::success();
+  const Rows input = rows(*input_);
+  queue_.upload_rows(input.base.address(), std::as_bytes(batch.input).data(),
+                     input_columns(graph_) * sizeof(float), input.stride, batch.tokens.size());
+  return Status::success();
+}
+
 Status CudaProgram::run(const Batch& batch, std::span<float> logits) {
   const size_t vocabulary = graph_.tensors[graph_.logits].columns;
   if (batch.output_rows.size() > logits.size() / vocabulary)
     return Status::failure("logits buffer is too small for the batch");
-  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
+  if (Status status = load(batch); !status.ok()) return status;
   for (const auto& step : steps_) step();
   const Rows result = rows(graph_.logits);
   queue_.download_rows(std::as_writable_bytes(logits).data(), result.base.address(),
@@ -301,7 +316,7 @@ Status CudaProgram::run_best(const Batch& batch, size_t count, std::span<TokenLo
     return Status::failure(fmt::format("{} best logits: expected 1 to {}", count, most_best()));
   if (batch.output_rows.size() > best.size() / count)
     return Status::failure("the buffer of best logits is too small for the batch");
-  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
+  if (Status status = load(batch); !status.ok()) return status;
   if (Status status = reserve_best(count); !status.ok()) return status;
   for (const auto& step : steps_) step();
   const size_t results = batch_.outputs() * count * sizeof(TokenLogit);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "backends/backend.h"
@@ -35,6 +36,7 @@ class CudaProgram : public Program {
               std::vector<const UploadedWeight*> weights, DeviceKv& kv, const DeviceBatchLimits& limits,
               std::vector<uint32_t> group_sizes);
   std::string allocate();
+  Status load(const Batch& batch);
   Status reserve_best(size_t count);
   Status finished();
   void add(const Op& op);
@@ -58,6 +60,7 @@ class CudaProgram : public Program {
   DeviceKv& kv_;
   DeviceMemory arena_;
   DeviceBatch batch_;
+  std::optional<TensorId> input_;  // rows that a batch brings
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
   DeviceMemory best_;  // of run_best: the results, then scratch
   std::vector<std::function<void()>> steps_;

@@ -64,6 +64,8 @@ class Queue {
 
   // from may change once this returns.
   void upload(std::byte* to, std::span<const std::byte> from);
+  // rows of row_bytes, close together in from and to_stride bytes apart on the device.
+  void upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride, size_t rows);
   // to is filled when finish() returns.
   void download(std::span<std::byte> to, const std::byte* from);
   // rows of row_bytes, from_stride bytes apart on the device and close together in to.

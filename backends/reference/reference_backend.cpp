@@ -58,6 +58,9 @@ class ReferenceProgram : public Program {
   Status run(const Batch& batch, std::span<float> logits) override {
     if (std::string fault = batch_fault(batch, limits_); !fault.empty())
       return Status::failure(std::move(fault));
+    if (batch.input.size() != batch.tokens.size() * input_columns(graph_))
+      return Status::failure(fmt::format("batch: expected {} rows of {} input values, found {} values",
+                                         batch.tokens.size(), input_columns(graph_), batch.input.size()));
     const size_t vocabulary = graph_.tensors[graph_.logits].columns;
     const size_t outputs = batch.output_rows.size();
     if (outputs != 0 && logits.size() / outputs < vocabulary)
@@ -119,6 +122,12 @@ class ReferenceProgram : public Program {
     const auto out = [&](size_t i) { return rows(op.outputs[i], batch); };
     if (const auto* embed = std::get_if<Embed>(&op.kind)) {
       run_embed(weight(embed->table), batch.tokens, out(0));
+    } else if (std::holds_alternative<Input>(op.kind)) {
+      const Rows to = out(0);
+      for (size_t row = 0; row < to.count; ++row) {
+        const std::span<const float> from = batch.input.subspan(row * to.columns, to.columns);
+        std::copy(from.begin(), from.end(), to.floats(row).begin());
+      }
     } else if (const auto* norm = std::get_if<Norm>(&op.kind)) {
       NormRows tensors = {in(0), std::nullopt, out(0), std::nullopt};
       if (op.inputs.size() == 2) {

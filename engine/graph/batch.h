@@ -23,6 +23,7 @@ struct Batch {
   std::span<const uint32_t> tokens;
   std::span<const BatchSequence> sequences;  // cover tokens exactly, in order
   std::span<const uint32_t> output_rows;     // indices into tokens whose logits are wanted, ascending
+  std::span<const float> input = {};         // [tokens, columns] of the graph's input op, where it has one
 };
 
 // A token of the vocabulary and its logit. The one before this in a ranking has a higher logit, or the same

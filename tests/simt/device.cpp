@@ -71,6 +71,11 @@ void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   }));
 }
 
+void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride,
+                        size_t rows) {
+  for (size_t row = 0; row < rows; ++row) upload(to + row * to_stride, {from + row * row_bytes, row_bytes});
+}
+
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   note(fault_of([&] {

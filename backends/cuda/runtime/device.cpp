@@ -94,6 +94,13 @@ void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   note(line_of(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_of(stream_))));
 }
 
+void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride,
+                        size_t rows) {
+  if (row_bytes == 0 || rows == 0) return;
+  note(line_of(cudaMemcpy2DAsync(to, to_stride, from, row_bytes, row_bytes, rows, cudaMemcpyHostToDevice,
+                                 stream_of(stream_))));
+}
+
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   note(line_of(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_of(stream_))));
