@@ -15,6 +15,7 @@ namespace tessera::cuda {
 namespace {
 
 constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
+constexpr size_t kMostDecodingSteps = 64;  // kinds of them that are remembered
 constexpr size_t kMostTokens = 65535 * 8;  // rows of blocks, each of at least 8 tokens
 
 std::string weight_fault(const Weight& wanted, const UploadedWeight* found) {
@@ -295,12 +296,57 @@ Status CudaProgram::load(const Batch& batch) {
   return Status::success();
 }
 
+void CudaProgram::queue_steps(const Batch& batch) {
+  if (batch.sequences.size() == batch.tokens.size()) {
+    queue_decoding_step();
+  } else {
+    for (const auto& step : steps_) step();
+  }
+}
+
+void CudaProgram::queue_decoding_step() {
+  const std::vector<uint64_t> key = batch_.key();
+  const auto same = [&](const DecodingStep& step) { return step.key == key; };
+  auto known = std::find_if(decoding_steps_.begin(), decoding_steps_.end(), same);
+  const bool is_new = known == decoding_steps_.end();
+  if (is_new) {
+    if (decoding_steps_.size() == kMostDecodingSteps) {
+      decoding_steps_.erase(std::min_element(
+          decoding_steps_.begin(), decoding_steps_.end(),
+          [](const DecodingStep& a, const DecodingStep& b) { return a.last_used < b.last_used; }));
+    }
+    decoding_steps_.emplace_back();
+    known = decoding_steps_.end() - 1;
+    known->key = key;
+  }
+  known->last_used = ++clock_;
+  // The first time also loads kernels, which cannot be done while recording.
+  if (!is_new && !known->recording && !known->cannot_be_recorded) {
+    queue_.begin_recording();
+    for (const auto& step : steps_) step();
+    auto made = queue_.end_recording();
+    known->cannot_be_recorded = !made.ok();
+    if (made.ok()) known->recording = std::move(made.value());
+  }
+  if (known->recording) {
+    queue_.replay(*known->recording);
+  } else {
+    for (const auto& step : steps_) step();
+  }
+}
+
+size_t CudaProgram::recordings() const {
+  return static_cast<size_t>(
+      std::count_if(decoding_steps_.begin(), decoding_steps_.end(),
+                    [](const DecodingStep& step) { return step.recording.has_value(); }));
+}
+
 Status CudaProgram::run(const Batch& batch, std::span<float> logits) {
   const size_t vocabulary = graph_.tensors[graph_.logits].columns;
   if (batch.output_rows.size() > logits.size() / vocabulary)
     return Status::failure("logits buffer is too small for the batch");
   if (Status status = load(batch); !status.ok()) return status;
-  for (const auto& step : steps_) step();
+  queue_steps(batch);
   const Rows result = rows(graph_.logits);
   queue_.download_rows(std::as_writable_bytes(logits).data(), result.base.address(),
                        vocabulary * sizeof(float), result.stride, batch_.outputs());
@@ -318,7 +364,7 @@ Status CudaProgram::run_best(const Batch& batch, size_t count, std::span<TokenLo
     return Status::failure("the buffer of best logits is too small for the batch");
   if (Status status = load(batch); !status.ok()) return status;
   if (Status status = reserve_best(count); !status.ok()) return status;
-  for (const auto& step : steps_) step();
+  queue_steps(batch);
   const size_t results = batch_.outputs() * count * sizeof(TokenLogit);
   BestTokensJob job;
   job.logits = rows(graph_.logits);

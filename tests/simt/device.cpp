@@ -8,6 +8,8 @@
 #include <new>
 #include <utility>
 
+#include "tests/simt/work_queue.h"
+
 namespace tessera::cuda {
 
 namespace {
@@ -59,13 +61,16 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   return *this;
 }
 
-Result<std::unique_ptr<Queue>> Queue::create() { return std::unique_ptr<Queue>(new Queue(nullptr)); }
+Result<std::unique_ptr<Queue>> Queue::create() {
+  return std::unique_ptr<Queue>(new Queue(std::make_unique<simt::WorkQueue>().release()));
+}
 
-Queue::~Queue() = default;
+Queue::~Queue() { const std::unique_ptr<simt::WorkQueue> queue(&simt::work_queue(stream_)); }
 
 void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
   note(fault_of([&] {
+    simt::refuse_recording(stream_, "an upload");
     simt::check_copy(to, from.size());
     std::memcpy(to, from.data(), from.size());
   }));
@@ -79,6 +84,7 @@ void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, 
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   note(fault_of([&] {
+    simt::refuse_recording(stream_, "a download");
     simt::check_copy(from, to.size());
     std::memcpy(to.data(), from, to.size());
   }));
@@ -92,10 +98,26 @@ void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes
 
 void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
-  note(fault_of([&] {
-    simt::check_copy(to, bytes);
-    std::memset(to, value, bytes);
-  }));
+  simt::submit(stream_, [this, to, value, bytes] {
+    note(fault_of([&] {
+      simt::check_copy(to, bytes);
+      std::memset(to, value, bytes);
+    }));
+  });
+}
+
+void Queue::begin_recording() { simt::work_queue(stream_).recorded.emplace(); }
+
+Result<Recording> Queue::end_recording() {
+  using Outcome = Result<Recording>;
+  auto work = std::make_shared<simt::RecordedWork>(
+      std::move(*std::exchange(simt::work_queue(stream_).recorded, std::nullopt)));
+  if (error_) return Outcome::failure(*std::exchange(error_, std::nullopt));
+  return Recording(std::move(work));
+}
+
+void Queue::replay(const Recording& recording) {
+  for (const auto& work : *static_cast<const simt::RecordedWork*>(recording.work())) work();
 }
 
 Status Queue::finish() {

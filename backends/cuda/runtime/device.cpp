@@ -118,6 +118,29 @@ void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   note(line_of(cudaMemsetAsync(to, value, bytes, stream_of(stream_))));
 }
 
+void Queue::begin_recording() {
+  note(line_of(cudaStreamBeginCapture(stream_of(stream_), cudaStreamCaptureModeThreadLocal)));
+}
+
+Result<Recording> Queue::end_recording() {
+  using Outcome = Result<Recording>;
+  cudaGraph_t graph = nullptr;
+  note(line_of(cudaStreamEndCapture(stream_of(stream_), &graph)));
+  cudaGraphExec_t work = nullptr;
+  if (!error_) note(line_of(cudaGraphInstantiate(&work, graph, 0)));
+  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  if (error_) {
+    (void)cudaGetLastError();  // the stream works as before
+    return Outcome::failure(*std::exchange(error_, std::nullopt));
+  }
+  return Recording(std::shared_ptr<void>(
+      work, [](void* made) { (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(made)); }));
+}
+
+void Queue::replay(const Recording& recording) {
+  note(line_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording.work()), stream_of(stream_))));
+}
+
 Status Queue::finish() {
   note(line_of(cudaStreamSynchronize(stream_of(stream_))));
   if (!error_) return Status::success();
