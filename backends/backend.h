@@ -58,12 +58,33 @@ class Program {
   virtual std::vector<double> op_seconds() const { return {}; }
 };
 
+// What a device can do at most: bytes that a copy reads and writes, and 8-bit operations, in 10^9 a second.
+struct DeviceLimits {
+  double copy_gbps = 0;
+  double int8_gops = 0;
+};
+
+// tokens rows of activations times a matrix of weights [rows, columns].
+struct ProductShape {
+  size_t rows = 0;
+  size_t columns = 0;
+  size_t tokens = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string describe() const = 0;  // "cpu avx512-vnni, 2 threads"
   // Free bytes of the memory that weights, cache and activations go to, where that is not the machine's.
   virtual std::optional<size_t> available_memory() const { return std::nullopt; }
+  // What the device of such memory can do, measured now; nothing where the machine's limits are meant.
+  virtual std::optional<DeviceLimits> measure_limits() { return std::nullopt; }
+  // Seconds that the device's usual library takes for a dense product of 16- or 8-bit numbers, as a
+  // yardstick; nothing where there is none.
+  virtual std::optional<double> library_seconds(const ProductShape& shape, unsigned bits) {
+    (void)shape, (void)bits;
+    return std::nullopt;
+  }
   // The bytes one KV page takes over all layers.
   virtual size_t kv_page_bytes(const KvGeometry& geometry) const = 0;
   virtual Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) = 0;

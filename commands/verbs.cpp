@@ -102,7 +102,7 @@ constexpr std::array kRunOptions = {
     kMlock,
     Option{kBenchmark, 0, "bench", "", "", "", "measure speed instead of answering"},
     Option{kBenchmark, 0, "tests", "LIST", "", "pp128,pp512,pp2048,tg128,tg128@d4096,tg128@d16384",
-           "ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN"},
+           "ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN, mmN"},
     Option{kBenchmark, 0, "repetitions", "N", "", "3", "runs of each test"},
     Option{kBenchmark, 0, "output", "FORM", "table json csv md", "table", "form of the results"},
     Option{kBenchmark, 0, "plot", "FILE", "", "", "draw the roofline as SVG"},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 
@@ -68,6 +69,9 @@ struct Session::State {
     return sequences[id];
   }
 
+  std::function<size_t(const Weight&)> bytes_of_weights() const {
+    return [this](const Weight& weight) { return model->file().require(weight.name).bytes.size(); };
+  }
   void plan_memory_use();
   std::string choose_places(const PlacedModel& placed);
   size_t model_context() const { return static_cast<size_t>(model->hyperparameters().context); }
@@ -87,10 +91,7 @@ void Session::State::plan_memory_use() {
   }
   geometry = {hp.layers, hp.kv_heads, hp.head_dim, memory.kv_bits, options.kv_first_layers};
   const PlanLimits limits{std::max<size_t>(options.batch, 1), std::max<size_t>(options.max_outputs, 1)};
-  const PlacedModel placed{
-      model->graph(),
-      [this](const Weight& weight) { return model->file().require(weight.name).bytes.size(); }, geometry,
-      limits};
+  const PlacedModel placed{model->graph(), bytes_of_weights(), geometry, limits};
   const std::string advice = choose_places(placed);
 
   for (const Place& place : memory.places) {
@@ -212,6 +213,22 @@ double Session::op_seconds(std::string_view kind) const {
     if (op_name(ops[i].kind) == kind) total += seconds[i];
   }
   return total;
+}
+
+bool Session::measures_ops() const { return !state_->program->op_seconds().empty(); }
+
+std::optional<DeviceLimits> Session::measure_limits() { return state_->backend->measure_limits(); }
+
+std::vector<ProductSpeed> Session::measure_products(size_t tokens) {
+  return tessera::measure_products(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,
+                                   state_->bytes_of_weights(), tokens);
+}
+
+double Session::measure_attention(size_t position) {
+  if (pages_in_use() != 0 || position >= context())
+    throw std::invalid_argument("attention is measured in an empty cache");
+  return tessera::measure_attention(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,
+                                    position);
 }
 
 // Takes pages for all inputs, or none.

@@ -15,6 +15,7 @@
 #include "engine/graph/graph.h"
 #include "engine/kv_cache/page_allocator.h"
 #include "engine/placement.h"
+#include "engine/product_speed.h"
 
 namespace tessera {
 
@@ -75,6 +76,15 @@ class Session {
   // Seconds that all ops of one kind ("attention", "linear", …) took so far; 0 where the backend does not
   // measure.
   double op_seconds(std::string_view kind) const;
+
+  bool measures_ops() const;
+  // Limits of the device that has the weights, measured now; nothing where they lie in the machine's memory.
+  std::optional<DeviceLimits> measure_limits();
+  // How fast the model's kinds of matrix products are with so many tokens.
+  std::vector<ProductSpeed> measure_products(size_t tokens);
+  // Seconds that the attention of all layers takes for one token behind so many others, which must fit the
+  // context. Only while no sequence holds tokens.
+  double measure_attention(size_t position);
 
   // Runs the inputs, in chunks when they exceed the batch size, and returns the wanted logits rows in the
   // order of the inputs, [rows, vocabulary] flat; the view stays valid until the next call. Throws when the

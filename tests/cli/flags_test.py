@@ -100,7 +100,7 @@ WRONG_ELSEWHERE = [
     (["completions"], "usage: tessera completions bash|zsh|fish"),
     (["completions", "tcsh"], "completions: expected bash, zsh or fish, found 'tcsh'"),
     (["--bench", "--tests", "pp0"], "--tests: 'pp0': expected a whole number from 1 to"),
-    (["--bench", "--tests", "pp128,,tg1"], "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH or batchN"),
+    (["--bench", "--tests", "pp128,,tg1"], "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN or mmN"),
     (["--bench", "--tests", "tg8@4096"], "--tests: 'tg8@4096': expected a whole number"),
     (["--bench", "--tests", "quick"], "--tests: expected ppN"),
     (["--bench", "--repetitions", "0"], "--repetitions: expected a whole number from 1 to 1000"),
