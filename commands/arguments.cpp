@@ -52,9 +52,18 @@ std::string unknown_option(const Verb& verb, std::string_view word) {
   return fmt::format("unknown option {}{}", word.substr(0, word.find('=')), option_hint(verb, name));
 }
 
-// "--prompt=text" as two words, because cxxopts does not see a value with newlines in it. A word that is the
-// value of the one before stays as it is.
+// Words as cxxopts takes them: other spellings become the usual ones, and "--prompt=text" becomes two words,
+// because cxxopts does not see a value with newlines in it. A word that is the value of the one before stays
+// as it is.
 std::vector<std::string> split_assignments(const Verb& verb, const std::vector<std::string>& words) {
+  const auto usual_name = [&](const std::string& word) {
+    const std::string_view name = std::string_view(word).substr(0, word.find('='));
+    for (const Option& option : verb.options) {
+      if (option.alias[0] != '\0' && name == option.alias)
+        return fmt::format("--{}{}", option.name, word.substr(name.size()));
+    }
+    return word;
+  };
   const auto takes_value = [&](std::string_view word) {
     return std::any_of(verb.options.begin(), verb.options.end(), [&](const Option& option) {
       return option.value[0] != '\0' && (word == fmt::format("--{}", option.name) ||
@@ -64,7 +73,8 @@ std::vector<std::string> split_assignments(const Verb& verb, const std::vector<s
   std::vector<std::string> result;
   bool is_value = false;
   bool operands_only = false;
-  for (const std::string& word : words) {
+  for (const std::string& given : words) {
+    const std::string word = is_value || operands_only ? given : usual_name(given);
     const size_t equals = word.find('=');
     if (!is_value && !operands_only && equals != std::string::npos && takes_value(word.substr(0, equals)) &&
         word.compare(0, 2, "--") == 0) {

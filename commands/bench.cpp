@@ -24,6 +24,7 @@ namespace {
 constexpr size_t kBatchTokens = 32;
 constexpr size_t kAttentionTokens = 16;
 constexpr size_t kMostTokens = size_t{1} << 24;
+constexpr size_t kMostProductTokens = 65536;
 constexpr uint64_t kRandomSeed = 20240611;
 
 BenchTest parse_test(const std::string& text) {
@@ -35,6 +36,8 @@ BenchTest parse_test(const std::string& text) {
   if (word.substr(0, 5) == "batch") return {BenchTest::Kind::batch, number(word.substr(5), 1, 4096), 0};
   if (word.substr(0, 6) == "attn@d")
     return {BenchTest::Kind::attention, kAttentionTokens, number(word.substr(6), 1, kMostTokens)};
+  if (word.substr(0, 2) == "mm")
+    return {BenchTest::Kind::product, number(word.substr(2), 1, kMostProductTokens), 0};
   if (word.substr(0, 2) == "tg") {
     const size_t at = word.find("@d");
     const size_t count = number(word.substr(2, at == std::string_view::npos ? at : at - 2), 1, kMostTokens);
@@ -42,7 +45,8 @@ BenchTest parse_test(const std::string& text) {
             at == std::string_view::npos ? 0 : number(word.substr(at + 2), 0, kMostTokens)};
   }
   throw UsageError(fmt::format(
-      "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH or batchN separated by commas, found '{}'", text));
+      "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN or mmN separated by commas, found '{}'",
+      text));
 }
 
 // Multiply-adds of the linear layers, counted as two operations each.
@@ -83,6 +87,7 @@ size_t context_needed(const BenchTest& test) {
     return (tokens + kKvPageTokens - 1) / kKvPageTokens * kKvPageTokens;
   };
   if (test.kind == BenchTest::Kind::batch) return test.count * pages(kBatchTokens);
+  if (test.kind == BenchTest::Kind::product) return kKvPageTokens;
   return pages(test.depth + test.count);
 }
 
@@ -103,35 +108,102 @@ class Bench {
     report.scheme = one_line(model_.header().quantization.scheme);
     report.weight_bytes = model_.weight_bytes();
     report.repetitions = repetitions_;
-    measure_limits(report.threads);  // the first one finds cold caches and a sleeping clock
+    std::vector<BenchTest> left;
     for (const BenchTest& test : tests) {
       const std::string reason = reason_to_skip(test);
-      if (!reason.empty()) {
+      if (reason.empty()) {
+        left.push_back(test);
+      } else {
         skip(report, test, reason);
-        continue;
       }
-      SessionOptions options = options_;
-      options.context = context_needed(test);
-      options.max_outputs = std::max<size_t>(test.kind == BenchTest::Kind::batch ? test.count : 1, 1);
-      options.batch = std::max(options.batch, options.max_outputs);
-      std::unique_ptr<Session> session;
-      try {
-        session = std::make_unique<Session>(model_, options);
-      } catch (const std::runtime_error& error) {
-        skip(report, test, error.what());
-        continue;
+    }
+    std::unique_ptr<Session> session = open(report, left);
+    if (session == nullptr) return report;
+    say_memory(session->memory());
+    report.backend = session->backend_description();
+    report.kv_bits = session->memory().kv_bits;
+    limits_now(*session);  // the first one finds cold caches and a sleeping clock
+    read_gbps_.clear();
+    int8_gops_.clear();
+    for (const BenchTest& test : left) {
+      if (test.kind == BenchTest::Kind::product) {
+        measure_products(report, *session, test);
+      } else {
+        report.results.push_back(measure(*session, test));
       }
-      say_memory(session->memory());
-      report.backend = session->backend_description();
-      report.kv_bits = session->memory().kv_bits;
-      report.results.push_back(measure(*session, test));
     }
     report.limits = {median(read_gbps_), median(int8_gops_)};
     return report;
   }
 
  private:
+  // One session for all tests, so that weights are uploaded once. Without enough memory the test that needs
+  // the longest context is left out, until the others fit; null when none is left.
+  std::unique_ptr<Session> open(BenchReport& report, std::vector<BenchTest>& tests) {
+    while (!tests.empty()) {
+      SessionOptions options = options_;
+      options.context = 0;
+      options.max_outputs = 1;
+      for (const BenchTest& test : tests) {
+        options.context = std::max(options.context, context_needed(test));
+        if (test.kind == BenchTest::Kind::batch)
+          options.max_outputs = std::max(options.max_outputs, test.count);
+      }
+      options.batch = std::max(options.batch, options.max_outputs);
+      try {
+        return std::make_unique<Session>(model_, options);
+      } catch (const std::runtime_error& error) {
+        const auto largest = std::max_element(tests.begin(), tests.end(), [](const auto& a, const auto& b) {
+          return context_needed(a) < context_needed(b);
+        });
+        skip(report, *largest, error.what());
+        tests.erase(largest);
+      }
+    }
+    return nullptr;
+  }
+
+  void measure_products(BenchReport& report, Session& session, const BenchTest& test) {
+    ProgressBar bar(test.name());
+    const BenchLimits before = limits_now(session);
+    std::vector<ProductSpeed> speeds;
+    try {
+      speeds = session.measure_products(test.count);
+    } catch (const std::runtime_error& error) {
+      skip(report, test, error.what());
+      return;
+    }
+    const BenchLimits after = limits_now(session);
+    for (ProductSpeed& speed : speeds) {
+      BenchProduct product;
+      product.test = test;
+      product.limits = {(before.read_gbps + after.read_gbps) / 2, (before.int8_gops + after.int8_gops) / 2};
+      const double seconds = std::max(speed.seconds, 1e-9);
+      const ProductShape& shape = speed.shape;
+      product.gbps = static_cast<double>(speed.weight_bytes) / seconds * 1e-9;
+      product.gops = 2e-9 * static_cast<double>(shape.rows) * static_cast<double>(shape.columns) *
+                     static_cast<double>(shape.tokens) / seconds;
+      const double of_memory = product.gbps / product.limits.read_gbps;
+      const double of_arithmetic = product.gops / product.limits.int8_gops;
+      product.memory_bound = of_memory >= of_arithmetic;
+      product.share = std::max(of_memory, of_arithmetic);
+      product.speed = std::move(speed);
+      report.products.push_back(std::move(product));
+    }
+  }
+
+  // A run whose results nobody looks at: where the backend can rank them, the best token of each row is all
+  // that is copied back, as in a greedy reply.
+  static void run(Session& session, std::span<const SequenceInput> inputs) {
+    if (session.gives_best(1)) {
+      session.run_best(inputs, 1);
+    } else {
+      session.run(inputs);
+    }
+  }
+
   std::string reason_to_skip(const BenchTest& test) const {
+    if (test.kind == BenchTest::Kind::product) return "";
     const size_t own = test.kind == BenchTest::Kind::batch ? kBatchTokens : test.depth + test.count;
     if (own > model_.hyperparameters().context) {
       return fmt::format("needs {} tokens of context, the model has {}", own,
@@ -159,8 +231,10 @@ class Bench {
     return tokens;
   }
 
-  BenchLimits limits_now(size_t threads) {
-    const BenchLimits limits = measure_limits(threads);
+  BenchLimits limits_now(Session& session) {
+    const std::optional<DeviceLimits> device = session.measure_limits();
+    const BenchLimits limits = device ? BenchLimits{device->copy_gbps, device->int8_gops}
+                                      : measure_limits(bench_threads(options_.threads));
     read_gbps_.push_back(limits.read_gbps);
     int8_gops_.push_back(limits.int8_gops);
     return limits;
@@ -198,20 +272,21 @@ class Bench {
         result.operations_per_token =
             attention_work(model_.graph()) * (static_cast<double>(test.depth) + count / 2);
         break;
+      case BenchTest::Kind::product:
+        break;
     }
     const double bytes =
         test.kind == BenchTest::Kind::attention ? result.kv_bytes_per_token : result.bytes_per_token;
 
     const std::function<double()> once = prepare(session, test);
-    const size_t threads = bench_threads(options_.threads);
     std::vector<double> speeds, shares_of_memory, shares_of_arithmetic, reads, peaks;
     ProgressBar bar(test.name());
     once();  // pages of weights come in, clocks rise; not counted
-    BenchLimits before = limits_now(threads);
+    BenchLimits before = limits_now(session);
     for (size_t i = 0; i < repetitions_; ++i) {
       bar.update(i + 1, repetitions_ + 1);
       const double speed = once();
-      const BenchLimits after = limits_now(threads);
+      const BenchLimits after = limits_now(session);
       const BenchLimits around = {(before.read_gbps + after.read_gbps) / 2,
                                   (before.int8_gops + after.int8_gops) / 2};
       before = after;
@@ -221,6 +296,8 @@ class Bench {
       shares_of_memory.push_back(speed * bytes / (around.read_gbps * 1e9));
       shares_of_arithmetic.push_back(speed * result.operations_per_token / (around.int8_gops * 1e9));
     }
+    for (const SequenceId sequence : sequences_) session.release(sequence);
+    sequences_.clear();
     result.tokens_per_second = median(speeds);
     result.low = *std::min_element(speeds.begin(), speeds.end());
     result.high = *std::max_element(speeds.begin(), speeds.end());
@@ -238,9 +315,8 @@ class Bench {
   // choosing them is not part of what is measured.
   std::function<double()> prepare(Session& session, const BenchTest& test) {
     if (test.kind == BenchTest::Kind::batch) {
-      std::vector<SequenceId> sequences;
-      for (size_t i = 0; i < test.count; ++i) sequences.push_back(session.create_sequence());
-      return [&session, sequences, tokens = random_tokens(test.count * kBatchTokens)] {
+      for (size_t i = 0; i < test.count; ++i) sequences_.push_back(session.create_sequence());
+      return [&session, sequences = sequences_, tokens = random_tokens(test.count * kBatchTokens)] {
         for (const SequenceId sequence : sequences) session.truncate(sequence, 0);
         return timed(tokens.size(), [&] {
           for (size_t step = 0; step < kBatchTokens; ++step) {
@@ -249,18 +325,24 @@ class Bench {
               inputs.push_back(
                   {sequences[i], {&tokens[step * sequences.size() + i], 1}, SequenceInput::Want::last});
             }
-            session.run(inputs);
+            run(session, inputs);
           }
         });
       };
     }
+    if (test.kind == BenchTest::Kind::attention && !session.measures_ops()) {
+      return [&session, position = test.depth + test.count / 2] {
+        return 1 / std::max(session.measure_attention(position), 1e-9);
+      };
+    }
     const SequenceId sequence = session.create_sequence();
+    sequences_.push_back(sequence);
     if (test.kind == BenchTest::Kind::prompt) {
       return [&session, sequence, tokens = random_tokens(test.count)] {
         session.truncate(sequence, 0);
         return timed(tokens.size(), [&] {
           const SequenceInput input{sequence, tokens, SequenceInput::Want::last};
-          session.run({&input, 1});
+          run(session, {&input, 1});
         });
       };
     }
@@ -269,7 +351,7 @@ class Bench {
     for (size_t done = 0; done < before.size();) {
       const size_t count = std::min(options_.batch, before.size() - done);
       const SequenceInput input{sequence, std::span(before).subspan(done, count), SequenceInput::Want::none};
-      session.run({&input, 1});
+      run(session, {&input, 1});
       done += count;
       bar.update(done, before.size());
     }
@@ -279,7 +361,7 @@ class Bench {
       const double speed = timed(tokens.size(), [&] {
         for (const uint32_t& token : tokens) {
           const SequenceInput input{sequence, {&token, 1}, SequenceInput::Want::last};
-          session.run({&input, 1});
+          run(session, {&input, 1});
         }
       });
       if (test.kind == BenchTest::Kind::generate) return speed;
@@ -300,6 +382,7 @@ class Bench {
   size_t repetitions_;
   LinearWork work_;
   std::mt19937_64 generator_;
+  std::vector<SequenceId> sequences_;  // of the test that runs
   std::vector<double> read_gbps_;
   std::vector<double> int8_gops_;
 };
@@ -314,6 +397,8 @@ std::string BenchTest::name() const {
       return fmt::format("batch{}", count);
     case Kind::attention:
       return fmt::format("attn@d{}", depth);
+    case Kind::product:
+      return fmt::format("mm{}", count);
     case Kind::generate:
       break;
   }
@@ -378,8 +463,9 @@ int run_bench(const Arguments& arguments) {
   }
   write_stdout(bench_text(reports, form));
   if (const auto plot = arguments.text("plot")) write_text(*plot, roofline_svg(reports.front()));
-  if (std::all_of(reports.begin(), reports.end(),
-                  [](const BenchReport& report) { return report.results.empty(); }))
+  if (std::all_of(reports.begin(), reports.end(), [](const BenchReport& report) {
+        return report.results.empty() && report.products.empty();
+      }))
     throw std::runtime_error("no test could be run");
   return kExitDone;
 }

@@ -8,12 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "engine/product_speed.h"
+
 namespace tessera {
 
 // "pp512": a prompt of 512 tokens; "tg128@d4096": 128 tokens one by one behind 4096; "batch16": 16 sequences
-// that generate 32 tokens each at once; "attn@d16384": the attention of single tokens behind 16384, alone.
+// that generate 32 tokens each at once; "attn@d16384": the attention of single tokens behind 16384, alone;
+// "mm16": the model's kinds of matrix products with 16 tokens, each alone.
 struct BenchTest {
-  enum class Kind { prompt, generate, batch, attention } kind = Kind::prompt;
+  enum class Kind { prompt, generate, batch, attention, product } kind = Kind::prompt;
   size_t count = 0;  // tokens, or sequences of a batch
   size_t depth = 0;  // tokens before; generate and attention only
   std::string name() const;
@@ -21,9 +24,9 @@ struct BenchTest {
 // Throws UsageError.
 std::vector<BenchTest> parse_bench_tests(const std::string& list);
 
-// Limits of this machine around one measurement, means of before and after.
+// Limits of this machine, or of the device that computes, around one measurement, means of before and after.
 struct BenchLimits {
-  double read_gbps = 0;
+  double read_gbps = 0;  // memory: read, or on a device read and written by a copy
   double int8_gops = 0;
 };
 
@@ -38,6 +41,17 @@ struct BenchResult {
   double share = 0;  // of the limit that binds, median over repetitions of their own shares
   bool memory_bound = false;
   BenchLimits limits;  // medians around this test
+};
+
+// One kind of matrix product in a "mmN" test.
+struct BenchProduct {
+  BenchTest test;
+  ProductSpeed speed;
+  double gbps = 0;  // weight bytes read
+  double gops = 0;
+  double share = 0;  // of the limit that binds more
+  bool memory_bound = false;
+  BenchLimits limits;  // around the test
 };
 
 struct SkippedTest {
@@ -56,6 +70,7 @@ struct BenchReport {
   size_t repetitions = 0;
   BenchLimits limits;  // medians over the whole run
   std::vector<BenchResult> results;
+  std::vector<BenchProduct> products;
   std::vector<SkippedTest> skipped;
 };
 

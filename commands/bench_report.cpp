@@ -1,6 +1,7 @@
 // The benchmark's results as a table, JSON, CSV or Markdown.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "commands/bench.h"
@@ -75,6 +76,46 @@ ReportTable table(std::span<const BenchReport> reports) {
   });
 }
 
+// How many times as long the library takes.
+std::string ratio_text(const BenchProduct& product, const std::optional<double>& library) {
+  return library && product.speed.seconds > 0 ? fmt::format("{:.2f}", *library / product.speed.seconds) : "";
+}
+
+ReportTable product_table(std::span<const BenchReport> reports) {
+  const std::vector<ReportColumn> columns = {
+      {"test", true},    {"product", true}, {"rows"},
+      {"columns"},       {"scheme", true},  {"microseconds"},
+      {"GB/s"},          {"Gop/s"},         {"share of the limit", true},
+      {"x library f16"}, {"x library int8"}};
+  ReportTable table;
+  table.columns = columns;
+  for (const BenchReport& report : reports) {
+    for (const BenchProduct& product : report.products) {
+      const ProductSpeed& speed = product.speed;
+      table.rows.push_back(
+          {product.test.name(), speed.name, fmt::format("{}", speed.shape.rows),
+           fmt::format("{}", speed.shape.columns), speed.scheme, fmt::format("{:.2f}", speed.seconds * 1e6),
+           fmt::format("{:.1f}", product.gbps), fmt::format("{:.0f}", product.gops),
+           product.memory_bound
+               ? fmt::format("{:.1f} % of {:.1f} GB/s", product.share * 100, product.limits.read_gbps)
+               : fmt::format("{:.1f} % of {:.0f} Gop/s", product.share * 100, product.limits.int8_gops),
+           ratio_text(product, speed.library_f16), ratio_text(product, speed.library_int8)});
+    }
+  }
+  return table;
+}
+
+// Both tables below each other, those that have rows.
+template <class Form>
+std::string tables_text(std::span<const BenchReport> reports, const Form& form) {
+  const ReportTable tests = table(reports);
+  const ReportTable products = product_table(reports);
+  std::string text = headline(reports);
+  if (!tests.rows.empty()) text += "\n" + form(tests);
+  if (!products.rows.empty()) text += "\n" + form(products);
+  return text;
+}
+
 ReportTable exact_table(std::span<const BenchReport> reports) {
   std::vector<ReportColumn> columns;
   for (const char* title :
@@ -94,6 +135,18 @@ ReportTable exact_table(std::span<const BenchReport> reports) {
                                     fmt::format("{:.0f}", result.operations_per_token),
                                     fmt::format("{:.3f}", result.limits.read_gbps),
                                     fmt::format("{:.2f}", result.limits.int8_gops), ""});
+                  }
+                  for (const BenchProduct& product : report.products) {
+                    const ProductSpeed& speed = product.speed;
+                    const auto tokens = static_cast<double>(speed.shape.tokens);
+                    const double rate = tokens / std::max(speed.seconds, 1e-9);
+                    rows.push_back({product.test.name() + " " + speed.name, fmt::format("{:.4f}", rate), "",
+                                    "", fmt::format("{:.4f}", product.share),
+                                    product.memory_bound ? "read_gbps" : "int8_gops",
+                                    fmt::format("{:.0f}", static_cast<double>(speed.weight_bytes) / tokens),
+                                    "0", fmt::format("{:.0f}", product.gops * 1e9 / rate),
+                                    fmt::format("{:.3f}", product.limits.read_gbps),
+                                    fmt::format("{:.2f}", product.limits.int8_gops), ""});
                   }
                   for (const SkippedTest& skipped : report.skipped) {
                     std::vector<std::string> row(width);
@@ -120,6 +173,28 @@ nlohmann::ordered_json json_of(const BenchReport& report) {
                        {"read_gbps", result.limits.read_gbps},
                        {"int8_gops", result.limits.int8_gops}});
   }
+  ordered_json products = ordered_json::array();
+  for (const BenchProduct& product : report.products) {
+    const ProductSpeed& speed = product.speed;
+    const auto seconds = [](const std::optional<double>& time) {
+      return time ? ordered_json(*time * 1e6) : ordered_json(nullptr);
+    };
+    products.push_back({{"test", product.test.name()},
+                        {"name", speed.name},
+                        {"rows", speed.shape.rows},
+                        {"columns", speed.shape.columns},
+                        {"tokens", speed.shape.tokens},
+                        {"scheme", speed.scheme},
+                        {"copies", speed.copies},
+                        {"weight_bytes", speed.weight_bytes},
+                        {"microseconds", speed.seconds * 1e6},
+                        {"gbps", product.gbps},
+                        {"gops", product.gops},
+                        {"share", product.share},
+                        {"limit", product.memory_bound ? "read_gbps" : "int8_gops"},
+                        {"library_f16_microseconds", seconds(speed.library_f16)},
+                        {"library_int8_microseconds", seconds(speed.library_int8)}});
+  }
   ordered_json skipped = ordered_json::array();
   for (const SkippedTest& test : report.skipped) {
     skipped.push_back({{"test", test.test.name()}, {"reason", test.reason}});
@@ -134,6 +209,7 @@ nlohmann::ordered_json json_of(const BenchReport& report) {
             {"weight_bytes", report.weight_bytes}}},
           {"repetitions", report.repetitions},
           {"results", results},
+          {"products", products},
           {"skipped", skipped}};
 }
 
@@ -147,8 +223,8 @@ std::string bench_text(std::span<const BenchReport> reports, const std::string& 
     return json_report(all);
   }
   if (form == "csv") return csv_table(exact_table(reports));
-  if (form == "md") return headline(reports) + "\n" + markdown_table(table(reports));
-  return headline(reports) + "\n" + aligned_table(table(reports));
+  if (form == "md") return tables_text(reports, markdown_table);
+  return tables_text(reports, aligned_table);
 }
 
 }  // namespace tessera

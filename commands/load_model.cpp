@@ -41,6 +41,15 @@ SessionOptions session_options(const Arguments& arguments) {
     return false;
   };
   options.backend = arguments.choice("backend");
+  if (offers("gpu-layers")) {
+    if (const auto layers = arguments.integer("gpu-layers", 0, kMostLayers)) {
+      options.gpu_layers = *layers;
+      if (!arguments.has("backend")) options.backend = "cuda";
+      if (options.backend != "cuda")
+        throw UsageError(fmt::format("--gpu-layers: needs --backend cuda, found {}", options.backend));
+      if (*layers == 0) options.backend = "cpu";  // as where there is no device
+    }
+  }
   options.isa = arguments.choice("isa");
   if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
   if (offers("ctx")) {
@@ -79,6 +88,18 @@ std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& 
 }
 
 void say_memory(const MemoryFigures& memory) {
+  if (memory.places.size() > 1) {
+    for (const Place& place : memory.places) {
+      say(fmt::format(
+              "memory: {} layers on {}: weights {}, KV cache {} ({} tokens at {} bits), activations {}; {} "
+              "available",
+              place.layers, place.name, readable_bytes(place.weight_bytes),
+              readable_bytes(place.kv_bytes(memory.context)), memory.context, memory.kv_bits,
+              readable_bytes(place.activation_bytes), readable_bytes(place.available_bytes)),
+          Style::dim);
+    }
+    return;
+  }
   say(fmt::format("memory: weights {}, KV cache {} ({} tokens at {} bits), activations {}; {} available",
                   readable_bytes(memory.weight_bytes), readable_bytes(memory.kv_bytes), memory.context,
                   memory.kv_bits, readable_bytes(memory.activation_bytes),

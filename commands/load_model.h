@@ -11,8 +11,8 @@
 
 namespace tessera {
 
-// --backend, --isa, --threads, --ctx, --kv (not of a verb with --compare), --kv-first-layers and --batch.
-// Throws UsageError.
+// --backend, --gpu-layers, --isa, --threads, --ctx, --kv (not of a verb with --compare), --kv-first-layers
+// and --batch. Throws UsageError.
 SessionOptions session_options(const Arguments& arguments);
 
 // The file at path, or the embedded model when there is none; --no-mmap and --mlock are honoured.
@@ -21,11 +21,11 @@ Model open_model(const std::optional<std::string>& path, const Arguments& argume
 // The tokenizer of an open file. Throws FileError naming the file.
 Tokenizer stored_tokenizer(const TessFile& file);
 
-// Plans memory, prints the plan as one line on stderr, and is ready to run. Throws with the numbers when it
+// Plans memory, prints the plan on stderr, and is ready to run. Throws with the numbers when it
 // cannot fit. The model must outlive the session.
 std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options);
 
-// The plan as the line that open_session prints.
+// The plan as open_session prints it: a line for every memory that layers are placed in.
 void say_memory(const MemoryFigures& memory);
 
 // "1.23 GB", "45.6 MB", "789 bytes".

@@ -33,6 +33,14 @@ constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "work
 
 constexpr Option kBackend = {
     kRunning, 0, "backend", "NAME", "cpu cuda reference", "cpu", "what computes: cpu, cuda, reference"};
+constexpr Option kGpuLayers = {kRunning,
+                               0,
+                               "gpu-layers",
+                               "N",
+                               "",
+                               "all that fit",
+                               "with cuda: the last N layers there and the rest on the cpu; -ngl is the same",
+                               "-ngl"};
 constexpr Option kIsa = {
     kRunning, 0, "isa", "NAME", "auto avx512 avx2 portable", "auto", "instruction set of the cpu backend"};
 constexpr Option kNuma = {kRunning,
@@ -82,6 +90,7 @@ constexpr std::array kRunOptions = {
     Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer"},
     Option{kSampling, 0, "ignore-eos", "", "", "", "go on after tokens that end an answer"},
     kBackend,
+    kGpuLayers,
     kIsa,
     kThreads,
     kNuma,
@@ -93,7 +102,7 @@ constexpr std::array kRunOptions = {
     kMlock,
     Option{kBenchmark, 0, "bench", "", "", "", "measure speed instead of answering"},
     Option{kBenchmark, 0, "tests", "LIST", "", "pp128,pp512,pp2048,tg128,tg128@d4096,tg128@d16384",
-           "ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN"},
+           "ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN, mmN"},
     Option{kBenchmark, 0, "repetitions", "N", "", "3", "runs of each test"},
     Option{kBenchmark, 0, "output", "FORM", "table json csv md", "table", "form of the results"},
     Option{kBenchmark, 0, "plot", "FILE", "", "", "draw the roofline as SVG"},
@@ -167,6 +176,7 @@ constexpr std::array kPerplexityOptions = {
     Option{kCompare, 0, "plot", "FILE", "", "", "draw quality against size as SVG"},
     Option{kOutput, 0, "output", "FORM", "text json csv md", "text", "form of the results"},
     kBackend,
+    kGpuLayers,
     kIsa,
     kThreads,
     Option{kRunning, 0, "kv", "BITS", "4 8 16", "the file's",

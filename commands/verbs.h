@@ -16,6 +16,7 @@ struct Option {
   const char* choices;   // words the value may be, separated by spaces; empty when it is free
   const char* fallback;  // what holds when it is not given; empty when that says nothing
   const char* help;
+  const char* alias = "";  // another spelling, dashes included
 };
 
 struct Verb {

@@ -250,15 +250,21 @@ std::vector<uint32_t> Conversation::fitting_tokens() {
       "the prompt takes {} tokens and the context holds {}, one of them for the reply", ids.size(), context));
 }
 
-std::span<float> Conversation::feed(std::span<const uint32_t> tokens,
-                                    const std::function<bool(size_t, size_t)>& keep_going, size_t& reused) {
+NextLogits Conversation::run(const SequenceInput& input) {
+  if (best_ != 0 && input.want == SequenceInput::Want::last)
+    return {{}, session_->run_best({&input, 1}, best_)};
+  return {session_->run({&input, 1}), {}};
+}
+
+NextLogits Conversation::feed(std::span<const uint32_t> tokens,
+                              const std::function<bool(size_t, size_t)>& keep_going, size_t& reused) {
   const std::vector<uint32_t>& cached = session_->tokens(sequence_);
   const auto differing = std::mismatch(tokens.begin(), tokens.end(), cached.begin(), cached.end()).first;
   // The last token always runs again: its logits are what the reply begins from.
   reused = std::min(static_cast<size_t>(differing - tokens.begin()), tokens.size() - 1);
   session_->truncate(sequence_, reused);
 
-  std::span<float> logits;
+  NextLogits logits;
   const size_t chunk = std::max<size_t>(options_.chunk, 1);
   for (size_t done = reused; done < tokens.size();) {
     if (keep_going && !keep_going(done - reused, tokens.size() - reused)) return {};
@@ -266,7 +272,7 @@ std::span<float> Conversation::feed(std::span<const uint32_t> tokens,
     const bool last = done + count == tokens.size();
     const SequenceInput input{sequence_, tokens.subspan(done, count),
                               last ? SequenceInput::Want::last : SequenceInput::Want::none};
-    logits = session_->run({&input, 1});
+    logits = run(input);
     done += count;
   }
   if (keep_going && !keep_going(tokens.size() - reused, tokens.size() - reused)) return {};
@@ -281,11 +287,11 @@ Conversation::Beginning Conversation::begin_reply(const std::function<bool(size_
   return beginning;
 }
 
-std::optional<std::span<float>> Conversation::extend_reply(uint32_t token) {
+std::optional<NextLogits> Conversation::extend_reply(uint32_t token) {
   reply_.push_back(token);
   if (session_->length(sequence_) < session_->context()) {
     const SequenceInput input{sequence_, {&reply_.back(), 1}, SequenceInput::Want::last};
-    return session_->run({&input, 1});
+    return run(input);
   }
   if (!options_.drop_oldest) return std::nullopt;
   try {

@@ -31,6 +31,14 @@ struct ConversationOptions {
   size_t chunk = 512;          // prompt tokens between two looks at keep_going
 };
 
+// What the next token is sampled from: all logits, or the best ones where these were asked for and can be
+// had.
+struct NextLogits {
+  std::span<float> all;
+  std::span<const TokenLogit> best;
+  bool empty() const { return all.empty() && best.empty(); }
+};
+
 class Conversation {
  public:
   // The session must outlive the conversation, which takes one sequence of it and gives it back at the end.
@@ -56,10 +64,13 @@ class Conversation {
   std::vector<uint32_t> prompt_tokens() const;
 
   struct Beginning {
-    std::span<float> logits;       // of the last prompt token; empty when keep_going said no
+    NextLogits logits;             // of the last prompt token; empty when keep_going said no
     std::vector<uint32_t> prompt;  // at least one token
     size_t reused_tokens = 0;      // of these, already in the cache
   };
+  // From now on only the count best logits are wanted; 0: all. They are all given where the backend cannot
+  // select.
+  void want_best(size_t count) { best_ = session_->gives_best(count) ? count : 0; }
   // Brings the session to the end of the prompt. Cached tokens that agree with the prompt are kept and
   // everything else is fed, so the result is that of a fresh run. keep_going(done, total) is asked between
   // chunks; false leaves a valid, shorter cache. Throws ContextFull or TemplateError.
@@ -67,7 +78,7 @@ class Conversation {
 
   // Appends a token of the reply and returns the logits after it; nothing when the context is full and no
   // turn may be dropped. Dropping a turn re-renders the shorter conversation and goes on with the reply.
-  std::optional<std::span<float>> extend_reply(uint32_t token);
+  std::optional<NextLogits> extend_reply(uint32_t token);
   size_t dropped_turns() const;  // user turns that are no longer fed
   size_t cached_tokens() const;  // KV cache used by this conversation
 
@@ -79,14 +90,16 @@ class Conversation {
   size_t first_turn() const;  // index of the first message that is not the system's
   // Length and id of the longest special token spelled at text[at]; length 0 when there is none.
   std::pair<size_t, uint32_t> special_at(std::string_view text, size_t at) const;
-  std::span<float> feed(std::span<const uint32_t> tokens,
-                        const std::function<bool(size_t, size_t)>& keep_going, size_t& reused);
+  NextLogits feed(std::span<const uint32_t> tokens, const std::function<bool(size_t, size_t)>& keep_going,
+                  size_t& reused);
+  NextLogits run(const SequenceInput& input);
 
   Session* session_;
   ConversationOptions options_;
   bool raw_;
   SequenceId sequence_;
   std::vector<ChatMessage> messages_;
+  size_t best_ = 0;              // how many of the best logits are wanted; 0: all
   size_t dropped_ = 0;           // messages after the system's that are not fed
   std::vector<uint32_t> reply_;  // tokens of the reply in progress
   std::vector<std::vector<std::pair<std::string, uint32_t>>>

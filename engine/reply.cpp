@@ -53,6 +53,7 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
   };
   const auto interrupted = [&] { return events.interrupted && events.interrupted(); };
 
+  conversation.want_best(sampler.candidates_needed());
   const Clock::time_point start = Clock::now();
   const Conversation::Beginning beginning = conversation.begin_reply([&](size_t done, size_t total) {
     if (events.prompt_progress) events.prompt_progress(done, total);
@@ -65,7 +66,7 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
   if (conversation.raw()) decoder.push(beginning.prompt.back());
   sampler.reset(beginning.prompt);
 
-  std::optional<std::span<float>> logits;
+  std::optional<NextLogits> logits;
   if (beginning.logits.empty()) {
     reply.end = ReplyEnd::interrupted;
   } else {
@@ -73,7 +74,8 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
   }
   Clock::time_point first_token = Clock::now();
   while (logits) {
-    const uint32_t token = sampler.sample(*logits);
+    const uint32_t token =
+        logits->best.empty() ? sampler.sample(logits->all) : sampler.sample_best(logits->best);
     sampler.accept(token);
     if (++statistics.generated_tokens == 1) {
       first_token = Clock::now();

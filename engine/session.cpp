@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/cpu_features.h"
 #include "backends/reference/reference_backend.h"
+#include "backends/split/split_backend.h"
 #include "engine/model.h"
 #if defined(TESSERA_WITH_CUDA)
 #include "backends/cuda/cuda_backend.h"
@@ -59,6 +61,7 @@ struct Session::State {
   std::unique_ptr<PageAllocator> pages;
   std::vector<Sequence> sequences;
   std::vector<float> logits;
+  std::vector<TokenLogit> best;
   size_t context = 0;
 
   Sequence& at(SequenceId id) {
@@ -66,59 +69,98 @@ struct Session::State {
     return sequences[id];
   }
 
+  std::function<size_t(const Weight&)> bytes_of_weights() const {
+    return [this](const Weight& weight) { return model->file().require(weight.name).bytes.size(); };
+  }
   void plan_memory_use();
+  std::string choose_places(const PlacedModel& placed);
+  size_t model_context() const { return static_cast<size_t>(model->hyperparameters().context); }
   void reserve(std::span<const SequenceInput> inputs);
   void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
-  void run_chunks(std::span<const SequenceInput> inputs);
+  size_t vocabulary() const { return model->graph().tensors[model->graph().logits].columns; }
+  void run(std::span<const SequenceInput> inputs, size_t best_count);
+  void run_chunks(std::span<const SequenceInput> inputs, size_t best_count);
 };
 
 void Session::State::plan_memory_use() {
   const Hyperparameters& hp = model->hyperparameters();
-  const std::optional<size_t> own_memory = backend->available_memory();
-  memory.available_bytes = own_memory ? *own_memory : cpu::available_memory();
-  memory.weight_bytes = model->weight_bytes();
-  // Weights that are in this memory already are no longer among what is available.
-  if (memory.available_bytes != 0 && !own_memory && model->file().resident())
-    memory.available_bytes += memory.weight_bytes;
   memory.kv_bits =
       options.kv_bits != 0 ? options.kv_bits : static_cast<unsigned>(model->header().quantization.kv_bits);
   if (memory.kv_bits != 16 && memory.kv_bits != 8 && memory.kv_bits != 4) {
     throw std::runtime_error(fmt::format("KV precision {}: expected 16, 8 or 4", memory.kv_bits));
   }
   geometry = {hp.layers, hp.kv_heads, hp.head_dim, memory.kv_bits, options.kv_first_layers};
-
   const PlanLimits limits{std::max<size_t>(options.batch, 1), std::max<size_t>(options.max_outputs, 1)};
-  const MemoryPlan plan = plan_memory(model->graph(), limits);
-  memory.activation_bytes = plan.arena_bytes;
+  const PlacedModel placed{model->graph(), bytes_of_weights(), geometry, limits};
+  const std::string advice = choose_places(placed);
 
-  const size_t page_bytes = backend->kv_page_bytes(geometry);
-  const size_t fixed = memory.weight_bytes + memory.activation_bytes;
+  for (const Place& place : memory.places) {
+    memory.weight_bytes += place.weight_bytes;
+    memory.activation_bytes += place.activation_bytes;
+    memory.available_bytes += place.available_bytes;
+  }
   size_t tokens = options.context != 0 ? options.context : hp.context;
-  if (options.context == 0 && memory.available_bytes != 0) {
+  for (const Place& place : memory.places) {
+    if (options.context != 0 || place.available_bytes == 0) continue;
     // A default must leave room for everything else on the machine: at most half of what is left after the
     // weights.
-    const size_t left = memory.available_bytes > fixed ? (memory.available_bytes - fixed) / 2 : 0;
-    tokens = std::min(tokens, std::max<size_t>(left / std::max<size_t>(page_bytes, 1), 1) * kKvPageTokens);
+    const size_t fixed = place.weight_bytes + place.activation_bytes;
+    const size_t left = place.available_bytes > fixed ? (place.available_bytes - fixed) / 2 : 0;
+    tokens =
+        std::min(tokens, std::max<size_t>(left / std::max<size_t>(place.page_bytes, 1), 1) * kKvPageTokens);
   }
-  const size_t page_count = (tokens + kKvPageTokens - 1) / kKvPageTokens;
   memory.context = tokens;
-  memory.kv_bytes = page_count * page_bytes;
-  if (memory.available_bytes != 0 && fixed + memory.kv_bytes > memory.available_bytes) {
-    throw std::runtime_error(
-        fmt::format("not enough memory: weights {:.2f} GiB + KV cache {:.2f} GiB ({} tokens at {} bits) + "
-                    "activations {:.2f} GiB, "
-                    "{:.2f} GiB available; a smaller --ctx or --kv needs less",
-                    gib(memory.weight_bytes), gib(memory.kv_bytes), tokens, memory.kv_bits,
-                    gib(memory.activation_bytes), gib(memory.available_bytes)));
-  }
+  for (const Place& place : memory.places) memory.kv_bytes += place.kv_bytes(tokens);
+  if (const std::string fault = memory_fault(memory.places, tokens, memory.kv_bits, advice); !fault.empty())
+    throw std::runtime_error(fault);
   context = std::min<size_t>(tokens, hp.context);
 
+  const size_t page_count = (tokens + kKvPageTokens - 1) / kKvPageTokens;
   kv = take(backend->create_kv(geometry, page_count));
   pages = std::make_unique<PageAllocator>(page_count);
   for (const Weight& weight : model->graph().weights) {
     weights.push_back(take(backend->adopt(model->file().require(weight.name))));
   }
-  program = take(backend->compile(model->graph(), plan, weights, *kv));
+  program = take(backend->compile(model->graph(), plan_memory(model->graph(), limits), weights, *kv));
+}
+
+// Decides which backend gets which layers. Returns what to do where that does not fit.
+std::string Session::State::choose_places(const PlacedModel& placed) {
+  const std::optional<size_t> device_bytes = backend->available_memory();
+  const auto host_bytes = [&] {
+    const size_t bytes = cpu::available_memory();
+    // Weights that are in this memory already are no longer among what is available.
+    return bytes != 0 && model->file().resident() ? bytes + model->weight_bytes() : bytes;
+  };
+  if (!device_bytes) {
+    memory.places = {plan_place(placed, {options.backend, *backend, host_bytes()})};
+    return "a smaller --ctx or --kv needs less";
+  }
+  // Room for a conversation of some length; a longer context is a wish, not a need.
+  constexpr size_t kUsefulContext = 4096;
+  const Memory device{options.backend, *backend, *device_bytes};
+  const size_t all = placed.kv.layers;
+  const size_t fitting = layers_that_fit(
+      placed, device, options.context != 0 ? options.context : std::min(kUsefulContext, model_context()));
+  const size_t layers = std::min(all, options.gpu_layers.value_or(fitting));
+  if (layers == all) {
+    memory.places = {plan_place(placed, device)};
+  } else {
+    SessionOptions on_host = options;
+    on_host.backend = "cpu";
+    std::unique_ptr<Backend> host = make_backend(on_host);
+    const Memory rest{on_host.backend, *host, host_bytes()};
+    if (layers == 0) {
+      memory.places = {plan_place(placed, rest)};
+      backend = std::move(host);
+    } else {
+      memory.places = plan_places(placed, rest, device, layers);
+      if (memory.places.empty())
+        throw std::runtime_error(fmt::format("--gpu-layers {}: the model cannot be split there", layers));
+      backend = make_split_backend(std::move(host), std::move(backend), all - layers);
+    }
+  }
+  return fmt::format("--gpu-layers {} would fit", fitting);
 }
 
 Session::Session(const Model& model, const SessionOptions& options) : state_(std::make_unique<State>()) {
@@ -173,6 +215,22 @@ double Session::op_seconds(std::string_view kind) const {
   return total;
 }
 
+bool Session::measures_ops() const { return !state_->program->op_seconds().empty(); }
+
+std::optional<DeviceLimits> Session::measure_limits() { return state_->backend->measure_limits(); }
+
+std::vector<ProductSpeed> Session::measure_products(size_t tokens) {
+  return tessera::measure_products(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,
+                                   state_->bytes_of_weights(), tokens);
+}
+
+double Session::measure_attention(size_t position) {
+  if (pages_in_use() != 0 || position >= context())
+    throw std::invalid_argument("attention is measured in an empty cache");
+  return tessera::measure_attention(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,
+                                    position);
+}
+
 // Takes pages for all inputs, or none.
 void Session::State::reserve(std::span<const SequenceInput> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -205,9 +263,9 @@ void Session::State::roll_back(std::span<const SequenceInput> inputs, std::span<
   }
 }
 
-// Packs tokens of the inputs, in order, into batches within the plan's limits and runs them.
-void Session::State::run_chunks(std::span<const SequenceInput> inputs) {
-  const size_t vocabulary = model->graph().tensors[model->graph().logits].columns;
+// Packs tokens of the inputs, in order, into batches within the plan's limits and runs them. Rows of the
+// results go to logits, or to best where only the best_count best of each are wanted.
+void Session::State::run_chunks(std::span<const SequenceInput> inputs, size_t best_count) {
   std::vector<uint32_t> tokens;
   std::vector<uint32_t> outputs;
   std::vector<BatchSequence> batch_sequences;
@@ -240,33 +298,51 @@ void Session::State::run_chunks(std::span<const SequenceInput> inputs) {
       }
     }
     const Batch batch{tokens, batch_sequences, outputs};
-    const std::span<float> rows =
-        std::span(logits).subspan(rows_done * vocabulary, outputs.size() * vocabulary);
-    const Status status = program->run(batch, rows);
+    const auto rows_of = [&](auto& results, size_t columns) {
+      return std::span(results).subspan(rows_done * columns, outputs.size() * columns);
+    };
+    const Status status = best_count == 0 ? program->run(batch, rows_of(logits, vocabulary()))
+                                          : program->run_best(batch, best_count, rows_of(best, best_count));
     if (!status.ok()) throw std::runtime_error(status.error());
     rows_done += outputs.size();
   }
 }
 
-std::span<float> Session::run(std::span<const SequenceInput> inputs) {
-  State& state = *state_;
-  state.reserve(inputs);
+void Session::State::run(std::span<const SequenceInput> inputs, size_t best_count) {
+  reserve(inputs);
   std::vector<size_t> lengths;
   size_t rows = 0;
   for (const SequenceInput& input : inputs) {
-    lengths.push_back(state.at(input.sequence).tokens.size());
+    lengths.push_back(at(input.sequence).tokens.size());
     if (input.want == SequenceInput::Want::all) rows += input.tokens.size();
     if (input.want == SequenceInput::Want::last) rows += 1;
   }
-  const Graph& graph = state.model->graph();
-  state.logits.resize(rows * graph.tensors[graph.logits].columns);
+  if (best_count == 0) {
+    logits.resize(rows * vocabulary());
+  } else {
+    best.resize(rows * best_count);
+  }
   try {
-    state.run_chunks(inputs);
+    run_chunks(inputs, best_count);
   } catch (...) {
-    state.roll_back(inputs, lengths);
+    roll_back(inputs, lengths);
     throw;
   }
-  return state.logits;
+}
+
+std::span<float> Session::run(std::span<const SequenceInput> inputs) {
+  state_->run(inputs, 0);
+  return state_->logits;
+}
+
+bool Session::gives_best(size_t count) const {
+  return count > 0 && count <= state_->program->most_best() && count < state_->vocabulary();
+}
+
+std::span<const TokenLogit> Session::run_best(std::span<const SequenceInput> inputs, size_t count) {
+  if (!gives_best(count)) throw std::invalid_argument("more of the best logits than the backend gives");
+  state_->run(inputs, count);
+  return state_->best;
 }
 
 std::string list_devices() {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,8 @@
 #include "backends/backend.h"
 #include "engine/graph/graph.h"
 #include "engine/kv_cache/page_allocator.h"
+#include "engine/placement.h"
+#include "engine/product_speed.h"
 
 namespace tessera {
 
@@ -21,7 +24,9 @@ class Model;
 struct SessionOptions {
   std::string backend = "cpu";  // "cpu", "reference", or "cuda" where the build has it
   std::string isa = "auto";     // "auto", "avx512", "avx2", "portable"
-  size_t threads = 0;           // 0: the cores this process may use
+  std::optional<size_t>
+      gpu_layers;              // of backend cuda: the last so many layers, the rest on cpu; all that fit
+  size_t threads = 0;          // 0: the cores this process may use
   std::string numa = "off";    // "local", "interleave": where weights lie on machines of several memory nodes
   size_t context = 0;          // tokens of KV cache in all; 0: the model's own length, limited by free memory
   unsigned kv_bits = 0;        // 16, 8, 4; 0: what the file recommends
@@ -36,7 +41,8 @@ struct MemoryFigures {
   size_t activation_bytes = 0;
   size_t context = 0;  // tokens the KV cache holds
   unsigned kv_bits = 0;
-  size_t available_bytes = 0;  // what the machine (or cgroup), or the device, has left before loading
+  size_t available_bytes = 0;      // what the machine (or cgroup), or the device, has left before loading
+  std::vector<Place> places = {};  // one, or those that the sums above are over
 };
 
 using SequenceId = size_t;
@@ -71,10 +77,25 @@ class Session {
   // measure.
   double op_seconds(std::string_view kind) const;
 
+  bool measures_ops() const;
+  // Limits of the device that has the weights, measured now; nothing where they lie in the machine's memory.
+  std::optional<DeviceLimits> measure_limits();
+  // How fast the model's kinds of matrix products are with so many tokens.
+  std::vector<ProductSpeed> measure_products(size_t tokens);
+  // Seconds that the attention of all layers takes for one token behind so many others, which must fit the
+  // context. Only while no sequence holds tokens.
+  double measure_attention(size_t position);
+
   // Runs the inputs, in chunks when they exceed the batch size, and returns the wanted logits rows in the
   // order of the inputs, [rows, vocabulary] flat; the view stays valid until the next call. Throws when the
   // cache is full (then nothing is appended).
   std::span<float> run(std::span<const SequenceInput> inputs);
+
+  // Whether run_best can be asked for the count best logits of a row, which is less than all of them.
+  bool gives_best(size_t count) const;
+  // As run, but of every wanted row only the count best finite logits, best first, [rows, count] flat; a row
+  // that has fewer ends in -infinity. Only where gives_best(count).
+  std::span<const TokenLogit> run_best(std::span<const SequenceInput> inputs, size_t count);
 
  private:
   struct State;

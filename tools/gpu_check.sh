@@ -7,7 +7,8 @@
 set -euo pipefail
 
 tests=(instructions_device_test device_layout_device_test linear_kernels_device_test table_layout_device_test
-  table_linear_device_test attention_device_test cuda_ops_device_test cuda_backend_device_test)
+  table_linear_device_test attention_device_test cuda_ops_device_test cuda_backend_device_test best_tokens_device_test
+  split_cuda_device_test recording_device_test device_limits_device_test)
 
 if [ "${1:-}" = --pack ]; then
   [ $# -eq 3 ] || { echo "usage: tools/gpu_check.sh --pack BUILD DIR" >&2; exit 2; }
@@ -55,12 +56,10 @@ build() {
     cmake --build build-gpu --target "$@"
 }
 
-# The likeliest answer of a model on both backends: the same text.
+# The likeliest answer on the CPU and where the flags say: the same text.
 same_answer() {
-  local model=("$@") cpu cuda
-  cpu=$("$programs/tessera" "${model[@]}" -p "Find me a hotel in Berlin." --raw --temp 0 --max-tokens 48 --no-stats) &&
-    cuda=$("$programs/tessera" "${model[@]}" -p "Find me a hotel in Berlin." --raw --temp 0 --max-tokens 48 --no-stats \
-      --backend cuda) || return 1
+  local ask=(-p "Find me a hotel in Berlin." --raw --temp 0 --max-tokens 48 --no-stats) cpu cuda
+  cpu=$("$programs/tessera" "${ask[@]}") && cuda=$("$programs/tessera" "${ask[@]}" "$@") || return 1
   printf 'cpu:  %s\ncuda: %s\n' "$cpu" "$cuda"
   [ "$cpu" = "$cuda" ]
 }
@@ -86,9 +85,11 @@ if sanitizer=$(command -v compute-sanitizer); then
     step "$tool" 90 "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/cuda_backend_device_test"
   done
 fi
-step answer-embedded 60 same_answer
+step answer-embedded 60 same_answer --backend cuda
+step answer-split 60 same_answer -ngl 3
 step bench-embedded 60 bench embedded --tests pp128,tg128
-step bench-llama-3-8b 150 bench llama-3-8b --shape llama-3-8b --tests pp512,tg64,batch16,batch64 --repetitions 2
+step bench-llama-3-8b 150 bench llama-3-8b --shape llama-3-8b \
+  --tests pp512,tg64,tg64@d4096,attn@d7936,batch16,batch64,batch256,mm1,mm4,mm16,mm64,mm256 --repetitions 2
 
 device=$("$programs/tessera" --list-devices | grep '^cuda: ' | head -n 1 | sed 's/\\/\\\\/g; s/"/\\"/g')
 printf '{"device": "%s", "seconds": %d, "steps": [%s]}\n' "${device#cuda: }" "$SECONDS" "$steps" >"$out/summary.json"

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <new>
 
 #include "backends/cpu/cpu_features.h"
@@ -58,6 +59,7 @@ class CpuProgram : public Program {
       if (const auto* embed = std::get_if<Embed>(&op.kind)) vocabulary_ = graph.weights[embed->table].rows;
     }
     op_seconds_.resize(graph.ops.size());
+    input_columns_ = input_columns(graph);
     logits_columns_ = graph.tensors[graph.logits].columns;
     size_t scratch = 64;
     for (const auto& node : nodes_) scratch = std::max(scratch, node->scratch_bytes());
@@ -108,6 +110,10 @@ class CpuProgram : public Program {
     }
     if (logits_size < batch.output_rows.size() * logits_columns_)
       return "logits buffer is too small for the batch";
+    if (batch.input.size() != batch.tokens.size() * input_columns_) {
+      return fmt::format("batch of {} tokens: expected {} input values for each, found {} in all",
+                         batch.tokens.size(), input_columns_, batch.input.size());
+    }
     for (const uint32_t token : batch.tokens) {
       if (token >= vocabulary_)
         return fmt::format("token id {}: the model has {} tokens", token, vocabulary_);
@@ -164,7 +170,8 @@ class CpuProgram : public Program {
   std::vector<size_t> node_op_;     // the op that a node belongs to
   std::vector<double> op_seconds_;  // written by thread 0
   RunState run_;
-  size_t vocabulary_ = 0;
+  size_t vocabulary_ = std::numeric_limits<size_t>::max();  // without an embedding any id will do
+  size_t input_columns_ = 0;
   size_t logits_columns_ = 0;
   std::vector<std::vector<std::byte>> scratch_;
   std::function<void(size_t)> job_;

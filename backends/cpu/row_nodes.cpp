@@ -1,4 +1,6 @@
-// Steps that work on whole rows: norm, quantize, gate, rope. A task is one row.
+// Steps that work on whole rows: input, norm, quantize, gate, rope. A task is one row.
+#include <algorithm>
+
 #include "backends/cpu/node.h"
 #include "engine/graph/q8_row.h"
 
@@ -15,6 +17,21 @@ void round_to_type(const Kernels& kernels, const View& y, const float* values, s
   if (y.type == ElementType::q8) kernels.quantize_row(values, y.columns, y.bytes(row));
   if (y.type == ElementType::bf16) kernels.round_row(values, y.columns, y.bytes(row));
 }
+
+class InputNode : public Node {
+ public:
+  InputNode(const NodeContext& context, const Op& op) : y_(context.views[op.outputs[0]]) {}
+
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
+    for (size_t row = take(); row < run.batch->tokens.size(); row = take()) {
+      const float* from = run.batch->input.data() + row * y_.columns;
+      std::copy(from, from + y_.columns, y_.floats(run, row));
+    }
+  }
+
+ private:
+  View y_;
+};
 
 class NormNode : public Node {
  public:
@@ -143,6 +160,10 @@ class RopeNode : public Node {
 };
 
 }  // namespace
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Input&) {
+  return std::make_unique<InputNode>(context, op);
+}
 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Norm& norm) {
   return std::make_unique<NormNode>(context, op, norm);

@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "backends/cuda/cuda_program.h"
 #include "backends/cuda/device.h"
 #include "backends/cuda/device_kv.h"
+#include "backends/cuda/device_limits.h"
+#include "backends/cuda/library_products.h"
 #include "backends/cuda/uploaded_weight.h"
 
 namespace tessera {
@@ -12,6 +16,9 @@ namespace tessera {
 namespace cuda {
 
 namespace {
+
+// For the driver, kernels and staging.
+constexpr size_t kReservedBytes = size_t{256} << 20;
 
 class CudaBackend : public Backend {
  public:
@@ -22,7 +29,18 @@ class CudaBackend : public Backend {
     return fmt::format("cuda {}, compute capability {}.{}", facts_.name, facts_.major, facts_.minor);
   }
 
-  std::optional<size_t> available_memory() const override { return facts_.free_bytes; }
+  std::optional<size_t> available_memory() const override {
+    return facts_.free_bytes - std::min(facts_.free_bytes, kReservedBytes);
+  }
+
+  std::optional<DeviceLimits> measure_limits() override {
+    auto limits = measure_device_limits(*queue_, facts_.processors, LimitSizes{});
+    return limits.ok() ? std::optional(limits.value()) : std::nullopt;
+  }
+
+  std::optional<double> library_seconds(const ProductShape& shape, unsigned bits) override {
+    return cuda::library_seconds(*queue_, shape, bits);
+  }
 
   size_t kv_page_bytes(const KvGeometry& geometry) const override { return DeviceKv::page_bytes(geometry); }
 

@@ -9,12 +9,14 @@
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/gemm/linear.h"
 #include "backends/cuda/gemm/table_linear.h"
+#include "backends/cuda/sampling/best_tokens.h"
 
 namespace tessera::cuda {
 
 namespace {
 
 constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
+constexpr size_t kMostDecodingSteps = 64;  // kinds of them that are remembered
 constexpr size_t kMostTokens = 65535 * 8;  // rows of blocks, each of at least 8 tokens
 
 std::string weight_fault(const Weight& wanted, const UploadedWeight* found) {
@@ -206,6 +208,8 @@ Rows CudaProgram::rows(TensorId id) const {
 void CudaProgram::add(const Op& op) {
   if (const auto* embed_op = std::get_if<Embed>(&op.kind)) {
     add_embed(op, *embed_op);
+  } else if (std::holds_alternative<Input>(op.kind)) {
+    input_ = op.outputs[0];
   } else if (const auto* norm_op = std::get_if<Norm>(&op.kind)) {
     add_norm(op, *norm_op);
   } else if (const auto* linear_op = std::get_if<Linear>(&op.kind)) {
@@ -352,15 +356,114 @@ void CudaProgram::add_attention(const Op& op, const Attention& kind) {
   });
 }
 
+// Uploads what the host knows about a batch, and the rows that it brings.
+Status CudaProgram::load(const Batch& batch) {
+  if (batch.input.size() != batch.tokens.size() * input_columns(graph_))
+    return Status::failure(fmt::format("batch: expected {} rows of {} input values, found {} values",
+                                       batch.tokens.size(), input_columns(graph_), batch.input.size()));
+  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
+  if (!input_) return Status::success();
+  const Rows input = rows(*input_);
+  queue_.upload_rows(input.base.address(), std::as_bytes(batch.input).data(),
+                     input_columns(graph_) * sizeof(float), input.stride, batch.tokens.size());
+  return Status::success();
+}
+
+void CudaProgram::queue_steps(const Batch& batch) {
+  if (batch.sequences.size() == batch.tokens.size()) {
+    queue_decoding_step();
+  } else {
+    for (const auto& step : steps_) step();
+  }
+}
+
+void CudaProgram::queue_decoding_step() {
+  const std::vector<uint64_t> key = batch_.key();
+  const auto same = [&](const DecodingStep& step) { return step.key == key; };
+  auto known = std::find_if(decoding_steps_.begin(), decoding_steps_.end(), same);
+  const bool is_new = known == decoding_steps_.end();
+  if (is_new) {
+    if (decoding_steps_.size() == kMostDecodingSteps) {
+      decoding_steps_.erase(std::min_element(
+          decoding_steps_.begin(), decoding_steps_.end(),
+          [](const DecodingStep& a, const DecodingStep& b) { return a.last_used < b.last_used; }));
+    }
+    decoding_steps_.emplace_back();
+    known = decoding_steps_.end() - 1;
+    known->key = key;
+  }
+  known->last_used = ++clock_;
+  // The first time also loads kernels, which cannot be done while recording.
+  if (!is_new && !known->recording && !known->cannot_be_recorded) {
+    queue_.begin_recording();
+    for (const auto& step : steps_) step();
+    auto made = queue_.end_recording();
+    known->cannot_be_recorded = !made.ok();
+    if (made.ok()) known->recording = std::move(made.value());
+  }
+  if (known->recording) {
+    queue_.replay(*known->recording);
+  } else {
+    for (const auto& step : steps_) step();
+  }
+}
+
+size_t CudaProgram::recordings() const {
+  return static_cast<size_t>(
+      std::count_if(decoding_steps_.begin(), decoding_steps_.end(),
+                    [](const DecodingStep& step) { return step.recording.has_value(); }));
+}
+
 Status CudaProgram::run(const Batch& batch, std::span<float> logits) {
   const size_t vocabulary = graph_.tensors[graph_.logits].columns;
   if (batch.output_rows.size() > logits.size() / vocabulary)
     return Status::failure("logits buffer is too small for the batch");
-  if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
-  for (const auto& step : steps_) step();
+  if (Status status = load(batch); !status.ok()) return status;
+  queue_steps(batch);
   const Rows result = rows(graph_.logits);
   queue_.download_rows(std::as_writable_bytes(logits).data(), result.base.address(),
                        vocabulary * sizeof(float), result.stride, batch_.outputs());
+  return finished();
+}
+
+size_t CudaProgram::most_best() const {
+  return graph_.tensors[graph_.logits].columns <= kBestTokensColumns ? kMostBestTokens : 0;
+}
+
+Status CudaProgram::run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) {
+  if (count == 0 || count > most_best())
+    return Status::failure(fmt::format("{} best logits: expected 1 to {}", count, most_best()));
+  if (batch.output_rows.size() > best.size() / count)
+    return Status::failure("the buffer of best logits is too small for the batch");
+  if (Status status = load(batch); !status.ok()) return status;
+  if (Status status = reserve_best(count); !status.ok()) return status;
+  queue_steps(batch);
+  const size_t results = batch_.outputs() * count * sizeof(TokenLogit);
+  BestTokensJob job;
+  job.logits = rows(graph_.logits);
+  job.columns = columns(graph_.logits);
+  job.count = static_cast<uint32_t>(count);
+  job.best = best_.view<TokenLogit>();
+  job.scratch = best_.view<uint64_t>(results);
+  best_tokens(queue_, job, batch_.outputs());
+  queue_.download(std::as_writable_bytes(best).first(results), best_.address());
+  return finished();
+}
+
+// Memory for the results and the scratch of this batch.
+Status CudaProgram::reserve_best(size_t count) {
+  const size_t bytes = batch_.outputs() * count * sizeof(TokenLogit) +
+                       sizeof(uint64_t) * best_tokens_scratch(batch_.outputs(), columns(graph_.logits),
+                                                              static_cast<uint32_t>(count));
+  if (bytes <= best_.size()) return Status::success();
+  best_ = DeviceMemory();
+  auto made = DeviceMemory::allocate(bytes);
+  if (!made.ok()) return Status::failure(fmt::format("best logits: {}", made.error()));
+  best_ = std::move(made.value());
+  return Status::success();
+}
+
+Status CudaProgram::finished() {
   Status status = queue_.finish();
   if (status.ok()) return status;
   return Status::failure(fmt::format("cuda: {}", status.error()));

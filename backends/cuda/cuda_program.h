@@ -1,7 +1,9 @@
-// A graph compiled for the device: one step for each op, queued in order.
+// A graph compiled for the device: one step for each op, queued in order. The steps of a batch in which every
+// sequence has one token are recorded when its like comes a second time, and replayed from then on.
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "backends/backend.h"
@@ -11,6 +13,14 @@
 #include "backends/cuda/uploaded_weight.h"
 
 namespace tessera::cuda {
+
+// One kind of decoding step, by DeviceBatch::key(): seen once, then recorded.
+struct DecodingStep {
+  std::vector<uint64_t> key;
+  std::optional<Recording> recording;
+  bool cannot_be_recorded = false;
+  uint64_t last_used = 0;
+};
 
 // The cosines and sines of the current batch, for one set of frequencies.
 struct RopeTable {
@@ -27,12 +37,22 @@ class CudaProgram : public Program {
   static Result<std::unique_ptr<Program>> create(Queue& queue, const Graph& graph, const MemoryPlan& plan,
                                                  std::span<const WeightHandle> weights, DeviceKv& kv);
   Status run(const Batch& batch, std::span<float> logits) override;
+  size_t most_best() const override;
+  Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override;
+
+  // Decoding steps that are replayed.
+  size_t recordings() const;
 
  private:
   CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
               std::vector<const UploadedWeight*> weights, DeviceKv& kv, const DeviceBatchLimits& limits,
               std::vector<AttentionShape> attention);
   std::string allocate();
+  Status load(const Batch& batch);
+  void queue_steps(const Batch& batch);
+  void queue_decoding_step();
+  Status reserve_best(size_t count);
+  Status finished();
   void add(const Op& op);
   void add_embed(const Op& op, const Embed& kind);
   void add_attention(const Op& op, const Attention& kind);
@@ -57,8 +77,12 @@ class CudaProgram : public Program {
   DeviceMemory arena_;
   DeviceMemory records_;  // of attention over split contexts
   DeviceBatch batch_;
+  std::optional<TensorId> input_;  // rows that a batch brings
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
+  DeviceMemory best_;  // of run_best: the results, then scratch
   std::vector<std::function<void()>> steps_;
+  std::vector<DecodingStep> decoding_steps_;
+  uint64_t clock_ = 0;
 };
 
 }  // namespace tessera::cuda

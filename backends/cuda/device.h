@@ -57,6 +57,17 @@ class DeviceMemory {
   size_t bytes_ = 0;
 };
 
+// Launches and fills recorded once, to be done again and again at little cost for the host. What they were
+// given by value stays as it was: a replay differs by what lies in device memory only.
+class Recording {
+ public:
+  explicit Recording(std::shared_ptr<void> work) : work_(std::move(work)) {}
+  void* work() const { return work_.get(); }
+
+ private:
+  std::shared_ptr<void> work_;
+};
+
 // Work for device 0, done in the order it was asked for.
 class Queue {
  public:
@@ -67,11 +78,20 @@ class Queue {
 
   // from may change once this returns.
   void upload(std::byte* to, std::span<const std::byte> from);
+  // rows of row_bytes, close together in from and to_stride bytes apart on the device.
+  void upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride, size_t rows);
   // to is filled when finish() returns.
   void download(std::span<std::byte> to, const std::byte* from);
   // rows of row_bytes, from_stride bytes apart on the device and close together in to.
   void download_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t from_stride, size_t rows);
   void fill(std::byte* to, uint8_t value, size_t bytes);
+  // Launches and fills from here to end_recording are not done but recorded; nothing else may be asked for in
+  // between.
+  void begin_recording();
+  // Fails with one line when something could not be recorded.
+  Result<Recording> end_recording();
+  // The recording must live until finish().
+  void replay(const Recording& recording);
   // Waits until all work is done. Fails with the first error since the last call.
   Status finish();
 

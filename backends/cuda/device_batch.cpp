@@ -56,8 +56,9 @@ Status DeviceBatch::load(Queue& queue, const Batch& batch) {
   words_.insert(words_.end(), batch.tokens.begin(), batch.tokens.end());
   output_rows_ = words_.size();
   words_.insert(words_.end(), batch.output_rows.begin(), batch.output_rows.end());
-  add_sequences(batch);
+  add_positions(batch);
   add_tiles(batch);
+  add_page_ids(batch);  // last: as contexts grow nothing else moves
   const size_t bytes = 4 * words_.size();
   if (memory_.size() < bytes) {
     memory_ = DeviceMemory();
@@ -69,7 +70,13 @@ Status DeviceBatch::load(Queue& queue, const Batch& batch) {
   return Status::success();
 }
 
-void DeviceBatch::add_sequences(const Batch& batch) {
+std::vector<uint64_t> DeviceBatch::key() const {
+  std::vector<uint64_t> key = {reinterpret_cast<uintptr_t>(memory_.address()), rows_, outputs_};
+  key.insert(key.end(), tile_counts_.begin(), tile_counts_.end());
+  return key;
+}
+
+void DeviceBatch::add_positions(const Batch& batch) {
   positions_ = words_.size();
   for (const BatchSequence& sequence : batch.sequences) {
     for (size_t i = 0; i < sequence.token_count; ++i)
@@ -81,6 +88,9 @@ void DeviceBatch::add_sequences(const Batch& batch) {
     words_.insert(words_.end(), sequence.token_count, static_cast<uint32_t>(pages));
     pages += pages_needed(sequence);
   }
+}
+
+void DeviceBatch::add_page_ids(const Batch& batch) {
   page_ids_ = words_.size();
   for (const BatchSequence& sequence : batch.sequences) {
     const auto needed = sequence.pages.first(pages_needed(sequence));

@@ -27,6 +27,11 @@ class DeviceBatch {
   // Queues the upload. Fails with one line for a batch that cannot run.
   Status load(Queue& queue, const Batch& batch);
 
+  // All that launches may be given by value for this batch: rows, outputs, addresses and counts that these
+  // functions return are the same for two batches of the same key. What else differs, the sequences'
+  // positions and pages, lies in device memory.
+  std::vector<uint64_t> key() const;
+
   uint32_t rows() const { return rows_; }
   uint32_t outputs() const { return outputs_; }
   Global<const uint32_t> tokens() const { return view(tokens_); }
@@ -39,8 +44,9 @@ class DeviceBatch {
  private:
   Global<const uint32_t> view(size_t word) const { return memory_.view<const uint32_t>(4 * word); }
   std::string fault(const Batch& batch) const;
-  void add_sequences(const Batch& batch);
+  void add_positions(const Batch& batch);
   void add_tiles(const Batch& batch);
+  void add_page_ids(const Batch& batch);
 
   DeviceBatchLimits limits_;
   std::vector<AttentionShape> attention_;

@@ -8,6 +8,9 @@
 #if !defined(TESSERA_HAS_INSTRUCTIONS)
 #error "only kernel sources launch kernels"
 #endif
+#if defined(TESSERA_SIMT)
+#include "tests/simt/work_queue.h"
+#endif
 
 namespace tessera::cuda {
 
@@ -36,12 +39,14 @@ void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) queue.note(cudaGetErrorString(error));
 #else
-  try {
-    simt::run_grid({shape.grid_x, shape.grid_y, shape.grid_z, shape.threads, shape.shared_bytes},
-                   [&] { kernel(job); });
-  } catch (const simt::Fault& fault) {
-    queue.note(fault.what());
-  }
+  simt::submit(queue.stream(), [&queue, shape, kernel, job] {
+    try {
+      simt::run_grid({shape.grid_x, shape.grid_y, shape.grid_z, shape.threads, shape.shared_bytes},
+                     [&] { kernel(job); });
+    } catch (const simt::Fault& fault) {
+      queue.note(fault.what());
+    }
+  });
 #endif
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -57,6 +58,9 @@ class ReferenceProgram : public Program {
   Status run(const Batch& batch, std::span<float> logits) override {
     if (std::string fault = batch_fault(batch, limits_); !fault.empty())
       return Status::failure(std::move(fault));
+    if (batch.input.size() != batch.tokens.size() * input_columns(graph_))
+      return Status::failure(fmt::format("batch: expected {} rows of {} input values, found {} values",
+                                         batch.tokens.size(), input_columns(graph_), batch.input.size()));
     const size_t vocabulary = graph_.tensors[graph_.logits].columns;
     const size_t outputs = batch.output_rows.size();
     if (outputs != 0 && logits.size() / outputs < vocabulary)
@@ -81,6 +85,29 @@ class ReferenceProgram : public Program {
     return Status::success();
   }
 
+  size_t most_best() const override { return graph_.tensors[graph_.logits].columns; }
+
+  Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override {
+    const size_t vocabulary = graph_.tensors[graph_.logits].columns;
+    if (count == 0 || count > vocabulary || batch.output_rows.size() > best.size() / count)
+      return Status::failure(fmt::format("{} best logits of {} for {} rows do not fit {} places", count,
+                                         vocabulary, batch.output_rows.size(), best.size()));
+    std::vector<float> logits(batch.output_rows.size() * vocabulary);
+    if (Status status = run(batch, logits); !status.ok()) return status;
+    for (size_t row = 0; row < batch.output_rows.size(); ++row) {
+      std::vector<TokenLogit> all;
+      for (uint32_t token = 0; token < vocabulary; ++token) {
+        const float logit = logits[row * vocabulary + token];
+        if (std::isfinite(logit)) all.push_back({logit, token});
+      }
+      std::stable_sort(all.begin(), all.end(),
+                       [](const TokenLogit& a, const TokenLogit& b) { return a.logit > b.logit; });
+      all.resize(count);
+      std::copy(all.begin(), all.end(), best.begin() + static_cast<std::ptrdiff_t>(row * count));
+    }
+    return Status::success();
+  }
+
  private:
   Rows rows(TensorId id, const Batch& batch) {
     const Tensor& tensor = graph_.tensors[id];
@@ -95,6 +122,12 @@ class ReferenceProgram : public Program {
     const auto out = [&](size_t i) { return rows(op.outputs[i], batch); };
     if (const auto* embed = std::get_if<Embed>(&op.kind)) {
       run_embed(weight(embed->table), batch.tokens, out(0));
+    } else if (std::holds_alternative<Input>(op.kind)) {
+      const Rows to = out(0);
+      for (size_t row = 0; row < to.count; ++row) {
+        const std::span<const float> from = batch.input.subspan(row * to.columns, to.columns);
+        std::copy(from.begin(), from.end(), to.floats(row).begin());
+      }
     } else if (const auto* norm = std::get_if<Norm>(&op.kind)) {
       NormRows tensors = {in(0), std::nullopt, out(0), std::nullopt};
       if (op.inputs.size() == 2) {

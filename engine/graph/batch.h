@@ -1,8 +1,10 @@
-// The work of one run: several sequences, each with some new tokens at its own position.
+// The work of one run: several sequences, each with some new tokens at its own position. And what may come
+// back of a row of logits.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 namespace tessera {
@@ -21,6 +23,14 @@ struct Batch {
   std::span<const uint32_t> tokens;
   std::span<const BatchSequence> sequences;  // cover tokens exactly, in order
   std::span<const uint32_t> output_rows;     // indices into tokens whose logits are wanted, ascending
+  std::span<const float> input = {};         // [tokens, columns] of the graph's input op, where it has one
+};
+
+// A token of the vocabulary and its logit. The one before this in a ranking has a higher logit, or the same
+// and a smaller token id.
+struct TokenLogit {
+  float logit = -std::numeric_limits<float>::infinity();
+  uint32_t token = 0;
 };
 
 }  // namespace tessera

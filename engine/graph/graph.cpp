@@ -69,6 +69,7 @@ class Checker {
       produced_[id] = true;
     }
     return std::visit(Overloaded{[&](const Embed& kind) { return check_embed(op, kind); },
+                                 [&](const Input&) { return check_input(op); },
                                  [&](const Norm& kind) { return check_norm(op, kind); },
                                  [&](const Linear& kind) { return check_linear(op, kind); },
                                  [&](const Rope& kind) { return check_rope(op, kind); },
@@ -125,6 +126,12 @@ class Checker {
     if (std::string fault = check_counts(op, 0, 1); !fault.empty()) return fault;
     if (std::string fault = check_matrix(kind.table); !fault.empty()) return fault;
     return check_tensor(op.outputs[0], RowExtent::tokens, weight(kind.table).columns, ElementType::f32);
+  }
+
+  std::string check_input(const Op& op) const {
+    if (std::string fault = check_counts(op, 0, 1); !fault.empty()) return fault;
+    if (&op != graph_.ops.data()) return "only the first op can be an input";
+    return check_tensor(op.outputs[0], RowExtent::tokens, tensor(op.outputs[0]).columns, ElementType::f32);
   }
 
   std::string check_norm(const Op& op, const Norm& kind) const {
@@ -273,13 +280,18 @@ const char* element_name(ElementType type) {
 
 const char* op_name(const OpKind& kind) {
   return std::visit(
-      Overloaded{[](const Embed&) { return "embed"; }, [](const Norm&) { return "norm"; },
-                 [](const Linear&) { return "linear"; }, [](const Rope&) { return "rope"; },
-                 [](const Attention&) { return "attention"; }, [](const Gate&) { return "gate"; },
-                 [](const Quantize&) { return "quantize"; }},
+      Overloaded{[](const Embed&) { return "embed"; }, [](const Input&) { return "input"; },
+                 [](const Norm&) { return "norm"; }, [](const Linear&) { return "linear"; },
+                 [](const Rope&) { return "rope"; }, [](const Attention&) { return "attention"; },
+                 [](const Gate&) { return "gate"; }, [](const Quantize&) { return "quantize"; }},
       kind);
 }
 
 std::string check_graph(const Graph& graph) { return Checker(graph).check(); }
+
+size_t input_columns(const Graph& graph) {
+  if (graph.ops.empty() || !std::holds_alternative<Input>(graph.ops.front().kind)) return 0;
+  return graph.tensors[graph.ops.front().outputs[0]].columns;
+}
 
 }  // namespace tessera

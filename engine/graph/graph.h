@@ -51,6 +51,10 @@ struct Embed {
   WeightId table;
 };
 
+// -> [tokens, columns] f32: rows that the batch brings, in a graph that begins where another one ends. Only
+// the first op can be one.
+struct Input {};
+
 // y = x / sqrt(mean(x^2) + epsilon) * gain. With a second input the two are added first and a second output
 // holds the sum. With select_rows only the batch's output rows are read and the outputs have
 // RowExtent::outputs.
@@ -96,7 +100,7 @@ struct Gate {};
 // f32 -> q8 or bf16, each row by itself.
 struct Quantize {};
 
-using OpKind = std::variant<Embed, Norm, Linear, Rope, Attention, Gate, Quantize>;
+using OpKind = std::variant<Embed, Input, Norm, Linear, Rope, Attention, Gate, Quantize>;
 
 struct Op {
   std::string name;
@@ -117,6 +121,9 @@ const char* op_name(const OpKind& kind);  // "embed", "norm", …
 // One line that names the first op whose ids, shapes or types do not fit together; empty when the graph is
 // sound.
 std::string check_graph(const Graph& graph);
+
+// Columns of the rows that a batch has to bring to a sound graph; 0 when it has no input op.
+size_t input_columns(const Graph& graph);
 
 // Graphviz text of the graph, one node per op with its weights, one edge per tensor with its shape.
 std::string graph_to_dot(const Graph& graph);

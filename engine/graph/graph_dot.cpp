@@ -79,6 +79,8 @@ std::string graph_to_dot(const Graph& graph) {
     const Op& op = graph.ops[index];
     text += fmt::format("  op{} [label=\"{}\"];\n", index, op_label(graph, op));
     if (std::holds_alternative<Embed>(op.kind)) text += fmt::format("  tokens -> op{};\n", index);
+    if (std::holds_alternative<Input>(op.kind))
+      text += fmt::format("  input [shape=oval];\n  input -> op{};\n", index);
     for (const TensorId id : op.outputs) {
       if (id < writer.size()) writer[id] = index;
     }

@@ -103,20 +103,43 @@ void penalise(std::span<float> logits, std::span<const uint32_t> window, const S
 
 Sampler::Sampler(SamplerSettings settings) : settings_(std::move(settings)), generator_(settings_.seed) {}
 
+bool Sampler::has_penalties() const {
+  return settings_.repeat_penalty != 1.0f || settings_.presence_penalty != 0.0f ||
+         settings_.frequency_penalty != 0.0f;
+}
+
+// 53 random bits; the standard library's distributions may differ from one library to the next.
+double Sampler::draw() { return static_cast<double>(generator_() >> 11) * 0x1p-53; }
+
+size_t Sampler::candidates_needed() const {
+  if (!settings_.logit_bias.empty() || (has_penalties() && settings_.penalty_window > 0)) return 0;
+  return settings_.temperature <= 0.0f ? 1 : settings_.top_k;
+}
+
+uint32_t Sampler::sample_best(std::span<const TokenLogit> best) {
+  candidates_.clear();
+  for (const TokenLogit& candidate : best) {
+    if (std::isfinite(candidate.logit)) candidates_.emplace_back(candidate.logit, candidate.token);
+  }
+  if (settings_.temperature <= 0.0f) return candidates_.empty() ? 0 : candidates_.front().second;
+  return choose(draw());
+}
+
 uint32_t Sampler::sample(std::span<float> logits) {
   for (const auto& [token, bias] : settings_.logit_bias) {
     if (token < logits.size()) logits[token] += bias;
   }
-  const bool penalties = settings_.repeat_penalty != 1.0f || settings_.presence_penalty != 0.0f ||
-                         settings_.frequency_penalty != 0.0f;
   const size_t window = std::min(seen_.size(), settings_.penalty_window);
-  if (penalties && window > 0) penalise(logits, std::span(seen_).last(window), settings_);
+  if (has_penalties() && window > 0) penalise(logits, std::span(seen_).last(window), settings_);
 
   if (settings_.temperature <= 0.0f) return best_token(logits);
 
-  // 53 random bits; the standard library's distributions may differ from one library to the next.
-  const double uniform = static_cast<double>(generator_() >> 11) * 0x1p-53;
+  const double uniform = draw();
   collect(logits, settings_.top_k, candidates_);
+  return choose(uniform);
+}
+
+uint32_t Sampler::choose(double uniform) {
   if (candidates_.empty()) return 0;
   const float best = std::min_element(candidates_.begin(), candidates_.end(), ranks_before)->first;
 

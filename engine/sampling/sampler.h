@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/graph/batch.h"
+
 namespace tessera {
 
 struct SamplerSettings {
@@ -31,11 +33,20 @@ class Sampler {
   // logits [vocabulary] is used as scratch. Non-finite logits other than -inf are treated as -inf; when
   // nothing is left the result is the smallest id. The token is not recorded as seen: call accept.
   uint32_t sample(std::span<float> logits);
+  // How many of the best logits decide what sample returns; 0 when it has to see all of them.
+  size_t candidates_needed() const;
+  // What sample returns for a row of which best holds the candidates_needed() best finite logits, best first;
+  // entries of -infinity are none. Only for rows of more logits than that.
+  uint32_t sample_best(std::span<const TokenLogit> best);
   void accept(uint32_t token);                      // a token of the reply
   void reset(std::span<const uint32_t> seen = {});  // a new reply after these tokens; the generator goes on
   void reseed(uint64_t seed);
 
  private:
+  bool has_penalties() const;
+  double draw();
+  uint32_t choose(double uniform);  // from candidates_
+
   SamplerSettings settings_;
   std::mt19937_64 generator_;
   std::vector<uint32_t> seen_;

@@ -58,6 +58,18 @@ class BenchTest(unittest.TestCase):
             self.assertRegex(table, rf"(?m)^{name} +[\d.]+ +[\d.]+ +[\d.]+ .* % of ")
         self.assertIn("GB/s read", table)
 
+    def test_products(self):
+        done = tessera.run("--bench", "--tests", "mm1,mm5", "--output", "json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        products = json.loads(done.stdout)["products"]
+        self.assertEqual([product["name"] for product in products], ["qkv", "o", "gate_up", "down", "logits"] * 2)
+        self.assertEqual([product["tokens"] for product in products], [1] * 5 + [5] * 5)
+        for product in products:
+            self.assertGreater(product["gbps"], 0)
+            self.assertIsNone(product["library_f16_microseconds"])
+        self.assertRegex(tessera.run("--bench", "--tests", "mm2").stdout, r"(?m)^mm2 +gate_up +\d+ +\d+ +w4a8-g128 +[\d.]+")
+        self.assertEqual(len(tessera.run("--bench", "--tests", "mm2", "--output", "csv").stdout.splitlines()), 6)
+
     def test_nothing_that_fits(self):
         done = tessera.run("--bench", "--tests", "pp2048", "--repetitions", "1")
         self.assertEqual(done.returncode, 1)

@@ -41,6 +41,9 @@ WRONG = [
     (["--kv", "5"], "--kv: expected 4, 8 or 16, found '5'"),
     (["--kv-first-layers", "x"], "--kv-first-layers: expected a whole number"),
     (["--backend", "tpu"], "--backend: expected cpu, cuda or reference, found 'tpu'"),
+    (["-ngl", "many"], "--gpu-layers: expected a whole number from 0 to 10000, found 'many'"),
+    (["-ngl=-1"], "--gpu-layers: expected a whole number"),
+    (["--gpu-layers", "4", "--backend", "reference"], "--gpu-layers: needs --backend cuda, found reference"),
     (["--isa", "neon"], "--isa: expected auto, avx512, avx2 or portable, found 'neon'"),
     (["--overflow", "wrap"], "--overflow: expected stop or drop-oldest, found 'wrap'"),
     (["--raw", "--system", "x"], "--system: needs the chat template"),
@@ -97,7 +100,7 @@ WRONG_ELSEWHERE = [
     (["completions"], "usage: tessera completions bash|zsh|fish"),
     (["completions", "tcsh"], "completions: expected bash, zsh or fish, found 'tcsh'"),
     (["--bench", "--tests", "pp0"], "--tests: 'pp0': expected a whole number from 1 to"),
-    (["--bench", "--tests", "pp128,,tg1"], "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH or batchN"),
+    (["--bench", "--tests", "pp128,,tg1"], "--tests: expected ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN or mmN"),
     (["--bench", "--tests", "tg8@4096"], "--tests: 'tg8@4096': expected a whole number"),
     (["--bench", "--tests", "quick"], "--tests: expected ppN"),
     (["--bench", "--repetitions", "0"], "--repetitions: expected a whole number from 1 to 1000"),
@@ -138,7 +141,7 @@ class FlagsTest(unittest.TestCase):
         for group in ("Model", "Prompt", "Sampling", "Running", "Benchmark", "General"):
             self.assertRegex(text, f"(?m)^{group}$")
         for flag in ("temp top-k top-p min-p repeat-penalty presence frequency seed stop logit-bias max-tokens ignore-eos "
-                     "backend isa threads ctx kv kv-first-layers batch no-mmap mlock list-devices verbose raw overflow "
+                     "backend gpu-layers isa threads ctx kv kv-first-layers batch no-mmap mlock list-devices verbose raw overflow "
                      "no-stats bench output tests shape plot").split():
             self.assertEqual(len(re.findall(rf"(?m)^  (?:-.,|   ) --{flag}(?![\w-]).*  \S", text)), 1, flag)
         self.assertRegex(text, r"--top-k N .*\[the model's, or 40\]")

@@ -8,6 +8,8 @@
 #include <new>
 #include <utility>
 
+#include "tests/simt/work_queue.h"
+
 namespace tessera::cuda {
 
 namespace {
@@ -66,7 +68,8 @@ Result<std::unique_ptr<Queue>> Queue::create() {
   DeviceFacts facts = find_devices().value().front();
   auto scratch = DeviceMemory::allocate(kScratchHead + facts.processors * kScratchShare);
   if (!scratch.ok()) return Outcome::failure(scratch.error());
-  std::unique_ptr<Queue> queue(new Queue(nullptr, std::move(facts), std::move(scratch.value())));
+  std::unique_ptr<Queue> queue(
+      new Queue(std::make_unique<simt::WorkQueue>().release(), std::move(facts), std::move(scratch.value())));
   queue->fill(queue->scratch_.address(), 0, kScratchHead);
   const simt::DeviceKind& kind = simt::device_kind();
   queue->features_ = code_features(*queue);
@@ -75,19 +78,26 @@ Result<std::unique_ptr<Queue>> Queue::create() {
   return Outcome(std::move(queue));
 }
 
-Queue::~Queue() = default;
+Queue::~Queue() { const std::unique_ptr<simt::WorkQueue> queue(&simt::work_queue(stream_)); }
 
 void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
   note(fault_of([&] {
+    simt::refuse_recording(stream_, "an upload");
     simt::check_copy(to, from.size());
     std::memcpy(to, from.data(), from.size());
   }));
 }
 
+void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride,
+                        size_t rows) {
+  for (size_t row = 0; row < rows; ++row) upload(to + row * to_stride, {from + row * row_bytes, row_bytes});
+}
+
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   note(fault_of([&] {
+    simt::refuse_recording(stream_, "a download");
     simt::check_copy(from, to.size());
     std::memcpy(to.data(), from, to.size());
   }));
@@ -101,10 +111,26 @@ void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes
 
 void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
-  note(fault_of([&] {
-    simt::check_copy(to, bytes);
-    std::memset(to, value, bytes);
-  }));
+  simt::submit(stream_, [this, to, value, bytes] {
+    note(fault_of([&] {
+      simt::check_copy(to, bytes);
+      std::memset(to, value, bytes);
+    }));
+  });
+}
+
+void Queue::begin_recording() { simt::work_queue(stream_).recorded.emplace(); }
+
+Result<Recording> Queue::end_recording() {
+  using Outcome = Result<Recording>;
+  auto work = std::make_shared<simt::RecordedWork>(
+      std::move(*std::exchange(simt::work_queue(stream_).recorded, std::nullopt)));
+  if (error_) return Outcome::failure(*std::exchange(error_, std::nullopt));
+  return Recording(std::move(work));
+}
+
+void Queue::replay(const Recording& recording) {
+  for (const auto& work : *static_cast<const simt::RecordedWork*>(recording.work())) work();
 }
 
 Status Queue::finish() {

@@ -20,7 +20,7 @@ target_link_libraries(tessera_simt PUBLIC tessera_graph fmt::fmt)
 
 function(tessera_simt_test name source)
   add_executable(${name} ${source} ${ARGN})
-  target_link_libraries(${name} PRIVATE tessera_reference doctest_main)
+  target_link_libraries(${name} PRIVATE tessera_reference tessera_split doctest_main)
   add_test(NAME ${name} COMMAND ${name})
   # A copy of its stack for each fiber, one for every thread of every block, would make the sanitizer ten times slower.
   set_tests_properties(${name} PROPERTIES ENVIRONMENT

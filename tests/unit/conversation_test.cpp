@@ -66,7 +66,7 @@ Sampler greedy() {
 }
 
 std::vector<float> logits_of(Conversation& conversation) {
-  const std::span<float> logits = conversation.begin_reply({}).logits;
+  const std::span<float> logits = conversation.begin_reply({}).logits.all;
   return {logits.begin(), logits.end()};
 }
 
@@ -277,4 +277,29 @@ TEST_CASE("an interruption leaves a conversation that goes on, and pages go back
     CHECK(generate_reply(fresh.conversation, sampler, reply_of(8), {}).text == reply.text);
   }
   CHECK(session.pages_in_use() == 0);
+}
+
+TEST_CASE("a reply is the same whether the backend selects the best logits or gives all") {
+  SessionOptions options = small_session(64);
+  options.backend = "reference";
+  Session session(tiny(), options);
+  REQUIRE(session.gives_best(40));
+  CHECK_FALSE(session.gives_best(0));
+  CHECK_FALSE(session.gives_best(static_cast<size_t>(tiny().hyperparameters().vocabulary)));
+  Conversation conversation(session, {});
+  conversation.add_user("Find me a hotel.");
+  for (const float temperature : {0.0f, 1.5f}) {
+    std::string texts[2];
+    for (const bool all : {false, true}) {
+      SamplerSettings settings;
+      settings.temperature = temperature;
+      settings.seed = 5;
+      if (all) settings.logit_bias = {{0, 0.0f}};  // changes nothing but asks for all logits
+      Sampler sampler(settings);
+      CHECK((sampler.candidates_needed() == 0) == all);
+      texts[all ? 1 : 0] = generate_reply(conversation, sampler, reply_of(5, true), {}).text;
+    }
+    CHECK(texts[0] == texts[1]);
+    CHECK_FALSE(texts[0].empty());
+  }
 }

@@ -210,3 +210,19 @@ TEST_CASE("the dot text has a node per op, an edge per read, shapes and weights"
   CHECK(count("a \\\"quoted\\\\ name") == 1);
   CHECK(count("op10 -> logits") == 1);
 }
+
+TEST_CASE("an input op takes the place of the embedding, and comes first") {
+  Graph graph = sample();
+  CHECK(input_columns(graph) == 0);
+  graph.ops[kEmbedOp] = {"input", Input{}, {}, {kX}};
+  CHECK(check_graph(graph) == "");
+  CHECK(input_columns(graph) == 24);
+  CHECK(graph_to_dot(graph).find("input -> op0") != std::string::npos);
+  graph.tensors.push_back({"more", RowExtent::tokens, 24, ElementType::f32});
+  graph.ops.push_back({"second", Input{}, {}, {kLogits + 1}});
+  CHECK(check_graph(graph) == "op \"second\" (input): only the first op can be an input");
+  graph.ops.pop_back();
+  graph.tensors.back().type = ElementType::q8;
+  graph.ops[kEmbedOp].outputs = {kLogits + 1};
+  CHECK(check_graph(graph).find("should be f32 and is q8") != std::string::npos);
+}

@@ -407,3 +407,49 @@ TEST_CASE("reset forgets tokens but not the generator's place") {
     CHECK(first.sample(a) == second.sample(b));
   }
 }
+
+TEST_CASE("the best logits decide the same tokens as all of them") {
+  const uint64_t seed = std::random_device{}();
+  std::cout << "sampling from the best: seed " << seed << "\n";
+  std::mt19937_64 random(seed);
+  for (size_t round = 0; round < 40; ++round) {
+    tessera::SamplerSettings settings =
+        plain(round % 5 == 0 ? 0.0f : 0.3f + 0.1f * static_cast<float>(round));
+    settings.top_k = 1 + random() % 30;
+    if (round % 2 == 0) settings.top_p = 0.9f;
+    if (round % 3 == 0) settings.min_p = 0.05f;
+    if (round % 7 == 0) settings.penalty_window = 0;  // then penalties change nothing
+    if (round % 7 == 0) settings.presence_penalty = 1.0f;
+    settings.seed = seed + round;
+    tessera::Sampler of_all(settings);
+    tessera::Sampler of_best(settings);
+    const size_t needed = of_best.candidates_needed();
+    REQUIRE(needed == (settings.temperature == 0.0f ? 1 : settings.top_k));
+    for (size_t draw = 0; draw < 50; ++draw) {
+      std::vector<float> logits(31 + random() % 100);
+      for (float& logit : logits) {
+        logit = static_cast<float>(static_cast<int>(random() % 41)) / 4 - 5;  // many ties
+        if (draw % 4 == 1 && random() % 3 != 0) logit = draw % 8 == 1 ? -infinity : not_a_number;
+        if (draw % 10 == 9) logit = -infinity;
+      }
+      std::vector<tessera::TokenLogit> best;
+      for (uint32_t id = 0; id < logits.size(); ++id) {
+        if (std::isfinite(logits[id])) best.push_back({logits[id], id});
+      }
+      std::stable_sort(best.begin(), best.end(),
+                       [](const auto& a, const auto& b) { return a.logit > b.logit; });
+      best.resize(needed);
+      REQUIRE(of_best.sample_best(best) == of_all.sample(logits));
+    }
+  }
+  tessera::SamplerSettings settings;
+  CHECK(tessera::Sampler(settings).candidates_needed() == settings.top_k);
+  settings.top_k = 0;
+  CHECK(tessera::Sampler(settings).candidates_needed() == 0);
+  settings = {};
+  settings.frequency_penalty = 0.1f;
+  CHECK(tessera::Sampler(settings).candidates_needed() == 0);
+  settings = {};
+  settings.logit_bias = {{1, 1.0f}};
+  CHECK(tessera::Sampler(settings).candidates_needed() == 0);
+}

@@ -111,6 +111,13 @@ void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   note(line_of(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_of(stream_))));
 }
 
+void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride,
+                        size_t rows) {
+  if (row_bytes == 0 || rows == 0) return;
+  note(line_of(cudaMemcpy2DAsync(to, to_stride, from, row_bytes, row_bytes, rows, cudaMemcpyHostToDevice,
+                                 stream_of(stream_))));
+}
+
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   note(line_of(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_of(stream_))));
@@ -126,6 +133,29 @@ void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes
 void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
   note(line_of(cudaMemsetAsync(to, value, bytes, stream_of(stream_))));
+}
+
+void Queue::begin_recording() {
+  note(line_of(cudaStreamBeginCapture(stream_of(stream_), cudaStreamCaptureModeThreadLocal)));
+}
+
+Result<Recording> Queue::end_recording() {
+  using Outcome = Result<Recording>;
+  cudaGraph_t graph = nullptr;
+  note(line_of(cudaStreamEndCapture(stream_of(stream_), &graph)));
+  cudaGraphExec_t work = nullptr;
+  if (!error_) note(line_of(cudaGraphInstantiate(&work, graph, 0)));
+  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  if (error_) {
+    (void)cudaGetLastError();  // the stream works as before
+    return Outcome::failure(*std::exchange(error_, std::nullopt));
+  }
+  return Recording(std::shared_ptr<void>(
+      work, [](void* made) { (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(made)); }));
+}
+
+void Queue::replay(const Recording& recording) {
+  note(line_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording.work()), stream_of(stream_))));
 }
 
 Status Queue::finish() {

@@ -1,0 +1,56 @@
+// The speed of a model's matrix products: every kind of linear op is found and timed on its own. What the
+// times are is not looked at.
+#include "engine/product_speed.h"
+
+#include <doctest/doctest.h>
+
+#include <iostream>
+#include <memory>
+#include <random>
+#include <stdexcept>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/reference/reference_backend.h"
+#include "tests/unit/op_cases.h"
+#include "tests/unit/op_rig.h"
+
+using namespace tessera;
+
+TEST_CASE("each kind of product of a model is timed, on any backend and in any scheme") {
+  const uint64_t seed = std::random_device{}();
+  std::cout << "product speed: seed " << seed << "\n";
+  rig::Random random(seed);
+  for (const Scheme scheme : {Scheme::f32, Scheme::w4a8_g128, *parse_scheme("lut3-g32")}) {
+    const rig::OpCase model = rig::layers_case(random, scheme, 16);
+    CpuBackendOptions options;
+    options.threads = 1;
+    for (const bool on_cpu : {false, true}) {
+      const std::unique_ptr<Backend> backend =
+          on_cpu ? rig::unwrap(make_cpu_backend(options), "cpu") : make_reference_backend();
+      std::vector<WeightHandle> weights;
+      for (const rig::PackedTensor& weight : model.weights)
+        weights.push_back(rig::unwrap(backend->adopt(weight.view()), "adopt"));
+      const size_t count = weights.size();
+      const auto kv = rig::unwrap(backend->create_kv(model.kv, 1), "create_kv");
+      const auto speeds = measure_products(
+          *backend, model.graph, weights, *kv,
+          [](const Weight& weight) { return weight.rows * weight.columns; }, 3);
+      CHECK(weights.size() == count);
+      REQUIRE(speeds.size() == 5);
+      const size_t shapes[5][3] = {{192, 72, 2}, {72, 96, 2}, {344, 72, 2}, {72, 172, 2}, {53, 72, 1}};
+      for (size_t i = 0; i < 5; ++i) {
+        CHECK(speeds[i].shape.rows == shapes[i][0]);
+        CHECK(speeds[i].shape.columns == shapes[i][1]);
+        CHECK(speeds[i].shape.tokens == 3);
+        CHECK(speeds[i].copies == shapes[i][2]);
+        CHECK(speeds[i].weight_bytes == shapes[i][0] * shapes[i][1]);
+        CHECK(speeds[i].scheme == scheme_name(scheme));
+        CHECK(speeds[i].seconds >= 0);
+        CHECK_FALSE(speeds[i].library_f16);
+      }
+      CHECK(measure_attention(*backend, model.graph, weights, *kv, 40) >= 0);
+      CHECK_THROWS_AS(measure_attention(*backend, model.graph, weights, *kv, 64), std::runtime_error);
+      CHECK(weights.size() == count);
+    }
+  }
+}
