@@ -72,7 +72,12 @@ Status DeviceBatch::load(Queue& queue, const Batch& batch) {
 
 std::vector<uint64_t> DeviceBatch::key() const {
   std::vector<uint64_t> key = {reinterpret_cast<uintptr_t>(memory_.address()), rows_, outputs_};
-  key.insert(key.end(), tile_counts_.begin(), tile_counts_.end());
+  for (const PlacedTiles& placed : tiles_) {
+    const AttentionTiles& tiles = placed.tiles;
+    key.insert(key.end(), {placed.whole, placed.split, placed.first_record, tiles.whole_count,
+                           tiles.whole_tokens, tiles.split_count, tiles.split_tokens, tiles.split_chunks});
+  }
+  key.push_back(page_ids_);
   return key;
 }
 

@@ -61,10 +61,12 @@ TEST_CASE("recorded work is done when it is replayed, with what then lies in mem
   };
   const auto work = [&] {
     queue.fill(y.value().address(), 0, kStride);
-    cuda::gate(
-        queue,
-        {{x.value().view<std::byte>(), 2 * kStride}, {y.value().view<std::byte>(), kStride}, kColumns, false},
-        1);
+    cuda::gate(queue,
+               {{x.value().view<std::byte>(), 2 * kStride},
+                {y.value().view<std::byte>(), kStride},
+                kColumns,
+                ElementType::f32},
+               1);
   };
   upload();
   queue.fill(y.value().address(), 0x11, kStride);
