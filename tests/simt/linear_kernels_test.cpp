@@ -141,7 +141,13 @@ TEST_CASE("integer products of every kernel are exact") {
                          rig::pick(random, range[0], range[1]), rig::pick(random, 0, 1) == 1});
     }
     check_cases(random, cases);
-    // As many tiles as it takes for the largest ones.
+    // Tiles cut in three or more.
+#if defined(TESSERA_SIMT)
+    simt::device_kind().processors = static_cast<uint32_t>(rig::pick(random, 5, 9));
+#endif
+    check_cases(random, {{kSchemes[rig::pick(random, 0, 2)], rig::pick(random, 1, 130),
+                          rig::pick(random, 1600, 2300), rig::pick(random, 17, 70), false}});
+    // As many tiles as the largest ones take.
     const Scheme scheme = kSchemes[rig::pick(random, 0, 2)];
 #if defined(TESSERA_SIMT)
     simt::device_kind().processors = 1;
