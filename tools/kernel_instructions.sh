@@ -15,7 +15,10 @@ dump=${CUOBJDUMP:-$(command -v cuobjdump || echo "$(dirname "$nvcc")/cuobjdump")
 rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
-linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG'
+linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
+table_.*<Int8Table|.*|LDGSTS PRMT IMMA
+table_.*<Bf16Table|.*|LDGSTS PRMT HMMA
+table_.*<Bf16PairTable|.*|LDGSTS LDS HMMA'
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -23,7 +26,7 @@ if [ $# -gt 0 ]; then
   mapfile -t objects < <(find "$1" -path '*backends/cuda*' -name '*.cu.o')
 else
   objects=()
-  for source in backends/cuda/gemm/linear_*.cu; do
+  for source in backends/cuda/gemm/{linear,sm80_table}_*.cu; do
     object=$work/$(basename "$source" .cu).o
     "$nvcc" -std=c++20 -O3 -I. --expt-relaxed-constexpr -gencode arch=compute_80,code=sm_80 \
       -gencode arch=compute_90a,code=sm_90a -c "$source" -o "$object"
@@ -37,7 +40,7 @@ for object in "${objects[@]}"; do "$dump" -sass "$object"; done |
        /Function : / { print "kernel " $3 }
        /^[ \t]+\/\*[0-9a-f]+\*\// { sub(/^[ \t]*\/\*[0-9a-f]+\*\/[ \t]*/, ""); sub(/^@!?U?P[0-9T]+[ \t]+/, "")
          sub(/[. ;].*/, ""); if ($0 ~ /^[A-Z]/) print "has " $0 }' | c++filt |
-  sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/kernel void /kernel /; s/\(WeightFormat\)//g
+  sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/tables:://g; s/kernel void /kernel /; s/\(WeightFormat\)//g
           s/IntegerFormat<([0-9]+)>/\1/g; s/^(kernel .*)\([A-Za-z]*Job\)$/\1/' |
   awk -v rules="$rules" '
     function judge(   i, j, n, words, row) {

@@ -23,6 +23,8 @@ template <uint32_t kBits>
 void launch_bits(Queue& queue, const TableLinearJob& job) {
   if (job.weights.int8_activations) {
     launch_table<Int8Table<kBits>>(queue, job);
+  } else if constexpr (kBits == 4) {
+    launch_table<Bf16PairTable>(queue, job);
   } else {
     launch_table<Bf16Table<kBits>>(queue, job);
   }

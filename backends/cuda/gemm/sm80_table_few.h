@@ -186,12 +186,12 @@ TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32
 }
 
 template <class Table, bool kWide>
-TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void linear_few_tokens(TableLinearJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void table_few_tokens(TableLinearJob job) {
   using Warp = FewWarp<Table, kWide>;
   const Grouping grouping(job.weights.group);
   const Warp warp(job, grouping);
-  const Table table(job.weights.entries);
-  const Shared<std::byte> all_slots(shared_memory() + few_ring_bytes(Table::kBits));
+  const Shared<std::byte> space(shared_memory() + few_ring_bytes(Table::kBits));
+  const Shared<std::byte> all_slots = space.as<std::byte>(Table::kSharedBytes);
   const Shared<std::byte> slots =
       all_slots.as<std::byte>((warp_index() << grouping.chunk_group_shift) * kSlotBytes);
   const uint32_t groups = job.weights.columns / table_layout::kStepColumns >> grouping.group_shift;
@@ -208,6 +208,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void linear_few_tokens(TableLine
     warp.fetch(coming, stage);
     coming = warp.after(coming);
   }
+  const Table table(job.weights.entries, space);  // while the copies are on their way
+  if (Table::kSharedBytes > 0) block_barrier();
   typename Warp::Inputs next{};
   if (warp.has(block)) warp.load(block, next);
   typename Table::Sum d[4] = {0, 0, 0, 0};
@@ -246,11 +248,11 @@ void launch_few_tokens(Queue& queue, const TableLinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
   const uint32_t slots = kFewWarps * Grouping(job.weights.group).chunk_groups();
   const LaunchShape shape{panels, (job.tokens + kFewTokens - 1) / kFewTokens, 1, 32 * kFewWarps,
-                          few_ring_bytes(Table::kBits) + slots * kSlotBytes};
+                          few_ring_bytes(Table::kBits) + Table::kSharedBytes + slots * kSlotBytes};
   if (job.weights.group >= table_layout::kBlockColumns) {
-    launch(queue, shape, &linear_few_tokens<Table, true>, job);
+    launch(queue, shape, &table_few_tokens<Table, true>, job);
   } else {
-    launch(queue, shape, &linear_few_tokens<Table, false>, job);
+    launch(queue, shape, &table_few_tokens<Table, false>, job);
   }
 }
 

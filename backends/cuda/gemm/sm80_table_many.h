@@ -140,18 +140,18 @@ TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, u
 }
 
 template <class Table>
-TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void linear_many_tokens(TableLinearJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLinearJob job) {
   constexpr uint32_t kStride = many_stride(Table::kElementBytes);
   constexpr uint32_t kStageBytes = many_stage_bytes(Table::kElementBytes);
   const uint32_t own = block_x() * kManyWarps + warp_index();
   const bool works = own < (job.weights.rows + 15) / 16;
   const Grouping grouping(job.weights.group);
   const ManyPanel<Table> panel(job.weights, grouping, works ? own : 0);
-  const Table table(job.weights.entries);
   const uint32_t blocks = job.weights.columns / table_layout::kBlockColumns;
   const bool zero_points = job.weights.zero_points;
   const Shared<std::byte> stages(shared_memory());
   const Shared<float> sums = stages.as<float>(kManyStages * kStageBytes);  // [stages][kManySums]
+  const Table table(job.weights.entries, stages.as<std::byte>(kManyStages * (kStageBytes + kManySums * 4)));
   typename Table::Sum d[kManyTiles][4] = {};
   float acc[kManyTiles][4] = {};
   stage_inputs<Table>(job, 0, stages);
@@ -214,8 +214,9 @@ void launch_many_tokens(Queue& queue, const TableLinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
   launch(queue,
          {(panels + kManyWarps - 1) / kManyWarps, (job.tokens + kManyTokens - 1) / kManyTokens, 1,
-          32 * kManyWarps, kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4)},
-         &linear_many_tokens<Table>, job);
+          32 * kManyWarps,
+          kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes},
+         &table_many_tokens<Table>, job);
 }
 
 }  // namespace tessera::cuda::tables

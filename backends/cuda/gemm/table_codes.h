@@ -1,5 +1,6 @@
 // From a lane's stored words to operands of the tensor cores: codes select bytes of a table that lies in
-// registers. The two kinds of activations differ here and nowhere else.
+// registers, or pairs of bfloat16 entries in shared memory. Formats and kinds of activations differ here and
+// nowhere else.
 #pragma once
 
 #include "backends/cuda/gemm/table_linear.h"
@@ -78,13 +79,14 @@ class Int8Table {
  public:
   static constexpr uint32_t kBits = kCodeBits;
   static constexpr uint32_t kElementBytes = 1;
+  static constexpr uint32_t kSharedBytes = 0;
   using Sum = int32_t;
   using Inputs = Words2;  // a lane's eight columns of a step, of one token
   struct Operand {
     uint32_t a[4];
   };
 
-  TESSERA_DEVICE explicit Int8Table(Global<const std::byte> entries)
+  TESSERA_DEVICE Int8Table(Global<const std::byte> entries, Shared<std::byte>)
       : bytes_(entries.as<const Words4>(offsetof(table_layout::Entries, int8))[0]) {}
 
   // upper and lower: the nibble words of rows g and g + 8.
@@ -119,10 +121,7 @@ class Int8Table {
 };
 
 // Activations in bfloat16: two mma multiply a step, the first the columns of the low halves of nibble words.
-template <uint32_t kCodeBits>
-class Bf16Table {
- public:
-  static constexpr uint32_t kBits = kCodeBits;
+struct Bf16Inputs {
   static constexpr uint32_t kElementBytes = 2;
   using Sum = float;
   using Inputs = Words4;
@@ -131,7 +130,24 @@ class Bf16Table {
     uint32_t second[4];
   };
 
-  TESSERA_DEVICE explicit Bf16Table(Global<const std::byte> entries)
+  TESSERA_DEVICE static float sum_of(Global<std::byte> row, uint32_t columns, uint32_t first,
+                                     uint32_t count) {
+    const Global<float> sums = row.as<float>(bf16_row::sums_offset(columns));
+    float sum = 0;
+    for (uint32_t i = 0; i < count; ++i) sum = add_rn(sum, sums[first + i]);
+    return sum;
+  }
+  TESSERA_DEVICE static float factor(Global<std::byte>, uint32_t, bool) { return 1.0f; }
+};
+
+// With 2 or 3 bits a code's two bytes come from registers.
+template <uint32_t kCodeBits>
+class Bf16Table : public Bf16Inputs {
+ public:
+  static constexpr uint32_t kBits = kCodeBits;
+  static constexpr uint32_t kSharedBytes = 0;
+
+  TESSERA_DEVICE Bf16Table(Global<const std::byte> entries, Shared<std::byte>)
       : low_(entries.as<const Words4>(offsetof(table_layout::Entries, bf16_low))[0]),
         high_(entries.as<const Words4>(offsetof(table_layout::Entries, bf16_high))[0]) {}
 
@@ -153,15 +169,6 @@ class Bf16Table {
     mma_m16n8k16_bf16(d, operand.second, second);
   }
 
-  TESSERA_DEVICE static float sum_of(Global<std::byte> row, uint32_t columns, uint32_t first,
-                                     uint32_t count) {
-    const Global<float> sums = row.as<float>(bf16_row::sums_offset(columns));
-    float sum = 0;
-    for (uint32_t i = 0; i < count; ++i) sum = add_rn(sum, sums[first + i]);
-    return sum;
-  }
-  TESSERA_DEVICE static float factor(Global<std::byte>, uint32_t, bool) { return 1.0f; }
-
  private:
   // Columns 0 and 2, and 1 and 3, of four: the pairs of a bf16 row.
   TESSERA_DEVICE void quad(const Selectors& codes, uint32_t& even, uint32_t& odd) const {
@@ -173,6 +180,50 @@ class Bf16Table {
 
   Words4 low_;
   Words4 high_;
+};
+
+// With 4 bits a byte of a nibble word, two codes, is looked up in a table of pairs in shared memory: a copy
+// for each lane, so that all lanes read from different banks. From registers it would take 21 instructions
+// for eight codes; here it takes 12.
+class Bf16PairTable : public Bf16Inputs {
+ public:
+  static constexpr uint32_t kBits = 4;
+  static constexpr uint32_t kPairs = 256;
+  static constexpr uint32_t kSharedBytes = kPairs * 32 * 4;
+
+  // The whole block fills the pairs; a barrier must follow.
+  TESSERA_DEVICE Bf16PairTable(Global<const std::byte> entries, Shared<std::byte> pairs)
+      : pairs_(pairs), lane_byte_(4 * lane_index()) {
+    const Global<const float> values = entries.as<const float>();
+    for (uint32_t pair = thread_index(); pair < kPairs; pair += block_size()) {
+      const uint32_t word =
+          float_bits(values[pair % 16]) >> 16 | (float_bits(values[pair / 16]) & 0xffff0000u);
+      const Shared<Words4> copies = pairs.as<Words4>(128 * pair);
+      for (uint32_t i = 0; i < 8; ++i) copies.store((i + lane_index()) % 8, {word, word, word, word});
+    }
+  }
+
+  TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
+    return {{pair(upper, 0), pair(lower, 0), pair(upper, 1), pair(lower, 1)},
+            {pair(upper, 2), pair(lower, 2), pair(upper, 3), pair(lower, 3)}};
+  }
+  // Pairs are columns 0 and 1, and 2 and 3, of four; a bf16 row has 0 and 2, and 1 and 3.
+  TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
+    const uint32_t first[2] = {prmt(x.x, x.y, 0x5410u), prmt(x.x, x.y, 0x7632u)};
+    const uint32_t second[2] = {prmt(x.z, x.w, 0x5410u), prmt(x.z, x.w, 0x7632u)};
+    mma_m16n8k16_bf16(d, operand.first, first);
+    mma_m16n8k16_bf16(d, operand.second, second);
+  }
+
+ private:
+  TESSERA_DEVICE uint32_t pair(uint32_t codes, uint32_t byte) const {
+    // 128 times the byte, and the lane's word of those 128 bytes.
+    const uint32_t shifted = byte == 0 ? codes << 7 : codes >> (8 * byte - 7);
+    return pairs_.as<uint32_t>(lop3<0xea>(shifted, 255u << 7, lane_byte_))[0];
+  }
+
+  Shared<std::byte> pairs_;
+  uint32_t lane_byte_;
 };
 
 TESSERA_DEVICE float row_scale(uint32_t pair, bool lower) {
