@@ -96,7 +96,7 @@ TEST_CASE("decoding steps that are replayed give what steps that are queued one 
     for (const rig::PackedTensor& weight : test.weights)
       handles.push_back(rig::unwrap(backend->adopt(weight.view()), "adopt"));
     constexpr size_t kSequences = 3;
-    constexpr size_t kPages = 3;
+    constexpr size_t kPages = 5;
     const PlanLimits limits{80, 8};
     const auto compiled = [&](KvStorage& kv) {
       return rig::unwrap(backend->compile(test.graph, plan_memory(test.graph, limits), handles, kv),
@@ -140,8 +140,15 @@ TEST_CASE("decoding steps that are replayed give what steps that are queued one 
       REQUIRE(program->run(batch, logits).ok());
       CHECK(logits == expected);
     };
-    // Prompts of different lengths, one of them just before the end of a page.
-    run({rig::pick(random, 2, 9), 60, rig::pick(random, 2, 9)}, false);
+    // All contexts are about to begin another page, so that what lies behind page ids would move.
+    // With the other precision one is about to be long enough to be split over blocks.
+    const auto other_length = [&] {
+      return bits == 16 ? rig::pick(random, 61, 63) : rig::pick(random, 2, 5);
+    };
+    run({other_length(), 0, 0}, false);
+    run({0, 60, 0}, false);
+    run({0, 0, other_length()}, false);
+    for (size_t i = 0; bits == 4 && i < 3; ++i) run({0, 64, 0}, false);
     for (size_t step = 0; step < 4; ++step) run({1, 1, 1}, step % 2 == 1);
     for (size_t step = 0; step < 3; ++step) run({0, 1, 0}, false);
     run({0, 4, 1}, false);
