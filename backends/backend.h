@@ -78,7 +78,7 @@ class Backend {
   // Free bytes of the memory that weights, cache and activations go to, where that is not the machine's.
   virtual std::optional<size_t> available_memory() const { return std::nullopt; }
   // What the device of such memory can do, measured now; nothing where the machine's limits are meant.
-  virtual std::optional<DeviceLimits> measure_limits() { return std::nullopt; }
+  virtual Result<std::optional<DeviceLimits>> measure_limits() { return std::optional<DeviceLimits>(); }
   // Seconds that the device's usual library takes for a dense product of 16- or 8-bit numbers, as a
   // yardstick; nothing where there is none.
   virtual std::optional<double> library_seconds(const ProductShape& shape, unsigned bits) {

@@ -126,10 +126,22 @@ class Bench {
     read_gbps_.clear();
     int8_gops_.clear();
     for (const BenchTest& test : left) {
-      if (test.kind == BenchTest::Kind::product) {
-        measure_products(report, *session, test);
-      } else {
-        report.results.push_back(measure(*session, test));
+      const bool parts_alone =
+          test.kind == BenchTest::Kind::product || test.kind == BenchTest::Kind::attention;
+      if (parts_alone && session->memory().places.size() > 1) {
+        skip(report, test, "layers are split between devices");
+        continue;
+      }
+      try {
+        if (test.kind == BenchTest::Kind::product) {
+          measure_products(report, *session, test);
+        } else {
+          report.results.push_back(measure(*session, test));
+        }
+      } catch (const std::runtime_error& error) {
+        for (const SequenceId sequence : sequences_) session->release(sequence);
+        sequences_.clear();
+        skip(report, test, error.what());
       }
     }
     report.limits = {median(read_gbps_), median(int8_gops_)};
@@ -150,6 +162,9 @@ class Bench {
           options.max_outputs = std::max(options.max_outputs, test.count);
       }
       options.batch = std::max(options.batch, options.max_outputs);
+      // Layers are split between devices only where that is asked for.
+      if (options.backend == "cuda" && !options.gpu_layers)
+        options.gpu_layers = model_.hyperparameters().layers;
       try {
         return std::make_unique<Session>(model_, options);
       } catch (const std::runtime_error& error) {
@@ -166,23 +181,20 @@ class Bench {
   void measure_products(BenchReport& report, Session& session, const BenchTest& test) {
     ProgressBar bar(test.name());
     const BenchLimits before = limits_now(session);
-    std::vector<ProductSpeed> speeds;
-    try {
-      speeds = session.measure_products(test.count);
-    } catch (const std::runtime_error& error) {
-      skip(report, test, error.what());
-      return;
-    }
+    std::vector<ProductSpeed> speeds = session.measure_products(test.count);
     const BenchLimits after = limits_now(session);
     for (ProductSpeed& speed : speeds) {
+      if (speed.seconds <= 0) {
+        skip(report, test, fmt::format("{}: too quick to be told from the rest of a run", speed.name));
+        continue;
+      }
       BenchProduct product;
       product.test = test;
       product.limits = {(before.read_gbps + after.read_gbps) / 2, (before.int8_gops + after.int8_gops) / 2};
-      const double seconds = std::max(speed.seconds, 1e-9);
       const ProductShape& shape = speed.shape;
-      product.gbps = static_cast<double>(speed.weight_bytes) / seconds * 1e-9;
+      product.gbps = static_cast<double>(speed.weight_bytes) / speed.seconds * 1e-9;
       product.gops = 2e-9 * static_cast<double>(shape.rows) * static_cast<double>(shape.columns) *
-                     static_cast<double>(shape.tokens) / seconds;
+                     static_cast<double>(shape.tokens) / speed.seconds;
       const double of_memory = product.gbps / product.limits.read_gbps;
       const double of_arithmetic = product.gops / product.limits.int8_gops;
       product.memory_bound = of_memory >= of_arithmetic;

@@ -45,9 +45,9 @@ SessionOptions session_options(const Arguments& arguments) {
     if (const auto layers = arguments.integer("gpu-layers", 0, kMostLayers)) {
       options.gpu_layers = *layers;
       if (!arguments.has("backend")) options.backend = "cuda";
-      if (options.backend != "cuda")
+      if (*layers != 0 && options.backend != "cuda")
         throw UsageError(fmt::format("--gpu-layers: needs --backend cuda, found {}", options.backend));
-      if (*layers == 0) options.backend = "cpu";  // as where there is no device
+      if (*layers == 0 && options.backend == "cuda") options.backend = "cpu";  // as where there is no device
     }
   }
   options.isa = arguments.choice("isa");
@@ -81,9 +81,19 @@ Tokenizer stored_tokenizer(const TessFile& file) {
                      [&] { return Tokenizer::from_stored(file.header().tokenizer, file.tensors()); });
 }
 
+namespace {
+
+bool all_on_cpu(const MemoryFigures& memory) {
+  return memory.places.size() == 1 && memory.places.front().name == "cpu";
+}
+
+}  // namespace
+
 std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options) {
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
+  if (options.backend == "cuda" && all_on_cpu(session->memory()))
+    say("no layer fits the GPU's memory: all run on the CPU", Style::warning);
   return session;
 }
 

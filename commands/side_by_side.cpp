@@ -29,6 +29,10 @@ class SharedMemory {
   void add(const Session& session) {
     const MemoryFigures& memory = session.memory();
     if (sessions_++ == 0) figures_ = {0, 0, 0, memory.context, memory.kv_bits, memory.available_bytes};
+    // What lies on a device was planned against what was free there when the session was made.
+    for (const Place& place : memory.places) {
+      if (place.name == "cuda") figures_.available_bytes = 0;
+    }
     for (const Weight& weight : session.model().graph().weights) {
       const std::span<const std::byte> bytes = session.model().file().require(weight.name).bytes;
       if (seen_.insert(bytes.data()).second) figures_.weight_bytes += bytes.size();

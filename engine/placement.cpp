@@ -64,8 +64,7 @@ std::string memory_fault(const std::vector<Place>& places, size_t tokens, unsign
         places.size() > 1 ? fmt::format(" on {} for {} layers", place.name, place.layers) : "",
         gib(place.weight_bytes), gib(place.kv_bytes(tokens)), tokens, kv_bits, gib(place.activation_bytes),
         gib(place.available_bytes),
-        pages == 0 ? advice
-                   : fmt::format("--ctx {} would fit, a smaller --kv needs less", pages * kKvPageTokens));
+        pages == 0 ? advice : fmt::format("--ctx {} would fit, {}", pages * kKvPageTokens, advice));
   }
   return {};
 }

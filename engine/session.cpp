@@ -74,6 +74,7 @@ struct Session::State {
   }
   void plan_memory_use();
   std::string choose_places(const PlacedModel& placed);
+  size_t default_tokens(const Place& place) const;
   size_t model_context() const { return static_cast<size_t>(model->hyperparameters().context); }
   void reserve(std::span<const SequenceInput> inputs);
   void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
@@ -81,6 +82,19 @@ struct Session::State {
   void run(std::span<const SequenceInput> inputs, size_t best_count);
   void run_chunks(std::span<const SequenceInput> inputs, size_t best_count);
 };
+
+// Room for a conversation of some length; a longer context is a wish, not a need.
+constexpr size_t kUsefulContext = 4096;
+
+// As many as leave room for everything else on the machine: at most half of what is left after the weights.
+// But not fewer than layers were chosen for on a device.
+size_t Session::State::default_tokens(const Place& place) const {
+  const size_t fixed = place.weight_bytes + place.activation_bytes;
+  const size_t left = place.available_bytes > fixed ? place.available_bytes - fixed : 0;
+  const size_t possible = left / std::max<size_t>(place.page_bytes, 1);
+  const size_t planned = place.name == "cuda" ? std::min(possible, kUsefulContext / kKvPageTokens) : 0;
+  return std::max({possible / 2, planned, size_t{1}}) * kKvPageTokens;
+}
 
 void Session::State::plan_memory_use() {
   const Hyperparameters& hp = model->hyperparameters();
@@ -101,13 +115,7 @@ void Session::State::plan_memory_use() {
   }
   size_t tokens = options.context != 0 ? options.context : hp.context;
   for (const Place& place : memory.places) {
-    if (options.context != 0 || place.available_bytes == 0) continue;
-    // A default must leave room for everything else on the machine: at most half of what is left after the
-    // weights.
-    const size_t fixed = place.weight_bytes + place.activation_bytes;
-    const size_t left = place.available_bytes > fixed ? (place.available_bytes - fixed) / 2 : 0;
-    tokens =
-        std::min(tokens, std::max<size_t>(left / std::max<size_t>(place.page_bytes, 1), 1) * kKvPageTokens);
+    if (options.context == 0 && place.available_bytes != 0) tokens = std::min(tokens, default_tokens(place));
   }
   memory.context = tokens;
   for (const Place& place : memory.places) memory.kv_bytes += place.kv_bytes(tokens);
@@ -136,9 +144,7 @@ std::string Session::State::choose_places(const PlacedModel& placed) {
     memory.places = {plan_place(placed, {options.backend, *backend, host_bytes()})};
     return "a smaller --ctx or --kv needs less";
   }
-  // Room for a conversation of some length; a longer context is a wish, not a need.
-  constexpr size_t kUsefulContext = 4096;
-  const Memory device{options.backend, *backend, *device_bytes};
+  const Memory device{options.backend, *backend, std::max<size_t>(*device_bytes, 1)};  // 0: nobody knows
   const size_t all = placed.kv.layers;
   const size_t fitting = layers_that_fit(
       placed, device, options.context != 0 ? options.context : std::min(kUsefulContext, model_context()));
@@ -160,6 +166,7 @@ std::string Session::State::choose_places(const PlacedModel& placed) {
       backend = make_split_backend(std::move(host), std::move(backend), all - layers);
     }
   }
+  if (layers <= fitting) return "a smaller --ctx or --kv needs less";
   return fmt::format("--gpu-layers {} would fit", fitting);
 }
 
@@ -217,7 +224,7 @@ double Session::op_seconds(std::string_view kind) const {
 
 bool Session::measures_ops() const { return !state_->program->op_seconds().empty(); }
 
-std::optional<DeviceLimits> Session::measure_limits() { return state_->backend->measure_limits(); }
+std::optional<DeviceLimits> Session::measure_limits() { return take(state_->backend->measure_limits()); }
 
 std::vector<ProductSpeed> Session::measure_products(size_t tokens) {
   return tessera::measure_products(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,

@@ -33,9 +33,11 @@ class CudaBackend : public Backend {
     return facts_.free_bytes - std::min(facts_.free_bytes, kReservedBytes);
   }
 
-  std::optional<DeviceLimits> measure_limits() override {
+  Result<std::optional<DeviceLimits>> measure_limits() override {
+    using Outcome = Result<std::optional<DeviceLimits>>;
     auto limits = measure_device_limits(*queue_, facts_.processors, LimitSizes{});
-    return limits.ok() ? std::optional(limits.value()) : std::nullopt;
+    if (!limits.ok()) return Outcome::failure(limits.error());
+    return Outcome(std::optional(limits.value()));
   }
 
   std::optional<double> library_seconds(const ProductShape& shape, unsigned bits) override {
@@ -75,7 +77,7 @@ class CudaBackend : public Backend {
 
 Result<std::unique_ptr<Backend>> make_cuda_backend() {
   using Outcome = Result<std::unique_ptr<Backend>>;
-  auto devices = cuda::find_devices();
+  auto devices = cuda::find_devices(1);
   if (!devices.ok()) return Outcome::failure(fmt::format("backend cuda: {}", devices.error()));
   auto queue = cuda::Queue::create();
   if (!queue.ok()) return Outcome::failure(fmt::format("backend cuda: {}", queue.error()));

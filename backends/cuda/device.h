@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,8 +29,9 @@ struct DeviceFacts {
   size_t free_bytes = 0;
 };
 
-// The devices that kernels of this build can run on; at least one. Fails with the reason when there is none.
-Result<std::vector<DeviceFacts>> find_devices();
+// The devices that kernels of this build can run on, at most so many of the first ones, and at least one:
+// asking a device for its free memory takes some of it. Fails with the reason when there is none.
+Result<std::vector<DeviceFacts>> find_devices(size_t most = std::numeric_limits<size_t>::max());
 
 // Memory of device 0, aligned to 256 bytes, freed with the object.
 class DeviceMemory {
@@ -116,6 +118,7 @@ class Queue {
   CodeFeatures features_;
   DeviceMemory scratch_;
   std::optional<std::string> error_;
+  std::optional<std::string> before_;  // a recording's beginning
 };
 
 }  // namespace tessera::cuda

@@ -30,7 +30,7 @@ Result<double> fastest(Queue& queue, const Work& work) {
 
 Result<DeviceLimits> measure_device_limits(Queue& queue, size_t processors, const LimitSizes& sizes) {
   using Outcome = Result<DeviceLimits>;
-  constexpr size_t kLeastBytes = size_t{1} << 24;
+  constexpr size_t kLeastBytes = size_t{1} << 27;  // less would stay in an L2
   size_t bytes = std::max<size_t>(sizes.copied_bytes / kCopyBlockBytes, 1) * kCopyBlockBytes;
   auto from = DeviceMemory::allocate(bytes);
   auto to = DeviceMemory::allocate(bytes);

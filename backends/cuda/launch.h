@@ -30,9 +30,10 @@ void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
 #if defined(__CUDACC__)
   constexpr size_t kWithoutAsking = size_t{48} << 10;
   if (shape.shared_bytes > kWithoutAsking) {
+    // All there is, never less: what was recorded with more may still be replayed.
     const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     static_cast<int>(shape.shared_bytes));
-    if (refused != cudaSuccess) queue.note(cudaGetErrorString(refused));
+                                                     static_cast<int>(queue.facts().shared_bytes));
+    if (refused != cudaSuccess) return queue.note(cudaGetErrorString(refused));
   }
   kernel<<<dim3(shape.grid_x, shape.grid_y, shape.grid_z), dim3(shape.threads), shape.shared_bytes,
            static_cast<cudaStream_t>(queue.stream())>>>(job);

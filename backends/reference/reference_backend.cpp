@@ -92,23 +92,29 @@ class ReferenceProgram : public Program {
     if (count == 0 || count > vocabulary || batch.output_rows.size() > best.size() / count)
       return Status::failure(fmt::format("{} best logits of {} for {} rows do not fit {} places", count,
                                          vocabulary, batch.output_rows.size(), best.size()));
-    std::vector<float> logits(batch.output_rows.size() * vocabulary);
-    if (Status status = run(batch, logits); !status.ok()) return status;
-    for (size_t row = 0; row < batch.output_rows.size(); ++row) {
-      std::vector<TokenLogit> all;
-      for (uint32_t token = 0; token < vocabulary; ++token) {
-        const float logit = logits[row * vocabulary + token];
-        if (std::isfinite(logit)) all.push_back({logit, token});
-      }
-      std::stable_sort(all.begin(), all.end(),
-                       [](const TokenLogit& a, const TokenLogit& b) { return a.logit > b.logit; });
-      all.resize(count);
-      std::copy(all.begin(), all.end(), best.begin() + static_cast<std::ptrdiff_t>(row * count));
+    try {
+      std::vector<float> logits(batch.output_rows.size() * vocabulary);
+      if (Status status = run(batch, logits); !status.ok()) return status;
+      for (size_t row = 0; row < batch.output_rows.size(); ++row)
+        rank(std::span(logits).subspan(row * vocabulary, vocabulary), best.subspan(row * count, count));
+      return Status::success();
+    } catch (const std::bad_alloc&) {
+      return Status::failure("reference backend: out of memory");
     }
-    return Status::success();
   }
 
  private:
+  static void rank(std::span<const float> logits, std::span<TokenLogit> best) {
+    std::vector<TokenLogit> all;
+    for (uint32_t token = 0; token < logits.size(); ++token) {
+      if (std::isfinite(logits[token])) all.push_back({logits[token], token});
+    }
+    std::stable_sort(all.begin(), all.end(),
+                     [](const TokenLogit& a, const TokenLogit& b) { return a.logit > b.logit; });
+    all.resize(best.size());
+    std::copy(all.begin(), all.end(), best.begin());
+  }
+
   Rows rows(TensorId id, const Batch& batch) {
     const Tensor& tensor = graph_.tensors[id];
     const size_t count = tensor.rows == RowExtent::outputs ? batch.output_rows.size() : batch.tokens.size();

@@ -159,6 +159,14 @@ class FlagsTest(unittest.TestCase):
             self.assertEqual((refused.returncode, refused.stdout), (1, ""))
             self.assertRegex(refused.stderr, r"^[^\n]*backend cuda: [^\n]+\n$")
 
+    def test_no_layers_on_a_gpu(self):
+        ask = ["-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "8"]
+        plain = tessera.run(*ask)
+        self.assertEqual(plain.returncode, 0, plain.stderr)
+        for flags in (["-ngl", "0"], ["-ngl=0"], ["--gpu-layers", "0", "--backend", "cpu"]):
+            done = tessera.run(*ask, *flags)
+            self.assertEqual((done.returncode, done.stdout), (0, plain.stdout), done.stderr)
+
     def test_files_that_are_not_there(self):
         for arguments, name in ((["-m", "/nowhere/x.tess", "-p", "x"], "/nowhere/x.tess"),
                                 (["-f", "/nowhere/prompt"], "/nowhere/prompt"), (["-f", "/"], "/: "),

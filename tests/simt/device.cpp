@@ -29,7 +29,7 @@ std::string fault_of(const Work& work) {
 
 }  // namespace
 
-Result<std::vector<DeviceFacts>> find_devices() {
+Result<std::vector<DeviceFacts>> find_devices(size_t) {
   const simt::DeviceKind& kind = simt::device_kind();
   return std::vector<DeviceFacts>{
       {"emulator", kind.major, kind.minor, kind.processors, kind.shared_bytes, kMemoryBytes, kMemoryBytes}};
@@ -65,7 +65,7 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
 
 Result<std::unique_ptr<Queue>> Queue::create() {
   using Outcome = Result<std::unique_ptr<Queue>>;
-  DeviceFacts facts = find_devices().value().front();
+  DeviceFacts facts = find_devices(1).value().front();
   auto scratch = DeviceMemory::allocate(kScratchHead + facts.processors * kScratchShare);
   if (!scratch.ok()) return Outcome::failure(scratch.error());
   std::unique_ptr<Queue> queue(
@@ -119,13 +119,17 @@ void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   });
 }
 
-void Queue::begin_recording() { simt::work_queue(stream_).recorded.emplace(); }
+void Queue::begin_recording() {
+  before_ = std::exchange(error_, std::nullopt);
+  simt::work_queue(stream_).recorded.emplace();
+}
 
 Result<Recording> Queue::end_recording() {
   using Outcome = Result<Recording>;
   auto work = std::make_shared<simt::RecordedWork>(
       std::move(*std::exchange(simt::work_queue(stream_).recorded, std::nullopt)));
-  if (error_) return Outcome::failure(*std::exchange(error_, std::nullopt));
+  if (error_) return Outcome::failure(*std::exchange(error_, std::exchange(before_, std::nullopt)));
+  error_ = std::exchange(before_, std::nullopt);
   return Recording(std::move(work));
 }
 

@@ -128,9 +128,9 @@ TEST_CASE("integer products of every kernel are exact") {
   const size_t token_ranges[][2] = {{1, 1}, {2, 8}, {9, 16}, {17, 64}, {65, 150}};
 #if defined(TESSERA_SIMT)
   const simt::DeviceKind before = simt::device_kind();
-  for (const unsigned major : {8u, 9u, 10u}) {
+  for (const unsigned major : {8u, 9u, 10u, 12u}) {
     simt::device_kind() = {major, 0, static_cast<uint32_t>(rig::pick(random, 1, 9)),
-                           size_t{major == 8 ? 99u : 227u} << 10};
+                           size_t{major == 8 || major == 12 ? 99u : 227u} << 10};
 #else
   {
 #endif
@@ -154,6 +154,8 @@ TEST_CASE("integer products of every kernel are exact") {
     check_cases(random, {{scheme, 130, 200, rig::pick(random, 129, 256), true}});
 #else
     check_cases(random, {{scheme, 8100, 200, 1270, true}});
+    // Every processor cuts tiles.
+    for (int round = 0; round < 5; ++round) check_cases(random, {{scheme, 2100, 4000, 100, false}});
 #endif
   }
 #if defined(TESSERA_SIMT)

@@ -84,6 +84,13 @@ TEST_CASE("recorded work is done when it is replayed, with what then lies in mem
     work();
     CHECK(replayed == downloaded());
   }
+  // An error from before is neither the recording's nor forgotten.
+  queue.note("an earlier fault");
+  queue.begin_recording();
+  work();
+  CHECK(queue.end_recording().ok());
+  CHECK(queue.finish().error() == "an earlier fault");
+  CHECK(queue.finish().ok());
 }
 
 TEST_CASE("decoding steps that are replayed give what steps that are queued one by one give") {

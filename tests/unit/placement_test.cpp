@@ -112,7 +112,7 @@ TEST_CASE("what does not fit is named with what would") {
   const std::string line = memory_fault(places, 129, 16, "advice");
   CHECK(line.find("not enough memory: weights 2.00 GiB + KV cache ") == 0);
   CHECK(line.find("(129 tokens at 16 bits)") != std::string::npos);
-  CHECK(line.find("; --ctx 128 would fit") != std::string::npos);
+  CHECK(line.find("; --ctx 128 would fit, advice") != std::string::npos);
   places[0].available_bytes = 1 << 20;
   CHECK(memory_fault(places, 1, 16, "advice").find("available; advice") != std::string::npos);
   places.push_back(places[0]);

@@ -250,7 +250,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
 template <class Shape>
 void launch_few_tokens(Queue& queue, const LinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
-  const auto most = static_cast<uint32_t>(queue.facts().processors) * (Shape::kBulk ? 1 : 2);
+  // Two blocks share a processor where its shared memory, 1 KiB more than a block may have, is enough for
+  // both.
+  const bool two =
+      !Shape::kBulk && 2 * (size_t{Shape::kSharedBytes} + 1024) <= queue.facts().shared_bytes + 1024;
+  const auto most = static_cast<uint32_t>(queue.facts().processors) * (two ? 2 : 1);
   const FewTokensJob few{job, panels < most ? panels : most};
   launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes}, &linear_few_tokens<Shape>, few);
 }

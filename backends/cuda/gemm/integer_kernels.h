@@ -17,7 +17,8 @@ inline bool takes_largest_tiles(const Queue& queue, const LinearJob& job) {
 
 template <class Format>
 void launch_integer(Queue& queue, const LinearJob& job) {
-  const bool bulk = queue.features().bulk_copies;
+  // Devices of compute capability 12 run the code for 9.0, with 99 KiB of shared memory.
+  const bool bulk = queue.features().bulk_copies && queue.facts().shared_bytes >= size_t{227} << 10;
   if (job.tokens == 0) return;
   if (job.tokens <= 8)
     return bulk ? launch_few_tokens<FewTokens<Format, 1, true>>(queue, job)

@@ -26,12 +26,14 @@ struct Sm90Tile {
   static constexpr uint32_t kWeightBytes = kTilePanels * Format::kStretchBytes;
   static constexpr uint32_t kMostStages = ((227u << 10) - 1024) / (kTokenBytes + kWeightBytes);
   static constexpr uint32_t kStages = kMostStages < 8 ? kMostStages : 8;
-  // Copies of activations that a thread may have on their way while it goes on.
-  static constexpr uint32_t kAhead = 2;
+  // Copies of activations that a thread may have on their way while it goes on. A stage is handed over when
+  // so many more have been begun, and consumers hold two.
+  static constexpr uint32_t kAhead = kStages > 4 ? 2 : 1;
   static constexpr uint32_t kWeightsAt = kStages * kTokenBytes;
   static constexpr uint32_t kBarriersAt = kWeightsAt + kStages * kWeightBytes;
   static constexpr uint32_t kSharedBytes = kBarriersAt + 2 * kStages * 8;
-  static_assert(kStages > kAhead && kSharedBytes <= 227u << 10);
+  static_assert(kStages > kAhead + 2, "the copying warps never wait for a stage that waits for them");
+  static_assert(kSharedBytes <= 227u << 10, "what a block may have on compute capability 9.0");
   static constexpr uint32_t kFullArrivals = kGroupThreads / 32 + 1;
   static constexpr uint32_t kFreeArrivals = 2 * kGroupThreads / 32;
 };
@@ -154,6 +156,7 @@ class Sm90Warp {
       const uint32_t panel = part.tile / job_.token_tiles * kTilePanels + own;
       const uint32_t first_token = part.tile % job_.token_tiles * Shape::kTokens;
       int32_t sums[Shape::kValues] = {};
+      wgmma_done(sums);  // zero before the first fence
       add_steps(sums, part, own, panel < panels);
       if (part.end < job_.steps) {
         hand_over_if_cut(sums, thread);

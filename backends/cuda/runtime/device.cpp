@@ -18,7 +18,7 @@ cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream);
 
 }  // namespace
 
-Result<std::vector<DeviceFacts>> find_devices() {
+Result<std::vector<DeviceFacts>> find_devices(size_t most) {
   using Outcome = Result<std::vector<DeviceFacts>>;
   int driver = 0;
   if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
@@ -27,9 +27,12 @@ Result<std::vector<DeviceFacts>> find_devices() {
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess)
     return Outcome::failure(line_of(error));
   std::vector<DeviceFacts> devices;
-  for (int index = 0; index < count; ++index) {
+  for (int index = 0; index < count && devices.size() < most; ++index) {
     cudaDeviceProp properties{};
-    if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) continue;
+    if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
+      if (index == 0) return Outcome::failure(line_of(error));  // queues are for device 0
+      continue;
+    }
     DeviceFacts facts;
     facts.name = properties.name;
     facts.major = static_cast<unsigned>(properties.major);
@@ -136,6 +139,7 @@ void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
 }
 
 void Queue::begin_recording() {
+  before_ = std::exchange(error_, std::nullopt);
   note(line_of(cudaStreamBeginCapture(stream_of(stream_), cudaStreamCaptureModeThreadLocal)));
 }
 
@@ -148,8 +152,9 @@ Result<Recording> Queue::end_recording() {
   if (graph != nullptr) (void)cudaGraphDestroy(graph);
   if (error_) {
     (void)cudaGetLastError();  // the stream works as before
-    return Outcome::failure(*std::exchange(error_, std::nullopt));
+    return Outcome::failure(*std::exchange(error_, std::exchange(before_, std::nullopt)));
   }
+  error_ = std::exchange(before_, std::nullopt);
   return Recording(std::shared_ptr<void>(
       work, [](void* made) { (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(made)); }));
 }
