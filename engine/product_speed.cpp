@@ -9,9 +9,10 @@ namespace tessera {
 
 namespace {
 
-constexpr size_t kInputRows = 16;  // of the table that tokens are looked up in
-constexpr size_t kMoreTurns = 2;   // over all copies, beyond the first
-constexpr size_t kWarmUps = 2;     // a backend may take its second run to get ready for more
+constexpr size_t kInputRows = 16;   // of the table that tokens are looked up in
+constexpr size_t kFewestTurns = 2;  // over all copies, beyond the first
+constexpr size_t kMostTurns = 512;
+constexpr size_t kWarmUps = 2;  // a backend may take its second run to get ready for more
 constexpr size_t kRuns = 5;
 
 template <class Value>
@@ -179,8 +180,13 @@ std::vector<ProductSpeed> measure_products(Backend& backend, const Graph& graph,
     };
     const double once = seconds(1);
     kind.speed.shape.tokens = tokens;
-    kind.speed.seconds =
-        std::max(seconds(1 + kMoreTurns) - once, 0.0) / static_cast<double>(kMoreTurns * kind.speed.copies);
+    // More turns than one must take at least twice its time: the products of a small model are lost in the
+    // rest.
+    for (size_t turns = kFewestTurns; turns <= kMostTurns; turns *= 4) {
+      const double difference = seconds(1 + turns) - once;
+      kind.speed.seconds = std::max(difference, 0.0) / static_cast<double>(turns * kind.speed.copies);
+      if (difference >= once) break;
+    }
     kind.speed.library_f16 = backend.library_seconds(kind.speed.shape, 16);
     kind.speed.library_int8 = backend.library_seconds(kind.speed.shape, 8);
     speeds.push_back(std::move(kind.speed));
