@@ -271,15 +271,18 @@ void CudaProgram::add_linear(const Op& op, const Linear& kind) {
   uint32_t first_column = 0;
   for (const LinearPart& part : kind.parts) {
     const UploadedWeight& weight = *weights_[part.weight];
-    if (weight.is_table()) {
-      TableLinearJob job;
-      job.weights = weight.table();
+    const auto fill = [&](auto& job) {
       if (part.bias) job.bias = weights_[*part.bias]->vector();
       job.x = rows(op.inputs[0]);
       job.x_columns = columns(op.inputs[0]);
       job.y = rows(op.outputs[0]);
       job.first_column = first_column;
       first_column += job.weights.rows;
+    };
+    if (weight.is_table()) {
+      TableLinearJob job;
+      job.weights = weight.table();
+      fill(job);
       steps_.push_back([this, job, extent]() mutable {
         job.tokens = count(extent);
         linear_table(queue_, job);
@@ -288,12 +291,7 @@ void CudaProgram::add_linear(const Op& op, const Linear& kind) {
     }
     LinearJob job;
     job.weights = weight.matrix();
-    if (part.bias) job.bias = weights_[*part.bias]->vector();
-    job.x = rows(op.inputs[0]);
-    job.x_columns = columns(op.inputs[0]);
-    job.y = rows(op.outputs[0]);
-    job.first_column = first_column;
-    first_column += job.weights.rows;
+    fill(job);
     void (*product)(Queue&, const LinearJob&) = &linear_float;
     if (job.weights.format == WeightFormat::w8a8) product = &linear_w8a8;
     if (job.weights.format == WeightFormat::w4a8) product = &linear_w4a8;

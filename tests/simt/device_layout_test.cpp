@@ -9,37 +9,12 @@
 #include <vector>
 
 #include "backends/cuda/uploaded_weight.h"
-#include "tests/unit/op_rig.h"
+#include "tests/simt/test_queue.h"
 
 using namespace tessera;
 using namespace tessera::cuda;
 
 namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
-
-std::unique_ptr<Queue> any_queue() {
-  const auto devices = find_devices();
-  if (!devices.ok()) {
-    std::cout << "skipped: device layout: " << devices.error() << "\n";
-    return nullptr;
-  }
-  auto made = Queue::create();
-  REQUIRE(made.ok());
-  return std::move(made.value());
-}
-
-std::vector<std::byte> downloaded(Queue& queue, const void* at, size_t bytes) {
-  std::vector<std::byte> copy(bytes);
-  queue.download(copy, static_cast<const std::byte*>(at));
-  const Status status = queue.finish();
-  REQUIRE(status.ok());
-  return copy;
-}
 
 std::unique_ptr<UploadedWeight> uploaded(Queue& queue, const StoredTensor& tensor) {
   DeviceMemory staging;
@@ -115,7 +90,7 @@ TEST_CASE("a lane's sixteen bytes are its operands of mma.m16n8k32") {
 }
 
 TEST_CASE("uploading puts every code where the maps say") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("device layout");
   if (!queue) return;
   rig::Random random = seeded("integer upload");
   for (const WeightFormat format : {WeightFormat::w8a8, WeightFormat::w4a8, WeightFormat::w4a8_g128}) {
@@ -172,7 +147,7 @@ TEST_CASE("uploading puts every code where the maps say") {
 }
 
 TEST_CASE("float matrices become rows that end in zeros, vectors stay as they are") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("device layout");
   if (!queue) return;
   rig::Random random = seeded("float upload");
   for (const Scheme scheme : {Scheme::f32, Scheme::f16, Scheme::bf16}) {
@@ -212,7 +187,7 @@ TEST_CASE("float matrices become rows that end in zeros, vectors stay as they ar
 }
 
 TEST_CASE("tensors that cannot be uploaded are refused by name") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("device layout");
   if (!queue) return;
   rig::Random random = seeded("refused uploads");
   rig::PackedTensor packed = rig::random_matrix(random, "blk.0.q", Scheme::w4a8, 20, 70);

@@ -11,36 +11,12 @@
 #include <vector>
 
 #include "backends/cuda/uploaded_weight.h"
-#include "tests/unit/op_rig.h"
+#include "tests/simt/test_queue.h"
 
 using namespace tessera;
 using namespace tessera::cuda;
 
 namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
-
-std::unique_ptr<Queue> any_queue() {
-  const auto devices = find_devices();
-  if (!devices.ok()) {
-    std::cout << "skipped: table layout: " << devices.error() << "\n";
-    return nullptr;
-  }
-  auto made = Queue::create();
-  REQUIRE(made.ok());
-  return std::move(made.value());
-}
-
-std::vector<std::byte> downloaded(Queue& queue, const void* at, size_t bytes) {
-  std::vector<std::byte> copy(bytes);
-  queue.download(copy, static_cast<const std::byte*>(at));
-  REQUIRE(queue.finish().ok());
-  return copy;
-}
 
 template <class Value>
 Value read(std::span<const std::byte> bytes, size_t at) {
@@ -117,7 +93,7 @@ TEST_CASE("every bit of a block belongs to one code, and the codes are a lane's 
 }
 
 TEST_CASE("uploading a table matrix puts codes, scales and zero points where the maps say") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("table layout");
   if (!queue) return;
   rig::Random random = seeded("table upload");
   DeviceMemory staging;

@@ -17,29 +17,12 @@
 #include "backends/reference/quantized_row.h"
 #include "engine/graph/bf16_row.h"
 #include "engine/graph/q8_row.h"
-#include "tests/unit/op_rig.h"
+#include "tests/simt/test_queue.h"
 
 using namespace tessera;
 using namespace tessera::cuda;
 
 namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
-
-std::unique_ptr<Queue> any_queue() {
-  const auto devices = find_devices();
-  if (!devices.ok()) {
-    std::cout << "skipped: table products: " << devices.error() << "\n";
-    return nullptr;
-  }
-  auto made = Queue::create();
-  REQUIRE(made.ok());
-  return std::move(made.value());
-}
 
 DeviceMemory on_device(Queue& queue, std::span<const std::byte> bytes) {
   auto made = DeviceMemory::allocate(bytes.size());
@@ -187,7 +170,7 @@ std::vector<TableFormat> kinds() {
 }  // namespace
 
 TEST_CASE("table products are what the format means, for every group size") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("table products");
   for (TableFormat format : kinds()) {
@@ -207,7 +190,7 @@ TEST_CASE("table products are what the format means, for every group size") {
 }
 
 TEST_CASE("rows long enough for several rounds of every warp") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("long table rows");
   for (TableFormat format : kinds()) {
@@ -221,7 +204,7 @@ TEST_CASE("rows long enough for several rounds of every warp") {
 }
 
 TEST_CASE("table products agree bit for bit whichever kernel the number of tokens chooses") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("table token counts");
   for (TableFormat format : kinds()) {
@@ -240,7 +223,7 @@ TEST_CASE("table products agree bit for bit whichever kernel the number of token
 }
 
 TEST_CASE("rows of bfloat16 are the reference's") {
-  const std::unique_ptr<Queue> queue = any_queue();
+  const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("bf16 rows");
   for (const size_t columns : {1, 3, 31, 127, 256, 300, 1024, 1111}) {
