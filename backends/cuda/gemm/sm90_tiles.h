@@ -78,8 +78,8 @@ template <class Shape>
 TESSERA_DEVICE void fill_ring(const TilesJob& job) {
   using Format = typename Shape::Format;
   using Stages = Sm90Stages<Shape>;
-  const LinearJob& linear = job.linear;
-  const uint32_t panels = (linear.weights.rows + 15) / 16;
+  const IntegerJob& linear = job.linear;
+  const uint32_t panels = linear.panels;
   const uint64_t policy = weights_policy(job);
   RingPlace<Shape::kStages> place;
   RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not seen to the end
@@ -101,12 +101,11 @@ TESSERA_DEVICE void fill_ring(const TilesJob& job) {
       if (thread_index() == 0) {
         const uint32_t bytes = Format::bytes_of(pairs_of_stretch(linear, step));
         mbarrier_arrive_expect(Stages::full(place.stage), own_panels * bytes);
-        const Global<const std::byte> from = stretch_of_panel<Format>(linear, first_panel, step);
         const Shared<std::byte> to = Stages::weights(place.stage);
         for (uint32_t p = 0; p < own_panels; ++p)
           bulk_copy(to.template as<std::byte>(p * Format::kStretchBytes).address(),
-                    (from + p * linear.weights.panel_bytes).address(), bytes, Stages::full(place.stage),
-                    policy);
+                    stretch_of_panel<Format>(linear, first_panel + p, step).address(), bytes,
+                    Stages::full(place.stage), policy);
       }
       // Eight threads copy a token's 128 columns.
       const uint32_t chunk = thread_index() % 8;
@@ -149,7 +148,7 @@ class Sm90Warp {
   TESSERA_DEVICE void run() {
     const uint32_t thread = thread_index() - Shape::kGroupThreads;
     const uint32_t own = thread / 32;
-    const uint32_t panels = (job_.linear.weights.rows + 15) / 16;
+    const uint32_t panels = job_.linear.panels;
     TileWalk walk(job_, block_x());
     TilePart part;
     while (walk.next(part)) {
@@ -265,7 +264,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kGroups* Shape::kGroupThreads) void linea
 }
 
 template <class Format, uint32_t kTokens>
-void launch_sm90_tiles(Queue& queue, const LinearJob& job) {
+void launch_sm90_tiles(Queue& queue, const IntegerJob& job) {
   using Shape = Sm90Tile<Format, kTokens>;
   const TilesJob tiles = divide(queue, job, kTokens, kTokens < 256);
   launch(queue, {tiles.blocks, 1, 1, Shape::kGroups * Shape::kGroupThreads, Shape::kSharedBytes},
