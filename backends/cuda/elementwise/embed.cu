@@ -24,6 +24,7 @@ TESSERA_DEVICE int32_t code_at(Global<const std::byte> panel, WeightFormat forma
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_rows(EmbedJob job) {
+  follow_earlier_kernels();
   const uint32_t row = job.tokens[block_x()];
   const Global<float> y = job.y.floats(block_x());
   const MatrixView& table = job.table;
@@ -50,7 +51,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_rows(EmbedJob job) {
 }  // namespace
 
 void embed(Queue& queue, const EmbedJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, 0}, &embed_rows, job);
+  launch(queue, {rows, 1, 1, kThreads, 0, true}, &embed_rows, job);
 }
 
 }  // namespace tessera::cuda

@@ -23,6 +23,7 @@ TESSERA_DEVICE uint32_t code_at(const TableView& table, Global<const std::byte> 
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_table_rows(EmbedTableJob job) {
+  follow_earlier_kernels();
   const TableView& table = job.table;
   const uint32_t row = job.tokens[block_x()];
   const Global<float> y = job.y.floats(block_x());
@@ -45,7 +46,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_table_rows(EmbedTableJob jo
 }  // namespace
 
 void embed_table(Queue& queue, const EmbedTableJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, 0}, &embed_table_rows, job);
+  launch(queue, {rows, 1, 1, kThreads, 0, true}, &embed_table_rows, job);
 }
 
 }  // namespace tessera::cuda

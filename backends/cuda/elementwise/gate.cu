@@ -10,6 +10,7 @@ namespace {
 constexpr uint32_t kThreads = 256;
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void gate_rows(GateJob job) {
+  follow_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const auto value = [&](uint32_t i) {
     const float gate = x[i];
@@ -22,7 +23,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void gate_rows(GateJob job) {
 }  // namespace
 
 void gate(Queue& queue, const GateJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, kReduceWords * 4}, &gate_rows, job);
+  launch(queue, {rows, 1, 1, kThreads, kReduceWords * 4, true}, &gate_rows, job);
 }
 
 }  // namespace tessera::cuda

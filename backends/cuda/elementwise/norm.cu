@@ -11,6 +11,7 @@ namespace {
 constexpr uint32_t kThreads = 256;
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void norm_rows(NormJob job) {
+  follow_earlier_kernels();
   const Shared<float> scratch(shared_memory());
   const uint32_t row = block_x();
   const uint32_t from = job.selected.null() ? row : job.selected[row];
@@ -34,7 +35,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void norm_rows(NormJob job) {
 }  // namespace
 
 void norm(Queue& queue, const NormJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, kReduceWords * 4}, &norm_rows, job);
+  launch(queue, {rows, 1, 1, kThreads, kReduceWords * 4, true}, &norm_rows, job);
 }
 
 }  // namespace tessera::cuda

@@ -85,6 +85,11 @@ class PieceRing {
 
   // Starts the copies of a piece; the lane's own ones are one group, empty beyond the last panel.
   TESSERA_DEVICE void fill(uint32_t index, const PieceCursor& at) const {
+    fill_weights(index, at);
+    fill_activations(index, at);
+  }
+
+  TESSERA_DEVICE void fill_weights(uint32_t index, const PieceCursor& at) const {
     if (at.panel < end_panel_) {
       const uint32_t panels = panels_at(at.panel);
       const uint32_t bytes = Format::bytes_of(pairs_at(at.piece));
@@ -109,8 +114,15 @@ class PieceRing {
                                (panel + byte).address(), policy_);
         }
       }
-      const Shared<std::byte> own = rows(to).template as<std::byte>(
-          lane_index() / kChunks * Shape::kRowBytes + lane_index() % kChunks * 16);
+    }
+  }
+
+  // Closes the group.
+  TESSERA_DEVICE void fill_activations(uint32_t index, const PieceCursor& at) const {
+    if (at.panel < end_panel_) {
+      const Shared<std::byte> own = rows(slot(index))
+                                        .template as<std::byte>(lane_index() / kChunks * Shape::kRowBytes +
+                                                                lane_index() % kChunks * 16);
       Global<std::byte> x = x_ + at.piece * Shape::kColumns;
       TESSERA_UNROLL for (uint32_t token = 0; token < Shape::kTokens; token += kAtOnce) {
         if (token + lane_index() / kChunks < job_.tokens)
@@ -207,6 +219,7 @@ struct FewTokensJob {
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTokensJob few) {
   if constexpr (!Shape::kBulk || kHasBulkCopies) {
+    griddepcontrol_launch_dependents();
     const IntegerJob& job = few.linear;
     const uint32_t first = static_cast<uint32_t>(uint64_t{job.panels} * block_x() / few.blocks);
     const uint32_t end = static_cast<uint32_t>(uint64_t{job.panels} * (block_x() + 1) / few.blocks);
@@ -220,8 +233,15 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
       warp_barrier();
     }
     PieceCursor next{warp_index() < pieces ? first : end, warp_index()};
+    // The first weights are on their way before the kernels that make the activations have ended.
+    PieceCursor early = next;
     for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
-      ring.fill(i, next);
+      ring.fill_weights(i, early);
+      if (early.panel < end) early.advance(Shape::kWarps, pieces, Shape::kPanels);
+    }
+    griddepcontrol_wait();
+    for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
+      ring.fill_activations(i, next);
       if (next.panel < end) next.advance(Shape::kWarps, pieces, Shape::kPanels);
     }
     uint32_t current = 0;
@@ -256,7 +276,8 @@ void launch_few_tokens(Queue& queue, const IntegerJob& job) {
       !Shape::kBulk && 2 * (size_t{Shape::kSharedBytes} + 1024) <= queue.facts().shared_bytes + 1024;
   const auto most = static_cast<uint32_t>(queue.facts().processors) * (two ? 2 : 1);
   const FewTokensJob few{job, job.panels < most ? job.panels : most};
-  launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes}, &linear_few_tokens<Shape>, few);
+  launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes, true}, &linear_few_tokens<Shape>,
+         few);
 }
 
 }  // namespace tessera::cuda

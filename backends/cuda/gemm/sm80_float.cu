@@ -40,6 +40,7 @@ TESSERA_DEVICE float transposed_sum(float (&values)[kTokens]) {
 
 template <WeightFormat kFormat>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void linear_float_rows(LinearJob job) {
+  follow_earlier_kernels();
   constexpr size_t kElement = kFormat == WeightFormat::f32 ? 4 : 2;
   const uint32_t row = block_x() * kWarps + warp_index();
   if (row >= job.weights.rows) return;
@@ -64,7 +65,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void linear_float_rows(LinearJob jo
 template <WeightFormat kFormat>
 void launch_float(Queue& queue, const LinearJob& job) {
   launch(queue,
-         {(job.weights.rows + kWarps - 1) / kWarps, (job.tokens + kTokens - 1) / kTokens, 1, 32 * kWarps, 0},
+         {(job.weights.rows + kWarps - 1) / kWarps, (job.tokens + kTokens - 1) / kTokens, 1, 32 * kWarps, 0,
+          true},
          &linear_float_rows<kFormat>, job);
 }
 

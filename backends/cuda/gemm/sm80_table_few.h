@@ -187,6 +187,7 @@ TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32
 
 template <class Table, bool kWide>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void table_few_tokens(TableLinearJob job) {
+  griddepcontrol_launch_dependents();
   using Warp = FewWarp<Table, kWide>;
   const Grouping grouping(job.weights.group);
   const Warp warp(job, grouping);
@@ -209,6 +210,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void table_few_tokens(TableLinea
     coming = warp.after(coming);
   }
   const Table table(job.weights.entries, space);  // while the copies are on their way
+  griddepcontrol_wait();
   if (Table::kSharedBytes > 0) block_barrier();
   typename Warp::Inputs next{};
   if (warp.has(block)) warp.load(block, next);
@@ -247,8 +249,12 @@ template <class Table>
 void launch_few_tokens(Queue& queue, const TableLinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
   const uint32_t slots = kFewWarps * Grouping(job.weights.group).chunk_groups();
-  const LaunchShape shape{panels, (job.tokens + kFewTokens - 1) / kFewTokens, 1, 32 * kFewWarps,
-                          few_ring_bytes(Table::kBits) + Table::kSharedBytes + slots * kSlotBytes};
+  const LaunchShape shape{panels,
+                          (job.tokens + kFewTokens - 1) / kFewTokens,
+                          1,
+                          32 * kFewWarps,
+                          few_ring_bytes(Table::kBits) + Table::kSharedBytes + slots * kSlotBytes,
+                          true};
   if (job.weights.group >= table_layout::kBlockColumns) {
     launch(queue, shape, &table_few_tokens<Table, true>, job);
   } else {

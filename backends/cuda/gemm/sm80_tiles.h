@@ -79,6 +79,7 @@ TESSERA_DEVICE void add_stage(int32_t (&sums)[Shape::kValues], Shared<std::byte>
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob job) {
+  follow_earlier_kernels();
   using Format = typename Shape::Format;
   const Shared<std::byte> shared(shared_memory());
   const uint64_t policy = weights_policy(job);
@@ -127,7 +128,8 @@ template <class Format, uint32_t kTokens>
 void launch_sm80_tiles(Queue& queue, const IntegerJob& job) {
   using Shape = Sm80Tile<Format, kTokens>;
   const TilesJob tiles = divide(queue, job, kTokens, true);
-  launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes}, &linear_sm80_tiles<Shape>, tiles);
+  launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes, true}, &linear_sm80_tiles<Shape>,
+         tiles);
 }
 
 }  // namespace tessera::cuda
