@@ -24,6 +24,11 @@ constexpr uint32_t row_threads(uint32_t columns) {
   return padded_quads(columns) < kMostRowThreads ? padded_quads(columns) : kMostRowThreads;
 }
 
+// The same for kernels in which a thread takes single columns.
+constexpr uint32_t row_threads_by_columns(uint32_t columns) {
+  return columns < kMostRowThreads ? (columns + 31) / 32 * 32 : kMostRowThreads;
+}
+
 // Columns 4 quad … of `from`, which has so many columns and is aligned to 16 bytes if they are whole quads.
 TESSERA_DEVICE Quad load_quad(Global<const float> from, uint32_t columns, uint32_t quad) {
   const uint32_t first = 4 * quad;
