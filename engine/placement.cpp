@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "backends/split/split_backend.h"
@@ -10,6 +11,9 @@
 namespace tessera {
 
 namespace {
+
+// Room for a conversation of some length; a longer context is a wish, not a need.
+constexpr size_t kUsefulContext = 4096;
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30); }
 
@@ -23,6 +27,14 @@ Place place_of(const PlacedModel& model, const Graph& graph, const KvGeometry& k
   place.page_bytes = memory.backend.kv_page_bytes(kv);
   place.available_bytes = memory.available_bytes;
   return place;
+}
+
+size_t default_tokens(const Place& place) {
+  const size_t fixed = place.weight_bytes + place.activation_bytes;
+  const size_t left = place.available_bytes > fixed ? place.available_bytes - fixed : 0;
+  const size_t possible = left / std::max<size_t>(place.page_bytes, 1);
+  const size_t planned = place.name == "cuda" ? std::min(possible, kUsefulContext / kKvPageTokens) : 0;
+  return std::max({possible / 2, planned, size_t{1}}) * kKvPageTokens;
 }
 
 }  // namespace
@@ -49,6 +61,24 @@ size_t layers_that_fit(const PlacedModel& model, const Memory& memory, size_t to
     if (!places.empty() && places.back().fits(tokens)) return layers;
   }
   return 0;
+}
+
+DeviceLayers choose_device_layers(const PlacedModel& model, const Memory& device,
+                                  const PlacementRequest& request) {
+  const size_t tokens =
+      request.context != 0 ? request.context : std::min(kUsefulContext, request.model_context);
+  const size_t fitting = layers_that_fit(model, device, tokens);
+  const size_t count = std::min(model.kv.layers, request.device_layers.value_or(fitting));
+  return {count, count <= fitting ? kSmallerCacheAdvice : fmt::format("--gpu-layers {} would fit", fitting)};
+}
+
+size_t choose_context(const std::vector<Place>& places, const PlacementRequest& request) {
+  if (request.context != 0) return request.context;
+  size_t tokens = request.model_context;
+  for (const Place& place : places) {
+    if (place.available_bytes != 0) tokens = std::min(tokens, default_tokens(place));
+  }
+  return tokens;
 }
 
 std::string memory_fault(const std::vector<Place>& places, size_t tokens, unsigned kv_bits,

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,29 @@ std::vector<Place> plan_places(const PlacedModel& model, const Memory& first, co
 // The most layers that fit the memory with so many tokens of KV cache: all of the model, or its last ones and
 // the head; 0 when not even one does.
 size_t layers_that_fit(const PlacedModel& model, const Memory& memory, size_t tokens);
+
+// What was asked for, as far as places depend on it.
+struct PlacementRequest {
+  std::optional<size_t> device_layers;  // nothing: all that fit
+  size_t context = 0;                   // tokens; 0: nothing was said
+  size_t model_context = 0;             // the most a sequence can have
+};
+
+// How many of the model's last layers a device gets: those asked for, at most all; otherwise as many as fit
+// with the context asked for, or with 4,096 tokens. advice: what to do where that does not fit.
+struct DeviceLayers {
+  size_t count = 0;
+  std::string advice;
+};
+DeviceLayers choose_device_layers(const PlacedModel& model, const Memory& device,
+                                  const PlacementRequest& request);
+
+// Tokens of the KV cache: those asked for; otherwise the model's context, as far as that leaves half of what
+// the weights leave, but no fewer than a device's layers were chosen for, and at least a page.
+size_t choose_context(const std::vector<Place>& places, const PlacementRequest& request);
+
+// What to do where the model does not fit and fewer layers on a device would not help.
+inline constexpr const char* kSmallerCacheAdvice = "a smaller --ctx or --kv needs less";
 
 // The line for places that do not fit with so many tokens; empty when all do. It says how many would.
 std::string memory_fault(const std::vector<Place>& places, size_t tokens, unsigned kv_bits,

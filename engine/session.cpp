@@ -74,27 +74,15 @@ struct Session::State {
   }
   void plan_memory_use();
   std::string choose_places(const PlacedModel& placed);
-  size_t default_tokens(const Place& place) const;
-  size_t model_context() const { return static_cast<size_t>(model->hyperparameters().context); }
+  PlacementRequest request() const {
+    return {options.gpu_layers, options.context, static_cast<size_t>(model->hyperparameters().context)};
+  }
   void reserve(std::span<const SequenceInput> inputs);
   void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
   size_t vocabulary() const { return model->graph().tensors[model->graph().logits].columns; }
   void run(std::span<const SequenceInput> inputs, size_t best_count);
   void run_chunks(std::span<const SequenceInput> inputs, size_t best_count);
 };
-
-// Room for a conversation of some length; a longer context is a wish, not a need.
-constexpr size_t kUsefulContext = 4096;
-
-// As many as leave room for everything else on the machine: at most half of what is left after the weights.
-// But not fewer than layers were chosen for on a device.
-size_t Session::State::default_tokens(const Place& place) const {
-  const size_t fixed = place.weight_bytes + place.activation_bytes;
-  const size_t left = place.available_bytes > fixed ? place.available_bytes - fixed : 0;
-  const size_t possible = left / std::max<size_t>(place.page_bytes, 1);
-  const size_t planned = place.name == "cuda" ? std::min(possible, kUsefulContext / kKvPageTokens) : 0;
-  return std::max({possible / 2, planned, size_t{1}}) * kKvPageTokens;
-}
 
 void Session::State::plan_memory_use() {
   const Hyperparameters& hp = model->hyperparameters();
@@ -113,10 +101,7 @@ void Session::State::plan_memory_use() {
     memory.activation_bytes += place.activation_bytes;
     memory.available_bytes += place.available_bytes;
   }
-  size_t tokens = options.context != 0 ? options.context : hp.context;
-  for (const Place& place : memory.places) {
-    if (options.context == 0 && place.available_bytes != 0) tokens = std::min(tokens, default_tokens(place));
-  }
+  const size_t tokens = choose_context(memory.places, request());
   memory.context = tokens;
   for (const Place& place : memory.places) memory.kv_bytes += place.kv_bytes(tokens);
   if (const std::string fault = memory_fault(memory.places, tokens, memory.kv_bits, advice); !fault.empty())
@@ -142,32 +127,28 @@ std::string Session::State::choose_places(const PlacedModel& placed) {
   };
   if (!device_bytes) {
     memory.places = {plan_place(placed, {options.backend, *backend, host_bytes()})};
-    return "a smaller --ctx or --kv needs less";
+    return kSmallerCacheAdvice;
   }
   const Memory device{options.backend, *backend, std::max<size_t>(*device_bytes, 1)};  // 0: nobody knows
-  const size_t all = placed.kv.layers;
-  const size_t fitting = layers_that_fit(
-      placed, device, options.context != 0 ? options.context : std::min(kUsefulContext, model_context()));
-  const size_t layers = std::min(all, options.gpu_layers.value_or(fitting));
-  if (layers == all) {
+  const DeviceLayers chosen = choose_device_layers(placed, device, request());
+  if (chosen.count == placed.kv.layers) {
     memory.places = {plan_place(placed, device)};
-  } else {
-    SessionOptions on_host = options;
-    on_host.backend = "cpu";
-    std::unique_ptr<Backend> host = make_backend(on_host);
-    const Memory rest{on_host.backend, *host, host_bytes()};
-    if (layers == 0) {
-      memory.places = {plan_place(placed, rest)};
-      backend = std::move(host);
-    } else {
-      memory.places = plan_places(placed, rest, device, layers);
-      if (memory.places.empty())
-        throw std::runtime_error(fmt::format("--gpu-layers {}: the model cannot be split there", layers));
-      backend = make_split_backend(std::move(host), std::move(backend), all - layers);
-    }
+    return chosen.advice;
   }
-  if (layers <= fitting) return "a smaller --ctx or --kv needs less";
-  return fmt::format("--gpu-layers {} would fit", fitting);
+  SessionOptions on_host = options;
+  on_host.backend = "cpu";
+  std::unique_ptr<Backend> host = make_backend(on_host);
+  const Memory rest{on_host.backend, *host, host_bytes()};
+  if (chosen.count == 0) {
+    memory.places = {plan_place(placed, rest)};
+    backend = std::move(host);
+    return chosen.advice;
+  }
+  memory.places = plan_places(placed, rest, device, chosen.count);
+  if (memory.places.empty())
+    throw std::runtime_error(fmt::format("--gpu-layers {}: the model cannot be split there", chosen.count));
+  backend = make_split_backend(std::move(host), std::move(backend), placed.kv.layers - chosen.count);
+  return chosen.advice;
 }
 
 Session::Session(const Model& model, const SessionOptions& options) : state_(std::make_unique<State>()) {

@@ -3,7 +3,8 @@
 # otherwise installs Debian packages as root or by sudo, or names them and exits 1.
 #
 #   tools/install_dependencies.sh            what building, running and testing need
-#   tools/install_dependencies.sh --checks   also Clang with its fuzzer, clang-format and ccache
+#   tools/install_dependencies.sh --checks   also Clang with its fuzzer, clang-format and ccache; and where there is nvcc
+#                                            without a disassembler, that, into build/disassembler
 set -euo pipefail
 
 checks=no
@@ -76,15 +77,38 @@ can_install() {
   command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }
 }
 
+# The disassembler of CUDA 13, for tools/kernel_instructions.sh. Checks that need it are skipped without it, so that it
+# cannot be had is no error.
+fetch_disassembler() {
+  local tools=${CUDA_PATH:-/usr/local/cuda}/bin folder nvcc
+  folder=$(cd "$(dirname "$0")/.." && pwd)/build/disassembler
+  nvcc=$(command -v nvcc || command -v "$tools/nvcc") || return 0
+  PATH=$PATH:$(dirname "$nvcc"):$folder/nvidia/cu13/bin
+  command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null && return 0
+  echo "fetching cuobjdump and nvdisasm"
+  rm -rf "$folder"
+  if ! { mkdir -p "$folder" && PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --disable-pip-version-check --no-deps --target "$folder" \
+    'nvidia-cuda-cuobjdump==13.2.*' 'nvidia-cuda-nvdisasm==13.2.*' &&
+    chmod +x "$folder"/nvidia/cu13/bin/*; }; then
+    echo "cuobjdump could not be fetched: the instructions of CUDA kernels will not be checked" >&2
+    rm -rf "$folder"
+  fi
+}
+
+finish() {
+  [ "$checks" = no ] || fetch_disassembler
+  exit 0
+}
+
 find_missing
-[ ${#missing[@]} -eq 0 ] && exit 0
+[ ${#missing[@]} -eq 0 ] && finish
 
 if can_install; then
   echo "installing ${missing[*]}"
   as_root apt-get update -q
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
   find_missing
-  [ ${#missing[@]} -eq 0 ] && exit 0
+  [ ${#missing[@]} -eq 0 ] && finish
   echo "still missing after apt-get install: ${missing[*]}" >&2
   exit 1
 fi

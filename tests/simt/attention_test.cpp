@@ -1,259 +1,20 @@
 // Attention and what goes before it, kernel by kernel: the layout of pages, rotation and rounding on the way
 // into them, and attention over whole and over split contexts, which must give the same bits. On the
 // emulator, and on a device where the build has one.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <iostream>
-#include <numeric>
-#include <random>
+#include <limits>
 #include <set>
 #include <vector>
 
-#include "backends/cuda/attention_tiles.h"
-#include "backends/reference/ops.h"
 #include "gguf-like-format/float_types.h"
-#include "tests/unit/op_rig.h"
+#include "tests/simt/attention_texts.h"
 
 using namespace tessera;
-
-namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
-
-std::unique_ptr<cuda::Queue> any_queue() {
-  const auto devices = cuda::find_devices();
-  if (!devices.ok()) {
-    std::cout << "skipped: attention: " << devices.error() << "\n";
-    return nullptr;
-  }
-  auto made = cuda::Queue::create();
-  REQUIRE(made.ok());
-  return std::move(made.value());
-}
-
-cuda::DeviceMemory allocated(cuda::Queue& queue, size_t bytes) {
-  auto made = cuda::DeviceMemory::allocate(bytes);
-  REQUIRE(made.ok());
-  queue.fill(made.value().address(), 0xff, bytes);
-  return std::move(made.value());
-}
-
-template <class Value>
-cuda::DeviceMemory uploaded(cuda::Queue& queue, const std::vector<Value>& values) {
-  cuda::DeviceMemory memory = allocated(queue, std::max<size_t>(values.size(), 1) * sizeof(Value));
-  queue.upload(memory.address(), std::as_bytes(std::span(values)));
-  return memory;
-}
-
-template <class Value>
-std::vector<Value> downloaded(cuda::Queue& queue, const cuda::DeviceMemory& memory) {
-  std::vector<Value> values(memory.size() / sizeof(Value));
-  queue.download(std::as_writable_bytes(std::span(values)), memory.address());
-  const Status status = queue.finish();
-  CHECK((status.ok() ? std::string() : status.error()) == "");
-  return values;
-}
-
-struct Shape {
-  uint32_t query_heads;
-  uint32_t kv_heads;
-  uint32_t head_dim;
-  uint32_t bits;
-
-  size_t columns() const { return size_t{query_heads + 2 * kv_heads} * head_dim; }
-  size_t out_columns() const { return size_t{query_heads} * head_dim; }
-};
-
-size_t stride_of(size_t columns) { return tile::round_up(4 * columns, 64); }
-
-// Some sequences, all of whose tokens lie row after row in one matrix, and their cache.
-struct Text {
-  Shape shape;
-  std::vector<float> x;                      // [rows, columns] with stride
-  std::vector<std::vector<uint32_t>> pages;  // of each sequence
-  std::vector<size_t> lengths;
-  size_t page_count = 0;
-
-  size_t rows() const { return std::accumulate(lengths.begin(), lengths.end(), size_t{0}); }
-  size_t stride() const { return stride_of(shape.columns()) / 4; }
-  std::span<float> row(size_t index) { return {x.data() + index * stride(), shape.columns()}; }
-  size_t first_row(size_t sequence) const {
-    return std::accumulate(lengths.begin(), lengths.begin() + static_cast<std::ptrdiff_t>(sequence),
-                           size_t{0});
-  }
-  BatchSequence tokens(size_t sequence, size_t first, size_t count) const {
-    return {first_row(sequence) + first, count, first, pages[sequence]};
-  }
-};
-
-Text random_text(rig::Random& random, const Shape& shape, std::vector<size_t> lengths) {
-  Text text{shape, {}, {}, std::move(lengths), 0};
-  text.x.assign(text.rows() * text.stride(), std::numeric_limits<float>::quiet_NaN());
-  for (size_t row = 0; row < text.rows(); ++row) {
-    const float size = rig::pick(random, 0, 9) == 0 ? 3.0f : 1.0f;
-    for (float& value : text.row(row)) value = size * rig::normal(random);
-    if (rig::pick(random, 0, 19) == 0) std::fill(text.row(row).begin(), text.row(row).end(), 0.25f);
-  }
-  for (const size_t length : text.lengths) text.page_count += length / kKvPageTokens + 1;
-  std::vector<uint32_t> ids(text.page_count);
-  std::iota(ids.begin(), ids.end(), 0u);
-  std::shuffle(ids.begin(), ids.end(), random);
-  size_t used = 0;
-  for (const size_t length : text.lengths) {
-    const auto first = ids.begin() + static_cast<std::ptrdiff_t>(used);
-    used += length / kKvPageTokens + 1;
-    text.pages.emplace_back(first, ids.begin() + static_cast<std::ptrdiff_t>(used));
-  }
-  return text;
-}
-
-// The arrays that kernels find rows' pages by.
-struct RowPlaces {
-  std::vector<uint32_t> positions;
-  std::vector<uint32_t> first_page;
-  std::vector<uint32_t> page_ids;
-};
-
-RowPlaces row_places(const std::vector<BatchSequence>& sequences) {
-  RowPlaces places;
-  for (const BatchSequence& sequence : sequences) {
-    const auto first = static_cast<uint32_t>(places.page_ids.size());
-    for (size_t i = 0; i < sequence.token_count; ++i) {
-      places.positions.push_back(static_cast<uint32_t>(sequence.position + i));
-      places.first_page.push_back(first);
-    }
-    const size_t needed = (sequence.position + sequence.token_count - 1) / kKvPageTokens + 1;
-    for (const uint32_t page : sequence.pages.first(needed)) places.page_ids.push_back(page);
-  }
-  return places;
-}
-
-// The text on the device.
-struct DeviceText {
-  cuda::Queue& queue;
-  const Text& text;
-  cuda::DeviceMemory x;
-  cuda::DeviceMemory kv;
-  cuda::KvLayer layer;
-
-  DeviceText(cuda::Queue& on, const Text& from)
-      : queue(on),
-        text(from),
-        x(uploaded(on, from.x)),
-        layer{{}, from.shape.bits, from.shape.head_dim, from.shape.kv_heads} {
-    kv = allocated(queue, from.page_count * from.shape.kv_heads * layer.block_bytes());
-    layer.base = kv.view<std::byte>();
-  }
-
-  // Appends rows [first_row, …) of the sequences, which follow each other.
-  void append(const std::vector<BatchSequence>& sequences) {
-    const RowPlaces places = row_places(sequences);
-    const cuda::DeviceMemory positions = uploaded(queue, places.positions);
-    const cuda::DeviceMemory first_page = uploaded(queue, places.first_page);
-    const cuda::DeviceMemory page_ids = uploaded(queue, places.page_ids);
-    cuda::AppendJob job;
-    job.kv = layer;
-    job.x = {x.view<std::byte>(4 * text.stride() * sequences.front().first_row), 4 * text.stride()};
-    job.y = job.x;
-    job.query_heads = text.shape.query_heads;
-    job.positions = positions.view<const uint32_t>();
-    job.first_page = first_page.view<const uint32_t>();
-    job.page_ids = page_ids.view<const uint32_t>();
-    cuda::append(queue, job, static_cast<uint32_t>(places.positions.size()));
-    REQUIRE(queue.finish().ok());
-  }
-
-  // [text rows, out_columns]; rows that are in none of the sequences are zero.
-  std::vector<float> attend(const std::vector<BatchSequence>& sequences, const cuda::Chunking& chunking,
-                            bool split) {
-    const Shape& shape = text.shape;
-    const cuda::AttentionShape tiled{shape.query_heads, shape.kv_heads, shape.head_dim,
-                                     split ? size_t{100000} : 0};
-    const cuda::TileLists lists = cuda::list_tiles(sequences, tiled, chunking);
-    CHECK(split != lists.split.empty());
-    size_t records = 0;
-    for (const cuda::AttentionTile& tile : lists.split)
-      records += size_t{tile.tokens} * chunking.count(tile.position + tile.tokens);
-    const cuda::DeviceMemory page_ids = uploaded(queue, row_places(sequences).page_ids);
-    const cuda::DeviceMemory whole = uploaded(queue, lists.whole);
-    const cuda::DeviceMemory parts = uploaded(queue, lists.split);
-    const cuda::DeviceMemory first_record = uploaded(queue, lists.first_record);
-    const cuda::DeviceMemory record_memory = allocated(
-        queue, 4 * std::max<size_t>(1, records) * cuda::record_floats(shape.query_heads, shape.head_dim));
-    const size_t stride = stride_of(shape.out_columns());
-    const cuda::DeviceMemory y = allocated(queue, text.rows() * stride);
-    queue.fill(y.address(), 0, y.size());
-    cuda::AttentionJob job;
-    job.kv = layer;
-    job.qkv = {x.view<std::byte>(), 4 * text.stride()};
-    job.y = {y.view<std::byte>(), stride};
-    job.query_heads = shape.query_heads;
-    job.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
-    job.page_ids = page_ids.view<const uint32_t>();
-    job.records = record_memory.view<float>();
-    job.chunking = chunking;
-    cuda::AttentionTiles tiles;
-    tiles.whole = whole.view<const cuda::AttentionTile>();
-    tiles.whole_count = static_cast<uint32_t>(lists.whole.size());
-    tiles.whole_tokens = lists.whole_tokens;
-    tiles.split = parts.view<const cuda::AttentionTile>();
-    tiles.first_record = first_record.view<const uint32_t>();
-    tiles.split_count = static_cast<uint32_t>(lists.split.size());
-    tiles.split_tokens = lists.split_tokens;
-    tiles.split_chunks = lists.split_chunks;
-    cuda::attend(queue, job, tiles);
-    const std::vector<float> padded = downloaded<float>(queue, y);
-    std::vector<float> rows;
-    for (size_t row = 0; row < text.rows(); ++row) {
-      const auto begin = padded.begin() + static_cast<std::ptrdiff_t>(row * stride / 4);
-      rows.insert(rows.end(), begin, begin + static_cast<std::ptrdiff_t>(shape.out_columns()));
-    }
-    return rows;
-  }
-};
-
-std::vector<float> expected_attention(const Text& text) {
-  const Shape& shape = text.shape;
-  reference::KvStore store({1, shape.kv_heads, shape.head_dim, shape.bits, 0}, text.page_count);
-  std::vector<BatchSequence> all;
-  for (size_t s = 0; s < text.lengths.size(); ++s) all.push_back(text.tokens(s, 0, text.lengths[s]));
-  std::vector<float> x = text.x;
-  std::vector<float> y(text.rows() * shape.out_columns());
-  const reference::Rows from{reinterpret_cast<std::byte*>(x.data()), 4 * text.stride(), text.rows(),
-                             shape.columns()};
-  const reference::Rows to{reinterpret_cast<std::byte*>(y.data()), 4 * shape.out_columns(), text.rows(),
-                           shape.out_columns()};
-  const Attention kind{0, shape.query_heads, shape.kv_heads, shape.head_dim,
-                       1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
-  reference::run_attention(kind, all, store, from, to);
-  return y;
-}
-
-std::string name_of(const Shape& shape) {
-  return fmt::format("{}/{} heads of {} kv{}", shape.query_heads, shape.kv_heads, shape.head_dim, shape.bits);
-}
-
-// The bounds of the op cases.
-std::string attention_difference(const Shape& shape, std::span<const float> expected,
-                                 std::span<const float> got) {
-  rig::OpCase test;
-  test.name = name_of(shape);
-  test.graph.tensors.push_back({"y", RowExtent::tokens, shape.out_columns(), ElementType::f32});
-  test.bound = {2e-3, 5e-5};
-  if (shape.bits != 16) test.bound = {5e-2, 5e-3, 1e-20};
-  return rig::difference(test, expected, got);
-}
-
-}  // namespace
+using namespace tessera::attention;
 
 TEST_CASE("every code of a page has a place of its own") {
   for (const uint32_t bits : {4u, 8u, 16u}) {
@@ -304,9 +65,9 @@ TEST_CASE("chunks follow each other without a gap") {
 
 TEST_CASE(
     "keys and values in their pages are the reference's, rotated queries and keys the plain formula's") {
-  const std::unique_ptr<cuda::Queue> queue = any_queue();
+  const std::unique_ptr<cuda::Queue> queue = cuda::any_queue("attention");
   if (!queue) return;
-  rig::Random random = seeded("append");
+  Random random = cuda::seeded("append");
   for (const uint32_t bits : {4u, 8u, 16u}) {
     for (const auto& [head_dim, half] :
          {std::pair{8u, 4u}, {24u, 6u}, {80u, 16u}, {64u, 32u}, {136u, 0u}, {256u, 128u}}) {
@@ -412,9 +173,9 @@ TEST_CASE(
 }
 
 TEST_CASE("attention over whole and split contexts: the reference's results, and the same bits") {
-  const std::unique_ptr<cuda::Queue> queue = any_queue();
+  const std::unique_ptr<cuda::Queue> queue = cuda::any_queue("attention");
   if (!queue) return;
-  rig::Random random = seeded("attention");
+  Random random = cuda::seeded("attention");
   std::vector<Shape> shapes;
   for (const uint32_t bits : {4u, 8u, 16u}) {
     shapes.push_back({1, 1, 8, bits});
@@ -458,10 +219,56 @@ TEST_CASE("attention over whole and split contexts: the reference's results, and
   }
 }
 
-TEST_CASE("a context of more pages than a warp reads ids of at once, in the chunks that programs use") {
-  const std::unique_ptr<cuda::Queue> queue = any_queue();
+TEST_CASE("what a page cannot hold reaches the tokens that see it and no others") {
+  const std::unique_ptr<cuda::Queue> queue = cuda::any_queue("attention");
   if (!queue) return;
-  rig::Random random = seeded("long context");
+  Random random = cuda::seeded("numbers beyond f16");
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const uint32_t bits : {4u, 8u, 16u}) {
+    // 65520 is the first number that f16 rounds to infinity.
+    std::vector<float> too_large = {65520.0f, -1e5f, kInfinity, kNan};
+    if (bits == 8) too_large = {-65520.0f * 128, 1e8f, -kInfinity, kNan};
+    if (bits == 4) too_large = {65520.0f * 16, -65520.0f, 1e30f, -kInfinity};
+    too_large.push_back(bits == 16 ? 65519.0f : (bits == 8 ? 8e6f : 65000.0f));  // the largest that fits
+    for (const float number : too_large) {
+      const bool fits = number == too_large.back();
+      const bool in_key = !fits && rig::pick(random, 0, 3) == 0;
+      const Shape shape{6, 2, static_cast<uint32_t>(8 * rig::pick(random, 1, 5)), bits};
+      Text text = random_text(random, shape, {rig::pick(random, 66, 90), rig::pick(random, 1, 20)});
+      const size_t position = rig::pick(random, 0, text.lengths[0] - 1);
+      const size_t kv_head = rig::pick(random, 0, 1);
+      const size_t head = shape.query_heads + kv_head + (in_key ? 0 : shape.kv_heads);
+      text.row(position)[head * shape.head_dim + rig::pick(random, 0, shape.head_dim - 1)] = number;
+      DeviceText device(*queue, text);
+      std::vector<BatchSequence> all;
+      for (size_t s = 0; s < 2; ++s) all.push_back(text.tokens(s, 0, text.lengths[s]));
+      device.append(all);
+      std::vector<float> expected = expected_attention(text);
+      const std::string what =
+          fmt::format("{}, {} at {} of a {}", name_of(shape), number, position, in_key ? "key" : "value");
+      CAPTURE(what);
+      for (const bool split : {false, true}) {
+        std::vector<float> got = device.attend(all, {1, 1, 2}, split);
+        size_t wrong = 0;
+        for (size_t row = position; row < text.lengths[0] && !fits; ++row) {
+          const size_t first = row * shape.out_columns() + kv_head * shape.out_columns() / 2;
+          for (size_t i = first; i < first + shape.out_columns() / 2; ++i) {
+            wrong += in_key || std::isnan(got[i]) ? 0 : 1;
+            got[i] = expected[i] = 0;
+          }
+        }
+        CHECK(wrong == 0);
+        CHECK(attention_difference(shape, expected, got) == "");
+      }
+    }
+  }
+}
+
+TEST_CASE("a context of more pages than a warp reads ids of at once, in the chunks that programs use") {
+  const std::unique_ptr<cuda::Queue> queue = cuda::any_queue("attention");
+  if (!queue) return;
+  Random random = cuda::seeded("long context");
   constexpr std::array<uint32_t, 3> kBits = {4, 8, 16};
   const Shape shape{2, 1, 8, kBits[rig::pick(random, 0, 2)]};
   constexpr size_t kLongest = 45 * kKvPageTokens;

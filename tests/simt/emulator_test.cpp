@@ -479,9 +479,9 @@ TEST_CASE("products of a warpgroup: operands stay, sums come when waited for") {
       if (mistake == Mistake::no_swizzle) tile &= ~(uint64_t{3} << 62);
       if (mistake == Mistake::unaligned) tile += 128 / 16;
       if (mistake != Mistake::no_fence) wgmma_fence();
-      wgmma_m64n64k32_u8s8(sums, a, tile, false);
+      wgmma_k32_u8s8(sums, a, tile, false);
       if (mistake == Mistake::touched_sums) sums[0] = 0;
-      wgmma_m64n64k32_u8s8(sums, a, tile, true);
+      wgmma_k32_u8s8(sums, a, tile, true);
       wgmma_commit();
       if (mistake == Mistake::changed_operand) a[1] = 0;
       if (mistake == Mistake::overwritten_tile) Shared<uint32_t>(shared_at(4)).store(0, 1);

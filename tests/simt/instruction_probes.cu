@@ -1,6 +1,7 @@
 #include "tests/simt/instruction_probes.h"
 
 #include <array>
+#include <type_traits>
 
 #include "backends/cuda/gemm/sm90_tiles.h"
 #include "backends/cuda/launch.h"
@@ -207,9 +208,12 @@ TESSERA_KERNEL void probe_flags(ProbeJob job) {
   job.out.store(lane_index(), load_acquire(job.out.address() + lane_index()));
 }
 
-template <uint32_t kTokens>
+enum class Warpgroup : uint8_t { u8s8, s8, bf16 };
+
+template <Warpgroup kWhich, uint32_t kTokens>
 TESSERA_KERNEL TESSERA_BLOCK_OF(128) void probe_wgmma(ProbeJob job) {
   if constexpr (kHasWarpgroups) {
+    using Sum = std::conditional_t<kWhich == Warpgroup::bf16, float, int32_t>;
     constexpr uint32_t kShare = kTokens / 4;
     const Shared<Words4> tile(shared_memory());
     const uint32_t thread = thread_index();
@@ -223,21 +227,37 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(128) void probe_wgmma(ProbeJob job) {
     }
     proxy_fence();
     block_barrier();
-    int32_t sums[kTokens / 2] = {};
+    Sum sums[kTokens / 2] = {};
     const uint64_t b = swizzled_descriptor(shared_address(tile.address()));
     wgmma_fence();
-    for (uint32_t step = 0; step < 4; ++step) multiply<kTokens>(sums, a[step], advanced(b, step), step > 0);
+    for (uint32_t step = 0; step < 4; ++step) {
+      if constexpr (kWhich == Warpgroup::u8s8) wgmma_k32_u8s8(sums, a[step], advanced(b, step), step > 0);
+      if constexpr (kWhich == Warpgroup::s8) wgmma_k32_s8(sums, a[step], advanced(b, step), step > 0);
+      if constexpr (kWhich == Warpgroup::bf16) wgmma_k16_bf16(sums, a[step], advanced(b, step), step > 0);
+    }
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_done(sums);
-    for (uint32_t i = 0; i < kTokens / 2; ++i)
-      job.out.store(thread * (kTokens / 2) + i, static_cast<uint32_t>(sums[i]));
+    for (uint32_t i = 0; i < kTokens / 2; ++i) {
+      uint32_t bits;
+      if constexpr (kWhich == Warpgroup::bf16)
+        bits = float_bits(sums[i]);
+      else
+        bits = static_cast<uint32_t>(sums[i]);
+      job.out.store(thread * (kTokens / 2) + i, bits);
+    }
   }
 }
 
 template <void (*kKernel)(ProbeJob), uint32_t kThreads = 32, size_t kShared = 1024>
 void run(Queue& queue, const ProbeJob& job) {
   launch(queue, {1, 1, 1, kThreads, kShared}, kKernel, job);
+}
+
+template <Warpgroup kWhich, uint32_t kTokens>
+constexpr Probe wgmma_probe(const char* name) {
+  return {name, 16 + kTokens / 4, kTokens / 2, &run<&probe_wgmma<kWhich, kTokens>, 128, kTokens * 128>,
+          128,  Needs::warpgroups};
 }
 
 const std::array kProbes{
@@ -264,9 +284,13 @@ const std::array kProbes{
     Probe{"bulk_copy", 4, 4, &run<&probe_bulk_copy>, 32, Needs::bulk_copies},
     Probe{"named_barrier", 1, 1, &run<&probe_named_barrier, 96>, 96},
     Probe{"flags", 1, 1, &run<&probe_flags>},
-    Probe{"wgmma_64", 32, 32, &run<&probe_wgmma<64>, 128, 64 * 128>, 128, Needs::warpgroups},
-    Probe{"wgmma_128", 48, 64, &run<&probe_wgmma<128>, 128, 128 * 128>, 128, Needs::warpgroups},
-    Probe{"wgmma_256", 80, 128, &run<&probe_wgmma<256>, 128, 256 * 128>, 128, Needs::warpgroups},
+    wgmma_probe<Warpgroup::u8s8, 64>("wgmma_u8s8_64"),
+    wgmma_probe<Warpgroup::u8s8, 128>("wgmma_u8s8_128"),
+    wgmma_probe<Warpgroup::u8s8, 256>("wgmma_u8s8_256"),
+    wgmma_probe<Warpgroup::s8, 64>("wgmma_s8_64"),
+    wgmma_probe<Warpgroup::s8, 128>("wgmma_s8_128"),
+    wgmma_probe<Warpgroup::bf16, 64>("wgmma_bf16_64"),
+    wgmma_probe<Warpgroup::bf16, 128>("wgmma_bf16_128"),
 };
 
 }  // namespace

@@ -32,9 +32,10 @@ struct Probe {
 // copy and of one that is always made, both of the lane 9 further on.
 // hinted_copy, bulk_copy: the lanes' 16 bytes -> those of the lane 9 further on, the latter through two
 // phases of an mbarrier. named_barrier, of 96 threads: word -> that of the thread 63 - t; the last warp: its
-// own. flags: word -> that word, stored with release and loaded with acquire. wgmma_64, _128, _256 (tokens
-// N): a thread's registers of A for four steps of 32 columns, then for each of the 128 threads N / 4 words of
-// B, which is [N][128] bytes -> its N / 2 sums of all steps.
+// own. flags: word -> that word, stored with release and loaded with acquire. wgmma_u8s8_64, _128, _256,
+// wgmma_s8_64, _128, wgmma_bf16_64, _128 (tokens N): a thread's registers of A for four products, each with
+// 32 columns of bytes or 16 of bf16, then for each of the 128 threads N / 4 words of B, which is [N][128
+// bytes] -> its N / 2 sums of all of them.
 std::span<const Probe> instruction_probes();
 
 }  // namespace tessera::cuda

@@ -45,9 +45,9 @@ struct NamedBarrier {
 
 // A product of a warpgroup as one thread has it: its result waits here until it was waited for.
 struct Product {
-  int32_t* sums;  // the thread's registers
-  std::vector<int32_t> values;
-  const uint32_t* operand;  // its registers of A
+  void* sums;                    // the thread's registers
+  std::vector<uint32_t> values;  // their bits
+  const uint32_t* operand;       // its registers of A
   std::array<uint32_t, 4> operand_was;
   const std::byte* lent;  // only in the thread that gives the bytes back
   size_t lent_bytes;

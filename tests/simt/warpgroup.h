@@ -10,8 +10,17 @@ namespace tessera::cuda {
 inline constexpr bool kHasWarpgroups = true;
 
 namespace emulated {
+enum class Elements : uint8_t { u8s8, s8, bf16 };  // of A and B
+struct Operands {
+  Elements elements;
+  uint32_t tokens;
+  void* sums;  // the thread's tokens / 2 int32, or float for bf16
+  const uint32_t* a;
+  uint64_t b;
+  bool accumulate;
+};
 void set_registers(uint32_t count);
-void wgmma(uint32_t tokens, int32_t* sums, const uint32_t (&a)[4], uint64_t b, bool accumulate);
+void wgmma(const Operands& operands);
 void wgmma_wait(uint32_t batches_left);
 }  // namespace emulated
 
@@ -30,16 +39,19 @@ template <unsigned kBatchesLeft>
 void wgmma_wait() {
   emulated::wgmma_wait(kBatchesLeft);
 }
+template <class Sum, unsigned kValues>
+void wgmma_done(Sum (&)[kValues]) {}
 template <unsigned kValues>
-void wgmma_done(int32_t (&)[kValues]) {}
-inline void wgmma_m64n64k32_u8s8(int32_t (&d)[32], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
-  emulated::wgmma(64, d, a, b, accumulate);
+void wgmma_k32_u8s8(int32_t (&d)[kValues], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  emulated::wgmma({emulated::Elements::u8s8, 2 * kValues, d, a, b, accumulate});
 }
-inline void wgmma_m64n128k32_u8s8(int32_t (&d)[64], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
-  emulated::wgmma(128, d, a, b, accumulate);
+template <unsigned kValues>
+void wgmma_k32_s8(int32_t (&d)[kValues], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  emulated::wgmma({emulated::Elements::s8, 2 * kValues, d, a, b, accumulate});
 }
-inline void wgmma_m64n256k32_u8s8(int32_t (&d)[128], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
-  emulated::wgmma(256, d, a, b, accumulate);
+template <unsigned kValues>
+void wgmma_k16_bf16(float (&d)[kValues], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  emulated::wgmma({emulated::Elements::bf16, 2 * kValues, d, a, b, accumulate});
 }
 
 }  // namespace tessera::cuda

@@ -2,7 +2,9 @@
 #include "engine/placement.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <random>
@@ -99,6 +101,126 @@ TEST_CASE("places add up to the model, and the layers that fit are the most that
   CHECK(plan_places(model, {"a", *backend, 0}, {"b", *backend, 0}, layers).empty());
   CHECK(layers_that_fit(model, {"a", *backend, 0}, 1000) == layers);
   CHECK(layers_that_fit(model, {"a", *backend, 1}, 1) == 0);
+}
+
+TEST_CASE("a device gets the layers asked for, or those that fit with their context") {
+  const uint64_t seed = std::random_device{}();
+  std::cout << "device layers: seed " << seed << "\n";
+  std::mt19937_64 random(seed);
+  const size_t layers = 3 + random() % 5;
+  const Graph graph = decoder(layers);
+  const std::unique_ptr<Backend> backend = make_reference_backend();
+  const PlacedModel model{graph,
+                          [](const Weight& weight) { return weight.rows * weight.columns * 4; },
+                          {layers, 1, 8, 16, 0},
+                          {10, 3}};
+  const auto device = [&](size_t bytes) { return Memory{"cuda", *backend, bytes}; };
+  // What the last `count` layers and the head take with so many tokens.
+  const auto needed = [&](size_t count, size_t tokens) {
+    const Place place = count == layers ? plan_place(model, device(0))
+                                        : plan_places(model, {"cpu", *backend, 0}, device(0), count).back();
+    return place.weight_bytes + place.activation_bytes + place.kv_bytes(tokens);
+  };
+  PlacementRequest request;
+  request.model_context = 100000;
+  const auto chosen = [&](size_t bytes) { return choose_device_layers(model, device(bytes), request); };
+
+  for (const size_t asked : {size_t{0}, size_t{64}, size_t{1000}}) {
+    request = {std::nullopt, asked, 100000};
+    const size_t tokens = asked == 0 ? 4096 : asked;
+    CHECK(chosen(needed(layers, tokens)).count == layers);
+    CHECK(chosen(needed(layers, tokens)).advice == kSmallerCacheAdvice);
+    for (size_t count = 1; count < layers; ++count) {
+      CHECK(chosen(needed(count, tokens)).count == count);
+      CHECK(chosen(needed(count + 1, tokens) - 1).count == count);
+      CHECK(chosen(needed(count, tokens)).advice == kSmallerCacheAdvice);
+    }
+    CHECK(chosen(needed(1, tokens) - 1).count == 0);
+    CHECK(chosen(1).count == 0);
+    CHECK(chosen(1).advice == kSmallerCacheAdvice);
+  }
+  // A model with a shorter context than the usual one.
+  request = {std::nullopt, 0, 128};
+  CHECK(chosen(needed(2, 128)).count == 2);
+  CHECK(chosen(needed(2, 128) - 1).count == 1);
+
+  // Asked for: so many, whether they fit or not, but no more than there are.
+  const size_t fitting = 1 + random() % (layers - 1);
+  const size_t bytes = needed(fitting, 4096);
+  for (size_t count = 0; count <= layers + 2; ++count) {
+    request = {count, 0, 100000};
+    CHECK(chosen(bytes).count == std::min(count, layers));
+    CHECK(chosen(bytes).advice == (count <= fitting ? std::string(kSmallerCacheAdvice)
+                                                    : fmt::format("--gpu-layers {} would fit", fitting)));
+  }
+  request = {layers + 5, 0, 100000};
+  CHECK(chosen(needed(layers, 4096)).advice == kSmallerCacheAdvice);
+  request = {1, 0, 100000};
+  CHECK(chosen(1).advice == "--gpu-layers 0 would fit");
+}
+
+TEST_CASE("a cache has the tokens asked for, or as many as leave room") {
+  Place host;
+  host.name = "cpu";
+  host.weight_bytes = 1000;
+  host.activation_bytes = 24;
+  host.page_bytes = 10;
+  Place device = host;
+  device.name = "cuda";
+  const auto tokens = [](std::vector<Place> places, size_t asked = 0) {
+    return choose_context(places, {std::nullopt, asked, 100000});
+  };
+  const auto with = [](Place place, size_t pages) {
+    place.available_bytes = 1024 + pages * place.page_bytes;
+    return place;
+  };
+  CHECK(tokens({host}) == 100000);  // nobody knows what there is
+  CHECK(tokens({with(host, 5000)}) == 100000);
+  CHECK(tokens({with(host, 200)}) == 100 * kKvPageTokens);  // half of it
+  CHECK(tokens({with(host, 201)}) == 100 * kKvPageTokens);
+  CHECK(tokens({with(host, 200)}, 7) == 7);
+  CHECK(tokens({with(host, 0)}) == kKvPageTokens);
+  host.available_bytes = 1;
+  CHECK(tokens({host}) == kKvPageTokens);
+  // Layers were chosen for 4,096 tokens, 64 pages, so the device gives these, and what is left where they
+  // were asked for and leave less.
+  CHECK(tokens({with(device, 200)}) == 100 * kKvPageTokens);
+  CHECK(tokens({with(device, 100)}) == 64 * kKvPageTokens);
+  CHECK(tokens({with(device, 64)}) == 64 * kKvPageTokens);
+  CHECK(tokens({with(device, 3)}) == 3 * kKvPageTokens);
+  // The least of both places.
+  CHECK(tokens({with(host, 40), with(device, 200)}) == 20 * kKvPageTokens);
+  CHECK(tokens({with(host, 400), with(device, 70)}) == 64 * kKvPageTokens);
+  CHECK(tokens({with(host, 400), device}) == 200 * kKvPageTokens);
+}
+
+TEST_CASE("layers that were asked for and do not fit are refused with those that would") {
+  const Graph graph = decoder(4);
+  const std::unique_ptr<Backend> backend = make_reference_backend();
+  const PlacedModel model{graph,
+                          [](const Weight& weight) { return weight.rows * weight.columns * 4; },
+                          {4, 1, 8, 16, 0},
+                          {10, 3}};
+  const Memory host{"cpu", *backend, 0};
+  const auto room = [&](size_t count) {
+    const Place place = plan_places(model, host, host, count).back();
+    return place.weight_bytes + place.activation_bytes + place.kv_bytes(500);
+  };
+  for (size_t fitting = 1; fitting < 3; ++fitting) {
+    const Memory device{"cuda", *backend, room(fitting)};
+    for (size_t asked = 1; asked <= 3; ++asked) {
+      const PlacementRequest request{asked, 500, 4096};
+      const DeviceLayers chosen = choose_device_layers(model, device, request);
+      const auto places = plan_places(model, host, device, chosen.count);
+      const std::string line = memory_fault(places, choose_context(places, request), 16, chosen.advice);
+      CHECK((line == "") == (asked <= fitting));
+      if (asked <= fitting) continue;
+      CHECK(line.find(fmt::format("not enough memory on cuda for {} layers: ", asked)) == 0);
+      const std::string ending = fmt::format("--gpu-layers {} would fit", fitting);
+      REQUIRE(line.size() > ending.size());
+      CHECK(line.substr(line.size() - ending.size()) == ending);
+    }
+  }
 }
 
 TEST_CASE("what does not fit is named with what would") {

@@ -78,6 +78,58 @@ TESSERA_DEVICE Global<std::byte> key_place(const AppendJob& job, const Place& pl
   return place.part + kv::key_byte(job.kv.bits, kv::key_steps(job.kv.head_dim), place.slot, lane_index());
 }
 
+constexpr uint32_t kHalfExponent = 0x7c00u;  // all ones: infinite, or not a number
+constexpr uint16_t kHalfNan = 0x7fff;
+
+// What a row's codes are counted in, as f16; no minimum with 8 bits.
+struct Parameters {
+  uint16_t scale;
+  uint16_t minimum;
+};
+
+// scale = max|x| / 127
+TESSERA_DEVICE Parameters parameters_8(const Elements& x, bool real) {
+  float largest = 0;
+  TESSERA_UNROLL
+  for (uint32_t i = 0; i < 8; ++i) {
+    const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
+    largest = real && magnitude > largest ? magnitude : largest;
+  }
+  return {float_to_half(divide_rn(warp_largest(largest), 127.0f)), 0};
+}
+
+// scale = (max - min) / 15
+TESSERA_DEVICE Parameters parameters_4(const Elements& x) {
+  float largest = x.at[0];
+  float smallest = x.at[0];
+  TESSERA_UNROLL
+  for (uint32_t i = 1; i < 8; ++i) {
+    largest = x.at[i] > largest ? x.at[i] : largest;
+    smallest = x.at[i] < smallest ? x.at[i] : smallest;
+  }
+  // Lanes beyond the row hold copies of its first elements.
+  largest = warp_largest(largest);
+  smallest = -warp_largest(-smallest);
+  return {float_to_half(divide_rn(add_rn(largest, -smallest), 15.0f)), float_to_half(smallest)};
+}
+
+// Whether the row is finite in a page. Asks all lanes.
+TESSERA_DEVICE bool fits(uint32_t bits, const Elements& x, bool real) {
+  bool finite = true;
+  TESSERA_UNROLL
+  for (uint32_t i = 0; i < 8; ++i) {
+    const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
+    // From 65520 on a number is rounded to more than f16 has.
+    finite = finite && magnitude < (bits == 16 ? 65520.0f : bits_float(0x7f800000u));
+  }
+  if (bits != 16) {
+    const Parameters all = bits == 8 ? parameters_8(x, real) : parameters_4(x);
+    finite = finite && (all.scale & kHalfExponent) != kHalfExponent &&
+             (all.minimum & kHalfExponent) != kHalfExponent;
+  }
+  return warp_largest(finite ? 0.0f : 1.0f) == 0;
+}
+
 TESSERA_DEVICE void store_16(const AppendJob& job, const Place& place, const Elements& x) {
   uint32_t pairs[4];
   TESSERA_UNROLL
@@ -93,23 +145,17 @@ TESSERA_DEVICE void store_16(const AppendJob& job, const Place& place, const Ele
         .store(0, static_cast<uint16_t>(pairs[i / 2] >> (16 * (i % 2))));
 }
 
-// scale = f16(max|x| / 127), code = round(x / scale) within +-127.
+// code = round(x / scale) within +-127.
 TESSERA_DEVICE void store_8(const AppendJob& job, const Place& place, const Elements& x) {
-  float largest = 0;
-  TESSERA_UNROLL
-  for (uint32_t i = 0; i < 8; ++i) {
-    const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
-    largest = place.real && magnitude > largest ? magnitude : largest;
-  }
-  const uint16_t bits = float_to_half(divide_rn(warp_largest(largest), 127.0f));
-  const float scale = half_to_float(bits);
+  const Parameters parameters = parameters_8(x, place.real);
+  const float scale = half_to_float(parameters.scale);
   uint32_t words[2] = {0, 0};
   TESSERA_UNROLL
   for (uint32_t i = 0; i < 8 && scale != 0 && place.real; ++i) {
     const auto code = static_cast<int32_t>(clamped(round_even(divide_rn(x.at[i], scale)), -127.0f, 127.0f));
     words[i / 4] |= (static_cast<uint32_t>(code) & 255u) << (8 * (i % 4));
   }
-  if (lane_index() == 0) store_parameter(job, place, 0, bits);
+  if (lane_index() == 0) store_parameter(job, place, 0, parameters.scale);
   if (!place.is_value) {
     if (holds_key(job)) key_place(job, place).as<Words2>().store(0, {words[0], words[1]});
     return;
@@ -121,22 +167,11 @@ TESSERA_DEVICE void store_8(const AppendJob& job, const Place& place, const Elem
         .store(0, static_cast<uint8_t>(words[i / 4] >> (8 * (i % 4))));
 }
 
-// scale = f16((max - min) / 15), minimum = f16(min), code = round((x - minimum) / scale) within 0 … 15.
+// code = round((x - minimum) / scale) within 0 … 15.
 TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elements& x) {
-  float largest = x.at[0];
-  float smallest = x.at[0];
-  TESSERA_UNROLL
-  for (uint32_t i = 1; i < 8; ++i) {
-    largest = x.at[i] > largest ? x.at[i] : largest;
-    smallest = x.at[i] < smallest ? x.at[i] : smallest;
-  }
-  // Lanes beyond the row hold copies of its first elements.
-  largest = warp_largest(largest);
-  smallest = -warp_largest(-smallest);
-  const uint16_t scale_bits = float_to_half(divide_rn(add_rn(largest, -smallest), 15.0f));
-  const uint16_t minimum = float_to_half(smallest);
-  const float scale = half_to_float(scale_bits);
-  const float low = half_to_float(minimum);
+  const Parameters parameters = parameters_4(x);
+  const float scale = half_to_float(parameters.scale);
+  const float low = half_to_float(parameters.minimum);
   uint32_t words[2] = {0, 0};
   TESSERA_UNROLL
   for (uint32_t i = 0; i < 8 && scale != 0 && place.real; ++i) {
@@ -145,8 +180,8 @@ TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elem
     words[i / 4] |= code << (8 * (i % 4));
   }
   if (lane_index() == 0) {
-    store_parameter(job, place, 0, scale_bits);
-    store_parameter(job, place, 1, minimum);
+    store_parameter(job, place, 0, parameters.scale);
+    store_parameter(job, place, 1, parameters.minimum);
   }
   if (!place.is_value) {
     if (holds_key(job)) key_place(job, place).as<uint32_t>().store(0, words[0] | words[1] << 4);
@@ -172,7 +207,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
   const bool real = lane_index() < head_dim / 8;
   const uint32_t first = real ? 8 * lane_index() : 0;
   const Global<const float> from = job.x.floats(block_x()) + size_t{head} * head_dim;
-  const Elements x = head < keys_end ? rotated(job, from, first) : load_elements(from + first);
+  Elements x = head < keys_end ? rotated(job, from, first) : load_elements(from + first);
   warp_barrier();  // y may be x: everyone has read
   if (head < job.query_heads) {
     if (!real) return;
@@ -187,9 +222,18 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
   const Place place = {
       is_value ? job.kv.values(page, head - keys_end) : job.kv.keys(page, head - job.query_heads),
       position % kPageTokens, is_value, real};
+  // The weight 0 of a token that is not seen does not make infinity zero. So a value that the page cannot
+  // hold is kept as zero, and its key is not a number: that is what all who see the token get.
+  const Elements value = is_value ? x : load_elements(from + (job.kv.kv_heads * head_dim + first));
+  const bool lost = !fits(job.kv.bits, value, real);
+  if (lost && (is_value || job.kv.bits == 16)) {
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) x.at[i] = is_value ? 0.0f : half_to_float(kHalfNan);
+  }
   if (job.kv.bits == 16) store_16(job, place, x);
   if (job.kv.bits == 8) store_8(job, place, x);
   if (job.kv.bits == 4) store_4(job, place, x);
+  if (lost && !is_value && job.kv.bits != 16 && lane_index() == 0) store_parameter(job, place, 0, kHalfNan);
 }
 
 }  // namespace

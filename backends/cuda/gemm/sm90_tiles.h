@@ -38,27 +38,6 @@ struct Sm90Tile {
   static constexpr uint32_t kFreeArrivals = 2 * kGroupThreads / 32;
 };
 
-// The descriptor of B for wgmma: columns side by side, swizzled over 128 bytes (mode 1 in bits 62 and 63);
-// eight tokens make an atom of 1024 bytes, the stride in bits 32-45; the leading offset means nothing then.
-// All in units of 16 bytes, without the address's bits above 18.
-constexpr uint64_t swizzled_descriptor(uint32_t shared_address) {
-  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{1} << 16 | (shared_address & 0x3ffffu) >> 4;
-}
-// The same 32-column steps further on.
-constexpr uint64_t advanced(uint64_t descriptor, uint32_t steps) { return descriptor + steps * (32 / 16); }
-
-// A place in the ring: the first time around parity is 0.
-template <uint32_t kStages>
-struct RingPlace {
-  uint32_t stage = 0;
-  uint32_t parity = 0;
-  TESSERA_DEVICE void advance() {
-    if (++stage < kStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
 template <class Shape>
 struct Sm90Stages {
   TESSERA_DEVICE static Shared<std::byte> tokens(uint32_t stage) {
@@ -151,14 +130,6 @@ TESSERA_DEVICE void fill_ring(const TilesJob& job) {
   for (uint32_t left = begun < Shape::kAhead ? begun : Shape::kAhead; left > 0; --left) arrive();
 }
 
-template <uint32_t kTokens>
-TESSERA_DEVICE void multiply(int32_t (&sums)[kTokens / 2], const uint32_t (&a)[4], uint64_t b,
-                             bool accumulate) {
-  if constexpr (kTokens == 64) wgmma_m64n64k32_u8s8(sums, a, b, accumulate);
-  if constexpr (kTokens == 128) wgmma_m64n128k32_u8s8(sums, a, b, accumulate);
-  if constexpr (kTokens == 256) wgmma_m64n256k32_u8s8(sums, a, b, accumulate);
-}
-
 // A warp of the other two warpgroups: its panel of the tile.
 template <class Shape>
 class Sm90Warp {
@@ -249,7 +220,7 @@ class Sm90Warp {
                                             bool accumulate) {
     wgmma_fence();
     TESSERA_UNROLL for (uint32_t i = 0; i < 2 * kPairs; ++i)
-        multiply<Shape::kTokens>(sums, a[i / 2][i % 2], advanced(b, i), accumulate || i > 0);
+        wgmma_k32_u8s8(sums, a[i / 2][i % 2], advanced(b, i), accumulate || i > 0);
     wgmma_commit();
   }
 

@@ -7,8 +7,11 @@
 #pragma once
 
 #include "backends/cuda/gemm/integer_formats.h"
+#include "backends/cuda/gemm/swizzled_tile.h"
 
 namespace tessera::cuda {
+
+static_assert(kStretchColumns == kSwizzledBytes);
 
 inline constexpr uint32_t kTileRows = 128;
 inline constexpr uint32_t kTilePanels = 8;
@@ -76,12 +79,6 @@ TESSERA_DEVICE uint64_t weights_policy(const TilesJob& job) {
 // Tokens beyond the last repeat it: their sums are never stored.
 TESSERA_DEVICE uint32_t existing_token(const IntegerJob& job, uint32_t token) {
   return token < job.tokens ? token : job.tokens - 1;
-}
-
-// Where 16 bytes of a token's 128 columns lie in a tile: exclusive-or with the token's number modulo 8, which
-// is how wgmma wants rows of 128 bytes swizzled; ldmatrix then finds eight tokens in different banks, too.
-TESSERA_BOTH constexpr uint32_t swizzled_chunk(uint32_t token, uint32_t chunk) {
-  return token * kStretchColumns + (chunk ^ token % 8) * 16;
 }
 
 // Leaves the sums of a tile's first steps for the block that has its last. By all kTileThreads.

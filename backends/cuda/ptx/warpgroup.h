@@ -40,79 +40,83 @@ template <unsigned kValues>
 TESSERA_DEVICE void wgmma_done(int32_t (&d)[kValues]) {
   for (unsigned i = 0; i < kValues; ++i) asm volatile("" : "+r"(d[i])::"memory");
 }
+template <unsigned kValues>
+TESSERA_DEVICE void wgmma_done(float (&d)[kValues]) {
+  for (unsigned i = 0; i < kValues; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 
-// d (+)= A B, A [64, 32] unsigned bytes in registers, B [32, N] signed bytes in shared memory by descriptor,
-// d [64, N]. Warp w has rows 16 w ... of A and d as mma.m16n8k32 has them; d's registers 4 j ... 4 j + 3 are
-// columns 8 j ... 8 j + 7. With accumulate false d begins at zero.
-TESSERA_DEVICE void wgmma_m64n64k32_u8s8(int32_t (&d)[32], const uint32_t (&a)[4], uint64_t b,
-                                         bool accumulate) {
-  asm volatile(
-      "{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %37, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, add;\n\t}"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-        "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]),
-        "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]),
-        "+r"(d[30]), "+r"(d[31])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<uint32_t>(accumulate)));
-}
-TESSERA_DEVICE void wgmma_m64n128k32_u8s8(int32_t (&d)[64], const uint32_t (&a)[4], uint64_t b,
-                                          bool accumulate) {
-  asm volatile(
-      "{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %69, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "{%64, %65, %66, %67}, %68, add;\n\t}"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-        "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]),
-        "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]),
-        "+r"(d[30]), "+r"(d[31]), "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]),
-        "+r"(d[37]), "+r"(d[38]), "+r"(d[39]), "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]),
-        "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]), "+r"(d[48]), "+r"(d[49]), "+r"(d[50]),
-        "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]), "+r"(d[56]), "+r"(d[57]),
-        "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<uint32_t>(accumulate)));
-}
-TESSERA_DEVICE void wgmma_m64n256k32_u8s8(int32_t (&d)[128], const uint32_t (&a)[4], uint64_t b,
-                                          bool accumulate) {
-  asm volatile(
-      "{\n\t.reg .pred add;\n\tsetp.ne.b32 add, %133, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n256k32.s32.u8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "{%128, %129, %130, %131}, %132, add;\n\t}"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-        "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]),
-        "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]),
-        "+r"(d[30]), "+r"(d[31]), "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]),
-        "+r"(d[37]), "+r"(d[38]), "+r"(d[39]), "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]),
-        "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]), "+r"(d[48]), "+r"(d[49]), "+r"(d[50]),
-        "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]), "+r"(d[56]), "+r"(d[57]),
-        "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63]), "+r"(d[64]),
-        "+r"(d[65]), "+r"(d[66]), "+r"(d[67]), "+r"(d[68]), "+r"(d[69]), "+r"(d[70]), "+r"(d[71]),
-        "+r"(d[72]), "+r"(d[73]), "+r"(d[74]), "+r"(d[75]), "+r"(d[76]), "+r"(d[77]), "+r"(d[78]),
-        "+r"(d[79]), "+r"(d[80]), "+r"(d[81]), "+r"(d[82]), "+r"(d[83]), "+r"(d[84]), "+r"(d[85]),
-        "+r"(d[86]), "+r"(d[87]), "+r"(d[88]), "+r"(d[89]), "+r"(d[90]), "+r"(d[91]), "+r"(d[92]),
-        "+r"(d[93]), "+r"(d[94]), "+r"(d[95]), "+r"(d[96]), "+r"(d[97]), "+r"(d[98]), "+r"(d[99]),
-        "+r"(d[100]), "+r"(d[101]), "+r"(d[102]), "+r"(d[103]), "+r"(d[104]), "+r"(d[105]), "+r"(d[106]),
-        "+r"(d[107]), "+r"(d[108]), "+r"(d[109]), "+r"(d[110]), "+r"(d[111]), "+r"(d[112]), "+r"(d[113]),
-        "+r"(d[114]), "+r"(d[115]), "+r"(d[116]), "+r"(d[117]), "+r"(d[118]), "+r"(d[119]), "+r"(d[120]),
-        "+r"(d[121]), "+r"(d[122]), "+r"(d[123]), "+r"(d[124]), "+r"(d[125]), "+r"(d[126]), "+r"(d[127])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<uint32_t>(accumulate)));
-}
+// ---- products: the operands of inline assembly can only be listed, so macros list them ----
+#define TESSERA_SUMS_8(bind, i)                                                               \
+  bind(d[i]), bind(d[i + 1]), bind(d[i + 2]), bind(d[i + 3]), bind(d[i + 4]), bind(d[i + 5]), \
+      bind(d[i + 6]), bind(d[i + 7])
+#define TESSERA_SUMS_32(bind, i)                                                      \
+  TESSERA_SUMS_8(bind, i), TESSERA_SUMS_8(bind, i + 8), TESSERA_SUMS_8(bind, i + 16), \
+      TESSERA_SUMS_8(bind, i + 24)
+#define TESSERA_SUMS_64(bind, i) TESSERA_SUMS_32(bind, i), TESSERA_SUMS_32(bind, i + 32)
+#define TESSERA_SUMS_128(bind, i) TESSERA_SUMS_64(bind, i), TESSERA_SUMS_64(bind, i + 64)
+#define TESSERA_INTEGER(sum) "+r"(sum)
+#define TESSERA_FLOAT(sum) "+f"(sum)
+#define TESSERA_NAMES_32                                                   \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define TESSERA_NAMES_64                                                             \
+  TESSERA_NAMES_32                                                                   \
+  ", "                                                                               \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TESSERA_NAMES_128                                                                        \
+  TESSERA_NAMES_64                                                                               \
+  ", "                                                                                           \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+// What follows so many sums: A, the descriptor of B, and whether to accumulate.
+#define TESSERA_INPUTS_32 "{%32, %33, %34, %35}, %36"
+#define TESSERA_ADD_32 "%37"
+#define TESSERA_INPUTS_64 "{%64, %65, %66, %67}, %68"
+#define TESSERA_ADD_64 "%69"
+#define TESSERA_INPUTS_128 "{%128, %129, %130, %131}, %132"
+#define TESSERA_ADD_128 "%133"
+#define TESSERA_WGMMA(name, Sum, bind, sums, shape, more)                                       \
+  TESSERA_DEVICE void name(Sum(&d)[sums], const uint32_t(&a)[4], uint64_t b, bool accumulate) { \
+    asm volatile("{\n\t.reg .pred add;\n\tsetp.ne.b32 add, " TESSERA_ADD_##sums                 \
+                 ", 0;\n\twgmma.mma_async.sync.aligned." shape " {" TESSERA_NAMES_##sums        \
+                 "}, " TESSERA_INPUTS_##sums ", add" more ";\n\t}"                              \
+                 : TESSERA_SUMS_##sums(bind, 0)                                                 \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),                          \
+                   "r"(static_cast<uint32_t>(accumulate)));                                     \
+  }
+
+// d (+)= A B, A [64, 32] bytes in registers, unsigned or signed, B [32, N] signed bytes in shared memory by
+// descriptor, d [64, N], where N is twice the number of sums that a thread has. Warp w has rows 16 w ... of A
+// and d as mma.m16n8k32 has them; d's registers 4 j ... 4 j + 3 are columns 8 j ... 8 j + 7. With accumulate
+// false d begins at zero.
+TESSERA_WGMMA(wgmma_k32_u8s8, int32_t, TESSERA_INTEGER, 32, "m64n64k32.s32.u8.s8", "")
+TESSERA_WGMMA(wgmma_k32_u8s8, int32_t, TESSERA_INTEGER, 64, "m64n128k32.s32.u8.s8", "")
+TESSERA_WGMMA(wgmma_k32_u8s8, int32_t, TESSERA_INTEGER, 128, "m64n256k32.s32.u8.s8", "")
+TESSERA_WGMMA(wgmma_k32_s8, int32_t, TESSERA_INTEGER, 32, "m64n64k32.s32.s8.s8", "")
+TESSERA_WGMMA(wgmma_k32_s8, int32_t, TESSERA_INTEGER, 64, "m64n128k32.s32.s8.s8", "")
+// The same of bfloat16, A [64, 16] as mma.m16n8k16 has it and B [16, N], with float32 sums; how they are
+// rounded is the hardware's. Neither operand is negated, and B's columns of a token lie side by side.
+TESSERA_WGMMA(wgmma_k16_bf16, float, TESSERA_FLOAT, 32, "m64n64k16.f32.bf16.bf16", ", 1, 1, 0")
+TESSERA_WGMMA(wgmma_k16_bf16, float, TESSERA_FLOAT, 64, "m64n128k16.f32.bf16.bf16", ", 1, 1, 0")
+
+#undef TESSERA_SUMS_8
+#undef TESSERA_SUMS_32
+#undef TESSERA_SUMS_64
+#undef TESSERA_SUMS_128
+#undef TESSERA_INTEGER
+#undef TESSERA_FLOAT
+#undef TESSERA_NAMES_32
+#undef TESSERA_NAMES_64
+#undef TESSERA_NAMES_128
+#undef TESSERA_INPUTS_32
+#undef TESSERA_INPUTS_64
+#undef TESSERA_INPUTS_128
+#undef TESSERA_ADD_32
+#undef TESSERA_ADD_64
+#undef TESSERA_ADD_128
+#undef TESSERA_WGMMA
 
 }  // namespace tessera::cuda
