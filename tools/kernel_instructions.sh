@@ -16,9 +16,12 @@ rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
 linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
-table_.*<Int8Table|.*|LDGSTS PRMT IMMA
-table_.*<Bf16Table|.*|LDGSTS PRMT HMMA
-table_.*<Bf16PairTable|.*|LDGSTS LDS HMMA'
+table_.*_tokens<Int8Table|.*|LDGSTS PRMT IMMA
+table_.*_tokens<Bf16Table|.*|LDGSTS PRMT HMMA
+table_.*_tokens<Bf16PairTable|.*|LDGSTS LDS HMMA
+table_tiles<Int8Table|90a|UBLKCP SYNCS PRMT IGMMA USETMAXREG
+table_tiles<Bf16Table|90a|UBLKCP SYNCS PRMT HGMMA USETMAXREG
+table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG'
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -26,7 +29,7 @@ if [ $# -gt 0 ]; then
   mapfile -t objects < <(find "$1" -path '*backends/cuda*' -name '*.cu.o')
 else
   objects=()
-  for source in backends/cuda/gemm/{linear,sm80_table}_*.cu; do
+  for source in backends/cuda/gemm/{linear,table,sm90_table}_*.cu; do
     object=$work/$(basename "$source" .cu).o
     "$nvcc" -std=c++20 -O3 -I. --expt-relaxed-constexpr -gencode arch=compute_80,code=sm_80 \
       -gencode arch=compute_90a,code=sm_90a -c "$source" -o "$object"
