@@ -97,23 +97,7 @@ class FewWarp {
   TESSERA_DEVICE void take(uint32_t stage_byte, uint32_t (&stored)[2 * kBits]) const {
     cp_async_wait<kStages - 1>();
     warp_barrier();
-    const Shared<std::byte> stage = ring_.template as<std::byte>(stage_byte);
-    const Words4 first = stage.template as<Words4>()[lane_index()];
-    stored[0] = first.x;
-    stored[1] = first.y;
-    stored[2] = first.z;
-    stored[3] = first.w;
-    if constexpr (kBits == 3) {
-      const Words2 last = stage.template as<Words2>(512)[lane_index()];
-      stored[4] = last.x;
-      stored[5] = last.y;
-    } else if constexpr (kBits == 4) {
-      const Words4 last = stage.template as<Words4>(512)[lane_index()];
-      stored[4] = last.x;
-      stored[5] = last.y;
-      stored[6] = last.z;
-      stored[7] = last.w;
-    }
+    load_words<kBits>(ring_.template as<std::byte>(stage_byte), stored);
     warp_barrier();
   }
 
