@@ -16,6 +16,7 @@ rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
 linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
+linear_half_|.*|LDGSTS LDSM HMMA
 table_.*<Int8Table|.*|LDGSTS PRMT IMMA
 table_.*<Bf16Table|.*|LDGSTS PRMT HMMA
 table_.*<Bf16PairTable|.*|LDGSTS LDS HMMA'
@@ -26,7 +27,7 @@ if [ $# -gt 0 ]; then
   mapfile -t objects < <(find "$1" -path '*backends/cuda*' -name '*.cu.o')
 else
   objects=()
-  for source in backends/cuda/gemm/{linear,sm80_table}_*.cu; do
+  for source in backends/cuda/gemm/{linear,sm80_table,sm80_half}_*.cu; do
     object=$work/$(basename "$source" .cu).o
     "$nvcc" -std=c++20 -O3 -I. --expt-relaxed-constexpr -gencode arch=compute_80,code=sm_80 \
       -gencode arch=compute_90a,code=sm_90a -c "$source" -o "$object"

@@ -24,5 +24,7 @@ void linear_w8a8(Queue& queue, const LinearJob& job);
 void linear_w4a8(Queue& queue, const LinearJob& job);
 void linear_w4a8_g128(Queue& queue, const LinearJob& job);
 void linear_float(Queue& queue, const LinearJob& job);  // f32, f16 and bf16
+void linear_f16(Queue& queue, const LinearJob& job);
+void linear_bf16(Queue& queue, const LinearJob& job);
 
 }  // namespace tessera::cuda
