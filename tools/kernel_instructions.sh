@@ -22,6 +22,7 @@ rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
 linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
+linear_half_|.*|LDGSTS LDSM HMMA
 table_.*_tokens<Int8Table|.*|LDGSTS PRMT IMMA
 table_.*_tokens<Bf16Table|.*|LDGSTS PRMT HMMA
 table_.*_tokens<Bf16PairTable|.*|LDGSTS LDS HMMA

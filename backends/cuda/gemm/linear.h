@@ -16,6 +16,8 @@ struct LinearJob {
   uint32_t first_column = 0;
   uint32_t tokens = 0;
 };
-void linear_float(Queue& queue, const LinearJob& job);
+void linear_float(Queue& queue, const LinearJob& job);  // any of the three
+void linear_f16(Queue& queue, const LinearJob& job);
+void linear_bf16(Queue& queue, const LinearJob& job);
 
 }  // namespace tessera::cuda
