@@ -32,7 +32,8 @@ table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG
 attend_pages<[48]u>|.*|LDGSTS LDS.128 IMMA.16832.S8.S8 IMMA.16832.U8.S8
 attend_pages<16u>|.*|LDGSTS LDS.128 HMMA.16816.F32
 merge_token|.*|LDG.E.64
-multiply_blocks|.*|IMMA'
+multiply_blocks|.*|IMMA
+multiply_groups|90a|IGMMA'
 local_memory_allowed='^fill_rope_table$' # its sines of large angles
 
 work=$(mktemp -d)

@@ -13,8 +13,9 @@ struct LimitSizes {
   size_t warps_of_processor = 4 * 8;
 };
 
-// Best of three: bytes read and written by a copy, and 8-bit operations of mma.sync on registers. Fails
-// when there is no memory to copy or the device reports an error.
+// Best of three: bytes read and written by a copy, and 8-bit operations: of wgmma where the queue's features
+// have warpgroups, otherwise of mma.sync on registers. Fails when there is no memory to copy or the device
+// reports an error.
 Result<DeviceLimits> measure_device_limits(Queue& queue, size_t processors, const LimitSizes& sizes);
 
 }  // namespace tessera::cuda

@@ -1,5 +1,6 @@
 #include "backends/cuda/limits/limit_kernels.h"
 
+#include "backends/cuda/gemm/swizzled_tile.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
@@ -35,6 +36,39 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMultiplyWarps * 32) void multiply_blocks(Multip
   job.out.store(size_t{block_x()} * (kMultiplyWarps * 32) + thread_index(), total);
 }
 
+constexpr uint32_t kGroupTokens = 256;
+constexpr uint32_t kGroupTileBytes = kGroupTokens * kSwizzledBytes;
+constexpr uint32_t kTileProducts = kSwizzledBytes / 32;  // columns of a product
+
+TESSERA_KERNEL TESSERA_BLOCK_OF(kMultiplyGroupThreads) void multiply_groups(MultiplyJob job) {
+  if constexpr (kHasWarpgroups) {
+    constexpr uint32_t kOnes = 0x01010101u;
+    const Shared<Words4> tile = Shared<std::byte>(shared_memory()).as<Words4>();
+    for (uint32_t i = thread_index(); i < kGroupTileBytes / sizeof(Words4); i += kMultiplyGroupThreads)
+      tile.store(i, {kOnes, kOnes, kOnes, kOnes});
+    proxy_fence();
+    block_barrier();
+    const uint32_t a[4] = {kOnes, kOnes, kOnes, kOnes};
+    const uint64_t b = swizzled_descriptor(shared_address(shared_memory()));
+    int32_t sums[kGroupTokens / 2] = {};
+    wgmma_done(sums);  // zero before the first fence
+    for (uint32_t round = 0; round < job.rounds; ++round) {
+      wgmma_fence();
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < kGroupChain; ++i)
+        wgmma_k32_u8s8(sums, a, advanced(b, i % kTileProducts), true);
+      wgmma_commit();
+      // While this one waits, the products of the other warpgroup go on.
+      wgmma_wait<0>();
+      wgmma_done(sums);
+    }
+    uint32_t total = 0;
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < kGroupTokens / 2; ++i) total += static_cast<uint32_t>(sums[i]);
+    job.out.store(size_t{block_x()} * kMultiplyGroupThreads + thread_index(), total);
+  }
+}
+
 }  // namespace
 
 void copy_bytes(Queue& queue, Global<const std::byte> from, Global<std::byte> to, size_t bytes) {
@@ -44,6 +78,10 @@ void copy_bytes(Queue& queue, Global<const std::byte> from, Global<std::byte> to
 
 void multiply_ones(Queue& queue, const MultiplyJob& job, uint32_t warps) {
   launch(queue, {warps / kMultiplyWarps, 1, 1, kMultiplyWarps * 32, 0}, &multiply_blocks, job);
+}
+
+void multiply_ones_by_groups(Queue& queue, const MultiplyJob& job, uint32_t blocks) {
+  launch(queue, {blocks, 1, 1, kMultiplyGroupThreads, kGroupTileBytes}, &multiply_groups, job);
 }
 
 }  // namespace tessera::cuda
