@@ -78,6 +78,11 @@ class Ring {
 
   // Starts the copies of a piece, as one group; an empty one beyond the last panel.
   TESSERA_DEVICE void fill(uint32_t index, const Cursor& at) const {
+    fill_weights(index, at);
+    fill_inputs(index, at);
+  }
+
+  TESSERA_DEVICE void fill_weights(uint32_t index, const Cursor& at) const {
     if (at.panel < end_panel_) {
       const Shared<std::byte> to = slot(index);
       const uint32_t rows = 16 * panels_at(at.panel);
@@ -90,8 +95,12 @@ class Ring {
         cp_async_16_hinted(to.template as<std::byte>(place).address(), from.address(), policy_);
         from = from + kRowsAtOnce * row_bytes_;
       }
-      inputs_.start(at.piece * Shape::kColumns, to);
     }
+  }
+
+  // Closes the group.
+  TESSERA_DEVICE void fill_inputs(uint32_t index, const Cursor& at) const {
+    if (at.panel < end_panel_) inputs_.start(at.piece * Shape::kColumns, slot(index));
     cp_async_commit();
   }
 
@@ -131,6 +140,7 @@ struct FewJob {
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_half_few(FewJob few) {
+  griddepcontrol_launch_dependents();
   const LinearJob& job = few.linear;
   const Matrix matrix(job);
   const uint32_t panels = matrix.panels();
@@ -143,8 +153,15 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_half_few(FewJob 
   const Shared<float> own_sums = all_sums.template as<float>(
       4 * (warp_index() * Shape::kWarpSums + 2 * (lane_index() % 4) * Shape::kSumStride + lane_index() / 4));
   Cursor next{warp_index() < chunks ? first : end, warp_index() * Shape::kChunkPieces};
+  // The first weights are on their way before the kernels that make the activations have ended.
+  Cursor early = next;
   for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
-    ring.fill(i, next);
+    ring.fill_weights(i, early);
+    if (early.panel < end) early.template advance<Shape>(pieces);
+  }
+  griddepcontrol_wait();
+  for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
+    ring.fill_inputs(i, next);
     if (next.panel < end) next.template advance<Shape>(pieces);
   }
   uint32_t current = 0;
@@ -195,7 +212,8 @@ void launch_few(Queue& queue, const LinearJob& job) {
   const bool two = 2 * (size_t{Shape::kSharedBytes} + 1024) <= queue.facts().shared_bytes + 1024;
   const auto most = static_cast<uint32_t>(queue.facts().processors) * (two ? 2 : 1);
   const FewJob few{job, panels < most ? panels : most};
-  launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes}, &linear_half_few<Shape>, few);
+  launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes, true}, &linear_half_few<Shape>,
+         few);
 }
 
 }  // namespace tessera::cuda::halves

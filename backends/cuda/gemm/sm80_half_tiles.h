@@ -68,6 +68,7 @@ class StageCopies {
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void linear_half_tiles(TilesJob tiles) {
+  follow_earlier_kernels();
   using Sums = float[Shape::kPanels][Shape::kEights][4];
   const LinearJob& job = tiles.linear;
   const Matrix matrix(job);
@@ -124,8 +125,8 @@ uint32_t tiles_of(const LinearJob& job) {
 template <class Shape>
 void launch_tiles(Queue& queue, const LinearJob& job) {
   const TilesJob tiles{job, (job.tokens + Shape::kTokens - 1) / Shape::kTokens};
-  launch(queue, {tiles_of<Shape>(job), 1, 1, Shape::kThreads, Shape::kSharedBytes}, &linear_half_tiles<Shape>,
-         tiles);
+  launch(queue, {tiles_of<Shape>(job), 1, 1, Shape::kThreads, Shape::kSharedBytes, true},
+         &linear_half_tiles<Shape>, tiles);
 }
 
 }  // namespace tessera::cuda::halves
