@@ -91,6 +91,10 @@ step answer-split 60 same_answer -ngl 3
 step bench-embedded 60 bench embedded --tests pp128,tg128
 step bench-llama-3-8b 150 bench llama-3-8b --shape llama-3-8b \
   --tests pp512,tg64,tg64@d4096,attn@d7936,batch16,batch64,batch256,mm1,mm4,mm16,mm64,mm256 --repetitions 2
+for kv in 4 16; do step "bench-attention-kv$kv" 45 bench attention-kv$kv --shape llama-3.1-8b --tests attn@d32768 --kv $kv; done
+for scheme in lut4-g128-a8 lut4-g128; do
+  step "bench-$scheme" 60 bench $scheme --shape llama-3-8b --scheme $scheme --tests mm1,mm4,mm16,mm64,mm256 --repetitions 2
+done
 
 device=$("$programs/tessera" --list-devices | grep '^cuda: ' | head -n 1 | sed 's/\\/\\\\/g; s/"/\\"/g')
 printf '{"device": "%s", "seconds": %d, "steps": [%s]}\n' "${device#cuda: }" "$SECONDS" "$steps" >"$out/summary.json"
