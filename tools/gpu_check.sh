@@ -7,8 +7,9 @@
 set -euo pipefail
 
 tests=(instructions_device_test device_layout_device_test linear_kernels_device_test table_layout_device_test
-  table_linear_device_test attention_device_test cuda_ops_device_test cuda_backend_device_test best_tokens_device_test
-  split_cuda_device_test recording_device_test device_limits_device_test)
+  table_linear_device_test float_linear_device_test attention_device_test cuda_ops_device_test cuda_backend_device_test
+  best_tokens_device_test split_cuda_device_test recording_device_test device_limits_device_test
+  row_kernels_device_test)
 
 if [ "${1:-}" = --pack ]; then
   [ $# -eq 3 ] || { echo "usage: tools/gpu_check.sh --pack BUILD DIR" >&2; exit 2; }

@@ -22,9 +22,13 @@ rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
 linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
-table_.*<Int8Table|.*|LDGSTS PRMT IMMA
-table_.*<Bf16Table|.*|LDGSTS PRMT HMMA
-table_.*<Bf16PairTable|.*|LDGSTS LDS HMMA
+linear_half_|.*|LDGSTS LDSM HMMA
+table_.*_tokens<Int8Table|.*|LDGSTS PRMT IMMA
+table_.*_tokens<Bf16Table|.*|LDGSTS PRMT HMMA
+table_.*_tokens<Bf16PairTable|.*|LDGSTS LDS HMMA
+table_tiles<Int8Table|90a|UBLKCP SYNCS PRMT IGMMA USETMAXREG
+table_tiles<Bf16Table|90a|UBLKCP SYNCS PRMT HGMMA USETMAXREG
+table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG
 attend_pages<[48]u>|.*|LDGSTS LDS.128 IMMA.16832.S8.S8 IMMA.16832.U8.S8
 attend_pages<16u>|.*|LDGSTS LDS.128 HMMA.16816.F32
 merge_token|.*|LDG.E.64

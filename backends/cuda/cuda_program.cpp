@@ -7,6 +7,7 @@
 
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/gemm/integer_job.h"
 #include "backends/cuda/gemm/linear.h"
 #include "backends/cuda/gemm/table_linear.h"
 #include "backends/cuda/sampling/best_tokens.h"
@@ -268,39 +269,46 @@ void CudaProgram::add_norm(const Op& op, const Norm& kind) {
 
 void CudaProgram::add_linear(const Op& op, const Linear& kind) {
   const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
-  uint32_t first_column = 0;
-  for (const LinearPart& part : kind.parts) {
-    const UploadedWeight& weight = *weights_[part.weight];
-    const auto fill = [&](auto& job) {
-      if (part.bias) job.bias = weights_[*part.bias]->vector();
-      job.x = rows(op.inputs[0]);
-      job.x_columns = columns(op.inputs[0]);
-      job.y = rows(op.outputs[0]);
-      job.first_column = first_column;
-      first_column += job.weights.rows;
-    };
-    if (weight.is_table()) {
-      TableLinearJob job;
-      job.weights = weight.table();
-      fill(job);
-      steps_.push_back([this, job, extent]() mutable {
-        job.tokens = count(extent);
-        linear_table(queue_, job);
-      });
-      continue;
-    }
-    LinearJob job;
-    job.weights = weight.matrix();
-    fill(job);
-    void (*product)(Queue&, const LinearJob&) = &linear_float;
-    if (job.weights.format == WeightFormat::w8a8) product = &linear_w8a8;
-    if (job.weights.format == WeightFormat::w4a8) product = &linear_w4a8;
-    if (job.weights.format == WeightFormat::w4a8_g128) product = &linear_w4a8_g128;
+  const auto add_product = [&](auto job, void (*product)(Queue&, const decltype(job)&)) {
+    job.x = rows(op.inputs[0]);
+    job.y = rows(op.outputs[0]);
     steps_.push_back([this, job, extent, product]() mutable {
       job.tokens = count(extent);
       product(queue_, job);
     });
+  };
+  IntegerJob integers;  // matrices that wait for others to be launched with
+  integers.x_columns = columns(op.inputs[0]);
+  const auto add_integers = [&] {
+    if (integers.matrix_count > 0) add_product(integers, &linear_integer);
+    integers.forget_matrices();
+  };
+  uint32_t first_column = 0;
+  for (const LinearPart& part : kind.parts) {
+    const UploadedWeight& weight = *weights_[part.weight];
+    const Global<const float> bias = part.bias ? weights_[*part.bias]->vector() : Global<const float>();
+    if (weight.is_table()) {
+      TableLinearJob job;
+      job.weights = weight.table();
+      job.bias = bias;
+      job.x_columns = columns(op.inputs[0]);
+      job.first_column = first_column;
+      add_product(job, &linear_table);
+    } else if (is_integer(weight.matrix().format)) {
+      if (!integers.add(weight.matrix(), bias, first_column)) {
+        add_integers();
+        integers.add(weight.matrix(), bias, first_column);
+      }
+    } else {
+      LinearJob job;
+      job.weights = weight.matrix();
+      job.bias = bias;
+      job.first_column = first_column;
+      add_product(job, &linear_float);
+    }
+    first_column += static_cast<uint32_t>(weight.rows());
   }
+  add_integers();
 }
 
 const RopeTable& CudaProgram::rope_table_of(const Rope& kind) const {

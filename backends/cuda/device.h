@@ -45,6 +45,9 @@ class DeviceMemory {
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
+  // Nobody writes here any more, once the queue has finished: even kernels that begin early may read it.
+  void seal();
+
   size_t size() const { return bytes_; }
   std::byte* address() const { return base_; }
   // From `byte` on, as Values.
@@ -109,6 +112,9 @@ class Queue {
   Global<std::byte> scratch() const { return scratch_.view<std::byte>(); }
   // Remembers an error unless there is one already; empty is none.
   void note(const std::string& error);
+  // Whether the last thing asked for was a kernel, so that another one may begin before it ends. On a device.
+  bool follows_kernel() const { return follows_kernel_; }
+  void note_kernel() { follows_kernel_ = true; }
 
  private:
   Queue(void* stream, DeviceFacts facts, DeviceMemory scratch)
@@ -119,6 +125,7 @@ class Queue {
   DeviceMemory scratch_;
   std::optional<std::string> error_;
   std::optional<std::string> before_;  // a recording's beginning
+  bool follows_kernel_ = false;
 };
 
 }  // namespace tessera::cuda

@@ -20,7 +20,16 @@ struct LaunchShape {
   uint32_t grid_z = 1;
   uint32_t threads = 32;    // of a block
   size_t shared_bytes = 0;  // at most the facts' shared_bytes
+  // The kernel may begin while the one before it still runs (programmatic dependent launch, sm_90): each of
+  // its threads calls griddepcontrol_wait, before that reads nothing but sealed memory, and writes nothing.
+  bool early = false;
 };
+
+// What an early kernel begins with that has nothing to do before its inputs are there.
+TESSERA_DEVICE void follow_earlier_kernels() {
+  griddepcontrol_launch_dependents();
+  griddepcontrol_wait();
+}
 
 // Does nothing when the grid is empty. Errors appear in queue.finish().
 template <class Job>
@@ -35,15 +44,30 @@ void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
                                                      static_cast<int>(queue.facts().shared_bytes));
     if (refused != cudaSuccess) return queue.note(cudaGetErrorString(refused));
   }
-  kernel<<<dim3(shape.grid_x, shape.grid_y, shape.grid_z), dim3(shape.threads), shape.shared_bytes,
-           static_cast<cudaStream_t>(queue.stream())>>>(job);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) queue.note(cudaGetErrorString(error));
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(shape.grid_x, shape.grid_y, shape.grid_z);
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(queue.stream());
+  config.attrs = &early;
+  // Code for older targets does not wait.
+  config.numAttrs = shape.early && queue.follows_kernel() && queue.features().bulk_copies ? 1 : 0;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, job);
+  if (error == cudaSuccess) {
+    queue.note_kernel();
+  } else {
+    queue.note(cudaGetErrorString(error));
+    (void)cudaGetLastError();
+  }
 #else
   simt::submit(queue.stream(), [&queue, shape, kernel, job] {
     try {
-      simt::run_grid({shape.grid_x, shape.grid_y, shape.grid_z, shape.threads, shape.shared_bytes},
-                     [&] { kernel(job); });
+      simt::run_grid(
+          {shape.grid_x, shape.grid_y, shape.grid_z, shape.threads, shape.shared_bytes, shape.early},
+          [&] { kernel(job); });
     } catch (const simt::Fault& fault) {
       queue.note(fault.what());
     }

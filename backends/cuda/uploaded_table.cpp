@@ -88,6 +88,7 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload_table(Queue& queu
   queue.upload(weight->memory_.address() + entries_byte, std::as_bytes(std::span(&entries, 1)));
   const Status status = queue.finish();
   if (!status.ok()) return failure(status.error());
+  weight->memory_.seal();
   return Outcome(std::move(weight));
 }
 

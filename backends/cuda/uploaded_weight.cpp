@@ -94,6 +94,7 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   queue.upload(weight->memory_.address() + after_panels, tensor.bytes.last(tail));
   const Status status = queue.finish();
   if (!status.ok()) return failure(status.error());
+  weight->memory_.seal();
   return Outcome(std::move(weight));
 }
 

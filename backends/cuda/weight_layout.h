@@ -83,8 +83,8 @@ constexpr CodePlace code_in_panel(WeightFormat format, uint32_t row, uint32_t co
   return {unit_byte(format, column / columns) + 4 * word + inside % 4, nibbles && inside >= 16};
 }
 
-// Elements from one row of a float matrix to the next: rows begin at multiples of 16 bytes.
-constexpr size_t float_row_elements(size_t columns) { return tile::round_up(columns, 8); }
+// Elements from one row of a float matrix to the next: kernels copy whole stretches of 64 columns.
+constexpr size_t float_row_elements(size_t columns) { return tile::round_up(columns, 64); }
 
 }  // namespace layout
 

@@ -124,6 +124,10 @@ void mbarrier_init(std::byte* barrier, uint32_t arrivals) {
   m.mbarriers.push_back(made);
 }
 
+void griddepcontrol_launch_dependents() {}  // blocks run one after the other
+
+void griddepcontrol_wait() { simt::self().followed = true; }
+
 void mbarrier_init_fence() { simt::self().init_fence = simt::machine().time; }
 
 void mbarrier_arrive(std::byte* barrier) { arrive(barrier, 0); }
@@ -157,6 +161,7 @@ void bulk_copy(std::byte* shared, const std::byte* global, uint32_t bytes, std::
   if (reinterpret_cast<uintptr_t>(global) % 16 != 0 || m.shared.offset(shared) % 16 != 0)
     throw Fault("a bulk copy between addresses that are no multiples of 16");
   simt::check_copy(global, bytes);
+  simt::check_followed(global, Access::read);
   const size_t index = find(barrier);
   const Mbarrier& found = m.mbarriers[index];
   if (m.threads[found.maker]->init_fence <= found.made)

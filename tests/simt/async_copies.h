@@ -9,6 +9,9 @@ namespace tessera::cuda {
 
 inline constexpr bool kHasBulkCopies = true;
 
+void griddepcontrol_launch_dependents();
+void griddepcontrol_wait();
+
 uint32_t shared_address(const std::byte* at);
 
 void mbarrier_init(std::byte* barrier, uint32_t arrivals);

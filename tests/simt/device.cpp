@@ -48,6 +48,10 @@ Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
   return Outcome(DeviceMemory(static_cast<std::byte*>(base), bytes));
 }
 
+void DeviceMemory::seal() {
+  if (base_ != nullptr) simt::seal_global(base_);
+}
+
 DeviceMemory::~DeviceMemory() {
   if (base_ == nullptr) return;
   simt::unregister_global(base_);
@@ -84,7 +88,7 @@ void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
   note(fault_of([&] {
     simt::refuse_recording(stream_, "an upload");
-    simt::check_copy(to, from.size());
+    simt::check_copy(to, from.size(), simt::Access::write);
     std::memcpy(to, from.data(), from.size());
   }));
 }
@@ -113,7 +117,7 @@ void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
   simt::submit(stream_, [this, to, value, bytes] {
     note(fault_of([&] {
-      simt::check_copy(to, bytes);
+      simt::check_copy(to, bytes, simt::Access::write);
       std::memset(to, value, bytes);
     }));
   });

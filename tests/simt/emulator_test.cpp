@@ -203,6 +203,55 @@ TEST_CASE("global memory: only registered buffers, whole and aligned") {
                  "out of range"));
 }
 
+TEST_CASE("a kernel that begins early reads nothing but sealed memory before it waits") {
+  auto weights_memory = DeviceMemory::allocate(64);
+  auto inputs_memory = DeviceMemory::allocate(64);
+  REQUIRE(weights_memory.ok());
+  REQUIRE(inputs_memory.ok());
+  std::memset(weights_memory.value().address(), 0, 64);
+  weights_memory.value().seal();
+  const auto weights = weights_memory.value().view<uint32_t>();
+  const auto inputs = inputs_memory.value().view<uint32_t>();
+  const simt::GridShape early{1, 1, 1, 32, 1024, true};
+  CHECK(fault_of(early, [&] {
+          const uint32_t weight = weights[0];
+          cp_async_16(shared_memory() + 16 * lane_index(), weights.as<std::byte>().address());
+          cp_async_commit();
+          follow_earlier_kernels();
+          cp_async_wait<0>();
+          if (lane_index() == 0) inputs.store(0, weight + inputs[1]);
+        }) == "");
+  const std::vector<std::function<void()>> too_early = {
+      [&] { inputs[0]; }, [&] { inputs.store(lane_index() % 16, 0); },
+      [&] { cp_async_16(shared_memory() + 16 * lane_index(), inputs.as<std::byte>().address()); },
+      [&] {
+        if (lane_index() != 0) return;
+        mbarrier_init(shared_memory(), 1);
+        mbarrier_init_fence();
+        bulk_copy(shared_memory() + 16, inputs.as<std::byte>().address(), 16, shared_memory(),
+                  evict_first_policy());
+      },
+      [&] { store_release(inputs.address(), 1); }};
+  for (const auto& act : too_early) {
+    CHECK(contains(fault_of(early,
+                            [&] {
+                              act();
+                              griddepcontrol_wait();
+                            }),
+                   "before griddepcontrol_wait"));
+  }
+  CHECK(contains(fault_of(early,
+                          [&] {
+                            if (lane_index() != 7) griddepcontrol_wait();
+                          }),
+                 "thread 7: a kernel that begins early ends without griddepcontrol_wait"));
+  CHECK(contains(fault_of({}, [&] { weights.store(0, 1); }), "write to memory that is sealed"));
+  auto queue = Queue::create();
+  REQUIRE(queue.ok());
+  queue.value()->fill(weights.as<std::byte>().address(), 0, 4);
+  CHECK(contains(queue.value()->finish().error(), "sealed"));
+}
+
 TEST_CASE("an asynchronous copy lands when it was waited for, and not before") {
   auto memory = DeviceMemory::allocate(1024);
   REQUIRE(memory.ok());

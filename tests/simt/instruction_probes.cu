@@ -66,6 +66,17 @@ TESSERA_KERNEL void probe_mma_bf16(ProbeJob job) {
   put(job, out);
 }
 
+TESSERA_KERNEL void probe_mma_tf32(ProbeJob job) {
+  const LaneWords<10> in = take<10>(job);
+  const uint32_t a[4] = {in.at[0], in.at[1], in.at[2], in.at[3]};
+  const uint32_t b[2] = {in.at[4], in.at[5]};
+  float d[4];
+  for (unsigned i = 0; i < 4; ++i) d[i] = bits_float(in.at[6 + i]);
+  mma_m16n8k8_tf32(d, a, b);
+  const uint32_t out[4] = {float_bits(d[0]), float_bits(d[1]), float_bits(d[2]), float_bits(d[3])};
+  put(job, out);
+}
+
 TESSERA_KERNEL void probe_ldmatrix(ProbeJob job) {
   const LaneWords<5> in = take<5>(job);
   const Shared<uint32_t> rows(shared_memory());
@@ -126,6 +137,12 @@ TESSERA_KERNEL void probe_floats_to_halves(ProbeJob job) {
   put(job, out);
 }
 
+TESSERA_KERNEL void probe_floats_to_bf16s(ProbeJob job) {
+  const LaneWords<2> in = take<2>(job);
+  const uint32_t out[1] = {floats_to_bf16s(bits_float(in.at[0]), bits_float(in.at[1]))};
+  put(job, out);
+}
+
 TESSERA_KERNEL void probe_power_of_two(ProbeJob job) {
   const LaneWords<1> in = take<1>(job);
   const uint32_t out[1] = {float_bits(power_of_two(bits_float(in.at[0])))};
@@ -152,6 +169,16 @@ TESSERA_KERNEL void probe_async_copy(ProbeJob job) {
   const Words4 second = slots.as<Words4>(512)[(lane + 9) % 32];
   const uint32_t out[4] = {words.x ^ second.x, words.y ^ second.y, words.z ^ second.z, words.w ^ second.w};
   put(job, out);
+}
+
+TESSERA_KERNEL void probe_part_copy(ProbeJob job) {
+  const Shared<Words4> slots(shared_memory());
+  cp_async_16_part(slots.as<std::byte>(16 * lane_index()).address(),
+                   job.in.as<const std::byte>(16 * lane_index()).address(), job.in[128 + lane_index()] % 17);
+  cp_async_commit();
+  cp_async_wait<0>();
+  block_barrier();
+  job.out.as<Words4>().store(lane_index(), slots[(lane_index() + 9) % 32]);
 }
 
 TESSERA_KERNEL void probe_hinted_copy(ProbeJob job) {
@@ -265,6 +292,7 @@ const std::array kProbes{
     Probe{"mma_u8s8", 10, 4, &run<&probe_mma<false>>},
     Probe{"mma_f16", 10, 4, &run<&probe_mma_f16>},
     Probe{"mma_bf16", 10, 4, &run<&probe_mma_bf16>},
+    Probe{"mma_tf32", 10, 4, &run<&probe_mma_tf32>},
     Probe{"ldmatrix_x4", 5, 4, &run<&probe_ldmatrix>},
     Probe{"shuffle_xor_1", 2, 1, &run<&probe_shuffle_xor<1>>},
     Probe{"shuffle_xor_2", 2, 1, &run<&probe_shuffle_xor<2>>},
@@ -278,8 +306,10 @@ const std::array kProbes{
     Probe{"float_to_half", 1, 1, &run<&probe_float_to_half>},
     Probe{"half_to_float", 1, 1, &run<&probe_half_to_float>},
     Probe{"floats_to_halves", 2, 1, &run<&probe_floats_to_halves>},
+    Probe{"floats_to_bf16s", 2, 1, &run<&probe_floats_to_bf16s>},
     Probe{"power_of_two", 1, 1, &run<&probe_power_of_two>},
     Probe{"async_copy", 5, 4, &run<&probe_async_copy>},
+    Probe{"part_copy", 5, 4, &run<&probe_part_copy>},
     Probe{"hinted_copy", 4, 4, &run<&probe_hinted_copy>},
     Probe{"bulk_copy", 4, 4, &run<&probe_bulk_copy>, 32, Needs::bulk_copies},
     Probe{"named_barrier", 1, 1, &run<&probe_named_barrier, 96>, 96},

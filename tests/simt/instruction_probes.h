@@ -24,12 +24,14 @@ struct Probe {
   Needs needs = Needs::any;
 };
 
-// mma_s8, mma_u8s8, mma_f16, mma_bf16: a[4] b[2] c[4] -> d[4]. ldmatrix_x4: the lane's 16 bytes of shared
-// memory and the number of the row whose address it gives -> d[4]. shuffle_xor_1 … 16, shuffle_from: value,
-// lane -> value. prmt, lop3_96 (a ^ b ^ c), lop3_ea, dp4a_s8, dp4a_u8s8: three words -> one. float_to_half,
-// half_to_float, power_of_two: one word -> one. floats_to_halves: two -> one. async_copy: the first 128 words
-// are the lanes' sources, the last 32 say whether to copy (odd) or to write zero -> the exclusive or of that
-// copy and of one that is always made, both of the lane 9 further on.
+// mma_s8, mma_u8s8, mma_f16, mma_bf16, mma_tf32: a[4] b[2] c[4] -> d[4]. ldmatrix_x4: the lane's 16 bytes of
+// shared memory and the number of the row whose address it gives -> d[4]. shuffle_xor_1 … 16, shuffle_from:
+// value, lane -> value. prmt, lop3_96 (a ^ b ^ c), lop3_ea, dp4a_s8, dp4a_u8s8: three words -> one.
+// float_to_half, half_to_float, power_of_two: one word -> one. floats_to_halves, floats_to_bf16s: two -> one.
+// async_copy: the first 128 words are the lanes' sources, the last 32 say whether to copy (odd) or to write
+// zero -> the exclusive or of that copy and of one that is always made, both of the lane 9 further on.
+// part_copy: the same sources, then how many bytes to copy (modulo 17) -> the 16 bytes of the lane 9 further
+// on.
 // hinted_copy, bulk_copy: the lanes' 16 bytes -> those of the lane 9 further on, the latter through two
 // phases of an mbarrier. named_barrier, of 96 threads: word -> that of the thread 63 - t; the last warp: its
 // own. flags: word -> that word, stored with release and loaded with acquire. wgmma_u8s8_64, _128, _256,

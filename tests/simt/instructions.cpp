@@ -133,6 +133,42 @@ void multiply_halves_into(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
   std::memcpy(d, result.d, sizeof d);
 }
 
+float tf32_of(uint32_t word) {
+  if ((word & 0x1fffu) != 0)
+    throw simt::Fault(fmt::format("mma_m16n8k8_tf32: operand {:#x} is no tf32", word));
+  return bits_float(word);
+}
+
+// The manual's fragments of mma.m16n8k8 with tf32: of A [16, 8] register i is in row group (+ 8 for odd i)
+// and column place (+ 4 for i >= 2), of B [8, 8] in row place (+ 4 for i = 1) and column group; C is as with
+// bytes. Sums are rounded once.
+HalfResult multiply_tf32(const HalfOperand& operand) {
+  return collective<HalfResult>("mma_m16n8k8_tf32", operand,
+                                [](const std::array<const HalfOperand*, kWarpLanes>& in,
+                                   const std::array<HalfResult*, kWarpLanes>& out) {
+                                  static std::array<std::array<float, 8>, 16> a;
+                                  static std::array<std::array<float, 8>, 8> b;  // by columns
+                                  for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+                                    const unsigned group = lane / 4;
+                                    const unsigned place = lane % 4;
+                                    for (unsigned i = 0; i < 4; ++i)
+                                      a[group + i % 2 * 8][place + i / 2 * 4] = tf32_of(in[lane]->a[i]);
+                                    for (unsigned i = 0; i < 2; ++i)
+                                      b[group][place + i * 4] = tf32_of(in[lane]->b[i]);
+                                  }
+                                  for (unsigned lane = 0; lane < kWarpLanes; ++lane) {
+                                    for (unsigned i = 0; i < 4; ++i) {
+                                      const unsigned row = lane / 4 + i / 2 * 8;
+                                      const unsigned column = 2 * (lane % 4) + i % 2;
+                                      double sum = in[lane]->c[i];
+                                      for (unsigned k = 0; k < 8; ++k)
+                                        sum += double{a[row][k]} * double{b[column][k]};
+                                      out[lane]->d[i] = static_cast<float>(sum);
+                                    }
+                                  }
+                                });
+}
+
 int32_t dot(uint32_t a, uint32_t b, int32_t sum, bool signed_a) {
   int64_t total = sum;
   for (unsigned i = 0; i < 4; ++i) total += int64_t{byte_of(a, i, signed_a)} * byte_of(b, i, true);
@@ -176,6 +212,15 @@ void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
 
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   multiply_halves_into(d, a, b, "mma_m16n8k16_bf16", &bf16_to_f32);
+}
+
+void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  HalfOperand operand{};
+  std::memcpy(operand.a, a, sizeof a);
+  std::memcpy(operand.b, b, sizeof b);
+  std::memcpy(operand.c, d, sizeof d);
+  const HalfResult result = multiply_tf32(operand);
+  std::memcpy(d, result.d, sizeof d);
 }
 
 // Four matrices of 8 rows of 16 bytes; lane l names row l % 8 of matrix l / 8. Of every matrix a lane gets

@@ -65,6 +65,9 @@ inline void cp_async_16(std::byte* shared, const std::byte* global) {
 inline void cp_async_16_or_zero(std::byte* shared, const std::byte* global, bool real) {
   simt::begin_async_copy(shared, global, real ? 16 : 0);
 }
+inline void cp_async_16_part(std::byte* shared, const std::byte* global, uint32_t bytes) {
+  simt::begin_async_copy(shared, global, bytes);
+}
 inline void cp_async_commit() { simt::commit_async_copies(); }
 template <unsigned kGroupsLeft>
 void cp_async_wait() {
@@ -82,6 +85,7 @@ void mma_m16n8k32_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b
 void mma_m16n8k32_u8s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void ldmatrix_x4(uint32_t (&d)[4], const std::byte* row);
 
 // ---- integers ----
@@ -106,6 +110,9 @@ inline float half_to_float(uint16_t x) { return f16_to_f32(x); }
 inline uint16_t float_to_half(float x) { return f32_to_f16(x); }
 inline uint32_t floats_to_halves(float low, float high) {
   return f32_to_f16(low) | static_cast<uint32_t>(f32_to_f16(high)) << 16;
+}
+inline uint32_t floats_to_bf16s(float low, float high) {
+  return f32_to_bf16(low) | static_cast<uint32_t>(f32_to_bf16(high)) << 16;
 }
 inline float add_rn(float a, float b) { return a + b; }
 inline float multiply_rn(float a, float b) { return a * b; }

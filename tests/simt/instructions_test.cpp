@@ -152,6 +152,37 @@ FloatProducts expected_float_mma(const Words& in, float (*value)(uint16_t)) {
   return products;
 }
 
+// The same for tf32, by the manual's figure of mma.m16n8k8: A [16, 8] by B [8, 8].
+FloatProducts expected_tf32_mma(const Words& in) {
+  static constexpr unsigned kRowA[4] = {0, 8, 0, 8};  // of register i
+  static constexpr unsigned kColumnA[4] = {0, 0, 4, 4};
+  std::vector<double> a(16 * 8);
+  std::vector<double> b(8 * 8);
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const uint32_t* words = in.data() + 10 * lane;
+    for (unsigned r = 0; r < 4; ++r)
+      a[(kRowA[r] + lane / 4) * 8 + kColumnA[r] + lane % 4] = double{std::bit_cast<float>(words[r])};
+    for (unsigned r = 0; r < 2; ++r)
+      b[(4 * r + lane % 4) * 8 + lane / 4] = double{std::bit_cast<float>(words[4 + r])};
+  }
+  FloatProducts products;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (unsigned r = 0; r < 4; ++r) {
+      const unsigned row = lane / 4 + 8 * (r / 2);
+      const unsigned column = lane % 4 * 2 + r % 2;
+      double sum = std::bit_cast<float>(in[10 * lane + 6 + r]);
+      double magnitude = std::abs(sum);
+      for (unsigned k = 0; k < 8; ++k) {
+        sum += a[row * 8 + k] * b[k * 8 + column];
+        magnitude += std::abs(a[row * 8 + k] * b[k * 8 + column]);
+      }
+      products.sums.push_back(sum);
+      products.magnitudes.push_back(magnitude);
+    }
+  }
+  return products;
+}
+
 // Likewise, by the manual's figures for wgmma.m64nNk32, or m64nNk16 with bf16: warp w has rows 16 w ... 16 w
 // + 15 of A and D, as above; registers 4 j ... 4 j + 3 of D are columns 8 j ... 8 j + 7.
 FloatProducts expected_wgmma(const Probe& probe, const Words& in) {
@@ -235,8 +266,16 @@ Words expected(const Probe& probe, const Words& in) {
     } else if (name == "floats_to_halves") {
       out.push_back(f32_to_f16(std::bit_cast<float>(own[0])) |
                     static_cast<uint32_t>(f32_to_f16(std::bit_cast<float>(own[1]))) << 16);
+    } else if (name == "floats_to_bf16s") {
+      out.push_back(f32_to_bf16(std::bit_cast<float>(own[0])) |
+                    static_cast<uint32_t>(f32_to_bf16(std::bit_cast<float>(own[1]))) << 16);
     } else if (name == "half_to_float") {
       out.push_back(std::bit_cast<uint32_t>(f16_to_f32(static_cast<uint16_t>(own[0]))));
+    } else if (name == "part_copy") {
+      const unsigned from = (lane + 9) % 32;
+      uint32_t words[4] = {};
+      std::memcpy(words, &in[4 * from], in[128 + from] % 17);
+      out.insert(out.end(), words, words + 4);
     } else if (name == "hinted_copy" || name == "bulk_copy") {
       for (unsigned i = 0; i < 4; ++i) out.push_back(in[4 * ((lane + 9) % 32) + i]);
     } else if (name == "named_barrier") {
@@ -263,10 +302,12 @@ bool can_run(const Probe& probe) {
 
 // Whether the manual fixes every bit of the result.
 bool is_exact(const std::string& name) {
-  return name != "mma_f16" && name.find("mma_bf16") == std::string::npos && name != "power_of_two";
+  return name != "mma_f16" && name != "mma_tf32" && name.find("mma_bf16") == std::string::npos &&
+         name != "power_of_two";
 }
 
 bool is_nan_half(uint32_t bits) { return (bits & 0x7fffu) > 0x7c00u; }
+bool is_nan_bf16(uint32_t bits) { return (bits & 0x7fffu) > 0x7f80u; }
 bool is_nan(uint32_t bits) { return (bits & 0x7fffffffu) > 0x7f800000u; }
 
 }  // namespace
@@ -293,11 +334,12 @@ TEST_CASE("every instruction computes what its manual says") {
       REQUIRE(got.size() == want.size());
       for (size_t i = 0; i < got.size(); ++i) {
         if (name == "float_to_half" && is_nan_half(want[i]) && is_nan_half(got[i])) continue;
-        if (name == "floats_to_halves") {
+        if (name == "floats_to_halves" || name == "floats_to_bf16s") {
+          const auto is_no_number = name == "floats_to_bf16s" ? &is_nan_bf16 : &is_nan_half;
           for (unsigned half = 0; half < 2; ++half) {
             const uint32_t mine = got[i] >> (16 * half) & 0xffffu;
             const uint32_t right = want[i] >> (16 * half) & 0xffffu;
-            CHECK((mine == right || (is_nan_half(mine) && is_nan_half(right))));
+            CHECK((mine == right || (is_no_number(mine) && is_no_number(right))));
           }
           continue;
         }
@@ -321,7 +363,7 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
     const int rounds = probe.needs == Needs::warpgroups ? 4 : 20;
     for (int round = 0; round < rounds; ++round) {
       Words in(probe.threads * probe.inputs);
-      if (name != "power_of_two") {
+      if (name != "mma_tf32" && name != "power_of_two") {
         const bool brain = name != "mma_f16";
         const bool group = probe.needs == Needs::warpgroups;  // which begins at zero: all inputs are operands
         const auto rounded = brain ? &f32_to_bf16 : &f32_to_f16;
@@ -343,6 +385,20 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
         for (size_t i = 0; i < got.size(); ++i) {
           const double error = std::abs(want.sums[i] - double{std::bit_cast<float>(got[i])});
           CHECK(error <= (round % 2 == 0 ? 0 : std::ldexp(want.magnitudes[i], group ? -18 : -20)));
+        }
+      }
+      if (name == "mma_tf32") {
+        const bool whole = round % 2 == 0;  // numbers that must come out exact
+        for (size_t i = 0; i < in.size(); ++i) {
+          const float x = uniform(-64.0f, 64.0f);
+          const float number = whole ? std::round(x) : x * std::exp2(uniform(-30.0f, 30.0f));
+          in[i] = std::bit_cast<uint32_t>(number) & (i % 10 < 6 ? 0xffffe000u : 0xffffffffu);
+        }
+        const FloatProducts want = expected_tf32_mma(in);
+        const Words got = run_probe(probe, in);
+        for (size_t i = 0; i < got.size(); ++i) {
+          const double error = std::abs(want.sums[i] - double{std::bit_cast<float>(got[i])});
+          CHECK(error <= (whole ? 0 : std::ldexp(want.magnitudes[i], -20)));
         }
       }
       if (name == "power_of_two") {

@@ -1,11 +1,12 @@
 // Integer products against plain sums of whole numbers, exactly, whichever kernel makes them: every format,
-// all ranges of tokens, odd sizes, tiles cut in any way. On the emulator as devices of every kind; on a
-// device, as that one.
+// all ranges of tokens, odd sizes, one to three matrices side by side, tiles cut in any way. On the emulator
+// as devices of every kind; on a device, as that one.
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <vector>
 
-#include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/gemm/integer_job.h"
 #include "backends/cuda/uploaded_weight.h"
 #include "backends/reference/quantized_row.h"
 #include "engine/graph/q8_row.h"
@@ -19,7 +20,7 @@ namespace {
 
 struct Case {
   Scheme scheme;
-  size_t rows;
+  std::vector<size_t> rows;  // of each matrix
   size_t columns;
   size_t tokens;
   bool bias;
@@ -27,13 +28,58 @@ struct Case {
 
 constexpr Scheme kSchemes[] = {Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128};
 
+struct Matrix {
+  rig::PackedTensor packed;
+  std::unique_ptr<UploadedWeight> weight;
+  std::vector<float> bias;
+  DeviceMemory bias_memory;
+};
+
+// What a row of y should be; NaN where nobody writes.
+std::vector<float> wanted(const std::vector<Matrix>& matrices, const std::byte* x, const Case& test,
+                          size_t y_floats, size_t before) {
+  std::vector<float> y(y_floats, std::numeric_limits<float>::quiet_NaN());
+  const auto codes = reference::codes_of(x, test.columns);
+  size_t column = before;
+  for (const Matrix& matrix : matrices) {
+    for (size_t r = 0; r < matrix.bias.size(); ++r, ++column) {
+      int32_t sum = 0;
+      for (size_t k = 0; k < test.columns; ++k)
+        sum += matrix.packed.integers[r * test.columns + k] * codes[k];
+      y[column] = matrix.packed.scales[r] * reference::scale_of(x, test.columns);
+      y[column] = y[column] * static_cast<float>(sum);
+      if (test.bias) y[column] = y[column] + matrix.bias[r];
+    }
+    ++column;  // between matrices one column belongs to nobody
+  }
+  return y;
+}
+
 // Empty when every result is exactly what it should be, and nothing else was written.
 std::string difference(Queue& queue, rig::Random& random, const Case& test) {
   constexpr size_t kBefore = 3;  // columns of y that belong to others
-  const rig::PackedTensor packed = rig::random_matrix(random, "w", test.scheme, test.rows, test.columns);
+  IntegerJob job;
+  std::vector<Matrix> matrices(test.rows.size());
   DeviceMemory staging;
-  auto weight = UploadedWeight::upload(queue, staging, packed.view());
-  if (!weight.ok()) return weight.error();
+  size_t y_columns = kBefore;
+  for (size_t m = 0; m < matrices.size(); ++m) {
+    Matrix& matrix = matrices[m];
+    matrix.packed = rig::random_matrix(random, "w", test.scheme, test.rows[m], test.columns);
+    auto weight = UploadedWeight::upload(queue, staging, matrix.packed.view());
+    if (!weight.ok()) return weight.error();
+    matrix.weight = std::move(weight.value());
+    matrix.bias.resize(test.rows[m]);
+    for (float& value : matrix.bias) value = rig::normal(random);
+    auto bias_memory = DeviceMemory::allocate(4 * test.rows[m]);
+    if (!bias_memory.ok()) return "no memory";
+    matrix.bias_memory = std::move(bias_memory.value());
+    queue.upload(matrix.bias_memory.address(), std::as_bytes(std::span(matrix.bias)));
+    if (!job.add(matrix.weight->matrix(),
+                 test.bias ? matrix.bias_memory.view<const float>() : Global<const float>(),
+                 static_cast<uint32_t>(y_columns)))
+      return "the job takes no more matrices";
+    y_columns += test.rows[m] + 1;
+  }
   const size_t x_stride = q8::row_stride(test.columns);
   std::vector<std::byte> x(test.tokens * x_stride, std::byte{0xa5});
   std::vector<float> row(test.columns);
@@ -42,56 +88,33 @@ std::string difference(Queue& queue, rig::Random& random, const Case& test) {
     if (t % 5 == 3) std::fill(row.begin(), row.end(), t % 10 == 3 ? 0.0f : -1.0f);
     reference::quantize_row(row, x.data() + t * x_stride);
   }
-  std::vector<float> bias(test.rows);
-  for (float& value : bias) value = rig::normal(random);
-  const size_t y_columns = kBefore + test.rows + 5;
-  const size_t y_stride = tile::round_up(4 * y_columns, 64);
+  const size_t y_stride = tile::round_up(4 * (y_columns + 5), 64);
   auto x_memory = DeviceMemory::allocate(x.size());
   auto y_memory = DeviceMemory::allocate(test.tokens * y_stride);
-  auto bias_memory = DeviceMemory::allocate(4 * test.rows);
-  if (!x_memory.ok() || !y_memory.ok() || !bias_memory.ok()) return "no memory";
+  if (!x_memory.ok() || !y_memory.ok()) return "no memory";
   queue.upload(x_memory.value().address(), x);
-  queue.upload(bias_memory.value().address(), std::as_bytes(std::span(bias)));
   queue.fill(y_memory.value().address(), 0xff, test.tokens * y_stride);
-  LinearJob job;
-  job.weights = weight.value()->matrix();
-  if (test.bias) job.bias = bias_memory.value().view<const float>();
   job.x = {x_memory.value().view<std::byte>(), x_stride};
   job.x_columns = static_cast<uint32_t>(test.columns);
   job.y = {y_memory.value().view<std::byte>(), y_stride};
-  job.first_column = kBefore;
   job.tokens = static_cast<uint32_t>(test.tokens);
-  const auto product = test.scheme == Scheme::w8a8   ? &linear_w8a8
-                       : test.scheme == Scheme::w4a8 ? &linear_w4a8
-                                                     : &linear_w4a8_g128;
   std::vector<std::byte> y(test.tokens * y_stride);
   std::vector<std::byte> again(y.size());
-  product(queue, job);
+  linear_integer(queue, job);
   queue.download(y, y_memory.value().address());
-  product(queue, job);  // what kernels leave in scratch memory must not disturb the next launch
+  linear_integer(queue, job);  // what kernels leave in scratch memory must not disturb the next launch
   queue.download(again, y_memory.value().address());
   const Status status = queue.finish();
   if (!status.ok()) return status.error();
   if (y != again) return "another result the second time";
+  std::vector<float> got(y_stride / 4);
   for (size_t t = 0; t < test.tokens; ++t) {
-    const std::byte* own_x = x.data() + t * x_stride;
-    const auto codes = reference::codes_of(own_x, test.columns);
-    for (size_t c = 0; c < y_stride / 4; ++c) {
-      float got = 0;
-      std::memcpy(&got, y.data() + t * y_stride + 4 * c, 4);
-      if (c < kBefore || c >= kBefore + test.rows) {
-        if (!std::isnan(got)) return "token " + std::to_string(t) + " writes beyond its columns";
-        continue;
-      }
-      const size_t r = c - kBefore;
-      int32_t sum = 0;
-      for (size_t k = 0; k < test.columns; ++k) sum += packed.integers[r * test.columns + k] * codes[k];
-      float want = packed.scales[r] * reference::scale_of(own_x, test.columns);
-      want = want * static_cast<float>(sum);
-      if (test.bias) want = want + bias[r];
-      if (got != want)
-        return "token " + std::to_string(t) + " row " + std::to_string(r) + ": " + std::to_string(got) +
-               ", not " + std::to_string(want);
+    std::memcpy(got.data(), y.data() + t * y_stride, y_stride);
+    const std::vector<float> want = wanted(matrices, x.data() + t * x_stride, test, got.size(), kBefore);
+    for (size_t c = 0; c < got.size(); ++c) {
+      if (got[c] != want[c] && !(std::isnan(got[c]) && std::isnan(want[c])))
+        return "token " + std::to_string(t) + " column " + std::to_string(c) + ": " + std::to_string(got[c]) +
+               ", not " + std::to_string(want[c]);
     }
   }
   return {};
@@ -102,7 +125,8 @@ void check_cases(rig::Random& random, const std::vector<Case>& cases) {
   REQUIRE(queue);
   for (const Case& test : cases) {
     CAPTURE(scheme_name(test.scheme));
-    CAPTURE(test.rows);
+    CAPTURE(test.rows.size());
+    CAPTURE(test.rows.front());
     CAPTURE(test.columns);
     CAPTURE(test.tokens);
     CAPTURE(test.bias);
@@ -128,26 +152,32 @@ TEST_CASE("integer products of every kernel are exact") {
 #endif
     std::vector<Case> cases;
     for (const Scheme scheme : kSchemes) {
-      for (const auto& range : token_ranges)
-        cases.push_back({scheme, rig::pick(random, 1, 200), rig::pick(random, 1, 900),
-                         rig::pick(random, range[0], range[1]), rig::pick(random, 0, 1) == 1});
+      for (const auto& range : token_ranges) {
+        std::vector<size_t> rows(rig::pick(random, 1, kMostMatrices));
+        for (size_t& count : rows) count = rig::pick(random, 1, 200 / rows.size());
+        cases.push_back({scheme, rows, rig::pick(random, 1, 900), rig::pick(random, range[0], range[1]),
+                         rig::pick(random, 0, 1) == 1});
+      }
     }
     check_cases(random, cases);
     // Tiles cut in three or more.
 #if defined(TESSERA_SIMT)
     simt::device_kind().processors = static_cast<uint32_t>(rig::pick(random, 5, 9));
 #endif
-    check_cases(random, {{kSchemes[rig::pick(random, 0, 2)], rig::pick(random, 1, 130),
-                          rig::pick(random, 1600, 2300), rig::pick(random, 17, 70), false}});
+    check_cases(random, {{kSchemes[rig::pick(random, 0, 2)],
+                          {rig::pick(random, 1, 130)},
+                          rig::pick(random, 1600, 2300),
+                          rig::pick(random, 17, 70),
+                          false}});
     // As many tiles as the largest ones take.
     const Scheme scheme = kSchemes[rig::pick(random, 0, 2)];
 #if defined(TESSERA_SIMT)
     simt::device_kind().processors = 1;
-    check_cases(random, {{scheme, 130, 200, rig::pick(random, 129, 256), true}});
+    check_cases(random, {{scheme, {90, 40}, 200, rig::pick(random, 129, 256), true}});
 #else
-    check_cases(random, {{scheme, 8100, 200, 1270, true}});
+    check_cases(random, {{scheme, {8000, 100}, 200, 1270, true}});
     // Every processor cuts tiles.
-    for (int round = 0; round < 5; ++round) check_cases(random, {{scheme, 2100, 4000, 100, false}});
+    for (int round = 0; round < 5; ++round) check_cases(random, {{scheme, {2100}, 4000, 100, false}});
 #endif
   }
 #if defined(TESSERA_SIMT)

@@ -66,6 +66,8 @@ void thread_entry(void* argument) {
   };
   try {
     (*m.body)();
+    if (m.early && !thread.followed)
+      throw Fault("a kernel that begins early ends without griddepcontrol_wait");
   } catch (const Cancelled&) {
   } catch (const std::exception& error) {
     m.fail(where() + error.what());
@@ -131,6 +133,7 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
     thread.products.clear();
     thread.batch = 0;
     thread.registers_fenced = false;
+    thread.followed = false;
     thread.fiber.start(&thread_entry, &thread);
     make_ready(thread);
   }
@@ -176,6 +179,7 @@ void run_grid(const GridShape& shape, const std::function<void()>& body) {
   Machine& m = machine();
   if (m.current != nullptr) throw Fault("a kernel launched from a kernel");
   bool backwards = false;
+  m.early = shape.early;
   for (uint32_t z = 0; z < shape.grid_z; ++z) {
     for (uint32_t y = 0; y < shape.grid_y; ++y) {
       for (uint32_t x = 0; x < shape.grid_x; ++x) {
@@ -191,6 +195,14 @@ void run_grid(const GridShape& shape, const std::function<void()>& body) {
 const Coordinates& here() { return self().at; }
 uint32_t block_threads() { return machine().count; }
 std::byte* shared_base() { return machine().shared.base(); }
+
+void check_followed(const void* at, Access access) {
+  const Machine& m = machine();
+  if (!m.early || m.current == nullptr || m.current->followed) return;
+  if (access == Access::write || !is_sealed(at))
+    throw Fault(fmt::format("global {} before griddepcontrol_wait: earlier kernels may not have ended",
+                            access == Access::read ? "read" : "write"));
+}
 
 void check_shared(const void* at, size_t bytes, Access access) {
   machine().shared.check(at, bytes, access, visitor(self()), self().knowledge);

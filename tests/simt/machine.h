@@ -21,6 +21,9 @@ struct GridShape {
   uint32_t grid_z = 1;
   uint32_t threads = kWarpLanes;  // of a block: a multiple of 32, at most 1024
   size_t shared_bytes = 0;        // at most what the device kind has
+  // Begins before the kernels before it end: until a thread has waited for them it may only read what is
+  // sealed, and it must have waited in the end.
+  bool early = false;
 };
 
 // What the emulator pretends to be. Instructions that such a device does not have are faults.

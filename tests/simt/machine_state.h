@@ -73,6 +73,7 @@ struct Thread {
   std::vector<Product> products;
   uint32_t batch = 0;  // of products, the open one
   bool registers_fenced = false;
+  bool followed = false;  // by griddepcontrol_wait
 };
 
 struct Warp {
@@ -103,6 +104,7 @@ struct Machine {
   uint32_t time = 1;
   bool failed = false;
   std::string fault;
+  bool early = false;  // of the grid that runs
   Thread* current = nullptr;
   const std::function<void()>* body = nullptr;
 

@@ -9,23 +9,31 @@ namespace tessera::simt {
 
 namespace {
 
-std::map<uintptr_t, size_t>& buffers() {
-  static std::map<uintptr_t, size_t> all;
+struct Buffer {
+  size_t bytes = 0;
+  bool sealed = false;
+};
+
+std::map<uintptr_t, Buffer>& buffers() {
+  static std::map<uintptr_t, Buffer> all;
   return all;
 }
 
 // The buffer of the last access: most follow each other in one.
 uintptr_t recent_base = 1;
 uintptr_t recent_end = 0;
+bool recent_is_sealed = false;
 
 bool inside(uintptr_t at, size_t bytes) {
   if (at >= recent_base && at < recent_end && bytes <= recent_end - at) return true;
   auto after = buffers().upper_bound(at);
   if (after == buffers().begin()) return false;
   --after;
-  if (at - after->first > after->second || bytes > after->second - (at - after->first)) return false;
+  const size_t size = after->second.bytes;
+  if (at - after->first > size || bytes > size - (at - after->first)) return false;
   recent_base = after->first;
-  recent_end = after->first + after->second;
+  recent_end = after->first + size;
+  recent_is_sealed = after->second.sealed;
   return true;
 }
 
@@ -35,7 +43,7 @@ std::string nearest(uintptr_t at) {
   auto after = buffers().upper_bound(at);
   if (after == buffers().begin()) return "no buffer lies before it";
   --after;
-  return fmt::format("{} bytes into a buffer of {}", at - after->first, after->second);
+  return fmt::format("{} bytes into a buffer of {}", at - after->first, after->second.bytes);
 }
 
 bool aligned(uintptr_t at, size_t bytes) {
@@ -44,7 +52,9 @@ bool aligned(uintptr_t at, size_t bytes) {
 
 }  // namespace
 
-void register_global(const void* base, size_t bytes) { buffers()[reinterpret_cast<uintptr_t>(base)] = bytes; }
+void register_global(const void* base, size_t bytes) {
+  buffers()[reinterpret_cast<uintptr_t>(base)] = {bytes, false};
+}
 
 void unregister_global(const void* base) {
   buffers().erase(reinterpret_cast<uintptr_t>(base));
@@ -52,10 +62,19 @@ void unregister_global(const void* base) {
   recent_end = 0;
 }
 
-void check_copy(const void* at, size_t bytes) {
+void seal_global(const void* base) {
+  buffers().at(reinterpret_cast<uintptr_t>(base)).sealed = true;
+  recent_base = 1;
+  recent_end = 0;
+}
+
+bool is_sealed(const void* at) { return inside(reinterpret_cast<uintptr_t>(at), 1) && recent_is_sealed; }
+
+void check_copy(const void* at, size_t bytes, Access access) {
   const auto address = reinterpret_cast<uintptr_t>(at);
   if (!inside(address, bytes))
     throw Fault(fmt::format("copy of {} bytes out of range: {}", bytes, nearest(address)));
+  if (access == Access::write && recent_is_sealed) throw Fault("copy to memory that is sealed");
 }
 
 void check_global(const void* at, size_t bytes, Access access) {
@@ -65,6 +84,8 @@ void check_global(const void* at, size_t bytes, Access access) {
   if (!aligned(address, bytes))
     throw Fault(
         fmt::format("global {} of {} bytes at an address that is no multiple of it", name(access), bytes));
+  if (access == Access::write && recent_is_sealed) throw Fault("global write to memory that is sealed");
+  check_followed(at, access);
 }
 
 void SharedMemory::reset(size_t bytes) {

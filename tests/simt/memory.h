@@ -23,11 +23,16 @@ enum class Access : uint8_t { read, write };
 // Bytes that kernels may touch. Registering does not own them.
 void register_global(const void* base, size_t bytes);
 void unregister_global(const void* base);
-// Throws Fault unless the bytes lie within one registered buffer and at is a multiple of their number (of 16
-// when there are more).
+// From now on nobody may write there: then even kernels that begin early may read it.
+void seal_global(const void* base);
+bool is_sealed(const void* at);
+// Throws Fault when a kernel that begins early has not yet waited and this is no read of sealed memory.
+void check_followed(const void* at, Access access);
+// Throws Fault unless the bytes lie within one registered buffer, at is a multiple of their number (of 16
+// when there are more), and check_followed agrees.
 void check_global(const void* at, size_t bytes, Access access);
-// For a copy that the host asks for: bounds only.
-void check_copy(const void* at, size_t bytes);
+// For a copy that the host asks for.
+void check_copy(const void* at, size_t bytes, Access access = Access::read);
 
 // Who touches shared memory, and when. Clocks only grow; a thread sees what another did before its block's
 // last barrier, or before the last barrier of the warp that both are in, or what its Knowledge covers.

@@ -1,6 +1,7 @@
 // Products with table weights and rows of bfloat16: with 8-bit activations the bits that
 // backends/cpu/table_kernels.h promises, with bfloat16 the exact sums within float32's rounding, whichever
-// kernel the number of tokens chooses. Run on the emulator, and on a device where the build has one.
+// kernel the number of tokens chooses. Run on the emulator as devices of every kind, and on a device where
+// the build has one.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -12,6 +13,7 @@
 
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/gemm/table_linear.h"
+#include "backends/cuda/gemm/table_tiles.h"
 #include "backends/cuda/uploaded_weight.h"
 #include "backends/reference/bf16_row.h"
 #include "backends/reference/quantized_row.h"
@@ -148,7 +150,8 @@ size_t wrong_results(Queue& queue, const Case& test, size_t together) {
   const std::vector<float> got = product(queue, test, together);
   const size_t rows = test.weights.rows();
   size_t wrong = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
+  const size_t stride = 1 + got.size() / 200'000;  // of many results some
+  for (size_t i = 0; i < got.size(); i += stride) {
     if (test.format.int8_activations) {
       wrong += got[i] == int8_result(test, i % rows, i / rows) ? 0 : 1;
     } else {
@@ -165,6 +168,26 @@ std::vector<TableFormat> kinds() {
     all.push_back({4, 128, true, int8});
   }
   return all;
+}
+
+#if defined(TESSERA_SIMT)
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
+
+// Of a device with so many processors: the emulator's, or the one there is.
+std::unique_ptr<Queue> queue_of([[maybe_unused]] size_t processors) {
+#if defined(TESSERA_SIMT)
+  const simt::DeviceKind before = simt::device_kind();
+  simt::device_kind().processors = static_cast<uint32_t>(processors);
+#endif
+  auto queue = Queue::create();
+#if defined(TESSERA_SIMT)
+  simt::device_kind() = before;
+#endif
+  REQUIRE(queue.ok());
+  return std::move(queue.value());
 }
 
 }  // namespace
@@ -214,13 +237,75 @@ TEST_CASE("table products agree bit for bit whichever kernel the number of token
     Case few = test;
     few.x.resize(19 * test.stride);
     for (const size_t together : {1, 8, 9, 16, 19}) {
-      const std::vector<float> got = product(*queue, few, together);
       CAPTURE(scheme_name(test.weights.scheme));
       CAPTURE(together);
-      CHECK(std::equal(got.begin(), got.end(), all.begin()));
+      if (format.int8_activations || kEmulated || !queue->features().warpgroups) {
+        const std::vector<float> got = product(*queue, few, together);
+        CHECK(std::equal(got.begin(), got.end(), all.begin()));
+      } else {  // how wgmma rounds sums of bfloat16 is not documented
+        CHECK(wrong_results(*queue, few, together) == 0);
+      }
     }
   }
 }
+
+TEST_CASE("table products of many tokens in tiles of either width, for every group size") {
+  const std::unique_ptr<Queue> any = any_queue("tiles of table products");
+  if (!any || !any->features().warpgroups) return;
+  rig::Random random = seeded("tiles of table products");
+  for (TableFormat format : kinds()) {
+    const size_t group_of_many_rows = size_t{32} << rig::pick(random, 0, 3);
+    for (const size_t group : {32, 64, 128, 256}) {
+      for (const uint32_t wanted : {64u, 128u}) {
+        // Devices with many processors take wide tiles of many rows only.
+        if (!kEmulated && wanted == 128 && group != group_of_many_rows) continue;
+        format.group = group;
+        size_t processors = any->facts().processors;
+        TableLinearJob job;
+        job.weights.int8_activations = format.int8_activations;
+        do {
+          if (kEmulated) processors = rig::pick(random, 1, 9);
+          const size_t most_rows = kEmulated || wanted == 64 ? 180 : 80 * processors;
+          job.weights.rows = static_cast<uint32_t>(rig::pick(random, 1, most_rows));
+          job.tokens = static_cast<uint32_t>(rig::pick(random, 17, 150));
+        } while (tables::best_tile_tokens(processors, job) != wanted);
+        const bool several_rounds = rig::pick(random, 0, 5) == 0;  // of the ring
+        const size_t columns = several_rounds ? rig::pick(random, 900, 1500) : rig::pick(random, 1, 400);
+        const Case test = random_case(random, format, job.weights.rows, columns, job.tokens);
+        const std::unique_ptr<Queue> queue = queue_of(processors);
+        CAPTURE(scheme_name(test.weights.scheme));
+        CAPTURE(job.weights.rows);
+        CAPTURE(columns);
+        CAPTURE(job.tokens);
+        CAPTURE(processors);
+        CHECK(wrong_results(*queue, test, job.tokens) == 0);
+      }
+    }
+  }
+}
+
+#if defined(TESSERA_SIMT)
+TEST_CASE("table products of many tokens on devices without warpgroups") {
+  rig::Random random = seeded("table products of devices");
+  const simt::DeviceKind before = simt::device_kind();
+  for (const unsigned major : {8u, 10u, 12u}) {
+    simt::device_kind() = {major, 0, static_cast<uint32_t>(rig::pick(random, 1, 9)),
+                           size_t{major == 10 ? 227u : 99u} << 10};
+    auto queue = Queue::create();
+    REQUIRE(queue.ok());
+    for (TableFormat format : kinds()) {
+      format.group = size_t{32} << rig::pick(random, 0, 3);
+      const size_t tokens = rig::pick(random, 17, 150);
+      const Case test =
+          random_case(random, format, rig::pick(random, 1, 140), rig::pick(random, 1, 300), tokens);
+      CAPTURE(major);
+      CAPTURE(scheme_name(test.weights.scheme));
+      CHECK(wrong_results(*queue.value(), test, tokens) == 0);
+    }
+  }
+  simt::device_kind() = before;
+}
+#endif
 
 TEST_CASE("rows of bfloat16 are the reference's") {
   const std::unique_ptr<Queue> queue = any_queue("table products");

@@ -7,6 +7,7 @@
 #include <iostream>
 #include <memory>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -47,7 +48,8 @@ inline std::vector<std::byte> downloaded(Queue& queue, const void* at, size_t by
   std::vector<std::byte> copy(bytes);
   queue.download(copy, static_cast<const std::byte*>(at));
   const Status status = queue.finish();
-  REQUIRE(status.ok());
+  const std::string error = status.ok() ? "" : status.error();
+  REQUIRE(error == "");
   return copy;
 }
 

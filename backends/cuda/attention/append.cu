@@ -198,6 +198,7 @@ TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elem
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
+  follow_earlier_kernels();
   const uint32_t first_head = job.half > 0 ? 0 : job.query_heads;
   const uint32_t head = first_head + block_y() * kWarps + warp_index();
   const uint32_t keys_end = job.query_heads + job.kv.kv_heads;
@@ -239,7 +240,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
 
 void append(Queue& queue, const AppendJob& job, uint32_t rows) {
   const uint32_t heads = 2 * job.kv.kv_heads + (job.half > 0 ? job.query_heads : 0);
-  launch(queue, {rows, (heads + kWarps - 1) / kWarps, 1, 32 * kWarps, 0}, &append_rows, job);
+  launch(queue, {rows, (heads + kWarps - 1) / kWarps, 1, 32 * kWarps, 0, true}, &append_rows, job);
 }
 
 }  // namespace tessera::cuda

@@ -18,6 +18,7 @@ constexpr uint32_t kThreads = kLongestHead / 2;
 constexpr uint32_t kTogether = 8;  // records that are read at once
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void merge_token(MergeJob job) {
+  follow_earlier_kernels();
   const AttentionTile tile = job.tiles.split[block_z()];
   if (block_x() >= tile.tokens) return;
   const uint32_t head_dim = job.attention.kv.head_dim;
@@ -65,7 +66,7 @@ void attend(Queue& queue, const AttentionJob& job, const AttentionTiles& tiles) 
   if (tiles.whole_count > 0) walk(queue, job, tiles, false);
   if (tiles.split_count == 0) return;
   walk(queue, job, tiles, true);
-  launch(queue, {tiles.split_tokens, job.query_heads, tiles.split_count, kThreads, 0}, &merge_token,
+  launch(queue, {tiles.split_tokens, job.query_heads, tiles.split_count, kThreads, 0, true}, &merge_token,
          MergeJob{job, tiles});
 }
 

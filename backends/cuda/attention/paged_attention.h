@@ -220,6 +220,7 @@ TESSERA_DEVICE void finish_chunk(Running& running) {
 
 template <uint32_t kBits>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job) {
+  follow_earlier_kernels();
   const AttentionJob& attention = job.attention;
   const uint32_t head_dim = attention.kv.head_dim;
   const BlockWork work = block_work(job);
@@ -320,6 +321,7 @@ void launch_pages(Queue& queue, const AttentionJob& attention, const AttentionTi
   shape.grid_z = split ? tiles.split_count : 1;
   shape.threads = 32 * groups * element_parts(head_dim);
   shape.shared_bytes = operands + job.slots * slot;
+  shape.early = true;
   launch(queue, shape, &attend_pages<kBits>, job);
 }
 

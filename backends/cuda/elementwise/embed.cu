@@ -1,12 +1,11 @@
 // Looks up rows of a table in any format. One block for each token.
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/elementwise/row_quads.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
 namespace {
-
-constexpr uint32_t kThreads = 128;
 
 TESSERA_DEVICE float float_weight(const MatrixView& table, size_t index) {
   if (table.format == WeightFormat::f32) return table.codes.as<const float>()[index];
@@ -23,20 +22,21 @@ TESSERA_DEVICE int32_t code_at(Global<const std::byte> panel, WeightFormat forma
   return place.high ? byte >> 4 : byte & 15;
 }
 
-TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_rows(EmbedJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
+  follow_earlier_kernels();
   const uint32_t row = job.tokens[block_x()];
   const Global<float> y = job.y.floats(block_x());
   const MatrixView& table = job.table;
   if (!is_integer(table.format)) {
     const size_t first = row * layout::float_row_elements(table.columns);
-    for (uint32_t k = thread_index(); k < job.columns; k += kThreads)
+    for (uint32_t k = thread_index(); k < job.columns; k += block_size())
       y.store(k, float_weight(table, first + k));
     return;
   }
   const Global<const std::byte> panel = table.codes + row / 16 * table.panel_bytes;
   const float scale = table.scales[row];
   const int32_t offset = table.format == WeightFormat::w4a8 ? table.zeros[row] : 128;
-  for (uint32_t k = thread_index(); k < job.columns; k += kThreads) {
+  for (uint32_t k = thread_index(); k < job.columns; k += block_size()) {
     int32_t code = code_at(panel, table.format, row % 16, k);
     if (table.format == WeightFormat::w4a8_g128) {
       const Global<const uint8_t> group =
@@ -50,7 +50,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_rows(EmbedJob job) {
 }  // namespace
 
 void embed(Queue& queue, const EmbedJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, 0}, &embed_rows, job);
+  launch(queue, {rows, 1, 1, row_threads_by_columns(job.columns), 0, true}, &embed_rows, job);
 }
 
 }  // namespace tessera::cuda

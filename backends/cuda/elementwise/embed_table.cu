@@ -1,12 +1,11 @@
 // Looks up rows of a table of a table scheme. One block for each token.
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/elementwise/row_quads.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
 namespace {
-
-constexpr uint32_t kThreads = 128;
 
 // The code of (row 0..15, column) of a panel.
 TESSERA_DEVICE uint32_t code_at(const TableView& table, Global<const std::byte> panel, uint32_t row,
@@ -22,14 +21,15 @@ TESSERA_DEVICE uint32_t code_at(const TableView& table, Global<const std::byte> 
   return code;
 }
 
-TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_table_rows(EmbedTableJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_table_rows(EmbedTableJob job) {
+  follow_earlier_kernels();
   const TableView& table = job.table;
   const uint32_t row = job.tokens[block_x()];
   const Global<float> y = job.y.floats(block_x());
   const Global<const std::byte> panel = table.panels + row / 16 * table.panel_bytes;
   const uint32_t half = table_layout::half_of_row(row % 16);
   const Global<const float> values = table.entries.as<const float>();
-  for (uint32_t k = thread_index(); k < job.columns; k += kThreads) {
+  for (uint32_t k = thread_index(); k < job.columns; k += block_size()) {
     const size_t group = k / table.group;
     const size_t scales = table_layout::scales_byte(table.bits, table.columns, group);
     const float scale = half_to_float(panel.as<const uint16_t>(scales)[half]);
@@ -45,7 +45,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void embed_table_rows(EmbedTableJob jo
 }  // namespace
 
 void embed_table(Queue& queue, const EmbedTableJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, 0}, &embed_table_rows, job);
+  launch(queue, {rows, 1, 1, row_threads_by_columns(job.columns), 0, true}, &embed_table_rows, job);
 }
 
 }  // namespace tessera::cuda

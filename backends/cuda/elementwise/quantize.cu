@@ -7,18 +7,18 @@ namespace tessera::cuda {
 
 namespace {
 
-constexpr uint32_t kThreads = 256;
-
-TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void quantize_rows(QuantizeJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void quantize_rows(QuantizeJob job) {
+  follow_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
-  store_row(job.type, job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()),
-            [&](uint32_t i) { return x[i]; });
+  const auto values =
+      row_quads<4>(job.columns, [&](uint32_t quad) { return load_quad(x, job.columns, quad); });
+  store_row(job.type, job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()), values);
 }
 
 }  // namespace
 
 void quantize(Queue& queue, const QuantizeJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, kReduceWords * 4}, &quantize_rows, job);
+  launch(queue, {rows, 1, 1, row_threads(job.columns), kReduceWords * 4, true}, &quantize_rows, job);
 }
 
 }  // namespace tessera::cuda

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backends/cuda/elementwise/block_reduce.h"
+#include "backends/cuda/elementwise/row_quads.h"
 #include "engine/graph/q8_row.h"
 
 namespace tessera::cuda {
@@ -10,50 +11,52 @@ namespace tessera::cuda {
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
 inline constexpr uint32_t kFineLanes = q8::kFineGroup / 4;  // lanes of 4 columns that share a fine sum
 
-// value(i) gives element i of the row, the same each time it is asked; it is asked twice. Scale and codes are
-// the reference's: one float32 division each, half to even. A row with a value that is not finite has codes 0
-// and scale NaN.
-template <class Value>
+// values.each(visit) calls visit(quad, values) for the thread's quads, the same each time; it is asked twice.
+// Scale and codes are the reference's: one float32 division each, half to even. A row with a value that is
+// not finite has codes 0 and scale NaN.
+template <class Values>
 TESSERA_DEVICE void quantize_row(uint32_t columns, Global<std::byte> row, Shared<uint32_t> scratch,
-                                 const Value& value) {
+                                 const Values& values) {
+  static_assert(q8::kColumnPad == kRowPad && q8::kGroup == 4 * 32, "a warp's quads are a group");
   uint32_t largest = 0;  // bits of |value|: they order as integers, and what is not finite is largest
-  for (uint32_t i = thread_index(); i < columns; i += block_size()) {
-    const uint32_t bits = float_bits(value(i)) & 0x7fffffffu;
-    largest = bits > largest ? bits : largest;
-  }
+  values.each([&](uint32_t, const Quad& value) {
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      const uint32_t bits = float_bits(value.at[i]) & 0x7fffffffu;
+      largest = bits > largest ? bits : largest;
+    }
+  });
   largest = block_max(largest, scratch);
   const bool finite = largest < kInfinityBits;
   const float scale = finite ? divide_rn(bits_float(largest), 127.0f) : bits_float(0x7fc00000u);
   const Global<uint32_t> codes = row.as<uint32_t>();
   const Global<int32_t> sums = row.as<int32_t>(q8::sums_offset(columns));
   const Global<int32_t> fine_sums = row.as<int32_t>(q8::fine_sums_offset(columns));
-  const auto groups = static_cast<uint32_t>(q8::groups(columns));
   int32_t total = 0;
-  for (uint32_t group = warp_index(); group < groups; group += block_size() / 32) {
-    const uint32_t first = group * static_cast<uint32_t>(q8::kGroup) + 4 * lane_index();
+  values.each([&](uint32_t quad, const Quad& value) {
     uint32_t word = 0;
     int32_t sum = 0;
+    TESSERA_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
-      if (first + i >= columns || !(scale > 0)) break;
-      float code = round_even(divide_rn(value(first + i), scale));
+      if (!(scale > 0)) break;
+      float code = round_even(divide_rn(value.at[i], scale));
       code = code > 127.0f ? 127.0f : code;
       code = code < -127.0f ? -127.0f : code;
       const auto whole = static_cast<int32_t>(code);
       word |= (static_cast<uint32_t>(whole) & 255u) << (8 * i);
       sum += whole;
     }
-    codes.store(first / 4, word);
+    codes.store(quad, word);
     for (uint32_t mask = 1; mask < kFineLanes; mask *= 2)
       sum += static_cast<int32_t>(shuffle_xor(static_cast<uint32_t>(sum), mask));
-    if (lane_index() % kFineLanes == 0)
-      fine_sums.store(group * (32 / kFineLanes) + lane_index() / kFineLanes, sum);
+    if (quad % kFineLanes == 0) fine_sums.store(quad / kFineLanes, sum);
     for (uint32_t mask = kFineLanes; mask < 32; mask *= 2)
       sum += static_cast<int32_t>(shuffle_xor(static_cast<uint32_t>(sum), mask));
     if (lane_index() == 0) {
-      sums.store(group, sum);
+      sums.store(quad / 32, sum);
       total += sum;
     }
-  }
+  });
   total = static_cast<int32_t>(block_sum(static_cast<uint32_t>(total), scratch));
   if (thread_index() == 0) {
     row.as<float>(q8::scale_offset(columns)).store(0, scale);

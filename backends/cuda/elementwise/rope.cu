@@ -11,6 +11,7 @@ constexpr uint32_t kTableThreads = 64;
 constexpr uint32_t kThreads = 256;
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kTableThreads) void fill_rope_table(RopeTableJob job) {
+  follow_earlier_kernels();
   const size_t first = size_t{block_x()} * job.half;
   const auto position = static_cast<double>(job.positions[block_x()]);
   for (uint32_t i = thread_index(); i < job.half; i += kTableThreads) {
@@ -21,6 +22,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kTableThreads) void fill_rope_table(RopeTableJob
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void rotate_rows(RopeJob job) {
+  follow_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const Global<float> y = job.y.floats(block_x());
   const size_t table = size_t{block_x()} * job.half;
@@ -46,11 +48,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void rotate_rows(RopeJob job) {
 }  // namespace
 
 void rope_table(Queue& queue, const RopeTableJob& job, uint32_t rows) {
-  if (job.half > 0) launch(queue, {rows, 1, 1, kTableThreads, 0}, &fill_rope_table, job);
+  if (job.half > 0) launch(queue, {rows, 1, 1, kTableThreads, 0, true}, &fill_rope_table, job);
 }
 
 void rope(Queue& queue, const RopeJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, kThreads, 0}, &rotate_rows, job);
+  launch(queue, {rows, 1, 1, kThreads, 0, true}, &rotate_rows, job);
 }
 
 }  // namespace tessera::cuda

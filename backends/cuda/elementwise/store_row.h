@@ -17,40 +17,39 @@ TESSERA_DEVICE uint32_t bf16_bits(float value) {
 
 inline constexpr uint32_t kSumLanes = bf16_row::kGroup / 4;  // lanes of 4 columns that share a sum
 
-// One bf16 row (engine/graph/bf16_row.h). Every lane rounds 4 columns; a sum adds 32 columns in float32, in
-// an order that depends on nothing else.
-template <class Value>
-TESSERA_DEVICE void round_row(uint32_t columns, Global<std::byte> row, const Value& value) {
+// One bf16 row (engine/graph/bf16_row.h). A sum adds 32 columns in float32, in an order that depends on
+// nothing else.
+template <class Values>
+TESSERA_DEVICE void round_row(uint32_t columns, Global<std::byte> row, const Values& values) {
   static_assert(tile::bf16_position(1) == 2, "the words below are columns 0 and 2, 1 and 3 of a quad");
+  static_assert(bf16_row::kColumnPad == kRowPad, "a row has as many quads as are visited");
   const Global<Words2> quads = row.as<Words2>();
   const Global<float> sums = row.as<float>(bf16_row::sums_offset(columns));
-  const auto padded = static_cast<uint32_t>(bf16_row::padded_columns(columns));
-  for (uint32_t first = 128 * warp_index(); first < padded; first += 4 * block_size()) {
-    const uint32_t column = first + 4 * lane_index();
-    uint32_t rounded[4] = {0, 0, 0, 0};
+  values.each([&](uint32_t quad, const Quad& value) {
+    uint32_t rounded[4];
     float sum = 0;
+    TESSERA_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
-      if (column + i < columns) rounded[i] = bf16_bits(value(column + i));
+      rounded[i] = bf16_bits(value.at[i]);
       sum = add_rn(sum, bits_float(rounded[i] << 16));
     }
-    quads.store(column / 4, {rounded[0] | rounded[2] << 16, rounded[1] | rounded[3] << 16});
+    quads.store(quad, {rounded[0] | rounded[2] << 16, rounded[1] | rounded[3] << 16});
     for (uint32_t mask = 1; mask < kSumLanes; mask *= 2)
       sum = add_rn(sum, bits_float(shuffle_xor(float_bits(sum), mask)));
-    if (lane_index() % kSumLanes == 0) sums.store(column / static_cast<uint32_t>(bf16_row::kGroup), sum);
-  }
+    if (quad % kSumLanes == 0) sums.store(quad / kSumLanes, sum);
+  });
 }
 
-// value(i) gives element i of the row, the same each time it is asked. scratch holds kReduceWords.
-template <class Value>
+// values as quantize_row takes them. scratch holds kReduceWords.
+template <class Values>
 TESSERA_DEVICE void store_row(ElementType type, uint32_t columns, Global<std::byte> row,
-                              Shared<uint32_t> scratch, const Value& value) {
+                              Shared<uint32_t> scratch, const Values& values) {
   if (type == ElementType::q8) {
-    quantize_row(columns, row, scratch, value);
+    quantize_row(columns, row, scratch, values);
   } else if (type == ElementType::bf16) {
-    round_row(columns, row, value);
+    round_row(columns, row, values);
   } else {
-    const Global<float> floats = row.as<float>();
-    for (uint32_t i = thread_index(); i < columns; i += block_size()) floats.store(i, value(i));
+    values.each([&](uint32_t quad, const Quad& value) { store_quad(row.as<float>(), columns, quad, value); });
   }
 }
 

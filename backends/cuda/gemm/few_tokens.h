@@ -62,7 +62,7 @@ class PieceRing {
  public:
   using Format = typename Shape::Format;
 
-  TESSERA_DEVICE PieceRing(const LinearJob& job, uint32_t end_panel)
+  TESSERA_DEVICE PieceRing(const IntegerJob& job, uint32_t end_panel)
       : job_(job),
         end_panel_(end_panel),
         policy_(evict_first_policy()),
@@ -79,38 +79,50 @@ class PieceRing {
     return end_panel_ - panel < Shape::kPanels ? end_panel_ - panel : Shape::kPanels;
   }
   TESSERA_DEVICE uint32_t pairs_at(uint32_t piece) const {
-    const uint32_t left = job_.weights.columns / kPairColumns - piece * Shape::kPairs;
+    const uint32_t left = job_.columns / kPairColumns - piece * Shape::kPairs;
     return left < Shape::kPairs ? left : Shape::kPairs;
   }
 
   // Starts the copies of a piece; the lane's own ones are one group, empty beyond the last panel.
   TESSERA_DEVICE void fill(uint32_t index, const PieceCursor& at) const {
+    fill_weights(index, at);
+    fill_activations(index, at);
+  }
+
+  TESSERA_DEVICE void fill_weights(uint32_t index, const PieceCursor& at) const {
     if (at.panel < end_panel_) {
       const uint32_t panels = panels_at(at.panel);
       const uint32_t bytes = Format::bytes_of(pairs_at(at.piece));
-      const Global<const std::byte> from =
-          job_.weights.codes + (at.panel * job_.weights.panel_bytes + size_t{at.piece} * Shape::kPieceBytes);
+      const auto from = [&](uint32_t p) {
+        return job_.codes_of(at.panel + p) + size_t{at.piece} * Shape::kPieceBytes;
+      };
       const Shared<std::byte> to = slot(index);
       if constexpr (Shape::kBulk) {
         if (lane_index() == 0) {
           mbarrier_arrive_expect(barrier(index), panels * bytes);
-          Global<const std::byte> panel = from;
           TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
             if (p >= panels) break;
-            bulk_copy(to.template as<std::byte>(p * Shape::kPieceBytes).address(), panel.address(), bytes,
+            bulk_copy(to.template as<std::byte>(p * Shape::kPieceBytes).address(), from(p).address(), bytes,
                       barrier(index), policy_);
-            panel = panel + job_.weights.panel_bytes;
           }
         }
       } else {
         for (uint32_t p = 0; p < panels; ++p) {
+          const Global<const std::byte> panel = from(p);
           for (uint32_t byte = 16 * lane_index(); byte < bytes; byte += 512)
             cp_async_16_hinted(to.template as<std::byte>(p * Shape::kPieceBytes + byte).address(),
-                               (from + (p * job_.weights.panel_bytes + byte)).address(), policy_);
+                               (panel + byte).address(), policy_);
         }
       }
-      const Shared<std::byte> own = rows(to).template as<std::byte>(
-          lane_index() / kChunks * Shape::kRowBytes + lane_index() % kChunks * 16);
+    }
+  }
+
+  // Closes the group.
+  TESSERA_DEVICE void fill_activations(uint32_t index, const PieceCursor& at) const {
+    if (at.panel < end_panel_) {
+      const Shared<std::byte> own = rows(slot(index))
+                                        .template as<std::byte>(lane_index() / kChunks * Shape::kRowBytes +
+                                                                lane_index() % kChunks * 16);
       Global<std::byte> x = x_ + at.piece * Shape::kColumns;
       TESSERA_UNROLL for (uint32_t token = 0; token < Shape::kTokens; token += kAtOnce) {
         if (token + lane_index() / kChunks < job_.tokens)
@@ -131,7 +143,7 @@ class PieceRing {
   static constexpr uint32_t kChunks = Shape::kColumns / 16;
   static constexpr uint32_t kAtOnce = 32 / kChunks;
 
-  const LinearJob& job_;
+  const IntegerJob& job_;
   uint32_t end_panel_;
   uint64_t policy_;
   Global<std::byte> x_;  // the lane's 16 bytes of its first token and of the first piece
@@ -172,7 +184,7 @@ TESSERA_DEVICE void add_piece(int32_t (&sums)[Shape::kPanels][Shape::kEights][4]
 
 // Adds up what the block's warps have of up to four panels, and stores the results.
 template <class Shape>
-TESSERA_DEVICE void finish_panels(const LinearJob& job,
+TESSERA_DEVICE void finish_panels(const IntegerJob& job,
                                   const int32_t (&sums)[Shape::kPanels][Shape::kEights][4],
                                   uint32_t first_panel, uint32_t panels) {
   const Shared<int32_t> all(shared_memory() + Shape::kSumsAt);  // [warps][tokens][rows]
@@ -187,29 +199,31 @@ TESSERA_DEVICE void finish_panels(const LinearJob& job,
   const uint32_t rows = Shape::kPanelRows * panels;
   for (uint32_t i = thread_index(); i < rows * job.tokens; i += 32 * Shape::kWarps) {
     const uint32_t token = i / rows;
-    const uint32_t row = first_panel * Shape::kPanelRows + i % rows;
-    if (row >= job.weights.rows) continue;
+    const uint32_t panel = first_panel + i % rows / Shape::kPanelRows;
+    const PlacedMatrix& matrix = job.matrix_of(panel);
+    const uint32_t row = (panel - matrix.first_panel) * Shape::kPanelRows + i % Shape::kPanelRows;
+    if (row >= matrix.rows) continue;
     int32_t sum = 0;
     for (uint32_t warp = 0; warp < Shape::kWarps; ++warp)
       sum += all[warp * Shape::kWarpSums + token * Shape::kSumStride + i % rows];
-    job.y.floats(token).store(job.first_column + row,
-                              finish_integer<typename Shape::Format>(job, row, token, sum));
+    job.y.floats(token).store(matrix.first_column + row,
+                              finish_integer<typename Shape::Format>(job, matrix, row, token, sum));
   }
 }
 
 struct FewTokensJob {
-  LinearJob linear;
+  IntegerJob linear;
   uint32_t blocks = 0;
 };
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTokensJob few) {
   if constexpr (!Shape::kBulk || kHasBulkCopies) {
-    const LinearJob& job = few.linear;
-    const uint32_t panels = (job.weights.rows + 15) / 16;
-    const uint32_t first = static_cast<uint32_t>(uint64_t{panels} * block_x() / few.blocks);
-    const uint32_t end = static_cast<uint32_t>(uint64_t{panels} * (block_x() + 1) / few.blocks);
-    const uint32_t pieces = (job.weights.columns + Shape::kColumns - 1) / Shape::kColumns;
+    griddepcontrol_launch_dependents();
+    const IntegerJob& job = few.linear;
+    const uint32_t first = static_cast<uint32_t>(uint64_t{job.panels} * block_x() / few.blocks);
+    const uint32_t end = static_cast<uint32_t>(uint64_t{job.panels} * (block_x() + 1) / few.blocks);
+    const uint32_t pieces = (job.columns + Shape::kColumns - 1) / Shape::kColumns;
     const PieceRing<Shape> ring(job, end);
     if constexpr (Shape::kBulk) {
       if (lane_index() == 0) {
@@ -219,8 +233,15 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
       warp_barrier();
     }
     PieceCursor next{warp_index() < pieces ? first : end, warp_index()};
+    // The first weights are on their way before the kernels that make the activations have ended.
+    PieceCursor early = next;
     for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
-      ring.fill(i, next);
+      ring.fill_weights(i, early);
+      if (early.panel < end) early.advance(Shape::kWarps, pieces, Shape::kPanels);
+    }
+    griddepcontrol_wait();
+    for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
+      ring.fill_activations(i, next);
       if (next.panel < end) next.advance(Shape::kWarps, pieces, Shape::kPanels);
     }
     uint32_t current = 0;
@@ -248,15 +269,15 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
 }
 
 template <class Shape>
-void launch_few_tokens(Queue& queue, const LinearJob& job) {
-  const uint32_t panels = (job.weights.rows + 15) / 16;
+void launch_few_tokens(Queue& queue, const IntegerJob& job) {
   // Two blocks share a processor where its shared memory, 1 KiB more than a block may have, is enough for
   // both.
   const bool two =
       !Shape::kBulk && 2 * (size_t{Shape::kSharedBytes} + 1024) <= queue.facts().shared_bytes + 1024;
   const auto most = static_cast<uint32_t>(queue.facts().processors) * (two ? 2 : 1);
-  const FewTokensJob few{job, panels < most ? panels : most};
-  launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes}, &linear_few_tokens<Shape>, few);
+  const FewTokensJob few{job, job.panels < most ? job.panels : most};
+  launch(queue, {few.blocks, 1, 1, 32 * Shape::kWarps, Shape::kSharedBytes, true}, &linear_few_tokens<Shape>,
+         few);
 }
 
 }  // namespace tessera::cuda

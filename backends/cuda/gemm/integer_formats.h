@@ -6,7 +6,7 @@
 // 4-bit codes or two of bytes. Two pairs are a stretch of 128 columns, with w4a8-g128 a group.
 #pragma once
 
-#include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/gemm/integer_job.h"
 #include "engine/graph/q8_row.h"
 
 namespace tessera::cuda {
@@ -64,17 +64,18 @@ struct IntegerFormat {
   }
 };
 
-// From an exact sum of unsigned codes to the result for (row, token).
+// From an exact sum of unsigned codes to the result for (row of the matrix, token).
 template <class Format>
-TESSERA_DEVICE float finish_integer(const LinearJob& job, uint32_t row, uint32_t token, int32_t sum) {
+TESSERA_DEVICE float finish_integer(const IntegerJob& job, const PlacedMatrix& matrix, uint32_t row,
+                                    uint32_t token, int32_t sum) {
   const Global<std::byte> x = job.x.bytes(token);
   const int32_t total = x.as<int32_t>(q8::total_offset(job.x_columns))[0];
   const float x_scale = x.as<float>(q8::scale_offset(job.x_columns))[0];
   int32_t offset = 128;
-  if constexpr (Format::kFormat == WeightFormat::w4a8) offset = job.weights.zeros[row];
-  const float scale = multiply_rn(job.weights.scales[row], x_scale);
+  if constexpr (Format::kFormat == WeightFormat::w4a8) offset = matrix.zeros[row];
+  const float scale = multiply_rn(matrix.scales[row], x_scale);
   float result = multiply_rn(scale, static_cast<float>(sum - offset * total));
-  if (!job.bias.null()) result = add_rn(result, job.bias[row]);
+  if (!matrix.bias.null()) result = add_rn(result, matrix.bias[row]);
   return result;
 }
 

@@ -10,13 +10,13 @@ namespace tessera::cuda {
 
 // Tiles of 256 tokens move the fewest bytes but are never cut: they need enough of them for every processor,
 // and tokens that leave at most half of the last one empty.
-inline bool takes_largest_tiles(const Queue& queue, const LinearJob& job) {
-  const size_t tiles = size_t{(job.weights.rows + kTileRows - 1) / kTileRows} * ((job.tokens + 255) / 256);
+inline bool takes_largest_tiles(const Queue& queue, const IntegerJob& job) {
+  const size_t tiles = size_t{(job.panels + kTilePanels - 1) / kTilePanels} * ((job.tokens + 255) / 256);
   return tiles >= 2 * queue.facts().processors && (job.tokens + 127) / 128 % 2 == 0;
 }
 
 template <class Format>
-void launch_integer(Queue& queue, const LinearJob& job) {
+void launch_integer(Queue& queue, const IntegerJob& job) {
   // Devices of compute capability 12 run the code for 9.0, with 99 KiB of shared memory.
   const bool bulk = queue.features().bulk_copies && queue.facts().shared_bytes >= size_t{227} << 10;
   if (job.tokens == 0) return;

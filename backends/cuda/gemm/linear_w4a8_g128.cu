@@ -2,7 +2,7 @@
 
 namespace tessera::cuda {
 
-void linear_w4a8_g128(Queue& queue, const LinearJob& job) {
+void linear_w4a8_g128(Queue& queue, const IntegerJob& job) {
   launch_integer<IntegerFormat<WeightFormat::w4a8_g128>>(queue, job);
 }
 

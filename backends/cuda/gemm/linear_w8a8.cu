@@ -2,7 +2,7 @@
 
 namespace tessera::cuda {
 
-void linear_w8a8(Queue& queue, const LinearJob& job) {
+void linear_w8a8(Queue& queue, const IntegerJob& job) {
   launch_integer<IntegerFormat<WeightFormat::w8a8>>(queue, job);
 }
 

@@ -1,5 +1,5 @@
-// f32, f16 and bf16 weights with float32 activations and sums: a warp for each row, for up to 8 tokens at a
-// time. A result's order of additions depends on the columns alone.
+// f32 weights with float32 activations and sums: a warp for each row, for up to 8 tokens at a time. A
+// result's order of additions depends on the columns alone.
 #include "backends/cuda/gemm/linear.h"
 #include "backends/cuda/launch.h"
 
@@ -9,14 +9,6 @@ namespace {
 
 constexpr uint32_t kWarps = 8;
 constexpr uint32_t kTokens = 8;
-
-template <WeightFormat kFormat>
-TESSERA_DEVICE float weight_at(Global<const std::byte> row, uint32_t k) {
-  if constexpr (kFormat == WeightFormat::f32) return row.as<const float>()[k];
-  const uint16_t bits = row.as<const uint16_t>()[k];
-  if constexpr (kFormat == WeightFormat::f16) return half_to_float(bits);
-  return bits_float(static_cast<uint32_t>(bits) << 16);
-}
 
 // Sums over the warp of 8 values at once: at each of the first three steps a lane keeps half of what it has
 // and hands over the other half. Lane l ends with the sum of value (l / 4): every value is added in the same
@@ -38,18 +30,17 @@ TESSERA_DEVICE float transposed_sum(float (&values)[kTokens]) {
   return sum;
 }
 
-template <WeightFormat kFormat>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void linear_float_rows(LinearJob job) {
-  constexpr size_t kElement = kFormat == WeightFormat::f32 ? 4 : 2;
+  follow_earlier_kernels();
   const uint32_t row = block_x() * kWarps + warp_index();
   if (row >= job.weights.rows) return;
   const uint32_t first = block_y() * kTokens;
   const uint32_t tokens = job.tokens - first < kTokens ? job.tokens - first : kTokens;
-  const Global<const std::byte> weights =
-      job.weights.codes + row * layout::float_row_elements(job.weights.columns) * kElement;
+  const Global<const float> weights =
+      job.weights.codes.as<const float>() + row * layout::float_row_elements(job.weights.columns);
   float sums[kTokens] = {};
   for (uint32_t k = lane_index(); k < job.weights.columns; k += 32) {
-    const float weight = weight_at<kFormat>(weights, k);
+    const float weight = weights[k];
     for (uint32_t t = 0; t < kTokens; ++t) {
       if (t < tokens) sums[t] = multiply_add(weight, job.x.floats(first + t)[k], sums[t]);
     }
@@ -61,19 +52,15 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void linear_float_rows(LinearJob jo
   job.y.floats(first + token).store(job.first_column + row, result);
 }
 
-template <WeightFormat kFormat>
-void launch_float(Queue& queue, const LinearJob& job) {
-  launch(queue,
-         {(job.weights.rows + kWarps - 1) / kWarps, (job.tokens + kTokens - 1) / kTokens, 1, 32 * kWarps, 0},
-         &linear_float_rows<kFormat>, job);
-}
-
 }  // namespace
 
 void linear_float(Queue& queue, const LinearJob& job) {
-  if (job.weights.format == WeightFormat::f32) launch_float<WeightFormat::f32>(queue, job);
-  if (job.weights.format == WeightFormat::f16) launch_float<WeightFormat::f16>(queue, job);
-  if (job.weights.format == WeightFormat::bf16) launch_float<WeightFormat::bf16>(queue, job);
+  if (job.weights.format == WeightFormat::f16) return linear_f16(queue, job);
+  if (job.weights.format == WeightFormat::bf16) return linear_bf16(queue, job);
+  launch(queue,
+         {(job.weights.rows + kWarps - 1) / kWarps, (job.tokens + kTokens - 1) / kTokens, 1, 32 * kWarps, 0,
+          true},
+         &linear_float_rows, job);
 }
 
 }  // namespace tessera::cuda

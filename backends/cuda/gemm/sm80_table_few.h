@@ -97,23 +97,7 @@ class FewWarp {
   TESSERA_DEVICE void take(uint32_t stage_byte, uint32_t (&stored)[2 * kBits]) const {
     cp_async_wait<kStages - 1>();
     warp_barrier();
-    const Shared<std::byte> stage = ring_.template as<std::byte>(stage_byte);
-    const Words4 first = stage.template as<Words4>()[lane_index()];
-    stored[0] = first.x;
-    stored[1] = first.y;
-    stored[2] = first.z;
-    stored[3] = first.w;
-    if constexpr (kBits == 3) {
-      const Words2 last = stage.template as<Words2>(512)[lane_index()];
-      stored[4] = last.x;
-      stored[5] = last.y;
-    } else if constexpr (kBits == 4) {
-      const Words4 last = stage.template as<Words4>(512)[lane_index()];
-      stored[4] = last.x;
-      stored[5] = last.y;
-      stored[6] = last.z;
-      stored[7] = last.w;
-    }
+    load_words<kBits>(ring_.template as<std::byte>(stage_byte), stored);
     warp_barrier();
   }
 
@@ -187,6 +171,7 @@ TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32
 
 template <class Table, bool kWide>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void table_few_tokens(TableLinearJob job) {
+  griddepcontrol_launch_dependents();
   using Warp = FewWarp<Table, kWide>;
   const Grouping grouping(job.weights.group);
   const Warp warp(job, grouping);
@@ -209,6 +194,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kFewWarps) void table_few_tokens(TableLinea
     coming = warp.after(coming);
   }
   const Table table(job.weights.entries, space);  // while the copies are on their way
+  griddepcontrol_wait();
   if (Table::kSharedBytes > 0) block_barrier();
   typename Warp::Inputs next{};
   if (warp.has(block)) warp.load(block, next);
@@ -247,8 +233,12 @@ template <class Table>
 void launch_few_tokens(Queue& queue, const TableLinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
   const uint32_t slots = kFewWarps * Grouping(job.weights.group).chunk_groups();
-  const LaunchShape shape{panels, (job.tokens + kFewTokens - 1) / kFewTokens, 1, 32 * kFewWarps,
-                          few_ring_bytes(Table::kBits) + Table::kSharedBytes + slots * kSlotBytes};
+  const LaunchShape shape{panels,
+                          (job.tokens + kFewTokens - 1) / kFewTokens,
+                          1,
+                          32 * kFewWarps,
+                          few_ring_bytes(Table::kBits) + Table::kSharedBytes + slots * kSlotBytes,
+                          true};
   if (job.weights.group >= table_layout::kBlockColumns) {
     launch(queue, shape, &table_few_tokens<Table, true>, job);
   } else {

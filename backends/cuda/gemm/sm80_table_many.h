@@ -141,6 +141,7 @@ TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, u
 
 template <class Table>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLinearJob job) {
+  follow_earlier_kernels();
   constexpr uint32_t kStride = many_stride(Table::kElementBytes);
   constexpr uint32_t kStageBytes = many_stage_bytes(Table::kElementBytes);
   const uint32_t own = block_x() * kManyWarps + warp_index();
@@ -215,7 +216,7 @@ void launch_many_tokens(Queue& queue, const TableLinearJob& job) {
   launch(queue,
          {(panels + kManyWarps - 1) / kManyWarps, (job.tokens + kManyTokens - 1) / kManyTokens, 1,
           32 * kManyWarps,
-          kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes},
+          kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes, true},
          &table_many_tokens<Table>, job);
 }
 

@@ -23,11 +23,11 @@ struct Sm80Tile {
 };
 
 template <class Shape>
-TESSERA_DEVICE void fill_stage(const LinearJob& job, uint32_t first_panel, uint32_t first_token,
+TESSERA_DEVICE void fill_stage(const IntegerJob& job, uint32_t first_panel, uint32_t first_token,
                                uint32_t stretch, Shared<std::byte> stage, uint64_t policy) {
   using Format = typename Shape::Format;
   const uint32_t panel = first_panel + warp_index();  // one for each warp
-  if (panel < (job.weights.rows + 15) / 16) {
+  if (panel < job.panels) {
     const Global<const std::byte> from = stretch_of_panel<Format>(job, panel, stretch);
     const Shared<std::byte> to =
         stage.as<std::byte>(Shape::kWeightsAt + warp_index() * Format::kStretchBytes);
@@ -79,10 +79,11 @@ TESSERA_DEVICE void add_stage(int32_t (&sums)[Shape::kValues], Shared<std::byte>
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob job) {
+  follow_earlier_kernels();
   using Format = typename Shape::Format;
   const Shared<std::byte> shared(shared_memory());
   const uint64_t policy = weights_policy(job);
-  const uint32_t panels = (job.linear.weights.rows + 15) / 16;
+  const uint32_t panels = job.linear.panels;
   TileWalk walk(job, block_x());
   TilePart part;
   while (walk.next(part)) {
@@ -124,10 +125,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob jo
 }
 
 template <class Format, uint32_t kTokens>
-void launch_sm80_tiles(Queue& queue, const LinearJob& job) {
+void launch_sm80_tiles(Queue& queue, const IntegerJob& job) {
   using Shape = Sm80Tile<Format, kTokens>;
   const TilesJob tiles = divide(queue, job, kTokens, true);
-  launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes}, &linear_sm80_tiles<Shape>, tiles);
+  launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes, true}, &linear_sm80_tiles<Shape>,
+         tiles);
 }
 
 }  // namespace tessera::cuda

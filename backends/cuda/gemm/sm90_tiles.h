@@ -52,14 +52,46 @@ struct Sm90Stages {
   TESSERA_DEVICE static std::byte* free(uint32_t stage) { return full(Shape::kStages + stage); }
 };
 
+// One thread asks for the weights of a step.
+template <class Shape>
+TESSERA_DEVICE void ask_for_weights(const TilesJob& job, uint32_t first_panel, uint32_t step, uint32_t stage,
+                                    uint64_t policy) {
+  using Format = typename Shape::Format;
+  using Stages = Sm90Stages<Shape>;
+  const IntegerJob& linear = job.linear;
+  const uint32_t left = linear.panels - first_panel;
+  const uint32_t own_panels = left < kTilePanels ? left : kTilePanels;
+  const uint32_t bytes = Format::bytes_of(pairs_of_stretch(linear, step));
+  mbarrier_arrive_expect(Stages::full(stage), own_panels * bytes);
+  const Shared<std::byte> to = Stages::weights(stage);
+  for (uint32_t p = 0; p < own_panels; ++p)
+    bulk_copy(to.template as<std::byte>(p * Format::kStretchBytes).address(),
+              stretch_of_panel<Format>(linear, first_panel + p, step).address(), bytes, Stages::full(stage),
+              policy);
+}
+
+// Asks for the weights of the first steps, as many as there are stages, before the kernels that make the
+// activations have ended.
+template <class Shape>
+TESSERA_DEVICE void ask_early(const TilesJob& job, uint64_t policy) {
+  TileWalk walk(job, block_x());
+  TilePart part;
+  uint32_t stage = 0;
+  while (stage < Shape::kStages && walk.next(part)) {
+    const uint32_t first_panel = part.tile / job.token_tiles * kTilePanels;
+    for (uint32_t step = part.begin; step < part.end && stage < Shape::kStages; ++step)
+      ask_for_weights<Shape>(job, first_panel, step, stage++, policy);
+  }
+}
+
 // The first warpgroup.
 template <class Shape>
 TESSERA_DEVICE void fill_ring(const TilesJob& job) {
-  using Format = typename Shape::Format;
   using Stages = Sm90Stages<Shape>;
-  const LinearJob& linear = job.linear;
-  const uint32_t panels = (linear.weights.rows + 15) / 16;
+  const IntegerJob& linear = job.linear;
   const uint64_t policy = weights_policy(job);
+  if (thread_index() == 0) ask_early<Shape>(job, policy);
+  griddepcontrol_wait();
   RingPlace<Shape::kStages> place;
   RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not seen to the end
   uint32_t begun = 0;
@@ -74,19 +106,10 @@ TESSERA_DEVICE void fill_ring(const TilesJob& job) {
   while (walk.next(part)) {
     const uint32_t first_panel = part.tile / job.token_tiles * kTilePanels;
     const uint32_t first_token = part.tile % job.token_tiles * Shape::kTokens;
-    const uint32_t own_panels = panels - first_panel < kTilePanels ? panels - first_panel : kTilePanels;
     for (uint32_t step = part.begin; step < part.end; ++step) {
       mbarrier_wait(Stages::free(place.stage), place.parity ^ 1);
-      if (thread_index() == 0) {
-        const uint32_t bytes = Format::bytes_of(pairs_of_stretch(linear, step));
-        mbarrier_arrive_expect(Stages::full(place.stage), own_panels * bytes);
-        const Global<const std::byte> from = stretch_of_panel<Format>(linear, first_panel, step);
-        const Shared<std::byte> to = Stages::weights(place.stage);
-        for (uint32_t p = 0; p < own_panels; ++p)
-          bulk_copy(to.template as<std::byte>(p * Format::kStretchBytes).address(),
-                    (from + p * linear.weights.panel_bytes).address(), bytes, Stages::full(place.stage),
-                    policy);
-      }
+      if (thread_index() == 0 && begun >= Shape::kStages)
+        ask_for_weights<Shape>(job, first_panel, step, place.stage, policy);
       // Eight threads copy a token's 128 columns.
       const uint32_t chunk = thread_index() % 8;
       const Shared<std::byte> to = Stages::tokens(place.stage);
@@ -120,7 +143,7 @@ class Sm90Warp {
   TESSERA_DEVICE void run() {
     const uint32_t thread = thread_index() - Shape::kGroupThreads;
     const uint32_t own = thread / 32;
-    const uint32_t panels = (job_.linear.weights.rows + 15) / 16;
+    const uint32_t panels = job_.linear.panels;
     TileWalk walk(job_, block_x());
     TilePart part;
     while (walk.next(part)) {
@@ -217,6 +240,7 @@ template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kGroups* Shape::kGroupThreads) void linear_sm90_tiles(TilesJob job) {
   if constexpr (kHasWarpgroups) {
     using Stages = Sm90Stages<Shape>;
+    griddepcontrol_launch_dependents();
     if (thread_index() == 0) {
       for (uint32_t i = 0; i < Shape::kStages; ++i) {
         mbarrier_init(Stages::full(i), Shape::kFullArrivals);
@@ -226,20 +250,21 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kGroups* Shape::kGroupThreads) void linea
     }
     block_barrier();
     if (thread_index() < Shape::kGroupThreads) {
-      give_registers<40>();
+      give_registers<56>();
       fill_ring<Shape>(job);
     } else {
-      take_registers<232>();
+      take_registers<224>();
+      griddepcontrol_wait();
       Sm90Warp<Shape>(job).run();
     }
   }
 }
 
 template <class Format, uint32_t kTokens>
-void launch_sm90_tiles(Queue& queue, const LinearJob& job) {
+void launch_sm90_tiles(Queue& queue, const IntegerJob& job) {
   using Shape = Sm90Tile<Format, kTokens>;
   const TilesJob tiles = divide(queue, job, kTokens, kTokens < 256);
-  launch(queue, {tiles.blocks, 1, 1, Shape::kGroups * Shape::kGroupThreads, Shape::kSharedBytes},
+  launch(queue, {tiles.blocks, 1, 1, Shape::kGroups * Shape::kGroupThreads, Shape::kSharedBytes, true},
          &linear_sm90_tiles<Shape>, tiles);
 }
 

@@ -20,7 +20,7 @@ inline constexpr uint32_t kTileBarrier = 1;    // of those threads
 inline constexpr uint32_t kLeastSteps = 4;     // of a block's run
 
 struct TilesJob {
-  LinearJob linear;
+  IntegerJob linear;
   uint32_t token_tiles = 0;
   uint32_t steps = 0;  // stretches of 128 columns
   uint32_t tiles = 0;
@@ -63,21 +63,21 @@ class TileWalk {
 };
 
 // The pairs of columns that a stretch has: the last one may have only one.
-TESSERA_DEVICE uint32_t pairs_of_stretch(const LinearJob& job, uint32_t stretch) {
-  const uint32_t left = job.weights.columns / kPairColumns - stretch * kStretchPairs;
+TESSERA_DEVICE uint32_t pairs_of_stretch(const IntegerJob& job, uint32_t stretch) {
+  const uint32_t left = job.columns / kPairColumns - stretch * kStretchPairs;
   return left < kStretchPairs ? left : kStretchPairs;
 }
 template <class Format>
-TESSERA_DEVICE Global<const std::byte> stretch_of_panel(const LinearJob& job, uint32_t panel,
+TESSERA_DEVICE Global<const std::byte> stretch_of_panel(const IntegerJob& job, uint32_t panel,
                                                         uint32_t stretch) {
-  return job.weights.codes + (panel * job.weights.panel_bytes + size_t{stretch} * Format::kStretchBytes);
+  return job.codes_of(panel) + size_t{stretch} * Format::kStretchBytes;
 }
 // Weights are read once for every tile of tokens.
 TESSERA_DEVICE uint64_t weights_policy(const TilesJob& job) {
   return job.token_tiles == 1 ? evict_first_policy() : evict_normal_policy();
 }
 // Tokens beyond the last repeat it: their sums are never stored.
-TESSERA_DEVICE uint32_t existing_token(const LinearJob& job, uint32_t token) {
+TESSERA_DEVICE uint32_t existing_token(const IntegerJob& job, uint32_t token) {
   return token < job.tokens ? token : job.tokens - 1;
 }
 
@@ -123,14 +123,17 @@ TESSERA_DEVICE void collect(const TilesJob& job, uint32_t tile, int32_t (&sums)[
 template <class Format>
 class LaneRows {
  public:
-  TESSERA_DEVICE LaneRows(const LinearJob& job, uint32_t panel) : job_(job) {
+  TESSERA_DEVICE LaneRows(const IntegerJob& job, uint32_t panel) : job_(job) {
+    const PlacedMatrix& matrix = job.matrix_of(panel);
+    has_bias_ = !matrix.bias.null();
     for (uint32_t half = 0; half < 2; ++half) {
-      rows_[half] = 16 * panel + lane_index() / 4 + 8 * half;
-      exists_[half] = rows_[half] < job.weights.rows;
+      const uint32_t row = 16 * (panel - matrix.first_panel) + lane_index() / 4 + 8 * half;
+      columns_[half] = matrix.first_column + row;
+      exists_[half] = row < matrix.rows;
       if (!exists_[half]) continue;
-      scales_[half] = job.weights.scales[rows_[half]];
-      if constexpr (Format::kFormat == WeightFormat::w4a8) offsets_[half] = job.weights.zeros[rows_[half]];
-      if (!job.bias.null()) biases_[half] = job.bias[rows_[half]];
+      scales_[half] = matrix.scales[row];
+      if constexpr (Format::kFormat == WeightFormat::w4a8) offsets_[half] = matrix.zeros[row];
+      if (has_bias_) biases_[half] = matrix.bias[row];
     }
   }
 
@@ -146,28 +149,29 @@ class LaneRows {
         if (!exists_[half]) continue;
         const int32_t sum = sums[2 * half + i] - offsets_[half] * total;
         float result = multiply_rn(multiply_rn(scales_[half], x_scale), static_cast<float>(sum));
-        if (!job_.bias.null()) result = add_rn(result, biases_[half]);
-        job_.y.floats(token).store(job_.first_column + rows_[half], result);
+        if (has_bias_) result = add_rn(result, biases_[half]);
+        job_.y.floats(token).store(columns_[half], result);
       }
     }
   }
 
  private:
-  const LinearJob& job_;
-  uint32_t rows_[2];
+  const IntegerJob& job_;
+  uint32_t columns_[2];
   bool exists_[2];
+  bool has_bias_;
   float scales_[2] = {0, 0};
   int32_t offsets_[2] = {128, 128};
   float biases_[2] = {0, 0};
 };
 
 // Tiles of kTileRows rows by `tokens`, cut or whole, over at most one block for each processor.
-inline TilesJob divide(Queue& queue, const LinearJob& job, uint32_t tokens, bool cut) {
+inline TilesJob divide(Queue& queue, const IntegerJob& job, uint32_t tokens, bool cut) {
   TilesJob tiles;
   tiles.linear = job;
   tiles.token_tiles = (job.tokens + tokens - 1) / tokens;
-  tiles.steps = (job.weights.columns + kStretchColumns - 1) / kStretchColumns;
-  tiles.tiles = (job.weights.rows + kTileRows - 1) / kTileRows * tiles.token_tiles;
+  tiles.steps = (job.columns + kStretchColumns - 1) / kStretchColumns;
+  tiles.tiles = (job.panels + kTilePanels - 1) / kTilePanels * tiles.token_tiles;
   tiles.grain = cut ? 1 : tiles.steps;
   const uint64_t least = cut ? kLeastSteps : tiles.steps;
   const uint64_t runs = (uint64_t{tiles.tiles} * tiles.steps + least - 1) / least;

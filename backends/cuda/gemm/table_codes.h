@@ -27,6 +27,27 @@ struct Grouping {
   TESSERA_BOTH bool ends(uint32_t steps) const { return (steps & (group_steps() - 1)) == 0; }
 };
 
+// A lane's stored words of a block.
+template <uint32_t kBits>
+TESSERA_DEVICE void load_words(Shared<std::byte> block, uint32_t (&stored)[2 * kBits]) {
+  const Words4 first = block.as<Words4>()[lane_index()];
+  stored[0] = first.x;
+  stored[1] = first.y;
+  stored[2] = first.z;
+  stored[3] = first.w;
+  if constexpr (kBits == 3) {
+    const Words2 last = block.as<Words2>(512)[lane_index()];
+    stored[4] = last.x;
+    stored[5] = last.y;
+  } else if constexpr (kBits == 4) {
+    const Words4 last = block.as<Words4>(512)[lane_index()];
+    stored[4] = last.x;
+    stored[5] = last.y;
+    stored[6] = last.z;
+    stored[7] = last.w;
+  }
+}
+
 // Nibble word `index` (0..7) of a lane's stored words, a code in each nibble; other bits of a nibble are
 // zero.
 template <uint32_t kBits>
@@ -83,7 +104,7 @@ class Int8Table {
   using Sum = int32_t;
   using Inputs = Words2;  // a lane's eight columns of a step, of one token
   struct Operand {
-    uint32_t a[4];
+    uint32_t a[1][4];
   };
 
   TESSERA_DEVICE Int8Table(Global<const std::byte> entries, Shared<std::byte>)
@@ -94,19 +115,41 @@ class Int8Table {
     Selectors codes[4];
     select<kBits>(upper, codes[0], codes[2]);
     select<kBits>(lower, codes[1], codes[3]);
-    return {{look_up<kBits>(bytes_, codes[0]), look_up<kBits>(bytes_, codes[1]),
-             look_up<kBits>(bytes_, codes[2]), look_up<kBits>(bytes_, codes[3])}};
+    return {{{look_up<kBits>(bytes_, codes[0]), look_up<kBits>(bytes_, codes[1]),
+              look_up<kBits>(bytes_, codes[2]), look_up<kBits>(bytes_, codes[3])}}};
   }
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
     const uint32_t b[2] = {x.x, x.y};
-    mma_m16n8k32_s8(d, operand.a, b);
+    mma_m16n8k32_s8(d, operand.a[0], b);
   }
 
+  // For wgmma, which reads B from shared memory: 16 bytes of a row are the columns of two lanes, and what
+  // each of them would give the first and the second half of an mma's columns lies 16 bytes apart.
+  using Part = Words2;
+  TESSERA_DEVICE static Part part(const Words4& x, uint32_t number) {
+    return number == 0 ? Part{x.x, x.z} : Part{x.y, x.w};
+  }
+  template <uint32_t kValues>
+  TESSERA_DEVICE static void multiply_tile(Sum (&d)[kValues], const uint32_t (&a)[4], uint64_t b,
+                                           bool accumulate) {
+    wgmma_k32_s8(d, a, b, accumulate);
+  }
+  // A group's sum has at most 256 terms of 127 * 127 in magnitude, below 2^22: it fits into the last bits of
+  // 1.5 * 2^23. Two plain instructions, where a conversion takes a slower unit.
+  TESSERA_DEVICE static float float_of(Sum sum) {
+    static_assert(256 * 127 * 127 < 1 << 22);
+    return add_rn(bits_float(0x4b400000u + static_cast<uint32_t>(sum)), -12582912.0f);
+  }
+
+  // The sums of a row of activations over each step.
+  TESSERA_DEVICE static Global<Sum> sums_of(Global<std::byte> row, uint32_t columns) {
+    return row.as<Sum>(q8::fine_sums_offset(columns));
+  }
   // The sum of a row of activations over `count` steps from `first` on.
   TESSERA_DEVICE static float sum_of(Global<std::byte> row, uint32_t columns, uint32_t first,
                                      uint32_t count) {
-    const Global<int32_t> sums = row.as<int32_t>(q8::fine_sums_offset(columns));
-    int32_t sum = 0;
+    const Global<Sum> sums = sums_of(row, columns);
+    Sum sum = 0;
     for (uint32_t i = 0; i < count; ++i) sum += sums[first + i];
     return static_cast<float>(sum);
   }
@@ -126,14 +169,25 @@ struct Bf16Inputs {
   using Sum = float;
   using Inputs = Words4;
   struct Operand {
-    uint32_t first[4];
-    uint32_t second[4];
+    uint32_t a[2][4];
   };
 
+  using Part =
+      uint32_t;  // as above: 16 bytes of a row are one lane's, for two products and both their halves
+  template <uint32_t kValues>
+  TESSERA_DEVICE static void multiply_tile(Sum (&d)[kValues], const uint32_t (&a)[4], uint64_t b,
+                                           bool accumulate) {
+    wgmma_k16_bf16(d, a, b, accumulate);
+  }
+  TESSERA_DEVICE static float float_of(Sum sum) { return sum; }
+
+  TESSERA_DEVICE static Global<Sum> sums_of(Global<std::byte> row, uint32_t columns) {
+    return row.as<Sum>(bf16_row::sums_offset(columns));
+  }
   TESSERA_DEVICE static float sum_of(Global<std::byte> row, uint32_t columns, uint32_t first,
                                      uint32_t count) {
-    const Global<float> sums = row.as<float>(bf16_row::sums_offset(columns));
-    float sum = 0;
+    const Global<Sum> sums = sums_of(row, columns);
+    Sum sum = 0;
     for (uint32_t i = 0; i < count; ++i) sum = add_rn(sum, sums[first + i]);
     return sum;
   }
@@ -156,17 +210,20 @@ class Bf16Table : public Bf16Inputs {
     Selectors codes[4];
     select<kBits>(upper, codes[0], codes[2]);
     select<kBits>(lower, codes[1], codes[3]);
-    quad(codes[0], result.first[0], result.first[2]);
-    quad(codes[1], result.first[1], result.first[3]);
-    quad(codes[2], result.second[0], result.second[2]);
-    quad(codes[3], result.second[1], result.second[3]);
+    quad(codes[0], result.a[0][0], result.a[0][2]);
+    quad(codes[1], result.a[0][1], result.a[0][3]);
+    quad(codes[2], result.a[1][0], result.a[1][2]);
+    quad(codes[3], result.a[1][1], result.a[1][3]);
     return result;
   }
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
     const uint32_t first[2] = {x.x, x.y};
     const uint32_t second[2] = {x.z, x.w};
-    mma_m16n8k16_bf16(d, operand.first, first);
-    mma_m16n8k16_bf16(d, operand.second, second);
+    mma_m16n8k16_bf16(d, operand.a[0], first);
+    mma_m16n8k16_bf16(d, operand.a[1], second);
+  }
+  TESSERA_DEVICE static Part part(const Words4& x, uint32_t number) {
+    return number < 2 ? (number == 0 ? x.x : x.y) : (number == 2 ? x.z : x.w);
   }
 
  private:
@@ -204,18 +261,25 @@ class Bf16PairTable : public Bf16Inputs {
   }
 
   TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
-    return {{pair(upper, 0), pair(lower, 0), pair(upper, 1), pair(lower, 1)},
-            {pair(upper, 2), pair(lower, 2), pair(upper, 3), pair(lower, 3)}};
+    return {{{pair(upper, 0), pair(lower, 0), pair(upper, 1), pair(lower, 1)},
+             {pair(upper, 2), pair(lower, 2), pair(upper, 3), pair(lower, 3)}}};
   }
-  // Pairs are columns 0 and 1, and 2 and 3, of four; a bf16 row has 0 and 2, and 1 and 3.
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
-    const uint32_t first[2] = {prmt(x.x, x.y, 0x5410u), prmt(x.x, x.y, 0x7632u)};
-    const uint32_t second[2] = {prmt(x.z, x.w, 0x5410u), prmt(x.z, x.w, 0x7632u)};
-    mma_m16n8k16_bf16(d, operand.first, first);
-    mma_m16n8k16_bf16(d, operand.second, second);
+    const uint32_t first[2] = {part(x, 0), part(x, 1)};
+    const uint32_t second[2] = {part(x, 2), part(x, 3)};
+    mma_m16n8k16_bf16(d, operand.a[0], first);
+    mma_m16n8k16_bf16(d, operand.a[1], second);
+  }
+  TESSERA_DEVICE static Part part(const Words4& x, uint32_t number) {
+    const uint32_t selector = number % 2 == 0 ? kFirstPair : kSecondPair;
+    return number < 2 ? prmt(x.x, x.y, selector) : prmt(x.z, x.w, selector);
   }
 
  private:
+  // Pairs are columns 0 and 1, and 2 and 3, of four; a bf16 row has 0 and 2, and 1 and 3.
+  static constexpr uint32_t kFirstPair = 0x5410u;
+  static constexpr uint32_t kSecondPair = 0x7632u;
+
   TESSERA_DEVICE uint32_t pair(uint32_t codes, uint32_t byte) const {
     // 128 times the byte, and the lane's word of those 128 bytes.
     const uint32_t shifted = byte == 0 ? codes << 7 : codes >> (8 * byte - 7);

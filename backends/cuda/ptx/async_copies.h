@@ -14,6 +14,20 @@ inline constexpr bool kHasBulkCopies = false;
 inline constexpr bool kHasBulkCopies = true;
 #endif
 
+// ---- kernels that begin while the one before them still runs (launch.h); nothing before sm_90 ----
+// The next kernel may begin once every block has done this or has ended.
+TESSERA_DEVICE void griddepcontrol_launch_dependents() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Waits until the kernels before this one have ended and what they wrote can be read.
+TESSERA_DEVICE void griddepcontrol_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- mbarriers: 8 bytes of shared memory, aligned to 8. A phase is complete when so many threads arrived
 // and all announced bytes have landed; then the next one begins. ----
 TESSERA_DEVICE void mbarrier_init(std::byte* barrier, uint32_t arrivals) {

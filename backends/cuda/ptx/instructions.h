@@ -87,6 +87,12 @@ TESSERA_DEVICE void cp_async_16_or_zero(std::byte* shared, const std::byte* glob
                "r"(real ? 16 : 0)
                : "memory");
 }
+// The first `bytes` of 16 are copied, 0 to 16; the others become zero.
+TESSERA_DEVICE void cp_async_16_part(std::byte* shared, const std::byte* global, uint32_t bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+               "r"(bytes)
+               : "memory");
+}
 // Closes the thread's open group of copies.
 TESSERA_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most so many of the thread's closed groups, the youngest, are on their way. Other threads
@@ -136,6 +142,14 @@ TESSERA_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], con
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// A [16, 8] by B [8, 8], tf32: floats whose lower 13 bits are zero. Sums as above.
+TESSERA_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 // Four 8 x 16-byte matrices from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
 TESSERA_DEVICE void ldmatrix_x4(uint32_t (&d)[4], const std::byte* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -178,6 +192,12 @@ TESSERA_DEVICE uint16_t float_to_half(float x) { return __half_as_ushort(__float
 TESSERA_DEVICE uint32_t floats_to_halves(float low, float high) {
   uint32_t result;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+// Likewise, as bfloat16, to the nearest with ties to even.
+TESSERA_DEVICE uint32_t floats_to_bf16s(float low, float high) {
+  uint32_t result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
   return result;
 }
 TESSERA_DEVICE float add_rn(float a, float b) { return __fadd_rn(a, b); }

@@ -7,7 +7,7 @@ namespace tessera::cuda {
 class Queue;
 
 struct CodeFeatures {
-  bool bulk_copies = false;  // sm_90
+  bool bulk_copies = false;  // sm_90, which also has griddepcontrol
   bool warpgroups = false;   // sm_90a
 };
 // Asks the device, and waits for the answer. Uses the head of the queue's scratch memory and leaves it zero.

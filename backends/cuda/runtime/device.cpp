@@ -70,6 +70,8 @@ Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
                                       cudaGetErrorString(error)));
 }
 
+void DeviceMemory::seal() {}  // a promise that only the emulator checks
+
 DeviceMemory::~DeviceMemory() {
   if (base_ != nullptr) (void)cudaFree(base_);
 }
@@ -111,40 +113,47 @@ Queue::~Queue() { (void)cudaStreamDestroy(stream_of(stream_)); }
 
 void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
+  follows_kernel_ = false;
   note(line_of(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_of(stream_))));
 }
 
 void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride,
                         size_t rows) {
   if (row_bytes == 0 || rows == 0) return;
+  follows_kernel_ = false;
   note(line_of(cudaMemcpy2DAsync(to, to_stride, from, row_bytes, row_bytes, rows, cudaMemcpyHostToDevice,
                                  stream_of(stream_))));
 }
 
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
+  follows_kernel_ = false;
   note(line_of(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_of(stream_))));
 }
 
 void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t from_stride,
                           size_t rows) {
   if (row_bytes == 0 || rows == 0) return;
+  follows_kernel_ = false;
   note(line_of(cudaMemcpy2DAsync(to, row_bytes, from, from_stride, row_bytes, rows, cudaMemcpyDeviceToHost,
                                  stream_of(stream_))));
 }
 
 void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
+  follows_kernel_ = false;
   note(line_of(cudaMemsetAsync(to, value, bytes, stream_of(stream_))));
 }
 
 void Queue::begin_recording() {
   before_ = std::exchange(error_, std::nullopt);
+  follows_kernel_ = false;
   note(line_of(cudaStreamBeginCapture(stream_of(stream_), cudaStreamCaptureModeThreadLocal)));
 }
 
 Result<Recording> Queue::end_recording() {
   using Outcome = Result<Recording>;
+  follows_kernel_ = false;
   cudaGraph_t graph = nullptr;
   note(line_of(cudaStreamEndCapture(stream_of(stream_), &graph)));
   cudaGraphExec_t work = nullptr;
@@ -160,6 +169,7 @@ Result<Recording> Queue::end_recording() {
 }
 
 void Queue::replay(const Recording& recording) {
+  follows_kernel_ = false;
   note(line_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording.work()), stream_of(stream_))));
 }
 

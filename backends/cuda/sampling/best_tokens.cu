@@ -77,6 +77,7 @@ TESSERA_DEVICE uint32_t blocks_of(const Pass& pass) {
 
 // The one best entry of a stretch.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_best(Pass pass) {
+  follow_earlier_kernels();
   const Shared<uint64_t> of_warps(shared_memory());
   uint64_t greatest = 0;
   for (uint32_t i = thread_index(); i < pass.stretch; i += kThreads) {
@@ -96,6 +97,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_best(Pass pass) {
 
 // The best entries of a stretch, by a bitonic sort in shared memory.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_sorted(Pass pass) {
+  follow_earlier_kernels();
   const Shared<uint64_t> keys(shared_memory());
   for (uint32_t i = thread_index(); i < pass.stretch; i += kThreads)
     keys.store(i, entry(pass, block_x(), block_y() * pass.stretch + i));
@@ -152,9 +154,9 @@ void best_tokens(Queue& queue, const BestTokensJob& job, uint32_t rows) {
     pass.kept = write;
     if (last) pass.best = job.best;
     if (pass.count == 1) {
-      launch(queue, {rows, blocks, 1, kThreads, kThreads / 32 * sizeof(uint64_t)}, &keep_best, pass);
+      launch(queue, {rows, blocks, 1, kThreads, kThreads / 32 * sizeof(uint64_t), true}, &keep_best, pass);
     } else {
-      launch(queue, {rows, blocks, 1, kThreads, pass.stretch * sizeof(uint64_t)}, &keep_sorted, pass);
+      launch(queue, {rows, blocks, 1, kThreads, pass.stretch * sizeof(uint64_t), true}, &keep_sorted, pass);
     }
     pass.keys = write;
     pass.entries = blocks * pass.count;

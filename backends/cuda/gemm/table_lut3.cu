@@ -1,4 +1,4 @@
-#include "backends/cuda/gemm/sm80_table.h"
+#include "backends/cuda/gemm/table_kernels.h"
 
 namespace tessera::cuda {
 

@@ -3,6 +3,7 @@
 
 #include "backends/cuda/gemm/sm80_table_few.h"
 #include "backends/cuda/gemm/sm80_table_many.h"
+#include "backends/cuda/gemm/table_tiles.h"
 
 namespace tessera::cuda::tables {
 
@@ -12,10 +13,12 @@ inline constexpr uint32_t kMostFewTokens = 16;
 
 template <class Table>
 void launch_table(Queue& queue, const TableLinearJob& job) {
-  if (job.tokens <= kMostFewTokens) {
-    launch_few_tokens<Table>(queue, job);
+  if (job.tokens <= kMostFewTokens) return launch_few_tokens<Table>(queue, job);
+  if (!queue.features().warpgroups) return launch_many_tokens<Table>(queue, job);
+  if (best_tile_tokens(queue.facts().processors, job) == 64) {
+    launch_tiles<Table, 64>(queue, job);
   } else {
-    launch_many_tokens<Table>(queue, job);
+    launch_tiles<Table, 128>(queue, job);
   }
 }
 

@@ -1,0 +1,10 @@
+#include "backends/cuda/gemm/sm90_table_tiles.h"
+
+namespace tessera::cuda::tables {
+
+template void launch_tiles<Int8Table<2>, 64>(Queue&, const TableLinearJob&);
+template void launch_tiles<Int8Table<2>, 128>(Queue&, const TableLinearJob&);
+template void launch_tiles<Bf16Table<2>, 64>(Queue&, const TableLinearJob&);
+template void launch_tiles<Bf16Table<2>, 128>(Queue&, const TableLinearJob&);
+
+}  // namespace tessera::cuda::tables
