@@ -1,31 +1,20 @@
 // The best tokens of rows of logits as the device selects them, against a plain sort: by the kernels alone,
 // and by a whole program against the reference backend.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iostream>
 #include <limits>
 #include <memory>
-#include <random>
 #include <vector>
 
-#include "backends/cuda/cuda_backend.h"
 #include "backends/cuda/sampling/best_tokens.h"
 #include "backends/reference/reference_backend.h"
+#include "tests/simt/test_queue.h"
 #include "tests/unit/op_cases.h"
-#include "tests/unit/op_rig.h"
 
 using namespace tessera;
 
 namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
 
 std::vector<TokenLogit> sorted(const std::vector<float>& row, size_t count) {
   std::vector<TokenLogit> all;
@@ -63,14 +52,9 @@ std::vector<float> random_row(rig::Random& random, size_t kind, size_t columns) 
 }  // namespace
 
 TEST_CASE("the best tokens of a row are those of a stable sort, whatever the row is cut into") {
-  const auto devices = cuda::find_devices();
-  if (!devices.ok()) {
-    std::cout << "skipped: best tokens: " << devices.error() << "\n";
-    return;
-  }
-  rig::Random random = seeded("best tokens");
-  auto queue = cuda::Queue::create();
-  REQUIRE(queue.ok());
+  const std::unique_ptr<cuda::Queue> queue = cuda::any_queue("best tokens");
+  if (!queue) return;
+  rig::Random random = cuda::seeded("best tokens");
   constexpr size_t kRows = 6;
   struct Case {
     size_t columns;
@@ -102,8 +86,8 @@ TEST_CASE("the best tokens of a row are those of a stable sort, whatever the row
     REQUIRE(logits.ok());
     REQUIRE(best.ok());
     REQUIRE(scratch.ok());
-    queue.value()->upload(logits.value().address(), bytes);
-    cuda::best_tokens(*queue.value(),
+    queue->upload(logits.value().address(), bytes);
+    cuda::best_tokens(*queue,
                       {{logits.value().view<std::byte>(), stride},
                        columns,
                        count,
@@ -111,8 +95,8 @@ TEST_CASE("the best tokens of a row are those of a stable sort, whatever the row
                        best.value().view<TokenLogit>()},
                       kRows);
     std::vector<TokenLogit> got(kRows * test.count);
-    queue.value()->download(std::as_writable_bytes(std::span(got)), best.value().address());
-    const Status status = queue.value()->finish();
+    queue->download(std::as_writable_bytes(std::span(got)), best.value().address());
+    const Status status = queue->finish();
     REQUIRE_MESSAGE(status.ok(), (status.ok() ? std::string() : status.error()));
     for (size_t row = 0; row < kRows; ++row) {
       const std::vector<TokenLogit> want = sorted(rows[row], test.count);
@@ -124,17 +108,14 @@ TEST_CASE("the best tokens of a row are those of a stable sort, whatever the row
 }
 
 TEST_CASE("a program that gives the best logits gives those that a run gives, and the reference's") {
-  auto made = make_cuda_backend();
-  if (!made.ok()) {
-    std::cout << "skipped: best logits of a program: " << made.error() << "\n";
-    return;
-  }
-  rig::Random random = seeded("best logits of a program");
+  const std::unique_ptr<Backend> device = cuda::any_backend("best logits of a program");
+  if (!device) return;
+  rig::Random random = cuda::seeded("best logits of a program");
   const std::unique_ptr<Backend> reference = make_reference_backend();
   // Integer products, exact on every backend.
   const rig::OpCase test = rig::linear_case(random, Scheme::w8a8, {{213}, 64, 5, true, true});
   std::vector<std::vector<TokenLogit>> results;
-  for (Backend* backend : {made.value().get(), reference.get()}) {
+  for (Backend* backend : {device.get(), reference.get()}) {
     std::vector<WeightHandle> handles;
     for (const rig::PackedTensor& weight : test.weights)
       handles.push_back(rig::unwrap(backend->adopt(weight.view()), "adopt"));

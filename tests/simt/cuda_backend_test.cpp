@@ -1,41 +1,23 @@
 // What the CUDA backend promises beyond single ops: the same bits whatever else is in a batch, bytes of
 // quantized rows as the reference writes them, and one line for whatever it cannot do.
-#include <doctest/doctest.h>
-
 #include <cstring>
-#include <iostream>
 #include <limits>
 #include <memory>
 #include <numeric>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "backends/cuda/cuda_backend.h"
-#include "backends/cuda/device.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/reference/quantized_row.h"
 #include "backends/reference/reference_backend.h"
 #include "engine/graph/q8_row.h"
+#include "tests/simt/test_queue.h"
 #include "tests/unit/op_cases.h"
-#include "tests/unit/op_rig.h"
 
 using namespace tessera;
 
 namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
-
-std::unique_ptr<Backend> cuda_backend() {
-  auto made = make_cuda_backend();
-  if (made.ok()) return std::move(made.value());
-  std::cout << "skipped: " << made.error() << "\n";
-  return nullptr;
-}
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
@@ -54,9 +36,9 @@ std::string refusal(Backend& backend, const rig::OpCase& test) {
 }  // namespace
 
 TEST_CASE("a token's result does not depend on what is in its batch, nor on the run") {
-  const std::unique_ptr<Backend> cuda = cuda_backend();
+  const std::unique_ptr<Backend> cuda = cuda::any_backend("cuda backend");
   if (!cuda) return;
-  rig::Random random = seeded("batches");
+  rig::Random random = cuda::seeded("batches");
   constexpr size_t kBefore = 150;
   constexpr size_t kAfter = 3;
   const std::unique_ptr<Backend> reference = make_reference_backend();
@@ -87,9 +69,9 @@ TEST_CASE("a token's result does not depend on what is in its batch, nor on the 
 }
 
 TEST_CASE("products agree bit for bit whichever kernel the number of tokens chooses") {
-  const std::unique_ptr<Backend> cuda = cuda_backend();
+  const std::unique_ptr<Backend> cuda = cuda::any_backend("cuda backend");
   if (!cuda) return;
-  rig::Random random = seeded("token counts");
+  rig::Random random = cuda::seeded("token counts");
   for (const Scheme scheme :
        {Scheme::f32, Scheme::f16, Scheme::bf16, Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128}) {
     rig::OpCase test = rig::linear_case(random, scheme, {{21}, 200, 1, true, false});
@@ -123,17 +105,16 @@ TEST_CASE("products agree bit for bit whichever kernel the number of tokens choo
     // An older device has other kernels, and the same bits.
     const simt::DeviceKind before = simt::device_kind();
     simt::device_kind() = {8, 6, 5, size_t{99} << 10};
-    CHECK(rig::run_case(*cuda_backend(), test) == expected);
+    CHECK(rig::run_case(*rig::unwrap(make_cuda_backend(), "cuda"), test) == expected);
     simt::device_kind() = before;
 #endif
   }
 }
 
 TEST_CASE("quantized rows are the reference's, byte for byte") {
-  if (!cuda_backend()) return;
-  rig::Random random = seeded("quantized rows");
-  auto queue = cuda::Queue::create();
-  REQUIRE(queue.ok());
+  const std::unique_ptr<cuda::Queue> queue = cuda::any_queue("quantized rows");
+  if (!queue) return;
+  rig::Random random = cuda::seeded("quantized rows");
   for (const size_t columns : {1, 3, 127, 128, 129, 300, 1024, 1111}) {
     constexpr uint32_t kRows = 9;
     const size_t x_stride = tile::round_up(4 * columns, 64);
@@ -157,16 +138,16 @@ TEST_CASE("quantized rows are the reference's, byte for byte") {
     auto output = cuda::DeviceMemory::allocate(kRows * y_stride);
     REQUIRE(input.ok());
     REQUIRE(output.ok());
-    queue.value()->upload(input.value().address(), x);
-    queue.value()->fill(output.value().address(), 0xa5, kRows * y_stride);
-    cuda::quantize(*queue.value(),
+    queue->upload(input.value().address(), x);
+    queue->fill(output.value().address(), 0xa5, kRows * y_stride);
+    cuda::quantize(*queue,
                    {{input.value().view<std::byte>(), x_stride},
                     {output.value().view<std::byte>(), y_stride},
                     static_cast<uint32_t>(columns)},
                    kRows);
     std::vector<std::byte> got(kRows * y_stride);
-    queue.value()->download(got, output.value().address());
-    REQUIRE(queue.value()->finish().ok());
+    queue->download(got, output.value().address());
+    REQUIRE(queue->finish().ok());
     const size_t used = q8::fine_sums_offset(columns) + 4 * q8::fine_groups(columns);
     for (uint32_t row = 0; row < kRows; ++row) {
       std::vector<std::byte> want(y_stride);
@@ -184,9 +165,9 @@ TEST_CASE("quantized rows are the reference's, byte for byte") {
 }
 
 TEST_CASE("what the backend cannot do is refused in one line") {
-  const std::unique_ptr<Backend> cuda = cuda_backend();
+  const std::unique_ptr<Backend> cuda = cuda::any_backend("cuda backend");
   if (!cuda) return;
-  rig::Random random = seeded("refusals");
+  rig::Random random = cuda::seeded("refusals");
   for (const size_t head_dim : {size_t{12}, size_t{264}, size_t{0}}) {
     auto kv = cuda->create_kv({1, 1, head_dim, 16, 0}, 1);
     REQUIRE_FALSE(kv.ok());

@@ -1,36 +1,18 @@
 // The whole CUDA backend, op by op, against the reference backend, with fresh random inputs at odd sizes: on
 // the emulator, and on a device where the build has one.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cstdlib>
-#include <iostream>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "backends/cuda/cuda_backend.h"
 #include "backends/reference/reference_backend.h"
+#include "tests/simt/test_queue.h"
 #include "tests/unit/op_cases.h"
-#include "tests/unit/op_rig.h"
 
 using namespace tessera;
 
 namespace {
-
-uint64_t fresh_seed(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return seed;
-}
-
-std::unique_ptr<Backend> cuda_backend() {
-  auto made = make_cuda_backend();
-  if (made.ok()) return std::move(made.value());
-  std::cout << "skipped: " << made.error() << "\n";
-  return nullptr;
-}
 
 // Its weights are of a table scheme: 32 of the 38 schemes, which share a few kernels.
 bool of_tables(const rig::OpCase& test) {
@@ -42,15 +24,14 @@ bool of_tables(const rig::OpCase& test) {
 }  // namespace
 
 TEST_CASE("every op of the cuda backend equals the reference") {
-  const std::unique_ptr<Backend> cuda = cuda_backend();
+  const std::unique_ptr<Backend> cuda = cuda::any_backend("cuda ops");
   if (!cuda) return;
   const std::unique_ptr<Backend> reference = make_reference_backend();
-  const uint64_t seed = fresh_seed("cuda ops");
-  const std::vector<rig::OpCase> cases = rig::op_cases(seed);
-  rig::Random random(seed);
+  rig::Random random = cuda::seeded("cuda ops");
+  const std::vector<rig::OpCase> cases = rig::op_cases(random());
   // Sanitizers make the emulator several times slower: with them every sixth case, others each time.
   const size_t step = std::getenv("TESSERA_SANITIZED") != nullptr ? 6 : 1;
-  for (size_t i = seed % step; i < cases.size(); i += step) {
+  for (size_t i = rig::pick(random, 0, step - 1); i < cases.size(); i += step) {
     const rig::OpCase& test = cases[i];
     if (of_tables(test) && random() % 4 != 0) continue;  // table_linear_test has all of them
     CAPTURE(test.name);

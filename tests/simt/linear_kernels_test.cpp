@@ -1,19 +1,16 @@
 // Integer products against plain sums of whole numbers, exactly, whichever kernel makes them: every format,
 // all ranges of tokens, odd sizes, one to three matrices side by side, tiles cut in any way. On the emulator
 // as devices of every kind; on a device, as that one.
-#include <doctest/doctest.h>
-
 #include <cstring>
-#include <iostream>
 #include <limits>
 #include <memory>
-#include <random>
 #include <vector>
 
 #include "backends/cuda/gemm/integer_job.h"
 #include "backends/cuda/uploaded_weight.h"
 #include "backends/reference/quantized_row.h"
 #include "engine/graph/q8_row.h"
+#include "tests/simt/test_queue.h"
 #include "tests/unit/packed_tensors.h"
 
 using namespace tessera;
@@ -124,8 +121,8 @@ std::string difference(Queue& queue, rig::Random& random, const Case& test) {
 }
 
 void check_cases(rig::Random& random, const std::vector<Case>& cases) {
-  auto queue = Queue::create();
-  REQUIRE(queue.ok());
+  const std::unique_ptr<Queue> queue = any_queue("integer products");
+  REQUIRE(queue);
   for (const Case& test : cases) {
     CAPTURE(scheme_name(test.scheme));
     CAPTURE(test.rows.size());
@@ -133,22 +130,17 @@ void check_cases(rig::Random& random, const std::vector<Case>& cases) {
     CAPTURE(test.columns);
     CAPTURE(test.tokens);
     CAPTURE(test.bias);
-    CAPTURE(queue.value()->facts().major);
-    CAPTURE(queue.value()->facts().processors);
-    CHECK(difference(*queue.value(), random, test) == "");
+    CAPTURE(queue->facts().major);
+    CAPTURE(queue->facts().processors);
+    CHECK(difference(*queue, random, test) == "");
   }
 }
 
 }  // namespace
 
 TEST_CASE("integer products of every kernel are exact") {
-  if (const auto devices = find_devices(); !devices.ok()) {
-    std::cout << "skipped: integer products: " << devices.error() << "\n";
-    return;
-  }
-  const uint64_t seed = std::random_device{}();
-  std::cout << "integer products: seed " << seed << "\n";
-  rig::Random random(seed);
+  if (!any_queue("integer products")) return;
+  rig::Random random = seeded("integer products");
   const size_t token_ranges[][2] = {{1, 1}, {2, 8}, {9, 16}, {17, 64}, {65, 150}};
 #if defined(TESSERA_SIMT)
   const simt::DeviceKind before = simt::device_kind();

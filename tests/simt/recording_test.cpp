@@ -1,47 +1,24 @@
 // Work that is recorded and replayed: by a queue alone, and by a program whose decoding steps are replayed
 // with other tokens, positions and pages. Whatever was recorded by value and should not have been gives wrong
 // logits here, or an access to memory that is gone.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cstring>
-#include <iostream>
 #include <memory>
 #include <numeric>
-#include <random>
 #include <vector>
 
-#include "backends/cuda/cuda_backend.h"
 #include "backends/cuda/cuda_program.h"
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "tests/simt/test_queue.h"
 #include "tests/unit/op_cases.h"
-#include "tests/unit/op_rig.h"
 
 using namespace tessera;
 
-namespace {
-
-rig::Random seeded(const char* what) {
-  const uint64_t seed = std::random_device{}();
-  std::cout << what << ": seed " << seed << "\n";
-  return rig::Random(seed);
-}
-
-bool has_device() {
-  const auto devices = cuda::find_devices();
-  if (devices.ok()) return true;
-  std::cout << "skipped: recording: " << devices.error() << "\n";
-  return false;
-}
-
-}  // namespace
-
 TEST_CASE("recorded work is done when it is replayed, with what then lies in memory") {
-  if (!has_device()) return;
-  rig::Random random = seeded("recorded launches");
-  auto made = cuda::Queue::create();
-  REQUIRE(made.ok());
-  cuda::Queue& queue = *made.value();
+  const std::unique_ptr<cuda::Queue> made = cuda::any_queue("recorded launches");
+  if (!made) return;
+  cuda::Queue& queue = *made;
+  rig::Random random = cuda::seeded("recorded launches");
   constexpr size_t kColumns = 33;
   constexpr size_t kStride = 256;
   auto x = cuda::DeviceMemory::allocate(2 * kStride);
@@ -94,11 +71,11 @@ TEST_CASE("recorded work is done when it is replayed, with what then lies in mem
 }
 
 TEST_CASE("decoding steps that are replayed give what steps that are queued one by one give") {
-  if (!has_device()) return;
-  rig::Random random = seeded("replayed decoding steps");
+  const std::unique_ptr<Backend> backend = cuda::any_backend("replayed decoding steps");
+  if (!backend) return;
+  rig::Random random = cuda::seeded("replayed decoding steps");
   for (const unsigned bits : {16u, 4u}) {
     const rig::OpCase test = rig::layers_case(random, bits == 16 ? Scheme::w4a8_g128 : Scheme::w8a8, bits);
-    const auto backend = rig::unwrap(make_cuda_backend(), "cuda");
     std::vector<WeightHandle> handles;
     for (const rig::PackedTensor& weight : test.weights)
       handles.push_back(rig::unwrap(backend->adopt(weight.view()), "adopt"));

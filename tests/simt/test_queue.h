@@ -1,4 +1,4 @@
-// What tests of kernels begin with: fresh random numbers, and a queue of the emulator or of a device.
+// What tests on the emulator or on a device begin with: fresh random numbers, and a queue or a backend.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/cuda/cuda_backend.h"
 #include "backends/cuda/device.h"
 #include "tests/unit/op_rig.h"
 
@@ -33,6 +34,14 @@ inline std::unique_ptr<Queue> any_queue(const char* what) {
   auto made = Queue::create();
   REQUIRE(made.ok());
   return std::move(made.value());
+}
+
+// Null, with a line that says so, where there is no device.
+inline std::unique_ptr<Backend> any_backend(const char* what) {
+  auto made = make_cuda_backend();
+  if (made.ok()) return std::move(made.value());
+  std::cout << "skipped: " << what << ": " << made.error() << "\n";
+  return nullptr;
 }
 
 inline std::vector<std::byte> downloaded(Queue& queue, const void* at, size_t bytes) {
