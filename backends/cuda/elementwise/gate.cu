@@ -10,7 +10,7 @@ namespace {
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void gate_rows(GateJob job) {
   follow_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
-  const auto values = row_quads<4>(job.columns, [&](uint32_t quad) {
+  const auto values = row_quads<8>(job.columns, [&](uint32_t quad) {
     const Quad gate = load_quad(x, job.columns, quad);
     Quad result = load_quad(x + job.columns, job.columns, quad);
     TESSERA_UNROLL

@@ -29,13 +29,13 @@ struct Normalized {
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void norm_rows(NormJob job) {
   griddepcontrol_launch_dependents();
   const auto gains =
-      row_quads<2>(job.columns, [&](uint32_t quad) { return load_quad(job.gain, job.columns, quad); });
+      row_quads<4>(job.columns, [&](uint32_t quad) { return load_quad(job.gain, job.columns, quad); });
   griddepcontrol_wait();
   const Shared<float> scratch(shared_memory());
   const uint32_t row = block_x();
   const uint32_t from = job.selected.null() ? row : job.selected[row];
   const Global<float> x = job.x.floats(from);
-  const auto sums = row_quads<2>(job.columns, [&](uint32_t quad) {
+  const auto sums = row_quads<4>(job.columns, [&](uint32_t quad) {
     Quad result = load_quad(x, job.columns, quad);
     if (job.added.base.null()) return result;
     const Quad added = load_quad(job.added.floats(from), job.columns, quad);

@@ -11,7 +11,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void quantize_rows(QuantizeJob 
   follow_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const auto values =
-      row_quads<4>(job.columns, [&](uint32_t quad) { return load_quad(x, job.columns, quad); });
+      row_quads<8>(job.columns, [&](uint32_t quad) { return load_quad(x, job.columns, quad); });
   store_row(job.type, job.columns, job.y.bytes(block_x()), Shared<uint32_t>(shared_memory()), values);
 }
 

@@ -6,7 +6,8 @@
 
 namespace tessera::cuda {
 
-inline constexpr uint32_t kMostRowThreads = 1024;
+// Few enough that their registers fit beside a block of a product, which still runs when they begin.
+inline constexpr uint32_t kMostRowThreads = 512;
 // Rows are worked on as if they had a multiple of so many columns, those beyond the last one zero: the lanes
 // of a warp then share everything.
 inline constexpr uint32_t kRowPad = 256;
@@ -95,7 +96,7 @@ class RowQuads {
   Quad held_[kHeld];
 };
 
-// kHeld: quads that a thread holds at most; rows of up to 4096 kHeld columns are held whole.
+// kHeld: quads that a thread holds at most; rows of up to 2048 kHeld columns are held whole.
 template <uint32_t kHeld, class Make>
 TESSERA_DEVICE RowQuads<kHeld, Make> row_quads(uint32_t columns, const Make& make) {
   return RowQuads<kHeld, Make>(columns, make);
