@@ -126,15 +126,14 @@ class Bench {
     read_gbps_.clear();
     int8_gops_.clear();
     for (const BenchTest& test : left) {
-      const bool parts_alone =
-          test.kind == BenchTest::Kind::product || test.kind == BenchTest::Kind::attention;
-      if (parts_alone && session->memory().places.size() > 1) {
-        skip(report, test, "layers are split between devices");
+      if (test.kind == BenchTest::Kind::attention && session->memory().places.size() > 1) {
+        skip(report, test, "layers are split: the KV cache lies in two memories, with limits of their own");
         continue;
       }
       try {
         if (test.kind == BenchTest::Kind::product) {
-          measure_products(report, *session, test);
+          for (size_t place = 0; place < session->memory().places.size(); ++place)
+            measure_products(report, *session, test, place);
         } else {
           report.results.push_back(measure(*session, test));
         }
@@ -178,11 +177,12 @@ class Bench {
     return nullptr;
   }
 
-  void measure_products(BenchReport& report, Session& session, const BenchTest& test) {
+  void measure_products(BenchReport& report, Session& session, const BenchTest& test, size_t place) {
     ProgressBar bar(test.name());
-    const BenchLimits before = limits_now(session);
-    std::vector<ProductSpeed> speeds = session.measure_products(test.count);
-    const BenchLimits after = limits_now(session);
+    const std::vector<Place>& places = session.memory().places;
+    const BenchLimits before = limits_now(session, place);
+    std::vector<ProductSpeed> speeds = session.measure_products(test.count, place);
+    const BenchLimits after = limits_now(session, place);
     for (ProductSpeed& speed : speeds) {
       if (speed.seconds <= 0) {
         skip(report, test, fmt::format("{}: too quick to be told from the rest of a run", speed.name));
@@ -190,6 +190,7 @@ class Bench {
       }
       BenchProduct product;
       product.test = test;
+      if (places.size() > 1) product.place = places[place].name;
       product.limits = {(before.read_gbps + after.read_gbps) / 2, (before.int8_gops + after.int8_gops) / 2};
       const ProductShape& shape = speed.shape;
       product.gbps = static_cast<double>(speed.weight_bytes) / speed.seconds * 1e-9;
@@ -243,10 +244,12 @@ class Bench {
     return tokens;
   }
 
-  BenchLimits limits_now(Session& session) {
-    const std::optional<DeviceLimits> device = session.measure_limits();
+  // Those of the first place are the report's.
+  BenchLimits limits_now(Session& session, size_t place = 0) {
+    const std::optional<DeviceLimits> device = session.measure_limits(place);
     const BenchLimits limits = device ? BenchLimits{device->copy_gbps, device->int8_gops}
                                       : measure_limits(bench_threads(options_.threads));
+    if (place > 0) return limits;
     read_gbps_.push_back(limits.read_gbps);
     int8_gops_.push_back(limits.int8_gops);
     return limits;

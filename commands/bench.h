@@ -46,6 +46,7 @@ struct BenchResult {
 // One kind of matrix product in a "mmN" test.
 struct BenchProduct {
   BenchTest test;
+  std::string place;  // which computes it, where layers are split; otherwise empty
   ProductSpeed speed;
   double gbps = 0;  // weight bytes read
   double gops = 0;

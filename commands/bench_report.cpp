@@ -76,6 +76,11 @@ ReportTable table(std::span<const BenchReport> reports) {
   });
 }
 
+// With its place in front where there are two.
+std::string product_name(const BenchProduct& product) {
+  return product.place.empty() ? product.speed.name : product.place + " " + product.speed.name;
+}
+
 // How many times as long the library takes.
 std::string ratio_text(const BenchProduct& product, const std::optional<double>& library) {
   return library && product.speed.seconds > 0 ? fmt::format("{:.2f}", *library / product.speed.seconds) : "";
@@ -93,7 +98,7 @@ ReportTable product_table(std::span<const BenchReport> reports) {
     for (const BenchProduct& product : report.products) {
       const ProductSpeed& speed = product.speed;
       table.rows.push_back(
-          {product.test.name(), speed.name, fmt::format("{}", speed.shape.rows),
+          {product.test.name(), product_name(product), fmt::format("{}", speed.shape.rows),
            fmt::format("{}", speed.shape.columns), speed.scheme, fmt::format("{:.2f}", speed.seconds * 1e6),
            fmt::format("{:.1f}", product.gbps), fmt::format("{:.0f}", product.gops),
            product.memory_bound
@@ -140,8 +145,8 @@ ReportTable exact_table(std::span<const BenchReport> reports) {
                     const ProductSpeed& speed = product.speed;
                     const auto tokens = static_cast<double>(speed.shape.tokens);
                     const double rate = tokens / std::max(speed.seconds, 1e-9);
-                    rows.push_back({product.test.name() + " " + speed.name, fmt::format("{:.4f}", rate), "",
-                                    "", fmt::format("{:.4f}", product.share),
+                    rows.push_back({product.test.name() + " " + product_name(product),
+                                    fmt::format("{:.4f}", rate), "", "", fmt::format("{:.4f}", product.share),
                                     product.memory_bound ? "read_gbps" : "int8_gops",
                                     fmt::format("{:.0f}", static_cast<double>(speed.weight_bytes) / tokens),
                                     "0", fmt::format("{:.0f}", product.gops * 1e9 / rate),
@@ -179,21 +184,23 @@ nlohmann::ordered_json json_of(const BenchReport& report) {
     const auto seconds = [](const std::optional<double>& time) {
       return time ? ordered_json(*time * 1e6) : ordered_json(nullptr);
     };
-    products.push_back({{"test", product.test.name()},
-                        {"name", speed.name},
-                        {"rows", speed.shape.rows},
-                        {"columns", speed.shape.columns},
-                        {"tokens", speed.shape.tokens},
-                        {"scheme", speed.scheme},
-                        {"copies", speed.copies},
-                        {"weight_bytes", speed.weight_bytes},
-                        {"microseconds", speed.seconds * 1e6},
-                        {"gbps", product.gbps},
-                        {"gops", product.gops},
-                        {"share", product.share},
-                        {"limit", product.memory_bound ? "read_gbps" : "int8_gops"},
-                        {"library_f16_microseconds", seconds(speed.library_f16)},
-                        {"library_int8_microseconds", seconds(speed.library_int8)}});
+    products.push_back(
+        {{"test", product.test.name()},
+         {"place", product.place.empty() ? ordered_json(nullptr) : ordered_json(product.place)},
+         {"name", speed.name},
+         {"rows", speed.shape.rows},
+         {"columns", speed.shape.columns},
+         {"tokens", speed.shape.tokens},
+         {"scheme", speed.scheme},
+         {"copies", speed.copies},
+         {"weight_bytes", speed.weight_bytes},
+         {"microseconds", speed.seconds * 1e6},
+         {"gbps", product.gbps},
+         {"gops", product.gops},
+         {"share", product.share},
+         {"limit", product.memory_bound ? "read_gbps" : "int8_gops"},
+         {"library_f16_microseconds", seconds(speed.library_f16)},
+         {"library_int8_microseconds", seconds(speed.library_int8)}});
   }
   ordered_json skipped = ordered_json::array();
   for (const SkippedTest& test : report.skipped) {

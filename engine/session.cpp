@@ -79,6 +79,7 @@ struct Session::State {
   }
   void reserve(std::span<const SequenceInput> inputs);
   void roll_back(std::span<const SequenceInput> inputs, std::span<const size_t> lengths);
+  std::vector<ProgramPart> parts();
   size_t vocabulary() const { return model->graph().tensors[model->graph().logits].columns; }
   void run(std::span<const SequenceInput> inputs, size_t best_count);
   void run_chunks(std::span<const SequenceInput> inputs, size_t best_count);
@@ -205,16 +206,26 @@ double Session::op_seconds(std::string_view kind) const {
 
 bool Session::measures_ops() const { return !state_->program->op_seconds().empty(); }
 
-std::optional<DeviceLimits> Session::measure_limits() { return take(state_->backend->measure_limits()); }
+// What runs in each place.
+std::vector<ProgramPart> Session::State::parts() {
+  std::vector<ProgramPart> split = parts_of(*backend, *program, *kv);
+  if (!split.empty()) return split;
+  return {{*backend, model->graph(), weights, *kv}};
+}
 
-std::vector<ProductSpeed> Session::measure_products(size_t tokens) {
-  return tessera::measure_products(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,
+std::optional<DeviceLimits> Session::measure_limits(size_t place) {
+  return take(state_->parts().at(place).backend.measure_limits());
+}
+
+std::vector<ProductSpeed> Session::measure_products(size_t tokens, size_t place) {
+  const ProgramPart part = state_->parts().at(place);
+  return tessera::measure_products(part.backend, part.graph, part.weights, part.kv,
                                    state_->bytes_of_weights(), tokens);
 }
 
 double Session::measure_attention(size_t position) {
-  if (pages_in_use() != 0 || position >= context())
-    throw std::invalid_argument("attention is measured in an empty cache");
+  if (pages_in_use() != 0 || position >= context() || state_->memory.places.size() != 1)
+    throw std::invalid_argument("attention is measured in an empty cache, in one place");
   return tessera::measure_attention(*state_->backend, state_->model->graph(), state_->weights, *state_->kv,
                                     position);
 }

@@ -78,12 +78,13 @@ class Session {
   double op_seconds(std::string_view kind) const;
 
   bool measures_ops() const;
-  // Limits of the device that has the weights, measured now; nothing where they lie in the machine's memory.
-  std::optional<DeviceLimits> measure_limits();
-  // How fast the model's kinds of matrix products are with so many tokens.
-  std::vector<ProductSpeed> measure_products(size_t tokens);
+  // Limits of the device that has the weights of that one of memory().places, measured now; nothing where
+  // they lie in the machine's memory.
+  std::optional<DeviceLimits> measure_limits(size_t place);
+  // How fast the kinds of matrix products in that place are with so many tokens.
+  std::vector<ProductSpeed> measure_products(size_t tokens, size_t place);
   // Seconds that the attention of all layers takes for one token behind so many others, which must fit the
-  // context. Only while no sequence holds tokens.
+  // context. Only while no sequence holds tokens, and with one place.
   double measure_attention(size_t position);
 
   // Runs the inputs, in chunks when they exceed the batch size, and returns the wanted logits rows in the

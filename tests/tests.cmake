@@ -11,7 +11,7 @@ foreach(name cpu_kernels_test cpu_table_kernels_test cpu_row_kernels_test cpu_at
   set(${name}_rooms tessera_cpu)
 endforeach()
 # What the instruments compute, apart from the verb that prints it.
-foreach(name logit_comparison_test report_table_test layer_costs_test side_by_side_test verbs_test)
+foreach(name bench_report_test logit_comparison_test report_table_test layer_costs_test side_by_side_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
 add_library(doctest_main OBJECT tests/doctest_main.cpp)

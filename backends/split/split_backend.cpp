@@ -72,6 +72,9 @@ class SplitProgram : public Program {
     return second_.program->run(rest_of(batch), logits);
   }
 
+  Part& first() { return first_; }
+  Part& second() { return second_; }
+
   size_t most_best() const override { return second_.program->most_best(); }
 
   Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override {
@@ -105,6 +108,9 @@ class SplitBackend : public Backend {
  public:
   SplitBackend(std::unique_ptr<Backend> first, std::unique_ptr<Backend> second, size_t layers)
       : first_(std::move(first)), second_(std::move(second)), layers_(layers) {}
+
+  Backend& first() { return *first_; }
+  Backend& second() { return *second_; }
 
   std::string describe() const override {
     return fmt::format("{} layers on {}; the rest on {}", layers_, first_->describe(), second_->describe());
@@ -177,6 +183,17 @@ KvGeometry other_layers(const KvGeometry& geometry, size_t layers) {
 std::unique_ptr<Backend> make_split_backend(std::unique_ptr<Backend> first, std::unique_ptr<Backend> second,
                                             size_t layers) {
   return std::make_unique<SplitBackend>(std::move(first), std::move(second), layers);
+}
+
+std::vector<ProgramPart> parts_of(Backend& backend, Program& program, KvStorage& kv) {
+  auto* both = dynamic_cast<SplitBackend*>(&backend);
+  auto* programs = dynamic_cast<SplitProgram*>(&program);
+  auto* caches = dynamic_cast<SplitKv*>(&kv);
+  if (both == nullptr || programs == nullptr || caches == nullptr) return {};
+  Part& first = programs->first();
+  Part& second = programs->second();
+  return {{both->first(), first.of.graph, first.weights, *caches->first},
+          {both->second(), second.of.graph, second.weights, *caches->second}};
 }
 
 }  // namespace tessera

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "backends/backend.h"
 
@@ -17,5 +18,16 @@ KvGeometry other_layers(const KvGeometry& geometry, size_t layers);
 // the backend whose part reads it, or by both; so a stored tensor that a backend refuses is refused there.
 std::unique_ptr<Backend> make_split_backend(std::unique_ptr<Backend> first, std::unique_ptr<Backend> second,
                                             size_t layers);
+
+// What runs together on one backend: a graph with its weights, and a cache for it.
+struct ProgramPart {
+  Backend& backend;
+  const Graph& graph;
+  std::vector<WeightHandle>& weights;
+  KvStorage& kv;
+};
+// The two parts of what a split backend has compiled, in order, for measuring them alone; they live as long
+// as all three arguments. Empty where these are another backend's.
+std::vector<ProgramPart> parts_of(Backend& backend, Program& program, KvStorage& kv);
 
 }  // namespace tessera

@@ -64,6 +64,7 @@ class BenchTest(unittest.TestCase):
         products = json.loads(done.stdout)["products"]
         self.assertEqual([product["name"] for product in products], ["qkv", "o", "gate_up", "down", "logits"] * 2)
         self.assertEqual([product["tokens"] for product in products], [1] * 5 + [5] * 5)
+        self.assertEqual([product["place"] for product in products], [None] * 10)
         for product in products:
             self.assertGreater(product["gbps"], 0)
             self.assertIsNone(product["library_f16_microseconds"])

@@ -11,6 +11,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/reference/reference_backend.h"
+#include "backends/split/split_backend.h"
 #include "tests/unit/op_cases.h"
 #include "tests/unit/op_rig.h"
 
@@ -53,4 +54,43 @@ TEST_CASE("each kind of product of a model is timed, on any backend and in any s
       CHECK(weights.size() == count);
     }
   }
+}
+
+TEST_CASE("the products of layers that are split are those of both parts") {
+  const uint64_t seed = std::random_device{}();
+  std::cout << "products of parts: seed " << seed << "\n";
+  rig::Random random(seed);
+  const rig::OpCase model = rig::layers_case(random, Scheme::w8a8, 8);
+  CpuBackendOptions options;
+  options.threads = 1;
+  const std::unique_ptr<Backend> split =
+      make_split_backend(rig::unwrap(make_cpu_backend(options), "cpu"), make_reference_backend(), 1);
+  std::vector<WeightHandle> weights;
+  for (const rig::PackedTensor& weight : model.weights)
+    weights.push_back(rig::unwrap(split->adopt(weight.view()), "adopt"));
+  const auto kv = rig::unwrap(split->create_kv(model.kv, 1), "create_kv");
+  const auto program = rig::unwrap(
+      split->compile(model.graph, plan_memory(model.graph, model.limits), weights, *kv), "compile");
+  const std::vector<ProgramPart> parts = parts_of(*split, *program, *kv);
+  REQUIRE(parts.size() == 2);
+  CHECK(parts[0].backend.describe().find("cpu") == 0);
+  CHECK(parts[1].backend.describe().find("reference") == 0);
+  const size_t shapes[5][2] = {{192, 72}, {72, 96}, {344, 72}, {72, 172}, {53, 72}};
+  for (size_t place = 0; place < 2; ++place) {
+    const size_t count = parts[place].weights.size();
+    const auto speeds = measure_products(
+        parts[place].backend, parts[place].graph, parts[place].weights, parts[place].kv,
+        [](const Weight& weight) { return weight.rows * weight.columns; }, 3);
+    CHECK(parts[place].weights.size() == count);
+    REQUIRE(speeds.size() == 4 + place);  // the head belongs to the second part
+    for (size_t i = 0; i < speeds.size(); ++i) {
+      CHECK(speeds[i].shape.rows == shapes[i][0]);
+      CHECK(speeds[i].shape.columns == shapes[i][1]);
+      CHECK(speeds[i].copies == 1);
+      CHECK(speeds[i].seconds >= 0);
+    }
+  }
+  // The parts belong together: those of another backend are none.
+  CHECK(parts_of(parts[0].backend, *program, *kv).empty());
+  CHECK(parts_of(*split, *program, parts[0].kv).empty());
 }
