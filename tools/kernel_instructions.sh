@@ -16,9 +16,9 @@ rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
 linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
-table_.*_tokens<Int8Table|.*|LDGSTS PRMT IMMA
-table_.*_tokens<Bf16Table|.*|LDGSTS PRMT HMMA
-table_.*_tokens<Bf16PairTable|.*|LDGSTS LDS HMMA
+table_.*_tokens<.*Int8Table|.*|LDGSTS PRMT IMMA
+table_.*_tokens<.*Bf16Table|.*|LDGSTS PRMT HMMA
+table_.*_tokens<.*Bf16PairTable|.*|LDGSTS LDS HMMA
 table_tiles<Int8Table|90a|UBLKCP SYNCS PRMT IGMMA USETMAXREG
 table_tiles<Bf16Table|90a|UBLKCP SYNCS PRMT HGMMA USETMAXREG
 table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG'
