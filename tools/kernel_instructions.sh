@@ -17,21 +17,28 @@ dump=$(command -v "${CUOBJDUMP:-cuobjdump}") ||
 PATH=$PATH:$(dirname "$dump")
 
 # Kernels, targets (both patterns) and the instructions that must be there. Attention has its operands in shared memory
-# as lanes take them: 16 bytes each, no LDSM.
+# as lanes take them: 16 bytes each, no LDSM. All kernels of a step begin early on sm_90 (ACQBULK waits, PREEXIT lets go).
 rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
 linear_sm90_tiles<|90a|UBLKCP SYNCS LDGSTS IGMMA USETMAXREG
 linear_half_|.*|LDGSTS LDSM HMMA
-table_.*_tokens<Int8Table|.*|LDGSTS PRMT IMMA
-table_.*_tokens<Bf16Table|.*|LDGSTS PRMT HMMA
-table_.*_tokens<Bf16PairTable|.*|LDGSTS LDS HMMA
+table_.*_tokens<.*Int8Table|.*|LDGSTS PRMT IMMA
+table_.*_tokens<.*Bf16Table|.*|LDGSTS PRMT HMMA
+table_.*_tokens<.*Bf16PairTable|.*|LDGSTS LDS HMMA
 table_tiles<Int8Table|90a|UBLKCP SYNCS PRMT IGMMA USETMAXREG
 table_tiles<Bf16Table|90a|UBLKCP SYNCS PRMT HGMMA USETMAXREG
 table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG
 attend_pages<[48]u>|.*|LDGSTS LDS.128 IMMA.16832.S8.S8 IMMA.16832.U8.S8
 attend_pages<16u>|.*|LDGSTS LDS.128 HMMA.16816.F32
 merge_token|.*|LDG.E.64
+linear_|90a?|ACQBULK PREEXIT
+table_|90a?|ACQBULK PREEXIT
+attend_pages|90a?|ACQBULK PREEXIT
+merge_token|90a?|ACQBULK PREEXIT
+_rows|90a?|ACQBULK PREEXIT
+fill_rope_table|90a?|ACQBULK PREEXIT
+keep_|90a?|ACQBULK PREEXIT
 multiply_blocks|.*|IMMA
 multiply_groups|90a|IGMMA'
 local_memory_allowed='^fill_rope_table$' # its sines of large angles

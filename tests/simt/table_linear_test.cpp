@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "backends/cuda/elementwise/row_kernels.h"
+#include "backends/cuda/gemm/table_choice.h"
 #include "backends/cuda/gemm/table_linear.h"
-#include "backends/cuda/gemm/table_tiles.h"
 #include "backends/cuda/uploaded_weight.h"
 #include "backends/reference/bf16_row.h"
 #include "backends/reference/quantized_row.h"
@@ -249,35 +249,44 @@ TEST_CASE("table products agree bit for bit whichever kernel the number of token
   }
 }
 
-TEST_CASE("table products of many tokens in tiles of either width, for every group size") {
-  const std::unique_ptr<Queue> any = any_queue("tiles of table products");
-  if (!any || !any->features().warpgroups) return;
-  rig::Random random = seeded("tiles of table products");
+TEST_CASE("table products of every kernel for more than 8 tokens, for every group size") {
+  using tables::TableKernel;
+  const std::unique_ptr<Queue> any = any_queue("kernels of table products");
+  if (!any) return;
+  rig::Random random = seeded("kernels of table products");
+  std::vector<TableKernel> kernels = {TableKernel::few16, TableKernel::few32};
+  const bool warpgroups = any->features().warpgroups;
+  if (warpgroups) kernels.insert(kernels.end(), {TableKernel::tiles64, TableKernel::tiles128});
+  if (!warpgroups) kernels.push_back(TableKernel::small);
   for (TableFormat format : kinds()) {
-    const size_t group_of_many_rows = size_t{32} << rig::pick(random, 0, 3);
+    const size_t groups_of_many_rows[] = {size_t{32} << rig::pick(random, 0, 1),
+                                          size_t{128} << rig::pick(random, 0, 1)};
     for (const size_t group : {32, 64, 128, 256}) {
-      for (const uint32_t wanted : {64u, 128u}) {
-        // Devices with many processors take wide tiles of many rows only.
-        if (!kEmulated && wanted == 128 && group != group_of_many_rows) continue;
+      for (const TableKernel wanted : kernels) {
+        if (group < 128 && (wanted == TableKernel::few16 || wanted == TableKernel::few32)) continue;
+        // A device with many processors takes them for many rows.
+        if (!kEmulated && group != groups_of_many_rows[group / 128 > 0 ? 1 : 0]) continue;
         format.group = group;
-        size_t processors = any->facts().processors;
+        tables::TableChoices choices{any->facts().processors, warpgroups, group >= 128, group >= 128};
         TableLinearJob job;
+        job.weights.bits = format.bits;
         job.weights.int8_activations = format.int8_activations;
         do {
-          if (kEmulated) processors = rig::pick(random, 1, 9);
-          const size_t most_rows = kEmulated || wanted == 64 ? 180 : 80 * processors;
+          if (kEmulated) choices.processors = rig::pick(random, 1, 9);
+          const size_t most_rows = kEmulated ? 180 : 80 * choices.processors;
           job.weights.rows = static_cast<uint32_t>(rig::pick(random, 1, most_rows));
-          job.tokens = static_cast<uint32_t>(rig::pick(random, 17, 150));
-        } while (tables::best_tile_tokens(processors, job) != wanted);
+          job.tokens = static_cast<uint32_t>(rig::pick(random, 9, 150));
+        } while (tables::best_kernel(choices, job) != wanted);
         const bool several_rounds = rig::pick(random, 0, 5) == 0;  // of the ring
         const size_t columns = several_rounds ? rig::pick(random, 900, 1500) : rig::pick(random, 1, 400);
         const Case test = random_case(random, format, job.weights.rows, columns, job.tokens);
-        const std::unique_ptr<Queue> queue = queue_of(processors);
+        const std::unique_ptr<Queue> queue = queue_of(choices.processors);
+        CAPTURE(static_cast<int>(wanted));
         CAPTURE(scheme_name(test.weights.scheme));
         CAPTURE(job.weights.rows);
         CAPTURE(columns);
         CAPTURE(job.tokens);
-        CAPTURE(processors);
+        CAPTURE(choices.processors);
         CHECK(wrong_results(*queue, test, job.tokens) == 0);
       }
     }
@@ -285,7 +294,7 @@ TEST_CASE("table products of many tokens in tiles of either width, for every gro
 }
 
 #if defined(TESSERA_SIMT)
-TEST_CASE("table products of many tokens on devices without warpgroups") {
+TEST_CASE("table products of more than 8 tokens on devices without warpgroups") {
   rig::Random random = seeded("table products of devices");
   const simt::DeviceKind before = simt::device_kind();
   for (const unsigned major : {8u, 10u, 12u}) {
@@ -295,7 +304,7 @@ TEST_CASE("table products of many tokens on devices without warpgroups") {
     REQUIRE(queue.ok());
     for (TableFormat format : kinds()) {
       format.group = size_t{32} << rig::pick(random, 0, 3);
-      const size_t tokens = rig::pick(random, 17, 150);
+      const size_t tokens = rig::pick(random, 9, 150);
       const Case test =
           random_case(random, format, rig::pick(random, 1, 140), rig::pick(random, 1, 300), tokens);
       CAPTURE(major);

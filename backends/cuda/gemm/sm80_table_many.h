@@ -1,4 +1,4 @@
-// Products with table weights for more than 16 tokens, sm_80 and later: blocks of 64 rows by 64 tokens. A
+// Products with table weights for many tokens, sm_80 and later: blocks of 64 rows by 64 tokens. A
 // warp expands the codes of its panel once for all tokens of the block; activations are staged in shared
 // memory by asynchronous copies, a block of 128 columns at a time.
 #pragma once

@@ -11,9 +11,9 @@
 // products were waited for.
 #pragma once
 
+#include "backends/cuda/gemm/sm90_table_launch.h"
 #include "backends/cuda/gemm/swizzled_tile.h"
 #include "backends/cuda/gemm/table_codes.h"
-#include "backends/cuda/gemm/table_tiles.h"
 #include "backends/cuda/launch.h"
 
 namespace tessera::cuda::tables {
@@ -22,7 +22,7 @@ template <class Table_, uint32_t kTokens_>
 struct TableTile {
   using Table = Table_;
   static constexpr uint32_t kTokens = kTokens_;
-  static constexpr uint32_t kPanels = kTileRows / 16;
+  static constexpr uint32_t kPanels = 8;
   static constexpr uint32_t kGroupThreads = 128;
   static constexpr uint32_t kThreads = 3 * kGroupThreads;
   static constexpr uint32_t kValues = kTokens / 2;  // sums of a thread
@@ -382,6 +382,7 @@ class TableProducts {
 template <class Table, uint32_t kTokens>
 TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void table_tiles(TableLinearJob job) {
   if constexpr (kHasWarpgroups) {
+    griddepcontrol_launch_dependents();
     using Tile = TableTile<Table, kTokens>;
     const TablePart part{job.weights,
                          job.bias,
@@ -400,6 +401,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void tabl
       mbarrier_init_fence();
     }
     block_barrier();
+    griddepcontrol_wait();
     if (thread_index() < Tile::kGroupThreads) {
       give_registers<120>();
       TableCopies<Tile>(job, part, grouping).run();
@@ -414,8 +416,8 @@ template <class Table, uint32_t kTokens>
 void launch_tiles(Queue& queue, const TableLinearJob& job) {
   using Tile = TableTile<Table, kTokens>;
   launch(queue,
-         {(job.weights.rows + kTileRows - 1) / kTileRows, (job.tokens + kTokens - 1) / kTokens, 1,
-          Tile::kThreads, Tile::kSharedBytes},
+         {(job.weights.rows + 16 * Tile::kPanels - 1) / (16 * Tile::kPanels),
+          (job.tokens + kTokens - 1) / kTokens, 1, Tile::kThreads, Tile::kSharedBytes, true},
          &table_tiles<Table, kTokens>, job);
 }
 

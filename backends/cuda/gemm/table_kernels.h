@@ -1,24 +1,36 @@
-// Which kernel multiplies with table weights of a number of bits.
+// Starts the kernel that multiplies with table weights of a number of bits.
 #pragma once
 
 #include "backends/cuda/gemm/sm80_table_few.h"
 #include "backends/cuda/gemm/sm80_table_many.h"
-#include "backends/cuda/gemm/table_tiles.h"
+#include "backends/cuda/gemm/sm90_table_launch.h"
+#include "backends/cuda/gemm/table_choice.h"
 
 namespace tessera::cuda::tables {
 
-// Up to this many tokens the weights' bytes take longer than the products. Beyond 8 they are read twice, the
-// second time from the L2 cache.
-inline constexpr uint32_t kMostFewTokens = 16;
-
 template <class Table>
 void launch_table(Queue& queue, const TableLinearJob& job) {
-  if (job.tokens <= kMostFewTokens) return launch_few_tokens<Table>(queue, job);
-  if (!queue.features().warpgroups) return launch_many_tokens<Table>(queue, job);
-  if (best_tile_tokens(queue.facts().processors, job) == 64) {
-    launch_tiles<Table, 64>(queue, job);
-  } else {
-    launch_tiles<Table, 128>(queue, job);
+  using Few16 = FewShape<Table, true, 2, 2>;
+  using Few32 = FewShape<Table, true, 2, 4>;
+  const Grouping grouping(job.weights.group);
+  const bool wide = job.weights.group >= table_layout::kBlockColumns;
+  const auto fits = [&](uint32_t bytes) { return wide && bytes <= queue.facts().shared_bytes; };
+  const TableChoices choices{queue.facts().processors, queue.features().warpgroups,
+                             fits(Few16::shared_bytes(grouping)), fits(Few32::shared_bytes(grouping))};
+  switch (best_kernel(choices, job)) {
+    case TableKernel::few8:
+      return wide ? launch_few_tokens<FewShape<Table, true, 1, 1>>(queue, job)
+                  : launch_few_tokens<FewShape<Table, false, 1, 1>>(queue, job);
+    case TableKernel::few16:
+      return launch_few_tokens<Few16>(queue, job);
+    case TableKernel::few32:
+      return launch_few_tokens<Few32>(queue, job);
+    case TableKernel::small:
+      return launch_many_tokens<Table>(queue, job);
+    case TableKernel::tiles64:
+      return launch_tiles<Table, 64>(queue, job);
+    case TableKernel::tiles128:
+      return launch_tiles<Table, 128>(queue, job);
   }
 }
 

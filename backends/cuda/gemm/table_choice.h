@@ -1,0 +1,63 @@
+// Which kernel multiplies with table weights: the one that should take least time.
+#pragma once
+
+#include <limits>
+
+#include "backends/cuda/gemm/table_linear.h"
+
+namespace tessera::cuda::tables {
+
+enum class TableKernel : uint8_t {
+  few8,      // sm80_table_few.h: 16 rows by 8 tokens
+  few16,     // 32 rows by 16 tokens, in groups of 128 columns or more
+  few32,     // 32 rows by 32 tokens, likewise
+  small,     // sm80_table_many.h: 64 rows by 64 tokens
+  tiles64,   // sm90_table_tiles.h: 128 rows by 64 tokens
+  tiles128,  // 128 rows by 128 tokens
+};
+
+// What a device can do.
+struct TableChoices {
+  size_t processors = 1;
+  bool warpgroups = false;
+  bool few16 = false;  // its shared memory has room for it
+  bool few32 = false;
+};
+
+// Reckoned for an H200 and not measured: the clocks that the fullest processor takes for 128 columns of its
+// blocks, in one group. With few tokens codes and activations come from the L2 cache, about 35 bytes a clock,
+// which takes as long as their instructions. Of small blocks three share a processor and issue 500
+// instructions a scheduler each; one alone waits for most of its 900 clocks. Tiles have a processor each:
+// with 8-bit activations instructions are the limit, about 350 or 450 for each of two warps a scheduler,
+// because either tile expands all codes but the wide one has twice the sums to scale and add; with bfloat16
+// they still are for 64 tokens, for 128 the tensor cores are, with 1024 clocks.
+inline TableKernel best_kernel(const TableChoices& choices, const TableLinearJob& job) {
+  TableKernel best = TableKernel::few8;
+  size_t least = std::numeric_limits<size_t>::max();
+  const size_t element_bytes = job.weights.int8_activations ? 1 : 2;
+  const auto consider = [&](TableKernel kernel, size_t rows, size_t tokens, size_t clocks,
+                            size_t at_least = 0) {
+    const size_t blocks = ((job.weights.rows + rows - 1) / rows) * ((job.tokens + tokens - 1) / tokens);
+    const size_t time = (blocks + choices.processors - 1) / choices.processors * clocks;
+    if (time >= least || at_least >= least) return;
+    best = kernel;
+    least = time > at_least ? time : at_least;
+  };
+  const auto read = [&](size_t rows, size_t tokens) {
+    return 128 * (element_bytes * tokens + rows * job.weights.bits / 8) / 35;
+  };
+  if (job.tokens <= 8) return TableKernel::few8;
+  consider(TableKernel::few8, 16, 8, read(16, 8));
+  if (choices.few16) consider(TableKernel::few16, 32, 16, read(32, 16));
+  if (job.tokens <= 16) return best;
+  if (choices.few32) consider(TableKernel::few32, 32, 32, read(32, 32));
+  if (choices.warpgroups) {
+    consider(TableKernel::tiles64, 128, 64, 700);
+    consider(TableKernel::tiles128, 128, 128, element_bytes == 1 ? 900 : 1100);
+  } else {
+    consider(TableKernel::small, 64, 64, 500, 900);
+  }
+  return best;
+}
+
+}  // namespace tessera::cuda::tables
