@@ -267,21 +267,31 @@ void CudaProgram::add_norm(const Op& op, const Norm& kind) {
   });
 }
 
+// Matrices of one format that read the same activations are launched together.
 void CudaProgram::add_linear(const Op& op, const Linear& kind) {
   const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
-  const auto add_product = [&](auto job, void (*product)(Queue&, const decltype(job)&)) {
-    job.x = rows(op.inputs[0]);
-    job.y = rows(op.outputs[0]);
-    steps_.push_back([this, job, extent, product]() mutable {
-      job.tokens = count(extent);
-      product(queue_, job);
-    });
-  };
-  IntegerJob integers;  // matrices that wait for others to be launched with
+  IntegerJob integers;
+  integers.x = rows(op.inputs[0]);
   integers.x_columns = columns(op.inputs[0]);
+  integers.y = rows(op.outputs[0]);
+  TableLinearJobs tables;
   const auto add_integers = [&] {
-    if (integers.matrix_count > 0) add_product(integers, &linear_integer);
+    if (integers.matrix_count > 0) {
+      steps_.push_back([this, job = integers, extent]() mutable {
+        job.tokens = count(extent);
+        linear_integer(queue_, job);
+      });
+    }
     integers.forget_matrices();
+  };
+  const auto add_tables = [&] {
+    if (tables.count > 0) {
+      steps_.push_back([this, jobs = tables, extent]() mutable {
+        jobs.set_tokens(count(extent));
+        linear_table(queue_, jobs);
+      });
+    }
+    tables = {};
   };
   uint32_t first_column = 0;
   for (const LinearPart& part : kind.parts) {
@@ -291,9 +301,14 @@ void CudaProgram::add_linear(const Op& op, const Linear& kind) {
       TableLinearJob job;
       job.weights = weight.table();
       job.bias = bias;
-      job.x_columns = columns(op.inputs[0]);
+      job.x = integers.x;
+      job.x_columns = integers.x_columns;
+      job.y = integers.y;
       job.first_column = first_column;
-      add_product(job, &linear_table);
+      if (!tables.add(job)) {
+        add_tables();
+        tables.add(job);
+      }
     } else if (is_integer(weight.matrix().format)) {
       if (!integers.add(weight.matrix(), bias, first_column)) {
         add_integers();
@@ -303,12 +318,18 @@ void CudaProgram::add_linear(const Op& op, const Linear& kind) {
       LinearJob job;
       job.weights = weight.matrix();
       job.bias = bias;
+      job.x = integers.x;
+      job.y = integers.y;
       job.first_column = first_column;
-      add_product(job, &linear_float);
+      steps_.push_back([this, job, extent]() mutable {
+        job.tokens = count(extent);
+        linear_float(queue_, job);
+      });
     }
     first_column += static_cast<uint32_t>(weight.rows());
   }
   add_integers();
+  add_tables();
 }
 
 const RopeTable& CudaProgram::rope_table_of(const Rope& kind) const {

@@ -63,47 +63,69 @@ Case random_case(rig::Random& random, const TableFormat& format, size_t rows, si
   return made;
 }
 
-// y [tokens][rows], computed for `together` tokens at a time, into the middle of rows full of NaN.
-std::vector<float> product(Queue& queue, const Case& test, size_t together) {
+// y [tokens][rows] of each case, which all have the first one's activations: for `together` tokens at a time,
+// in one launch for all, side by side into the middle of rows full of NaN.
+std::vector<std::vector<float>> products(Queue& queue, const std::vector<Case>& cases, size_t together) {
   constexpr size_t kBefore = 3;
-  DeviceMemory staging;
-  auto weight = UploadedWeight::upload(queue, staging, test.weights.view());
-  REQUIRE(weight.ok());
-  const size_t rows = test.weights.rows();
-  const size_t y_stride = tile::round_up(4 * (kBefore + rows + 2), 64);
-  const DeviceMemory x = on_device(queue, test.x);
-  const DeviceMemory bias = on_device(queue, std::as_bytes(std::span(test.bias)));
-  std::vector<std::byte> y(test.tokens() * y_stride, std::byte{0xff});
+  const Case& common = cases.front();
+  std::vector<std::unique_ptr<UploadedWeight>> weights;
+  std::vector<DeviceMemory> biases;
+  size_t y_columns = kBefore;
+  for (const Case& test : cases) {
+    DeviceMemory staging;
+    auto weight = UploadedWeight::upload(queue, staging, test.weights.view());
+    REQUIRE(weight.ok());
+    weights.push_back(std::move(weight.value()));
+    biases.push_back(on_device(queue, std::as_bytes(std::span(test.bias))));
+    y_columns += test.weights.rows() + 1;
+  }
+  const size_t y_stride = tile::round_up(4 * (y_columns + 1), 64);
+  const DeviceMemory x = on_device(queue, common.x);
+  std::vector<std::byte> y(common.tokens() * y_stride, std::byte{0xff});
   const DeviceMemory output = on_device(queue, y);
-  for (size_t first = 0; first < test.tokens(); first += together) {
+  for (size_t first = 0; first < common.tokens(); first += together) {
+    TableLinearJobs jobs;
     TableLinearJob job;
-    job.weights = weight.value()->table();
-    job.bias = bias.view<const float>();
-    job.x = {x.view<std::byte>(first * test.stride), test.stride};
-    job.x_columns = static_cast<uint32_t>(test.weights.columns());
+    job.x = {x.view<std::byte>(first * common.stride), common.stride};
+    job.x_columns = static_cast<uint32_t>(common.weights.columns());
     job.y = {output.view<std::byte>(first * y_stride), y_stride};
     job.first_column = kBefore;
-    job.tokens = static_cast<uint32_t>(std::min(together, test.tokens() - first));
-    linear_table(queue, job);
+    for (size_t i = 0; i < cases.size(); ++i) {
+      job.weights = weights[i]->table();
+      job.bias = biases[i].view<const float>();
+      REQUIRE(jobs.add(job));
+      job.first_column += job.weights.rows + 1;
+    }
+    jobs.set_tokens(static_cast<uint32_t>(std::min(together, common.tokens() - first)));
+    linear_table(queue, jobs);
   }
   queue.download(y, output.address());
   const Status status = queue.finish();
   CHECK((status.ok() ? std::string() : status.error()) == "");
-  std::vector<float> result;
+  std::vector<std::vector<float>> results(cases.size());
   size_t stray = 0;
-  for (size_t token = 0; token < test.tokens(); ++token) {
-    for (size_t i = 0; i < y_stride / 4; ++i) {
-      float value = 0;
-      std::memcpy(&value, y.data() + token * y_stride + 4 * i, sizeof value);
-      if (i >= kBefore && i < kBefore + rows) {
-        result.push_back(value);
-      } else {
-        stray += std::isnan(value) ? 0 : 1;
-      }
+  std::vector<float> row(y_stride / 4);
+  for (size_t token = 0; token < common.tokens(); ++token) {
+    std::memcpy(row.data(), y.data() + token * y_stride, y_stride);
+    const auto skip = [&](size_t from, size_t to) {
+      for (size_t i = from; i < to; ++i) stray += std::isnan(row[i]) ? 0 : 1;
+    };
+    skip(0, kBefore);
+    size_t column = kBefore;
+    for (size_t i = 0; i < cases.size(); ++i) {
+      for (size_t end = column + cases[i].weights.rows(); column < end; ++column)
+        results[i].push_back(row[column]);
+      skip(column, column + 1);
+      ++column;
     }
+    skip(column, row.size());
   }
   CHECK(stray == 0);
-  return result;
+  return results;
+}
+
+std::vector<float> product(Queue& queue, const Case& test, size_t together) {
+  return products(queue, {test}, together).front();
 }
 
 // In the order and with the roundings of backends/cpu/table_kernels.h.
@@ -146,8 +168,7 @@ double bf16_error(const Case& test, size_t row, size_t token, float got) {
   return std::abs(sum - double{got}) / size;
 }
 
-size_t wrong_results(Queue& queue, const Case& test, size_t together) {
-  const std::vector<float> got = product(queue, test, together);
+size_t wrong_results(const Case& test, const std::vector<float>& got) {
   const size_t rows = test.weights.rows();
   size_t wrong = 0;
   const size_t stride = 1 + got.size() / 200'000;  // of many results some
@@ -159,6 +180,10 @@ size_t wrong_results(Queue& queue, const Case& test, size_t together) {
     }
   }
   return wrong;
+}
+
+size_t wrong_results(Queue& queue, const Case& test, size_t together) {
+  return wrong_results(test, product(queue, test, together));
 }
 
 std::vector<TableFormat> kinds() {
@@ -268,6 +293,7 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
         if (!kEmulated && group != groups_of_many_rows[group / 128 > 0 ? 1 : 0]) continue;
         format.group = group;
         tables::TableChoices choices{any->facts().processors, warpgroups, group >= 128, group >= 128};
+        TableLinearJobs jobs;
         TableLinearJob job;
         job.weights.bits = format.bits;
         job.weights.int8_activations = format.int8_activations;
@@ -276,7 +302,9 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
           const size_t most_rows = kEmulated ? 180 : 80 * choices.processors;
           job.weights.rows = static_cast<uint32_t>(rig::pick(random, 1, most_rows));
           job.tokens = static_cast<uint32_t>(rig::pick(random, 9, 150));
-        } while (tables::best_kernel(choices, job) != wanted);
+          jobs = {};
+          jobs.add(job);
+        } while (tables::best_kernel(choices, jobs) != wanted);
         const bool several_rounds = rig::pick(random, 0, 5) == 0;  // of the ring
         const size_t columns = several_rounds ? rig::pick(random, 900, 1500) : rig::pick(random, 1, 400);
         const Case test = random_case(random, format, job.weights.rows, columns, job.tokens);
@@ -288,6 +316,34 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
         CAPTURE(job.tokens);
         CAPTURE(choices.processors);
         CHECK(wrong_results(*queue, test, job.tokens) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("several matrices with tables of their own are one launch") {
+  const std::unique_ptr<Queue> any = any_queue("several matrices");
+  if (!any) return;
+  rig::Random random = seeded("several matrices");
+  for (TableFormat format : kinds()) {
+    for (const size_t most_tokens : {8, 16, 40, 150}) {
+      format.group = size_t{32} << rig::pick(random, 0, 3);
+      const size_t tokens = rig::pick(random, most_tokens / 2, most_tokens);
+      const size_t columns = rig::pick(random, 1, 400);
+      std::vector<Case> cases;
+      for (size_t i = rig::pick(random, 2, TableLinearJobs::kMost); i > 0; --i) {
+        cases.push_back(random_case(random, format, rig::pick(random, 1, 150), columns, tokens));
+        cases.back().x = cases.front().x;
+      }
+      const std::unique_ptr<Queue> queue = queue_of(rig::pick(random, 1, 9));
+      const auto results = products(*queue, cases, tokens);
+      for (size_t i = 0; i < cases.size(); ++i) {
+        CAPTURE(i);
+        CAPTURE(scheme_name(cases[i].weights.scheme));
+        CAPTURE(cases[i].weights.rows());
+        CAPTURE(columns);
+        CAPTURE(tokens);
+        CHECK(wrong_results(cases[i], results[i]) == 0);
       }
     }
   }

@@ -63,7 +63,7 @@ class FewWarp {
     uint32_t zero[Shape::kPanels];
   };
 
-  TESSERA_DEVICE FewWarp(const TableLinearJob& job, const Grouping& grouping)
+  TESSERA_DEVICE FewWarp(const TableLinearJob& job, uint32_t first_panel, const Grouping& grouping)
       : job_(job),
         grouping_(grouping),
         blocks_(job.weights.columns / table_layout::kBlockColumns),
@@ -73,7 +73,7 @@ class FewWarp {
     // Panels and tokens that do not exist are other ones twice; nobody reads what comes of them.
     const uint32_t panels = (job.weights.rows + 15) / 16;
     TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
-      const uint32_t own = Shape::kPanels * block_x() + p;
+      const uint32_t own = first_panel + p;
       panels_[p] = job.weights.panels + (own < panels ? own : panels - 1) * job.weights.panel_bytes;
       scales_[p] =
           panels_[p].template as<const uint32_t>(table_layout::scales_byte(kBits, job.weights.columns, 0)) +
@@ -232,12 +232,15 @@ TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32
 }
 
 template <class Shape>
-TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLinearJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLinearJobs jobs) {
   griddepcontrol_launch_dependents();
+  const uint32_t which = jobs.which(Shape::kPanels * block_x());
+  const TableLinearJob& job = jobs.of[which];
+  const uint32_t first_panel = Shape::kPanels * block_x() - jobs.first_panel[which];
   using Table = typename Shape::Table;
   using Warp = FewWarp<Shape>;
   const Grouping grouping(job.weights.group);
-  Warp warp(job, grouping);
+  Warp warp(job, first_panel, grouping);
   const Shared<std::byte> space(shared_memory());
   const Shared<std::byte> all_slots = space.as<std::byte>(Shape::kSlotsAt);
   const Shared<std::byte> slots =
@@ -290,7 +293,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
     }
     block_barrier();  // before the next round overwrites the slots
   }
-  const uint32_t n = Shape::kRows * block_x() + row;
+  const uint32_t n = 16 * first_panel + row;
   if (n >= job.weights.rows) return;
   TESSERA_UNROLL for (uint32_t i = 0; i < Shape::kValues; ++i) {
     const uint32_t token = first_token + i * kTokensApart;
@@ -304,12 +307,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
 }
 
 template <class Shape>
-void launch_few_tokens(Queue& queue, const TableLinearJob& job) {
+void launch_few_tokens(Queue& queue, const TableLinearJobs& jobs) {
   launch(queue,
-         {(job.weights.rows + Shape::kRows - 1) / Shape::kRows,
-          (job.tokens + Shape::kTokens - 1) / Shape::kTokens, 1, Shape::kThreads,
-          Shape::shared_bytes(Grouping(job.weights.group)), true},
-         &table_few_tokens<Shape>, job);
+         {jobs.blocks(Shape::kPanels), (jobs.of[0].tokens + Shape::kTokens - 1) / Shape::kTokens, 1,
+          Shape::kThreads, Shape::shared_bytes(Grouping(jobs.of[0].weights.group)), true},
+         &table_few_tokens<Shape>, jobs);
 }
 
 }  // namespace tessera::cuda::tables

@@ -140,11 +140,13 @@ TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, u
 }
 
 template <class Table>
-TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLinearJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLinearJobs jobs) {
   follow_earlier_kernels();
+  const uint32_t which = jobs.which(block_x() * kManyWarps);
+  const TableLinearJob& job = jobs.of[which];
   constexpr uint32_t kStride = many_stride(Table::kElementBytes);
   constexpr uint32_t kStageBytes = many_stage_bytes(Table::kElementBytes);
-  const uint32_t own = block_x() * kManyWarps + warp_index();
+  const uint32_t own = block_x() * kManyWarps - jobs.first_panel[which] + warp_index();
   const bool works = own < (job.weights.rows + 15) / 16;
   const Grouping grouping(job.weights.group);
   const ManyPanel<Table> panel(job.weights, grouping, works ? own : 0);
@@ -211,13 +213,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
 }
 
 template <class Table>
-void launch_many_tokens(Queue& queue, const TableLinearJob& job) {
-  const uint32_t panels = (job.weights.rows + 15) / 16;
+void launch_many_tokens(Queue& queue, const TableLinearJobs& jobs) {
   launch(queue,
-         {(panels + kManyWarps - 1) / kManyWarps, (job.tokens + kManyTokens - 1) / kManyTokens, 1,
-          32 * kManyWarps,
+         {jobs.blocks(kManyWarps), (jobs.of[0].tokens + kManyTokens - 1) / kManyTokens, 1, 32 * kManyWarps,
           kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes, true},
-         &table_many_tokens<Table>, job);
+         &table_many_tokens<Table>, jobs);
 }
 
 }  // namespace tessera::cuda::tables

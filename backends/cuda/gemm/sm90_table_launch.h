@@ -8,6 +8,6 @@ namespace tessera::cuda::tables {
 
 // Tiles of 128 rows by 64 or 128 tokens, on devices whose code has warpgroups.
 template <class Table, uint32_t kTokens>
-void launch_tiles(Queue& queue, const TableLinearJob& job);
+void launch_tiles(Queue& queue, const TableLinearJobs& jobs);
 
 }  // namespace tessera::cuda::tables

@@ -2,9 +2,9 @@
 
 namespace tessera::cuda::tables {
 
-template void launch_tiles<Int8Table<2>, 64>(Queue&, const TableLinearJob&);
-template void launch_tiles<Int8Table<2>, 128>(Queue&, const TableLinearJob&);
-template void launch_tiles<Bf16Table<2>, 64>(Queue&, const TableLinearJob&);
-template void launch_tiles<Bf16Table<2>, 128>(Queue&, const TableLinearJob&);
+template void launch_tiles<Int8Table<2>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<2>, 128>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Bf16Table<2>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Bf16Table<2>, 128>(Queue&, const TableLinearJobs&);
 
 }  // namespace tessera::cuda::tables

@@ -2,9 +2,9 @@
 
 namespace tessera::cuda::tables {
 
-template void launch_tiles<Int8Table<3>, 64>(Queue&, const TableLinearJob&);
-template void launch_tiles<Int8Table<3>, 128>(Queue&, const TableLinearJob&);
-template void launch_tiles<Bf16Table<3>, 64>(Queue&, const TableLinearJob&);
-template void launch_tiles<Bf16Table<3>, 128>(Queue&, const TableLinearJob&);
+template void launch_tiles<Int8Table<3>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<3>, 128>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Bf16Table<3>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Bf16Table<3>, 128>(Queue&, const TableLinearJobs&);
 
 }  // namespace tessera::cuda::tables

@@ -380,14 +380,17 @@ class TableProducts {
 };
 
 template <class Table, uint32_t kTokens>
-TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void table_tiles(TableLinearJob job) {
+TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void table_tiles(
+    TableLinearJobs jobs) {
   if constexpr (kHasWarpgroups) {
     griddepcontrol_launch_dependents();
     using Tile = TableTile<Table, kTokens>;
+    const uint32_t which = jobs.which(block_x() * Tile::kPanels);
+    const TableLinearJob& job = jobs.of[which];
     const TablePart part{job.weights,
                          job.bias,
                          job.first_column,
-                         block_x() * Tile::kPanels,
+                         block_x() * Tile::kPanels - jobs.first_panel[which],
                          (job.weights.rows + 15) / 16,
                          block_y() * kTokens,
                          job.weights.columns / table_layout::kBlockColumns};
@@ -413,12 +416,12 @@ TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void tabl
 }
 
 template <class Table, uint32_t kTokens>
-void launch_tiles(Queue& queue, const TableLinearJob& job) {
+void launch_tiles(Queue& queue, const TableLinearJobs& jobs) {
   using Tile = TableTile<Table, kTokens>;
   launch(queue,
-         {(job.weights.rows + 16 * Tile::kPanels - 1) / (16 * Tile::kPanels),
-          (job.tokens + kTokens - 1) / kTokens, 1, Tile::kThreads, Tile::kSharedBytes, true},
-         &table_tiles<Table, kTokens>, job);
+         {jobs.blocks(Tile::kPanels), (jobs.of[0].tokens + kTokens - 1) / kTokens, 1, Tile::kThreads,
+          Tile::kSharedBytes, true},
+         &table_tiles<Table, kTokens>, jobs);
 }
 
 }  // namespace tessera::cuda::tables

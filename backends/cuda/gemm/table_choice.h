@@ -31,13 +31,15 @@ struct TableChoices {
 // with 8-bit activations instructions are the limit, about 350 or 450 for each of two warps a scheduler,
 // because either tile expands all codes but the wide one has twice the sums to scale and add; with bfloat16
 // they still are for 64 tokens, for 128 the tensor cores are, with 1024 clocks.
-inline TableKernel best_kernel(const TableChoices& choices, const TableLinearJob& job) {
+inline TableKernel best_kernel(const TableChoices& choices, const TableLinearJobs& jobs) {
+  const TableLinearJob& job = jobs.of[0];
+  const size_t all_rows = size_t{16} * jobs.panels;
   TableKernel best = TableKernel::few8;
   size_t least = std::numeric_limits<size_t>::max();
   const size_t element_bytes = job.weights.int8_activations ? 1 : 2;
   const auto consider = [&](TableKernel kernel, size_t rows, size_t tokens, size_t clocks,
                             size_t at_least = 0) {
-    const size_t blocks = ((job.weights.rows + rows - 1) / rows) * ((job.tokens + tokens - 1) / tokens);
+    const size_t blocks = ((all_rows + rows - 1) / rows) * ((job.tokens + tokens - 1) / tokens);
     const size_t time = (blocks + choices.processors - 1) / choices.processors * clocks;
     if (time >= least || at_least >= least) return;
     best = kernel;

@@ -1,6 +1,8 @@
 // Products of activations with weights of table schemes, for any of them. Queued; returns at once.
 #pragma once
 
+#include <limits>
+
 #include "backends/cuda/device.h"
 #include "backends/cuda/rows.h"
 #include "backends/cuda/weights.h"
@@ -20,12 +22,52 @@ struct TableLinearJob {
   uint32_t first_column = 0;
   uint32_t tokens = 0;
 };
-void linear_lut2(Queue& queue, const TableLinearJob& job);
-void linear_lut3(Queue& queue, const TableLinearJob& job);
-void linear_lut4(Queue& queue, const TableLinearJob& job);  // and int4
 
-inline void linear_table(Queue& queue, const TableLinearJob& job) {
-  (job.weights.bits == 2 ? linear_lut2 : job.weights.bits == 3 ? linear_lut3 : linear_lut4)(queue, job);
+// One job, or several of one format that read the same activations, such as those for queries, keys and
+// values: one launch. Their panels are numbered through, from multiples of kPanelStep on, so that no block of
+// any kernel has panels of two of them.
+struct TableLinearJobs {
+  static constexpr uint32_t kMost = 3;
+  static constexpr uint32_t kPanelStep = 8;
+
+  TableLinearJob of[kMost];
+  uint32_t first_panel[kMost] = {0, std::numeric_limits<uint32_t>::max(),
+                                 std::numeric_limits<uint32_t>::max()};
+  uint32_t panels = 0;
+  uint32_t count = 0;
+
+  // False, and nothing done, where the job belongs to another launch.
+  bool add(const TableLinearJob& job) {
+    const TableView& first = of[0].weights;
+    const TableView& own = job.weights;
+    if (count == kMost) return false;
+    if (count > 0 &&
+        (own.bits != first.bits || own.group != first.group || own.zero_points != first.zero_points ||
+         own.columns != first.columns || own.int8_activations != first.int8_activations))
+      return false;
+    of[count] = job;
+    first_panel[count++] = panels;
+    panels += ((own.rows + 15) / 16 + kPanelStep - 1) / kPanelStep * kPanelStep;
+    return true;
+  }
+  void set_tokens(uint32_t tokens) {
+    for (TableLinearJob& job : of) job.tokens = tokens;
+  }
+  // Blocks that have so many panels each.
+  uint32_t blocks(uint32_t block_panels) const { return panels / block_panels; }
+
+  // Whose the panel is.
+  TESSERA_BOTH uint32_t which(uint32_t panel) const {
+    return panel >= first_panel[2] ? 2 : panel >= first_panel[1] ? 1 : 0;
+  }
+};
+void linear_lut2(Queue& queue, const TableLinearJobs& jobs);
+void linear_lut3(Queue& queue, const TableLinearJobs& jobs);
+void linear_lut4(Queue& queue, const TableLinearJobs& jobs);  // and int4
+
+inline void linear_table(Queue& queue, const TableLinearJobs& jobs) {
+  const uint32_t bits = jobs.of[0].weights.bits;
+  (bits == 2 ? linear_lut2 : bits == 3 ? linear_lut3 : linear_lut4)(queue, jobs);
 }
 
 }  // namespace tessera::cuda

@@ -2,6 +2,6 @@
 
 namespace tessera::cuda {
 
-void linear_lut2(Queue& queue, const TableLinearJob& job) { tables::launch_bits<2>(queue, job); }
+void linear_lut2(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<2>(queue, jobs); }
 
 }  // namespace tessera::cuda

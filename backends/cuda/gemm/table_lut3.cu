@@ -2,6 +2,6 @@
 
 namespace tessera::cuda {
 
-void linear_lut3(Queue& queue, const TableLinearJob& job) { tables::launch_bits<3>(queue, job); }
+void linear_lut3(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<3>(queue, jobs); }
 
 }  // namespace tessera::cuda

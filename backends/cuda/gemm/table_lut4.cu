@@ -2,6 +2,6 @@
 
 namespace tessera::cuda {
 
-void linear_lut4(Queue& queue, const TableLinearJob& job) { tables::launch_bits<4>(queue, job); }
+void linear_lut4(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<4>(queue, jobs); }
 
 }  // namespace tessera::cuda
