@@ -63,7 +63,7 @@ for object in "${objects[@]}"; do "$dump" -sass "$object"; done |
        /Function : / { print "kernel " $3 }
        /^[ \t]+\/\*[0-9a-f]+\*\// { sub(/^[ \t]*\/\*[0-9a-f]+\*\/[ \t]*/, ""); sub(/^@!?U?P[0-9T]+[ \t]+/, "")
          sub(/[ ;].*/, ""); if ($0 ~ /^[A-Z]/) print "has " $0 }' | c++filt |
-  sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/tables:://g; s/kernel void /kernel /; s/\(WeightFormat\)//g
+  sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/(tables|halves):://g; s/kernel void /kernel /; s/\(WeightFormat\)//g
           s/IntegerFormat<([0-9]+)>/\1/g; s/^(kernel .*)\([A-Za-z]*Job\)$/\1/' |
   awk -v rules="$rules" -v local_memory_allowed="$local_memory_allowed" '
     function judge(   i, j, n, words, row) {
