@@ -17,7 +17,7 @@ dump=$(command -v "${CUOBJDUMP:-cuobjdump}") ||
 PATH=$PATH:$(dirname "$dump")
 
 # Kernels, targets (both patterns) and the instructions that must be there. Attention has its operands in shared memory
-# as lanes take them: 16 bytes each, no LDSM. All kernels of a step begin early on sm_90 (ACQBULK waits, PREEXIT lets go).
+# as lanes take them: 16 bytes each, no LDSM. The kernels of a decoding step begin early on sm_90 (ACQBULK waits, PREEXIT lets go).
 rules='linear_few_tokens<.*, true>|90a?|UBLKCP SYNCS LDGSTS LDSM IMMA
 linear_few_tokens<.*, false>|8.|LDGSTS LDSM IMMA
 linear_sm80_tiles<|.*|LDGSTS LDSM IMMA
@@ -32,8 +32,11 @@ table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG
 attend_pages<[48]u>|.*|LDGSTS LDS.128 IMMA.16832.S8.S8 IMMA.16832.U8.S8
 attend_pages<16u>|.*|LDGSTS LDS.128 HMMA.16816.F32
 merge_token|.*|LDG.E.64
-linear_|90a?|ACQBULK PREEXIT
-table_|90a?|ACQBULK PREEXIT
+linear_few|90a?|ACQBULK PREEXIT
+linear_half_few|90a?|ACQBULK PREEXIT
+linear_sm90_tiles|90a|ACQBULK PREEXIT
+table_few|90a?|ACQBULK PREEXIT
+table_tiles|90a|ACQBULK PREEXIT
 attend_pages|90a?|ACQBULK PREEXIT
 merge_token|90a?|ACQBULK PREEXIT
 _rows|90a?|ACQBULK PREEXIT

@@ -38,6 +38,13 @@ void launch(Queue& queue, const LaunchShape& shape, void (*kernel)(Job),
   if (shape.grid_x == 0 || shape.grid_y == 0 || shape.grid_z == 0) return;
 #if defined(__CUDACC__)
   constexpr size_t kWithoutAsking = size_t{48} << 10;
+  if (shape.early) {
+    // One division of a processor's memory for all: a block that wants another one may have to wait until the
+    // processor is empty.
+    const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                     cudaSharedmemCarveoutMaxShared);
+    if (refused != cudaSuccess) return queue.note(cudaGetErrorString(refused));
+  }
   if (shape.shared_bytes > kWithoutAsking) {
     // All there is, never less: what was recorded with more may still be replayed.
     const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

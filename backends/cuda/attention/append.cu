@@ -198,7 +198,10 @@ TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elem
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
-  follow_earlier_kernels();
+  // In this order, or the blocks of attention, small ones, would begin on the few processors that are free
+  // before the product is done with the others.
+  griddepcontrol_wait();
+  griddepcontrol_launch_dependents();
   const uint32_t first_head = job.half > 0 ? 0 : job.query_heads;
   const uint32_t head = first_head + block_y() * kWarps + warp_index();
   const uint32_t keys_end = job.query_heads + job.kv.kv_heads;

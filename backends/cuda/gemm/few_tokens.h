@@ -93,22 +93,17 @@ class PieceRing {
     if (at.panel < end_panel_) {
       const uint32_t panels = panels_at(at.panel);
       const uint32_t bytes = Format::bytes_of(pairs_at(at.piece));
-      const auto from = [&](uint32_t p) {
-        return job_.codes_of(at.panel + p) + size_t{at.piece} * Shape::kPieceBytes;
-      };
       const Shared<std::byte> to = slot(index);
       if constexpr (Shape::kBulk) {
         if (lane_index() == 0) {
           mbarrier_arrive_expect(barrier(index), panels * bytes);
-          TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
-            if (p >= panels) break;
-            bulk_copy(to.template as<std::byte>(p * Shape::kPieceBytes).address(), from(p).address(), bytes,
-                      barrier(index), policy_);
-          }
+          copy_panels(job_, at.panel, panels, size_t{at.piece} * Shape::kPieceBytes, to, Shape::kPieceBytes,
+                      bytes, barrier(index), policy_);
         }
       } else {
         for (uint32_t p = 0; p < panels; ++p) {
-          const Global<const std::byte> panel = from(p);
+          const Global<const std::byte> panel =
+              job_.codes_of(at.panel + p) + size_t{at.piece} * Shape::kPieceBytes;
           for (uint32_t byte = 16 * lane_index(); byte < bytes; byte += 512)
             cp_async_16_hinted(to.template as<std::byte>(p * Shape::kPieceBytes + byte).address(),
                                (panel + byte).address(), policy_);

@@ -64,6 +64,22 @@ struct IntegerFormat {
   }
 };
 
+// One thread asks for `bytes` bytes of each of `count` panels, from `byte` on, to places to_stride bytes
+// apart. Panels of one matrix, which are nearly always all, differ by constants: so the loop has its
+// addresses in uniform registers and takes few instructions.
+TESSERA_DEVICE void copy_panels(const IntegerJob& job, uint32_t panel, uint32_t count, size_t byte,
+                                Shared<std::byte> to, uint32_t to_stride, uint32_t bytes, std::byte* barrier,
+                                uint64_t policy) {
+  const uint32_t together = job.panels_of_one(panel, count);
+  const Global<const std::byte> from = job.codes_of(panel) + byte;
+  for (uint32_t p = 0; p < together; ++p)
+    bulk_copy(to.as<std::byte>(p * to_stride).address(), (from + p * job.panel_bytes).address(), bytes,
+              barrier, policy);
+  for (uint32_t p = together; p < count; ++p)
+    bulk_copy(to.as<std::byte>(p * to_stride).address(), (job.codes_of(panel + p) + byte).address(), bytes,
+              barrier, policy);
+}
+
 // From an exact sum of unsigned codes to the result for (row of the matrix, token).
 template <class Format>
 TESSERA_DEVICE float finish_integer(const IntegerJob& job, const PlacedMatrix& matrix, uint32_t row,

@@ -65,6 +65,12 @@ struct IntegerJob {
     const PlacedMatrix& matrix = matrix_of(panel);
     return matrix.codes + (panel - matrix.first_panel) * panel_bytes;
   }
+  // How many of `count` panels from this one on are of the same matrix.
+  TESSERA_BOTH uint32_t panels_of_one(uint32_t panel, uint32_t count) const {
+    const PlacedMatrix& matrix = matrix_of(panel);
+    const uint32_t left = matrix.first_panel + (matrix.rows + 15) / 16 - panel;
+    return left < count ? left : count;
+  }
 };
 
 // Each is queued and returns at once.

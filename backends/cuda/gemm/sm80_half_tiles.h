@@ -68,7 +68,6 @@ class StageCopies {
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void linear_half_tiles(TilesJob tiles) {
-  follow_earlier_kernels();
   using Sums = float[Shape::kPanels][Shape::kEights][4];
   const LinearJob& job = tiles.linear;
   const Matrix matrix(job);
@@ -125,8 +124,9 @@ uint32_t tiles_of(const LinearJob& job) {
 template <class Shape>
 void launch_tiles(Queue& queue, const LinearJob& job) {
   const TilesJob tiles{job, (job.tokens + Shape::kTokens - 1) / Shape::kTokens};
-  launch(queue, {tiles_of<Shape>(job), 1, 1, Shape::kThreads, Shape::kSharedBytes, true},
-         &linear_half_tiles<Shape>, tiles);
+  // Not early: a processor has room for two blocks, and the first ones that are free would get both.
+  launch(queue, {tiles_of<Shape>(job), 1, 1, Shape::kThreads, Shape::kSharedBytes}, &linear_half_tiles<Shape>,
+         tiles);
 }
 
 }  // namespace tessera::cuda::halves

@@ -141,7 +141,6 @@ TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, u
 
 template <class Table>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLinearJobs jobs) {
-  follow_earlier_kernels();
   const uint32_t which = jobs.which(block_x() * kManyWarps);
   const TableLinearJob& job = jobs.of[which];
   constexpr uint32_t kStride = many_stride(Table::kElementBytes);
@@ -214,9 +213,10 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
 
 template <class Table>
 void launch_many_tokens(Queue& queue, const TableLinearJobs& jobs) {
+  // Not early: a processor has room for two blocks, and the first ones that are free would get both.
   launch(queue,
          {jobs.blocks(kManyWarps), (jobs.of[0].tokens + kManyTokens - 1) / kManyTokens, 1, 32 * kManyWarps,
-          kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes, true},
+          kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes},
          &table_many_tokens<Table>, jobs);
 }
 

@@ -28,7 +28,7 @@ TESSERA_DEVICE void fill_stage(const IntegerJob& job, uint32_t first_panel, uint
   using Format = typename Shape::Format;
   const uint32_t panel = first_panel + warp_index();  // one for each warp
   if (panel < job.panels) {
-    const Global<const std::byte> from = stretch_of_panel<Format>(job, panel, stretch);
+    const Global<const std::byte> from = job.codes_of(panel) + size_t{stretch} * Format::kStretchBytes;
     const Shared<std::byte> to =
         stage.as<std::byte>(Shape::kWeightsAt + warp_index() * Format::kStretchBytes);
     const uint32_t bytes = Format::bytes_of(pairs_of_stretch(job, stretch));
@@ -79,7 +79,6 @@ TESSERA_DEVICE void add_stage(int32_t (&sums)[Shape::kValues], Shared<std::byte>
 
 template <class Shape>
 TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob job) {
-  follow_earlier_kernels();
   using Format = typename Shape::Format;
   const Shared<std::byte> shared(shared_memory());
   const uint64_t policy = weights_policy(job);
@@ -128,8 +127,8 @@ template <class Format, uint32_t kTokens>
 void launch_sm80_tiles(Queue& queue, const IntegerJob& job) {
   using Shape = Sm80Tile<Format, kTokens>;
   const TilesJob tiles = divide(queue, job, kTokens, true);
-  launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes, true}, &linear_sm80_tiles<Shape>,
-         tiles);
+  // Not early: a processor has room for two blocks, and the first ones that are free would get both.
+  launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes}, &linear_sm80_tiles<Shape>, tiles);
 }
 
 }  // namespace tessera::cuda

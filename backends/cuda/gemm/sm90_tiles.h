@@ -1,13 +1,13 @@
 // Integer products for many tokens with wgmma, for sm_90a: tiles of 128 rows by 64, 128 or 256 tokens.
 //
 // A block stays on its processor for a whole run of steps (split_tiles.h). Its first warpgroup fills a ring
-// of stages of 128 columns: one thread asks for the weights by bulk copies, all its threads copy activations,
-// 16 bytes each, to where the swizzle of B wants them. The two others have 64 rows each: they expand their
+// of stages of 128 columns: one thread asks for the weights by bulk copies, three warps copy activations, 16
+// bytes a thread, to where the swizzle of B wants them. The two others have 64 rows each: they expand their
 // weights in registers as A while the tensor cores work on the stage before, whose sums stay in registers.
 //
 // Each stage has two mbarriers. `full`: the announced weights have landed and each warp of the first group
-// has arrived, after its copies and a proxy fence, for wgmma reads what threads wrote. `free`: each warp of
-// the others has arrived, after its products were waited for.
+// that copies has arrived, after its copies and a proxy fence, for wgmma reads what threads wrote. `free`:
+// each warp of the others has arrived, after its products were waited for.
 #pragma once
 
 #include "backends/cuda/gemm/split_tiles.h"
@@ -34,7 +34,8 @@ struct Sm90Tile {
   static constexpr uint32_t kSharedBytes = kBarriersAt + 2 * kStages * 8;
   static_assert(kStages > kAhead + 2, "the copying warps never wait for a stage that waits for them");
   static_assert(kSharedBytes <= 227u << 10, "what a block may have on compute capability 9.0");
-  static constexpr uint32_t kFullArrivals = kGroupThreads / 32 + 1;
+  static constexpr uint32_t kCopyWarps = kGroupThreads / 32 - 1;  // of activations
+  static constexpr uint32_t kFullArrivals = kCopyWarps + 1;
   static constexpr uint32_t kFreeArrivals = 2 * kGroupThreads / 32;
 };
 
@@ -52,46 +53,38 @@ struct Sm90Stages {
   TESSERA_DEVICE static std::byte* free(uint32_t stage) { return full(Shape::kStages + stage); }
 };
 
-// One thread asks for the weights of a step.
+// The first warp: one thread asks for the weights of the whole run, wherever a stage is free. It needs
+// nothing of the kernels before.
 template <class Shape>
-TESSERA_DEVICE void ask_for_weights(const TilesJob& job, uint32_t first_panel, uint32_t step, uint32_t stage,
-                                    uint64_t policy) {
+TESSERA_DEVICE void ask_for_weights(const TilesJob& job) {
   using Format = typename Shape::Format;
   using Stages = Sm90Stages<Shape>;
   const IntegerJob& linear = job.linear;
-  const uint32_t left = linear.panels - first_panel;
-  const uint32_t own_panels = left < kTilePanels ? left : kTilePanels;
-  const uint32_t bytes = Format::bytes_of(pairs_of_stretch(linear, step));
-  mbarrier_arrive_expect(Stages::full(stage), own_panels * bytes);
-  const Shared<std::byte> to = Stages::weights(stage);
-  for (uint32_t p = 0; p < own_panels; ++p)
-    bulk_copy(to.template as<std::byte>(p * Format::kStretchBytes).address(),
-              stretch_of_panel<Format>(linear, first_panel + p, step).address(), bytes, Stages::full(stage),
-              policy);
-}
-
-// Asks for the weights of the first steps, as many as there are stages, before the kernels that make the
-// activations have ended.
-template <class Shape>
-TESSERA_DEVICE void ask_early(const TilesJob& job, uint64_t policy) {
+  const uint64_t policy = weights_policy(job);
+  RingPlace<Shape::kStages> place;
   TileWalk walk(job, block_x());
   TilePart part;
-  uint32_t stage = 0;
-  while (stage < Shape::kStages && walk.next(part)) {
+  while (walk.next(part)) {
     const uint32_t first_panel = part.tile / job.token_tiles * kTilePanels;
-    for (uint32_t step = part.begin; step < part.end && stage < Shape::kStages; ++step)
-      ask_for_weights<Shape>(job, first_panel, step, stage++, policy);
+    const uint32_t left = linear.panels - first_panel;
+    const uint32_t own_panels = left < kTilePanels ? left : kTilePanels;
+    for (uint32_t step = part.begin; step < part.end; ++step) {
+      mbarrier_wait(Stages::free(place.stage), place.parity ^ 1);
+      const uint32_t bytes = Format::bytes_of(pairs_of_stretch(linear, step));
+      mbarrier_arrive_expect(Stages::full(place.stage), own_panels * bytes);
+      const Shared<std::byte> to = Stages::weights(place.stage);
+      copy_panels(linear, first_panel, own_panels, size_t{step} * Format::kStretchBytes, to,
+                  Format::kStretchBytes, bytes, Stages::full(place.stage), policy);
+      place.advance();
+    }
   }
 }
 
-// The first warpgroup.
+// The three other warps of the first warpgroup.
 template <class Shape>
-TESSERA_DEVICE void fill_ring(const TilesJob& job) {
+TESSERA_DEVICE void copy_activations(const TilesJob& job) {
   using Stages = Sm90Stages<Shape>;
   const IntegerJob& linear = job.linear;
-  const uint64_t policy = weights_policy(job);
-  if (thread_index() == 0) ask_early<Shape>(job, policy);
-  griddepcontrol_wait();
   RingPlace<Shape::kStages> place;
   RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not seen to the end
   uint32_t begun = 0;
@@ -101,19 +94,17 @@ TESSERA_DEVICE void fill_ring(const TilesJob& job) {
     if (lane_index() == 0) mbarrier_arrive(Stages::full(copied.stage));
     copied.advance();
   };
+  // Eight threads copy a token's 128 columns.
+  const uint32_t chunk = thread_index() % 8;
+  const uint32_t first_copied = (thread_index() - 32) / 8;
   TileWalk walk(job, block_x());
   TilePart part;
   while (walk.next(part)) {
-    const uint32_t first_panel = part.tile / job.token_tiles * kTilePanels;
     const uint32_t first_token = part.tile % job.token_tiles * Shape::kTokens;
     for (uint32_t step = part.begin; step < part.end; ++step) {
       mbarrier_wait(Stages::free(place.stage), place.parity ^ 1);
-      if (thread_index() == 0 && begun >= Shape::kStages)
-        ask_for_weights<Shape>(job, first_panel, step, place.stage, policy);
-      // Eight threads copy a token's 128 columns.
-      const uint32_t chunk = thread_index() % 8;
       const Shared<std::byte> to = Stages::tokens(place.stage);
-      for (uint32_t token = thread_index() / 8; token < Shape::kTokens; token += Shape::kGroupThreads / 8)
+      for (uint32_t token = first_copied; token < Shape::kTokens; token += 32 * Shape::kCopyWarps / 8)
         cp_async_16(to.template as<std::byte>(swizzled_chunk(token, chunk)).address(),
                     (linear.x.bytes(existing_token(linear, first_token + token)) +
                      (step * kStretchColumns + chunk * 16))
@@ -251,7 +242,9 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kGroups* Shape::kGroupThreads) void linea
     block_barrier();
     if (thread_index() < Shape::kGroupThreads) {
       give_registers<56>();
-      fill_ring<Shape>(job);
+      if (thread_index() == 0) ask_for_weights<Shape>(job);
+      griddepcontrol_wait();
+      if (warp_index() > 0) copy_activations<Shape>(job);
     } else {
       take_registers<224>();
       griddepcontrol_wait();

@@ -67,11 +67,6 @@ TESSERA_DEVICE uint32_t pairs_of_stretch(const IntegerJob& job, uint32_t stretch
   const uint32_t left = job.columns / kPairColumns - stretch * kStretchPairs;
   return left < kStretchPairs ? left : kStretchPairs;
 }
-template <class Format>
-TESSERA_DEVICE Global<const std::byte> stretch_of_panel(const IntegerJob& job, uint32_t panel,
-                                                        uint32_t stretch) {
-  return job.codes_of(panel) + size_t{stretch} * Format::kStretchBytes;
-}
 // Weights are read once for every tile of tokens.
 TESSERA_DEVICE uint64_t weights_policy(const TilesJob& job) {
   return job.token_tiles == 1 ? evict_first_policy() : evict_normal_policy();
