@@ -8,6 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "backends/cpu/attention_kernels.h"
 #include "gguf-like-format/float_types.h"
@@ -25,6 +26,12 @@ constexpr size_t kMostHugeBytes = size_t{256} << 20;
 
 constexpr size_t kLanes =
     8;  // of sums and maxima that the compiler may vectorize in the order they are written
+
+constexpr uint16_t kHalfExponent = 0x7c00;  // all ones: infinite, or not a number
+constexpr uint16_t kHalfNan = 0x7e00;
+constexpr float kHalfOverflow = 65520.0f;  // the least number that f16 rounds to infinity
+
+bool finite_half(uint16_t bits) { return (bits & kHalfExponent) != kHalfExponent; }
 
 void write_half(uint8_t* at, uint16_t bits) { std::memcpy(at, &bits, sizeof bits); }
 
@@ -52,11 +59,25 @@ Range range_of(const float* x, size_t n) {  // n is a multiple of 8
   return {*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end())};
 }
 
+// Whether all magnitudes are below the limit; NaN is not.
+bool all_below(float limit, const float* x, size_t n) {  // n is a multiple of 8
+  std::array<uint32_t, kLanes> over{};
+  for (size_t i = 0; i < n; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) over[j] |= std::fabs(x[i + j]) < limit ? 0u : 1u;
+  }
+  return std::all_of(over.begin(), over.end(), [](uint32_t lane) { return lane == 0; });
+}
+
 // Codes of one row, rounded with the scale that is stored.
 struct Codes {
   std::array<uint8_t, kLongestHead> at;
   uint16_t scale_bits = 0;
   uint16_t minimum_bits = 0;
+
+  bool fit(const float* x, size_t n) const {  // the row is finite in a page
+    return finite_half(scale_bits) && finite_half(minimum_bits) &&
+           all_below(std::numeric_limits<float>::infinity(), x, n);
+  }
 };
 
 float clamped(float x, float low, float high) {
@@ -92,28 +113,14 @@ void range_codes(const float* x, size_t n, Codes& out) {
     out.at[i] = static_cast<uint8_t>(whole(clamped((x[i] - minimum) / scale, 0.0f, 15.0f)));
 }
 
-}  // namespace
-
-size_t KvBlockLayout::k_codes_bytes() const { return head_dim * tile::kPanelRows * bits / 8; }
-
-size_t KvBlockLayout::k_panel_bytes() const {
-  const size_t tail = bits == 16 ? 0 : (bits == 8 ? kHalfRow : 2 * kHalfRow);
-  return tile::round_up(k_codes_bytes() + tail, tile::kLineBytes);
-}
-
-size_t KvBlockLayout::v_panel_bytes() const { return kKvPageTokens * tile::kPanelRows * bits / 8; }
-
-size_t KvBlockLayout::v_bytes() const {
-  return bits == 16 ? v_scales() : (bits == 8 ? v_minima() : v_minima() + 2 * kKvPageTokens);
-}
-
-void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* key) {
+void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* key, bool value_fits) {
   uint8_t* panel = block + layout.k_panel(slot / tile::kPanelRows);
   const size_t row = slot % tile::kPanelRows;
   uint8_t* scales = panel + layout.k_codes_bytes();
   if (layout.bits == 16) {
     for (size_t i = 0; i < layout.head_dim; ++i)
       write_half(panel + 2 * tile::element_in_panel(row, i), f32_to_f16(key[i]));
+    if (!value_fits) write_half(panel + 2 * tile::element_in_panel(row, 0), kHalfNan);
     return;
   }
   Codes codes;
@@ -133,25 +140,34 @@ void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const f
       std::memcpy(panel + tile::nibble_in_panel(row, i).byte, &both, 4);
     }
   }
-  write_half(scales + 2 * row, codes.scale_bits);
+  const bool fits = value_fits && codes.fit(key, layout.head_dim);
+  write_half(scales + 2 * row, fits ? codes.scale_bits : kHalfNan);
 }
 
-void store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value) {
+// False: not finite in a page, zero is kept.
+bool store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value) {
   if (layout.bits == 16) {
+    const bool fits = all_below(kHalfOverflow, value, layout.head_dim);
     for (size_t i = 0; i < layout.head_dim; ++i) {
       uint8_t* panel = block + layout.v_panel(i / tile::kPanelRows);
-      write_half(panel + 2 * tile::element_in_panel(i % tile::kPanelRows, slot), f32_to_f16(value[i]));
+      write_half(panel + 2 * tile::element_in_panel(i % tile::kPanelRows, slot),
+                 fits ? f32_to_f16(value[i]) : uint16_t{0});
     }
-    return;
+    return fits;
   }
   Codes codes;
   if (layout.bits == 8) {
     symmetric_codes(value, layout.head_dim, 0, codes);
+  } else {
+    range_codes(value, layout.head_dim, codes);
+  }
+  const bool fits = codes.fit(value, layout.head_dim);
+  if (!fits) codes = {};
+  if (layout.bits == 8) {
     for (size_t i = 0; i < layout.head_dim; ++i)
       block[layout.v_panel(i / tile::kPanelRows) + tile::byte_in_panel(i % tile::kPanelRows, slot)] =
           codes.at[i];
   } else {
-    range_codes(value, layout.head_dim, codes);
     write_half(block + layout.v_minima() + 2 * slot, codes.minimum_bits);
     const tile::Nibble column = tile::nibble_in_panel(0, slot);
     const unsigned keep = column.high ? 0x0fu : 0xf0u;
@@ -163,6 +179,28 @@ void store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const
     }
   }
   write_half(block + layout.v_scales() + 2 * slot, codes.scale_bits);
+  return fits;
+}
+
+}  // namespace
+
+size_t KvBlockLayout::k_codes_bytes() const { return head_dim * tile::kPanelRows * bits / 8; }
+
+size_t KvBlockLayout::k_panel_bytes() const {
+  const size_t tail = bits == 16 ? 0 : (bits == 8 ? kHalfRow : 2 * kHalfRow);
+  return tile::round_up(k_codes_bytes() + tail, tile::kLineBytes);
+}
+
+size_t KvBlockLayout::v_panel_bytes() const { return kKvPageTokens * tile::kPanelRows * bits / 8; }
+
+size_t KvBlockLayout::v_bytes() const {
+  return bits == 16 ? v_scales() : (bits == 8 ? v_minima() : v_minima() + 2 * kKvPageTokens);
+}
+
+void store_token(const KvBlockLayout& layout, uint8_t* key_block, uint8_t* value_block, size_t slot,
+                 const float* key, const float* value) {
+  const bool fits = store_value(layout, value_block, slot, value);
+  store_key(layout, key_block, slot, key, fits);
 }
 
 size_t PagedKv::page_bytes(const KvGeometry& geometry) {

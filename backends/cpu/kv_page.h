@@ -32,11 +32,12 @@ struct KvBlockLayout {
   size_t v_bytes() const;
 };
 
-// Rounds one token's key or value [head_dim] into slot 0 … 63 of a K or V block. 8 bits: scale = max|x| /
+// Rounds one token's key and value [head_dim] into slot 0 … 63 of its K and V block. 8 bits: scale = max|x| /
 // 127; 4 bits: scale = (max - min) / 15 and min; scales are rounded to f16 first and codes follow the rounded
-// scale.
-void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* key);
-void store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value);
+// scale. A value that is not finite in a page is kept as zero and its key as not a number, so that it reaches
+// the tokens that see it and no others: their weight for it is 0, which does not make infinity zero.
+void store_token(const KvBlockLayout& layout, uint8_t* key_block, uint8_t* value_block, size_t slot,
+                 const float* key, const float* value);
 
 // Anonymous zero pages: memory is taken only when a page is first written.
 class PagedKv : public KvStorage {

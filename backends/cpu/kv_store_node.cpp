@@ -44,8 +44,8 @@ class KvStoreNode : public Node {
     for (size_t position = first; position < last; ++position) {
       const float* row = qkv_.floats(run, sequence.first_row + position - sequence.position);
       const float* key = row + (shape_.query_heads + head) * shape_.head_dim;
-      store_key(layout_, keys, position % kKvPageTokens, key);
-      store_value(layout_, values, position % kKvPageTokens, key + shape_.kv_heads * shape_.head_dim);
+      store_token(layout_, keys, values, position % kKvPageTokens, key,
+                  key + shape_.kv_heads * shape_.head_dim);
     }
   }
 
