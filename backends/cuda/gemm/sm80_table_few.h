@@ -69,6 +69,7 @@ class FewWarp {
         blocks_(job.weights.columns / table_layout::kBlockColumns),
         groups_(blocks_ * table_layout::kSteps >> grouping.group_shift),
         last_part_(grouping.chunk_blocks() - 1),
+        policy_(job.tokens <= Shape::kTokens ? evict_first_policy() : evict_normal_policy()),
         ring_(shared_memory() + warp_index() * Shape::kRingBytes) {
     // Panels and tokens that do not exist are other ones twice; nobody reads what comes of them.
     const uint32_t panels = (job.weights.rows + 15) / 16;
@@ -106,7 +107,7 @@ class FewWarp {
         TESSERA_UNROLL
         for (uint32_t byte = 0; byte < Shape::kBlockBytes; byte += 512) {
           if (byte + 16 * lane_index() < Shape::kBlockBytes)
-            cp_async_16(to.template as<std::byte>(byte).address(), (from + byte).address());
+            cp_async_16_hinted(to.template as<std::byte>(byte).address(), (from + byte).address(), policy_);
         }
       }
     }
@@ -211,6 +212,7 @@ class FewWarp {
   Global<const uint32_t> scales_[Shape::kPanels];
   uint32_t tokens_[Shape::kEights];  // whose activations the lane loads
   Global<std::byte> x_[Shape::kEights];
+  uint64_t policy_;
   Shared<std::byte> ring_;
 };
 
@@ -266,6 +268,16 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
   if (Table::kSharedBytes > 0) block_barrier();
   typename Warp::Inputs next{};
   if (warp.has(block)) warp.load(block, next);
+  // What the results need, while nothing else is there.
+  const uint32_t n = 16 * first_panel + row;
+  const float bias = !job.bias.null() && n < job.weights.rows ? job.bias[n] : 0.0f;
+  float factors[Shape::kValues] = {};
+  TESSERA_UNROLL for (uint32_t i = 0; i < Shape::kValues; ++i) {
+    const uint32_t token = first_token + i * kTokensApart;
+    if (adds(token))
+      factors[i] = Table::factor(job.x.bytes(Shape::kTokens * block_y() + token), job.x_columns,
+                                 job.weights.zero_points);
+  }
   typename Warp::Sums d = {};
   float sums[Shape::kValues] = {};
   uint32_t stage = 0;
@@ -293,25 +305,27 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
     }
     block_barrier();  // before the next round overwrites the slots
   }
-  const uint32_t n = 16 * first_panel + row;
   if (n >= job.weights.rows) return;
   TESSERA_UNROLL for (uint32_t i = 0; i < Shape::kValues; ++i) {
     const uint32_t token = first_token + i * kTokensApart;
     if (!adds(token)) continue;
-    const uint32_t own = Shape::kTokens * block_y() + token;
-    float result =
-        multiply_rn(sums[i], Table::factor(job.x.bytes(own), job.x_columns, job.weights.zero_points));
-    if (!job.bias.null()) result = add_rn(result, job.bias[n]);
-    job.y.floats(own).store(job.first_column + n, result);
+    float result = multiply_rn(sums[i], factors[i]);
+    if (!job.bias.null()) result = add_rn(result, bias);
+    job.y.floats(Shape::kTokens * block_y() + token).store(job.first_column + n, result);
   }
 }
 
 template <class Shape>
 void launch_few_tokens(Queue& queue, const TableLinearJobs& jobs) {
-  launch(queue,
-         {jobs.blocks(Shape::kPanels), (jobs.of[0].tokens + Shape::kTokens - 1) / Shape::kTokens, 1,
-          Shape::kThreads, Shape::shared_bytes(Grouping(jobs.of[0].weights.group)), true},
-         &table_few_tokens<Shape>, jobs);
+  LaunchShape shape;
+  shape.grid_x = jobs.blocks(Shape::kPanels);
+  shape.grid_y = (jobs.of[0].tokens + Shape::kTokens - 1) / Shape::kTokens;
+  shape.threads = Shape::kThreads;
+  shape.shared_bytes = Shape::shared_bytes(Grouping(jobs.of[0].weights.group));
+  // A processor has room for two of the small blocks: a few of them must not begin on the first processors
+  // that are free.
+  shape.early = size_t{shape.grid_x} * shape.grid_y > queue.facts().processors;
+  launch(queue, shape, &table_few_tokens<Shape>, jobs);
 }
 
 }  // namespace tessera::cuda::tables

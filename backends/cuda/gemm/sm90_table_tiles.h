@@ -42,13 +42,16 @@ struct TableTile {
   static constexpr uint32_t kPanelBytes = kZerosAt + table_layout::kSteps * table_layout::kGroupBytes;
   static constexpr uint32_t kSumBytes = table_layout::kSteps * kTokens * 4;
   static constexpr uint32_t kStageBytes = kInputBytes + kPanels * kPanelBytes + kSumBytes;
-  static constexpr uint32_t kMostBytes = 227u << 10;  // on compute capability 9.0
-  static constexpr uint32_t kMostStages = (kMostBytes - Table::kSharedBytes - 128) / kStageBytes;
+  static constexpr uint32_t kMostBytes = 227u << 10;     // on compute capability 9.0
+  static constexpr uint32_t kFactorBytes = kTokens * 4;  // what each token's sums are multiplied by
+  static constexpr uint32_t kMostStages =
+      (kMostBytes - Table::kSharedBytes - kFactorBytes - 128) / kStageBytes;
   static constexpr uint32_t kStages = kMostStages < 6 ? kMostStages : 6;
   static constexpr uint32_t kPanelsAt = kStages * kInputBytes;
   static constexpr uint32_t kSumsAt = kPanelsAt + kStages * kPanels * kPanelBytes;
   static constexpr uint32_t kTableAt = kSumsAt + kStages * kSumBytes;
-  static constexpr uint32_t kBarriersAt = kTableAt + Table::kSharedBytes;
+  static constexpr uint32_t kFactorsAt = kTableAt + Table::kSharedBytes;
+  static constexpr uint32_t kBarriersAt = kFactorsAt + kFactorBytes;
   static constexpr uint32_t kSharedBytes = kBarriersAt + 2 * kStages * 8;
   static_assert(kStages >= 3 && kSharedBytes <= kMostBytes);
   static constexpr uint32_t kFullArrivals = kGroupThreads / 32 + 1;
@@ -69,6 +72,7 @@ struct TableTile {
   TESSERA_DEVICE static Shared<float> sums(uint32_t stage) {  // [groups][kTokens]
     return Shared<float>(shared_memory() + kSumsAt + stage * kSumBytes);
   }
+  TESSERA_DEVICE static Shared<float> factors() { return Shared<float>(shared_memory() + kFactorsAt); }
   TESSERA_DEVICE static std::byte* full(uint32_t stage) { return shared_memory() + kBarriersAt + stage * 8; }
   TESSERA_DEVICE static std::byte* free(uint32_t stage) { return full(kStages + stage); }
 };
@@ -105,6 +109,19 @@ class TableCopies {
   }
 
   TESSERA_DEVICE void run() {
+    // The first codes are on their way before the kernels that make the activations have ended.
+    const uint32_t early = part_.stages < Tile::kStages ? part_.stages : Tile::kStages;
+    if (lane_index() == 0) {
+      for (uint32_t stage = 0; stage < early; ++stage) copy_panels(stage, stage);
+    }
+    griddepcontrol_wait();
+    // There before the products ask for them: they wait for the first stage.
+    if (thread_index() < Tile::kTokens) {
+      const uint32_t left = job_.tokens - part_.first_token;
+      const uint32_t own = thread_index() < left ? thread_index() : 0;
+      Tile::factors().store(thread_index(), Table::factor(job_.x.bytes(part_.first_token + own),
+                                                          job_.x_columns, part_.weights.zero_points));
+    }
     Stage coming[Tile::kAhead] = {};
     TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kAhead; ++i) {
       if (i < part_.stages) load(coming[i]);
@@ -114,7 +131,7 @@ class TableCopies {
         const uint32_t number = first + i;
         if (number >= part_.stages) break;
         mbarrier_wait(Tile::free(place_.stage), place_.parity ^ 1);
-        if (warp_index() == 0) copy_panels(number);
+        if (lane_index() == 0 && number >= early) copy_panels(number, place_.stage);
         store(coming[i]);
         if (summed_) add_sums(number, coming[i]);
         proxy_fence();
@@ -155,33 +172,37 @@ class TableCopies {
     sums_ = sums_ + table_layout::kSteps;
   }
 
-  // A lane for each panel.
-  TESSERA_DEVICE void copy_panels(uint32_t number) const {
+  // One lane of each warp asks for two panels: addresses that differ by constants take few instructions. The
+  // first one announces the bytes of all; others may be on their way already.
+  TESSERA_DEVICE void copy_panels(uint32_t number, uint32_t stage) const {
+    constexpr uint32_t kOwn = Tile::kPanels / (Tile::kGroupThreads / 32);
     const TableView& weights = part_.weights;
     const uint32_t left = part_.panels - part_.first_panel;
     const uint32_t count = left < Tile::kPanels ? left : Tile::kPanels;
     const uint32_t group_bytes = table_layout::kGroupBytes << grouping_.chunk_group_shift;
     const uint32_t parameter_bytes = weights.zero_points ? 2 * group_bytes : group_bytes;
-    std::byte* const barrier = Tile::full(place_.stage);
-    if (lane_index() == 0) mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + parameter_bytes));
-    warp_barrier();
-    if (lane_index() >= count) return;
+    std::byte* const barrier = Tile::full(stage);
+    if (warp_index() == 0) mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + parameter_bytes));
     // Weights are read once for every tile of tokens.
     const uint64_t policy = job_.tokens <= Tile::kTokens ? evict_first_policy() : evict_normal_policy();
-    const Global<const std::byte> from =
-        weights.panels + (part_.first_panel + lane_index()) * weights.panel_bytes;
-    const Shared<std::byte> to = Tile::panel(place_.stage, lane_index());
-    bulk_copy(to.address(), (from + size_t{number} * Tile::kScalesAt).address(), Tile::kScalesAt, barrier,
-              policy);
     const uint32_t group = number * table_layout::kSteps >> grouping_.group_shift;
     const size_t scales = table_layout::scales_byte(Table::kBits, weights.columns, group);
-    bulk_copy(to.template as<std::byte>(Tile::kScalesAt).address(), (from + scales).address(), group_bytes,
-              barrier, policy);
-    if (!weights.zero_points) return;
     const size_t groups = part_.stages * table_layout::kSteps >> grouping_.group_shift;
     const size_t zeros = scales + groups * table_layout::kGroupBytes;
-    bulk_copy(to.template as<std::byte>(Tile::kZerosAt).address(), (from + zeros).address(), group_bytes,
-              barrier, policy);
+    const uint32_t first = warp_index() * kOwn;
+    Global<const std::byte> from = weights.panels + (part_.first_panel + first) * weights.panel_bytes;
+    Shared<std::byte> to = Tile::panel(stage, first);
+    for (uint32_t p = first; p < count && p < first + kOwn; ++p) {
+      bulk_copy(to.address(), (from + size_t{number} * Tile::kScalesAt).address(), Tile::kScalesAt, barrier,
+                policy);
+      bulk_copy(to.template as<std::byte>(Tile::kScalesAt).address(), (from + scales).address(), group_bytes,
+                barrier, policy);
+      if (weights.zero_points)
+        bulk_copy(to.template as<std::byte>(Tile::kZerosAt).address(), (from + zeros).address(), group_bytes,
+                  barrier, policy);
+      from = from + weights.panel_bytes;
+      to = to.template as<std::byte>(Tile::kPanelBytes);
+    }
   }
 
   // Parts go to chunks that differ in their numbers' last bits, the same for all tokens, which are a multiple
@@ -356,7 +377,7 @@ class TableProducts {
       for (uint32_t side = 0; side < 2; ++side) {
         const uint32_t token = part_.first_token + 2 * i + 2 * (lane_index() % 4) + side;
         if (token >= job.tokens) continue;
-        const float factor = Table::factor(job.x.bytes(token), job.x_columns, part_.weights.zero_points);
+        const float factor = Tile::factors()[token - part_.first_token];
         for (uint32_t lower = 0; lower < 2; ++lower) {
           const uint32_t row = first_row + 8 * lower;
           if (row >= part_.weights.rows) continue;
@@ -404,12 +425,12 @@ TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void tabl
       mbarrier_init_fence();
     }
     block_barrier();
-    griddepcontrol_wait();
     if (thread_index() < Tile::kGroupThreads) {
       give_registers<120>();
       TableCopies<Tile>(job, part, grouping).run();
     } else {
       take_registers<192>();
+      griddepcontrol_wait();
       TableProducts<Tile>(part, grouping, table).run(job);
     }
   }
