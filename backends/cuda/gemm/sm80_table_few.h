@@ -106,8 +106,13 @@ class FewWarp {
             ring_.template as<std::byte>(stage_byte + p * Shape::kBlockBytes + 16 * lane_index());
         TESSERA_UNROLL
         for (uint32_t byte = 0; byte < Shape::kBlockBytes; byte += 512) {
-          if (byte + 16 * lane_index() < Shape::kBlockBytes)
-            cp_async_16_hinted(to.template as<std::byte>(byte).address(), (from + byte).address(), policy_);
+          if (byte + 16 * lane_index() >= Shape::kBlockBytes) continue;
+          std::byte* const own = to.template as<std::byte>(byte).address();
+          if constexpr (Shape::kEights < 4) {
+            cp_async_16_hinted(own, (from + byte).address(), policy_);
+          } else {
+            cp_async_16(own, (from + byte).address());  // no registers are left for the hint
+          }
         }
       }
     }
