@@ -112,12 +112,35 @@ Words expected_mma(const Words& in, bool signed_a) {
   return out;
 }
 
-// The same for 16-bit floats: A [16, 16] by B [16, 8]. Every result with the sum of the magnitudes of its
-// terms: the manual leaves open how precisely they are added.
+// Every result with the sum of the magnitudes of its terms: the manual leaves open how precisely they are
+// added.
 struct FloatProducts {
   std::vector<double> sums;
   std::vector<double> magnitudes;
 };
+// D of a warp, lane by lane: C, which is in the last four of a lane's ten words, plus A [16, columns] by B
+// [columns, 8].
+FloatProducts products_of(const Words& in, const std::vector<double>& a, const std::vector<double>& b,
+                          unsigned columns) {
+  FloatProducts products;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (unsigned r = 0; r < 4; ++r) {
+      const unsigned row = lane / 4 + 8 * (r / 2);
+      const unsigned column = lane % 4 * 2 + r % 2;
+      double sum = std::bit_cast<float>(in[10 * lane + 6 + r]);
+      double magnitude = std::abs(sum);
+      for (unsigned k = 0; k < columns; ++k) {
+        sum += a[row * columns + k] * b[k * 8 + column];
+        magnitude += std::abs(a[row * columns + k] * b[k * 8 + column]);
+      }
+      products.sums.push_back(sum);
+      products.magnitudes.push_back(magnitude);
+    }
+  }
+  return products;
+}
+
+// The same as above for 16-bit floats: A [16, 16] by B [16, 8].
 FloatProducts expected_float_mma(const Words& in, float (*value)(uint16_t)) {
   static constexpr int kRowA[4] = {0, 8, 0, 8};  // of register i
   static constexpr int kColumnA[4] = {0, 0, 8, 8};
@@ -134,22 +157,7 @@ FloatProducts expected_float_mma(const Words& in, float (*value)(uint16_t)) {
       for (unsigned r = 0; r < 2; ++r) b[(8 * r + lane % 4 * 2 + i) * 8 + lane / 4] = half(words[4 + r], i);
     }
   }
-  FloatProducts products;
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    for (unsigned r = 0; r < 4; ++r) {
-      const unsigned row = lane / 4 + 8 * (r / 2);
-      const unsigned column = lane % 4 * 2 + r % 2;
-      double sum = std::bit_cast<float>(in[10 * lane + 6 + r]);
-      double magnitude = std::abs(sum);
-      for (unsigned k = 0; k < 16; ++k) {
-        sum += a[row * 16 + k] * b[k * 8 + column];
-        magnitude += std::abs(a[row * 16 + k] * b[k * 8 + column]);
-      }
-      products.sums.push_back(sum);
-      products.magnitudes.push_back(magnitude);
-    }
-  }
-  return products;
+  return products_of(in, a, b, 16);
 }
 
 // The same for tf32, by the manual's figure of mma.m16n8k8: A [16, 8] by B [8, 8].
@@ -165,22 +173,7 @@ FloatProducts expected_tf32_mma(const Words& in) {
     for (unsigned r = 0; r < 2; ++r)
       b[(4 * r + lane % 4) * 8 + lane / 4] = double{std::bit_cast<float>(words[4 + r])};
   }
-  FloatProducts products;
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    for (unsigned r = 0; r < 4; ++r) {
-      const unsigned row = lane / 4 + 8 * (r / 2);
-      const unsigned column = lane % 4 * 2 + r % 2;
-      double sum = std::bit_cast<float>(in[10 * lane + 6 + r]);
-      double magnitude = std::abs(sum);
-      for (unsigned k = 0; k < 8; ++k) {
-        sum += a[row * 8 + k] * b[k * 8 + column];
-        magnitude += std::abs(a[row * 8 + k] * b[k * 8 + column]);
-      }
-      products.sums.push_back(sum);
-      products.magnitudes.push_back(magnitude);
-    }
-  }
-  return products;
+  return products_of(in, a, b, 8);
 }
 
 // Likewise, by the manual's figures for wgmma.m64nNk32, or m64nNk16 with bf16: warp w has rows 16 w ... 16 w
