@@ -119,6 +119,7 @@ inline float multiply_rn(float a, float b) { return a * b; }
 inline float divide_rn(float a, float b) { return a / b; }
 inline float square_root_rn(float x) { return std::sqrt(x); }
 inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+inline float larger(float a, float b) { return std::fmax(a, b); }
 inline float round_even(float x) { return std::nearbyint(x); }
 inline float exponential(float x) { return std::exp(x); }
 inline float power_of_two(float x) {

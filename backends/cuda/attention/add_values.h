@@ -49,7 +49,7 @@ TESSERA_DEVICE void make_operands(const WarpTile& tile, Shared<std::byte> parame
           if constexpr (kBits == 4)
             constant = multiply_add(weight, multiply_add(8.0f, scales.at[t][i], minima.at[t][i]), constant);
           weight = multiply_rn(weight, scales.at[t][i]);
-          largest = largest >= weight ? largest : weight;
+          largest = larger(largest, weight);
         }
       }
       largest = quad_largest(largest);

@@ -93,7 +93,7 @@ TESSERA_DEVICE Parameters parameters_8(const Elements& x, bool real) {
   TESSERA_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
-    largest = real && magnitude > largest ? magnitude : largest;
+    largest = larger(largest, real ? magnitude : 0.0f);
   }
   return {float_to_half(divide_rn(warp_largest(largest), 127.0f)), 0};
 }
@@ -104,8 +104,8 @@ TESSERA_DEVICE Parameters parameters_4(const Elements& x) {
   float smallest = x.at[0];
   TESSERA_UNROLL
   for (uint32_t i = 1; i < 8; ++i) {
-    largest = x.at[i] > largest ? x.at[i] : largest;
-    smallest = x.at[i] < smallest ? x.at[i] : smallest;
+    largest = larger(largest, x.at[i]);
+    smallest = -larger(-smallest, -x.at[i]);
   }
   // Lanes beyond the row hold copies of its first elements.
   largest = warp_largest(largest);
@@ -113,21 +113,22 @@ TESSERA_DEVICE Parameters parameters_4(const Elements& x) {
   return {float_to_half(divide_rn(add_rn(largest, -smallest), 15.0f)), float_to_half(smallest)};
 }
 
-// Whether the row is finite in a page. Asks all lanes.
-TESSERA_DEVICE bool fits(uint32_t bits, const Elements& x, bool real) {
-  bool finite = true;
+// Of a row in codes. Asks all lanes.
+TESSERA_DEVICE Parameters parameters_of(uint32_t bits, const Elements& x, bool real) {
+  return bits == 8 ? parameters_8(x, real) : parameters_4(x);
+}
+
+// Whether the lane's part of the row is finite in a page.
+TESSERA_DEVICE bool fits(uint32_t bits, const Elements& x, const Parameters& all) {
+  bool finite =
+      (all.scale & kHalfExponent) != kHalfExponent && (all.minimum & kHalfExponent) != kHalfExponent;
   TESSERA_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
     // From 65520 on a number is rounded to more than f16 has.
     finite = finite && magnitude < (bits == 16 ? 65520.0f : bits_float(0x7f800000u));
   }
-  if (bits != 16) {
-    const Parameters all = bits == 8 ? parameters_8(x, real) : parameters_4(x);
-    finite = finite && (all.scale & kHalfExponent) != kHalfExponent &&
-             (all.minimum & kHalfExponent) != kHalfExponent;
-  }
-  return warp_largest(finite ? 0.0f : 1.0f) == 0;
+  return finite;
 }
 
 TESSERA_DEVICE void store_16(const AppendJob& job, const Place& place, const Elements& x) {
@@ -146,8 +147,8 @@ TESSERA_DEVICE void store_16(const AppendJob& job, const Place& place, const Ele
 }
 
 // code = round(x / scale) within +-127.
-TESSERA_DEVICE void store_8(const AppendJob& job, const Place& place, const Elements& x) {
-  const Parameters parameters = parameters_8(x, place.real);
+TESSERA_DEVICE void store_8(const AppendJob& job, const Place& place, const Elements& x,
+                            const Parameters& parameters) {
   const float scale = half_to_float(parameters.scale);
   uint32_t words[2] = {0, 0};
   TESSERA_UNROLL
@@ -155,7 +156,6 @@ TESSERA_DEVICE void store_8(const AppendJob& job, const Place& place, const Elem
     const auto code = static_cast<int32_t>(clamped(round_even(divide_rn(x.at[i], scale)), -127.0f, 127.0f));
     words[i / 4] |= (static_cast<uint32_t>(code) & 255u) << (8 * (i % 4));
   }
-  if (lane_index() == 0) store_parameter(job, place, 0, parameters.scale);
   if (!place.is_value) {
     if (holds_key(job)) key_place(job, place).as<Words2>().store(0, {words[0], words[1]});
     return;
@@ -168,8 +168,8 @@ TESSERA_DEVICE void store_8(const AppendJob& job, const Place& place, const Elem
 }
 
 // code = round((x - minimum) / scale) within 0 … 15.
-TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elements& x) {
-  const Parameters parameters = parameters_4(x);
+TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elements& x,
+                            const Parameters& parameters) {
   const float scale = half_to_float(parameters.scale);
   const float low = half_to_float(parameters.minimum);
   uint32_t words[2] = {0, 0};
@@ -178,10 +178,6 @@ TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elem
     const auto code =
         static_cast<uint32_t>(clamped(round_even(divide_rn(add_rn(x.at[i], -low), scale)), 0.0f, 15.0f));
     words[i / 4] |= code << (8 * (i % 4));
-  }
-  if (lane_index() == 0) {
-    store_parameter(job, place, 0, parameters.scale);
-    store_parameter(job, place, 1, parameters.minimum);
   }
   if (!place.is_value) {
     if (holds_key(job)) key_place(job, place).as<uint32_t>().store(0, words[0] | words[1] << 4);
@@ -226,17 +222,30 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
       is_value ? job.kv.values(page, head - keys_end) : job.kv.keys(page, head - job.query_heads),
       position % kPageTokens, is_value, real};
   // The weight 0 of a token that is not seen does not make infinity zero. So a value that the page cannot
-  // hold is kept as zero, and its key is not a number: that is what all who see the token get.
+  // hold is kept as zero, and its key is not a number: that is what all who see the token get. With codes a
+  // key that the page cannot hold is not a number either.
+  const uint32_t bits = job.kv.bits;
   const Elements value = is_value ? x : load_elements(from + (job.kv.kv_heads * head_dim + first));
-  const bool lost = !fits(job.kv.bits, value, real);
-  if (lost && (is_value || job.kv.bits == 16)) {
-    TESSERA_UNROLL
-    for (uint32_t i = 0; i < 8; ++i) x.at[i] = is_value ? 0.0f : half_to_float(kHalfNan);
+  Parameters all = {};
+  Parameters of_value = {};
+  if (bits != 16) {
+    all = parameters_of(bits, x, real);
+    of_value = is_value ? all : parameters_of(bits, value, real);
   }
-  if (job.kv.bits == 16) store_16(job, place, x);
-  if (job.kv.bits == 8) store_8(job, place, x);
-  if (job.kv.bits == 4) store_4(job, place, x);
-  if (lost && !is_value && job.kv.bits != 16 && lane_index() == 0) store_parameter(job, place, 0, kHalfNan);
+  const bool kept = fits(bits, value, of_value) && (is_value || bits == 16 || fits(bits, x, all));
+  const bool lost = warp_largest(kept ? 0.0f : 1.0f) != 0;
+  if (bits == 16) {
+    TESSERA_UNROLL
+    for (uint32_t i = 0; i < 8 && lost; ++i) x.at[i] = is_value ? 0.0f : half_to_float(kHalfNan);
+    store_16(job, place, x);
+    return;
+  }
+  if (lost) all = {0, 0};
+  if (bits == 8) store_8(job, place, x, all);
+  if (bits == 4) store_4(job, place, x, all);
+  if (lane_index() != 0) return;
+  store_parameter(job, place, 0, lost && !is_value ? kHalfNan : all.scale);
+  if (bits == 4) store_parameter(job, place, 1, all.minimum);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ struct BlendFactors {
 
 // Takes another chunk's largest score and total in.
 TESSERA_DEVICE BlendFactors blend(Blended& so_far, float largest, float total) {
-  const float top = so_far.largest >= largest ? so_far.largest : largest;
+  const float top = larger(so_far.largest, largest);
   const BlendFactors factors = {power_of_two(add_rn(so_far.largest, -top)),
                                 power_of_two(add_rn(largest, -top))};
   so_far.largest = top;

@@ -111,7 +111,7 @@ TESSERA_DEVICE void load_queries(const AttentionJob& job, const AttentionTile& a
     TESSERA_UNROLL
     for (uint32_t i = 0; i < 8; ++i) {
       const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
-      largest = magnitude > largest ? magnitude : largest;
+      largest = larger(largest, magnitude);
       total = add_rn(total, x.at[i]);
     }
     if (exists) largest = warp_largest(largest);

@@ -169,8 +169,7 @@ TESSERA_DEVICE void soften(const WarpTile& tile, Running& running) {
     TESSERA_UNROLL
     for (uint32_t t = 0; t < kPageTiles; ++t) {
       TESSERA_UNROLL
-      for (uint32_t i = 0; i < 2; ++i)
-        largest = largest >= running.weight[r][t][i] ? largest : running.weight[r][t][i];
+      for (uint32_t i = 0; i < 2; ++i) largest = larger(largest, running.weight[r][t][i]);
     }
     largest = quad_largest(largest);
     running.rescale[r] = power_of_two(add_rn(running.largest[r], -largest));

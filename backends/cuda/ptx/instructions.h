@@ -205,6 +205,8 @@ TESSERA_DEVICE float multiply_rn(float a, float b) { return __fmul_rn(a, b); }
 TESSERA_DEVICE float divide_rn(float a, float b) { return __fdiv_rn(a, b); }
 TESSERA_DEVICE float square_root_rn(float x) { return __fsqrt_rn(x); }
 TESSERA_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+// Of NaN and a number, the number.
+TESSERA_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 TESSERA_DEVICE float round_even(float x) { return rintf(x); }
 TESSERA_DEVICE float exponential(float x) { return expf(x); }
 // 2^x within 2^-22 of it; results below the smallest normal number are zero.
