@@ -1,11 +1,13 @@
 #include "engine/tokenizer/normalizer.h"
 
+#include <fmt/format.h>
 #include <utf8proc.h>
 
 #include <algorithm>
 #include <array>
 
 #include "engine/tokenizer/utf8.h"
+#include "gguf-like-format/file_error.h"
 
 namespace tessera {
 
@@ -91,13 +93,22 @@ std::string collapse_spaces(std::string_view text) {
 
 }  // namespace
 
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+size_t most_rewritten_bytes(size_t bytes) { return 64 * bytes + (size_t{1} << 20); }
+
+void check_rewritten(size_t bytes, size_t most_bytes) {
+  if (bytes > most_bytes)
+    throw FileError(fmt::format("tokenizer: its replacements make a text longer than {} bytes", most_bytes));
+}
+
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to,
+                        size_t most_bytes) {
   std::string out;
   out.reserve(text.size());
   size_t begin = 0;
   while (true) {
     const size_t at = text.find(from, begin);
     out += text.substr(begin, at == std::string_view::npos ? at : at - begin);
+    check_rewritten(out.size(), most_bytes);
     if (at == std::string_view::npos) return out;
     out += to;
     begin = at + from.size();
@@ -106,6 +117,7 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
 
 std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view segment, bool at_start) {
   std::string text(segment);
+  const size_t most = most_rewritten_bytes(segment.size());
   for (const NormalizerStep& step : steps) {
     switch (step.kind) {
       case NormalizerStep::Kind::nfc:
@@ -118,12 +130,13 @@ std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view
         if (!text.empty() && at_start) text.insert(0, step.text);
         break;
       case NormalizerStep::Kind::replace:
-        text = replace_all(text, step.text, step.replacement);
+        text = replace_all(text, step.text, step.replacement, most);
         break;
       case NormalizerStep::Kind::collapse_spaces:
         text = collapse_spaces(text);
         break;
     }
+    check_rewritten(text.size(), most);
   }
   return text;
 }
