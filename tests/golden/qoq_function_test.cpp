@@ -153,7 +153,9 @@ constexpr std::array kSteps = {Step{"rotate", &qoq::Recipe::rotate}, Step{"reord
 }  // namespace
 
 TEST_CASE("every step alone and all together leave a model's logits where they were") {
-  std::mt19937 generator(std::random_device{}());
+  const auto seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 generator(seed);
   const auto products = make_dense_products(2);
   std::vector<GoldenModel> models = random_models();
   for (GoldenModel& model : trained_models()) models.push_back(std::move(model));

@@ -167,9 +167,7 @@ TEST_CASE("stored tokenizers open quickly and without copying") {
     size_t bytes = arrays.settings.settings_json.size();
     for (const auto& tensor : tensors) bytes += tensor.bytes.size();
     std::cout << fmt::format("{}: opened in {:.2f} ms, {} bytes stored\n", source.name, best, bytes);
-#if !defined(__SANITIZE_ADDRESS__)
     CHECK(best < 250.0);  // the goal is a tenth of this; a busy machine must not fail the test
-#endif
   }
 }
 
@@ -268,8 +266,10 @@ TEST_CASE("malformed UTF-8 survives real tokenizers") {
         text += static_cast<char>(random() % 3 == 0 ? random() % 256 : 32 + random() % 95);
       const auto ids = tokenizer.encode(text, true);
       for (const uint32_t id : ids) CHECK(id < tokenizer.vocabulary());
-      // Specials inside SentencePiece text add spaces and composition changes text: neither happens here.
-      if (every_byte && !composes && text.find('<') == std::string::npos)
+      // Specials inside SentencePiece text add spaces, one of its characters stands for a space, and
+      // composition changes text: none of this happens here.
+      if (every_byte && !composes && text.find('<') == std::string::npos &&
+          text.find("\u2581") == std::string::npos)
         CHECK(tokenizer.decode(ids, true) == text);
     }
   }

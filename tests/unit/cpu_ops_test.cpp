@@ -45,7 +45,9 @@ TEST_CASE("every op of the cpu backend equals the reference") {
 TEST_CASE("attention over several chunks of keys does not depend on how tokens and threads share it") {
   constexpr size_t kBefore = 2200;
   constexpr size_t kAfter = 3;
-  rig::Random random(std::random_device{}());
+  const auto seed = std::random_device{}();
+  CAPTURE(seed);
+  rig::Random random(seed);
   const std::unique_ptr<Backend> reference = make_reference_backend();
   for (const unsigned bits : {16u, 8u, 4u}) {
     rig::OpCase whole = rig::attention_case(random, {4, 2, 16, bits, 1, 0, 1, 1});

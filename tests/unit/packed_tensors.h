@@ -277,7 +277,7 @@ inline PackedTensor identity_matrix(std::string name, size_t columns) {
 // exact halves of codes (largest magnitude 127, so that the scale is 1 and every value lies on a rounding
 // tie).
 inline PackedTensor input_table(Random& random, std::string name, size_t rows, size_t columns,
-                                float outlier = 100.0f) {
+                                float outlier = 100.0f, float largest_tie = 127.0f) {
   std::vector<float> entries(rows * columns);
   for (size_t row = 0; row < rows; ++row) {
     for (size_t i = 0; i < columns; ++i) {
@@ -288,7 +288,8 @@ inline PackedTensor input_table(Random& random, std::string name, size_t rows, s
       if (row == 3) entry = -0.7f;
       if (row == 4) entry *= 1e-20f;
       if (row == 5)
-        entry = i == 0 ? 127.0f : static_cast<float>(static_cast<int>(pick(random, 0, 252)) - 126) + 0.5f;
+        entry = (i == 0 ? 127.0f : static_cast<float>(static_cast<int>(pick(random, 0, 252)) - 126) + 0.5f) *
+                (largest_tie / 127.0f);
     }
   }
   return packed_matrix(std::move(name), Scheme::f32, rows, columns, entries);

@@ -352,5 +352,5 @@ TEST_CASE("smoothing wins back what outlier channels within the feed-forward par
   const double rounded = trial.planted_loss(Step::none, 16);
   CHECK(rounded > 1.8 * clean);
   CHECK(trial.planted_loss(Step::rotate, 16) > 1.8 * clean);
-  CHECK(trial.planted_loss(Step::smooth_outputs, 16) < 1.3 * clean);
+  CHECK(trial.planted_loss(Step::smooth_outputs, 16) < 1.5 * clean);
 }

@@ -389,6 +389,7 @@ TEST_CASE("SentencePiece spaces, special tokens and bytes") {
       std::string text;
       for (size_t i = random() % 30; i > 0; --i)
         text += static_cast<char>(random() % 4 == 0 ? 'a' : random() % 256);
+      if (text.find("\u2581") != std::string::npos) continue;  // stands for a space
       CHECK(tokenizer.decode(tokenizer.encode(text, false), true) == text);
     }
   }
