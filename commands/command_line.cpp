@@ -68,6 +68,7 @@ void choose_locale() {
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+  occupy_closed_descriptors();
   choose_locale();
   ignore_broken_pipes();
   leave_on_interrupt();
