@@ -262,6 +262,10 @@ CHECKPOINTS = [
                                                        "behavior": "Isolated", "invert": False})), "tokenizer"),
     ("broken chat template", _file("tokenizer_config.json", json.dumps(
         {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "chat_template": "{{ unclosed"}).encode()), "template"),
+    ("chat template that is not UTF-8", _file("chat_template.jinja", b"{{ 'caf\xe9' }}"),
+     "bad-checkpoint/chat_template.jinja: expected text in UTF-8, found malformed characters at byte 9\n"),
+    ("chat template that ends in a character", _file("chat_template.jinja", b"caf\xc3"),
+     "bad-checkpoint/chat_template.jinja: expected text in UTF-8, found malformed characters at byte 5\n"),
     ("matrix too wide for its sums", _too_wide, "model.layers.0.mlp.down_proj.weight\": expected at most 132104 columns "
      "in scheme w4a8-g128, found 132105"),
     ("eos id out of range", _config(eos_token_id=4096), "eos_token_id"),
