@@ -1,7 +1,6 @@
 // Dispatch, and the one place where an error becomes a line on stderr and an exit code.
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <exception>
 #include <new>
 
@@ -13,13 +12,13 @@ int main(int argc, char** argv) {
   try {
     return tessera::run_command_line(argc, argv);
   } catch (const tessera::UsageError& error) {
-    fmt::print(stderr, "tessera: {}\n", tessera::one_line(error.what()));
+    tessera::say(fmt::format("tessera: {}", tessera::one_line(error.what())));
     return tessera::kExitUsage;
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "tessera: out of memory\n");
+    tessera::write_stderr("tessera: out of memory\n");
     return tessera::kExitFailed;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "tessera: {}\n", tessera::one_line(error.what()));
+    tessera::say(fmt::format("tessera: {}", tessera::one_line(error.what())));
     return tessera::kExitFailed;
   }
 }

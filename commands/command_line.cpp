@@ -68,8 +68,9 @@ void choose_locale() {
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+  occupy_closed_descriptors();
   choose_locale();
-  ignore_broken_pipes();
+  ignore_write_signals();
   leave_on_interrupt();
 
   std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);

@@ -129,6 +129,9 @@ void leave_on_interrupt() {
 
 void say_on_interrupt(const char* line) { leaving_line = line; }
 
-void ignore_broken_pipes() { handle(SIGPIPE, SIG_IGN, nullptr); }
+void ignore_write_signals() {
+  handle(SIGPIPE, SIG_IGN, nullptr);
+  handle(SIGXFSZ, SIG_IGN, nullptr);
+}
 
 }  // namespace tessera

@@ -26,7 +26,8 @@ void leave_on_interrupt();
 // until the process ends or another one, or nullptr, takes its place.
 void say_on_interrupt(const char* line);
 
-// A reader that has gone away (a closed pipe) becomes a write error instead of a silent death.
-void ignore_broken_pipes();
+// A reader that has gone away (a closed pipe) and a file that outgrows its limit (ulimit -f) become write
+// errors instead of a silent death.
+void ignore_write_signals();
 
 }  // namespace tessera

@@ -191,7 +191,7 @@ LineReader::Editor::Line LineReader::Editor::read_line(const char* shown) {
   const bool brackets = is_terminal(fileno(terminal)) && kind != nullptr && std::strcmp(kind, "dumb") != 0;
   // Before the prompt is seen, so that a key pressed right away is already read as a key.
   el_set(line.get(), EL_PREP_TERM, 1);
-  if (brackets) fmt::print(terminal, "\x1b[?2004h");
+  if (brackets) std::fputs("\x1b[?2004h", terminal);
   std::fflush(terminal);
 
   interrupted = false;
@@ -202,15 +202,15 @@ LineReader::Editor::Line LineReader::Editor::read_line(const char* shown) {
   if (interrupted) {
     result.kind = TypedMessage::Kind::interrupted;
     InterruptScope::clear();
-    fmt::print(terminal, "^C\n");
+    std::fputs("^C\n", terminal);
   } else if (typed != nullptr && count > 0) {
     result.kind = TypedMessage::Kind::message;
     result.text.assign(typed, static_cast<size_t>(count));
     if (result.text.back() == '\n') result.text.pop_back();
   } else {
-    fmt::print(terminal, "\n");
+    std::fputs("\n", terminal);
   }
-  if (brackets) fmt::print(terminal, "\x1b[?2004l");
+  if (brackets) std::fputs("\x1b[?2004l", terminal);
   std::fflush(terminal);
   return result;
 }

@@ -23,6 +23,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kDefaultWindow = 2048;
+constexpr size_t kLeastWindow = 2;  // one token is only read, one is predicted
 
 bool same_file(const std::string& a, const std::string& b) {
   std::error_code error;
@@ -99,9 +100,14 @@ struct WindowChoice {
 WindowChoice choose_windows(const Arguments& arguments, const std::list<Model>& models,
                             const TextSource& source, std::optional<uint64_t> window_given,
                             std::optional<uint64_t> stride_given) {
-  auto context = static_cast<size_t>(models.front().hyperparameters().context);
-  for (const Model& model : models) {
-    context = std::min(context, static_cast<size_t>(model.hyperparameters().context));
+  const Model& shortest = *std::min_element(models.begin(), models.end(), [](const Model& a, const Model& b) {
+    return a.hyperparameters().context < b.hyperparameters().context;
+  });
+  const auto context = static_cast<size_t>(shortest.hyperparameters().context);
+  if (context < kLeastWindow) {
+    throw std::runtime_error(
+        fmt::format("{}: expected a model whose context holds at least {} tokens, found {}",
+                    shortest.file().path(), kLeastWindow, context));
   }
   const size_t window = window_given ? static_cast<size_t>(*window_given) : std::min(kDefaultWindow, context);
   if (window > context) {
@@ -311,7 +317,7 @@ LayerReport judge_layers(const Request& request, const SessionOptions& options, 
 int run_perplexity(const Arguments& arguments) {
   const SessionOptions options = session_options(arguments);
   const Request request = read_request(arguments);
-  const auto window = arguments.integer("window", 2, 1 << 24);
+  const auto window = arguments.integer("window", kLeastWindow, 1 << 24);
   const auto stride = arguments.integer("stride", 1, 1 << 24);
   if (arguments.has("lines") && stride) throw UsageError("--stride: has no meaning with --lines");
   const auto file = arguments.text("text");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 
 namespace tessera {
 
@@ -47,6 +48,7 @@ WindowPlan plan_windows(std::vector<uint32_t> ids, std::optional<uint32_t> bos, 
   const std::span<const uint32_t> text = plan.texts.emplace_back(std::move(ids));
   const size_t begin_tokens = bos ? 1 : 0;
   const size_t room = window - begin_tokens;
+  assert(window >= 2 && stride >= 1 && stride <= room);
   plan.apart = stride == room ? 0 : stride;
   size_t scored_to = 0;
   for (size_t begin = 0; begin < text.size(); begin += stride) {

@@ -44,9 +44,10 @@ struct WindowPlan {
 
 // Windows of `window` tokens, bos included where there is one, whose starts are `stride` text tokens apart.
 // Only what no earlier window scored is scored. The incomplete rest is left out unless it is all there is.
+// window is at least 2, and stride from 1 to the text tokens of a window.
 WindowPlan plan_windows(std::vector<uint32_t> ids, std::optional<uint32_t> bos, size_t window, size_t stride);
 
-// Every line is a text and a window, cut off after `window` tokens.
+// Every line is a text and a window, cut off after `window` tokens, at least 2.
 WindowPlan plan_lines(std::string_view text, const Tokenizer& tokenizer, bool parse_special,
                       std::optional<uint32_t> bos, size_t window);
 

@@ -1,10 +1,12 @@
 #include "commands/terminal.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -49,10 +51,7 @@ std::string styled(std::string_view text, Style style, int descriptor) {
   return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
 }
 
-void say(std::string_view line, Style style) {
-  fmt::print(stderr, "{}\n", styled(line, style, STDERR_FILENO));
-  std::fflush(stderr);
-}
+void say(std::string_view line, Style style) { write_stderr(styled(line, style, STDERR_FILENO) + '\n'); }
 
 std::string printable(std::string_view text) {
   std::string safe;
@@ -94,6 +93,25 @@ void write_stdout(std::string_view text) {
   }
 }
 
+void write_stderr(std::string_view text) noexcept {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+void occupy_closed_descriptors() {
+  // Opened the wrong way round, stdin and stdout still fail when they are used.
+  constexpr std::array kModes = {O_WRONLY, O_RDONLY, O_WRONLY};
+  for (int descriptor = 0; descriptor < static_cast<int>(kModes.size()); ++descriptor) {
+    if (fcntl(descriptor, F_GETFD) >= 0) continue;
+    // The lowest free descriptor is this one.
+    if (open("/dev/null", kModes[static_cast<size_t>(descriptor)]) < 0) {
+      throw std::runtime_error(
+          fmt::format("/dev/null: cannot be opened in place of the closed descriptor {}: {}", descriptor,
+                      std::strerror(errno)));
+    }
+  }
+}
+
 ProgressBar::ProgressBar(std::string what)
     : what_(std::move(what)),
       terminal_(is_terminal(STDERR_FILENO)),
@@ -103,8 +121,7 @@ ProgressBar::~ProgressBar() { hide(); }
 
 void ProgressBar::hide() {
   if (!shown_) return;
-  fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  write_stderr("\r\x1b[K");
   shown_ = false;
 }
 
@@ -128,8 +145,7 @@ void ProgressBar::update(uint64_t done, uint64_t total) {
   const size_t width = columns > taken + 4 ? std::min<size_t>(columns - taken, 40) : 0;
   const auto filled = static_cast<size_t>(share * static_cast<double>(width));
   const std::string bar = width > 0 ? fmt::format(" [{:#<{}}{:.<{}}]", "", filled, "", width - filled) : "";
-  fmt::print(stderr, "\r\x1b[K{}{}{}", what_, bar, after);
-  std::fflush(stderr);
+  write_stderr(fmt::format("\r\x1b[K{}{}{}", what_, bar, after));
   shown_ = true;
   drawn_ = now;
 }

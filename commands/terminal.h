@@ -18,7 +18,7 @@ enum class Style { plain, dim, bold, warning };
 // The text in that style, for that descriptor: unchanged where colours are not wanted.
 std::string styled(std::string_view text, Style style, int descriptor);
 
-// One line on stderr.
+// One line on stderr, like write_stderr.
 void say(std::string_view line, Style style = Style::plain);
 
 // Text for a terminal without the control characters that could move its cursor or change its state; newlines
@@ -30,6 +30,13 @@ std::string one_line(std::string_view text);
 
 // Writes all of the text to stdout and flushes it; throws when it cannot be written.
 void write_stdout(std::string_view text);
+
+// Writes the text to stderr if it can be written: a message that nobody can read stops no work.
+void write_stderr(std::string_view text) noexcept;
+
+// Puts /dev/null in the place of standard descriptors that are closed, so that no file opened later becomes
+// stderr and takes in messages. stdin and stdout fail as before. Throws when /dev/null cannot be opened.
+void occupy_closed_descriptors();
 
 // A bar on stderr that appears once the work turns out to take more than two seconds; nothing where stderr is
 // no terminal.

@@ -230,7 +230,7 @@ std::string read_template_field(const JsonFields& fields) {
 std::string read_chat_template(const std::string& folder) {
   std::error_code error;
   const std::string own_file = folder + "/chat_template.jinja";
-  if (std::filesystem::exists(own_file, error)) return read_text_file(own_file, limits::kMostTextBytes);
+  if (std::filesystem::exists(own_file, error)) return read_utf8_file(own_file, limits::kMostTextBytes);
   const std::string settings = folder + "/tokenizer_config.json";
   if (!std::filesystem::exists(settings, error)) return {};
   const json document = read_strict_json(settings, kTokenizerConfigLimits);

@@ -18,6 +18,8 @@
 #include <mutex>
 #include <utility>
 
+#include "gguf-like-format/temporary_file.h"
+
 namespace tessera {
 
 namespace {
@@ -40,6 +42,7 @@ static_assert(std::atomic<uintptr_t>::is_always_lock_free, "the signal handler m
 
 // Only async-signal-safe calls from here on down to the end of the handler.
 void handle_sigbus(int signal, siginfo_t* info, void*) {
+  remove_temporary_files();  // whatever follows ends the process
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   if (info->si_code > 0) {  // raised by the kernel for an access, not sent by kill()
     for (const MappingSlot& slot : mapping_slots) {

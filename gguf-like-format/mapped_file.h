@@ -15,7 +15,8 @@ namespace tessera {
 //
 // Touching a mapped page whose part of the file is gone raises SIGBUS. The first map() of a process installs
 // a handler that writes "model file changed or could not be read: PATH" to stderr and ends the process with
-// exit code 1 when the address lies in a live mapping; any other SIGBUS gets the default action.
+// exit code 1 when the address lies in a live mapping; any other SIGBUS gets the default action. Temporary
+// files are removed either way.
 class MappedFile {
  public:
   MappedFile();  // no bytes

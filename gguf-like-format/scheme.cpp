@@ -160,6 +160,14 @@ bool has_row_scales(Scheme scheme) {
   return scheme == Scheme::w8a8 || scheme == Scheme::w4a8 || scheme == Scheme::w4a8_g128;
 }
 
+size_t most_summed_columns(Scheme scheme) {
+  if (!has_row_scales(scheme)) return std::numeric_limits<size_t>::max();
+  // Partial sums may wrap: only the last one, codes less their zero point times activations, has to fit.
+  constexpr size_t kMostActivation = 127;
+  const size_t most_code = scheme == Scheme::w4a8 ? 15 : 128;
+  return size_t{std::numeric_limits<int32_t>::max()} / (most_code * kMostActivation);
+}
+
 size_t group_columns(Scheme scheme) {
   if (const std::optional<TableFormat> format = table_format(scheme)) return format->group;
   return scheme == Scheme::w4a8_g128 ? tile::kGroupColumns : 0;

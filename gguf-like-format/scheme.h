@@ -48,6 +48,9 @@ std::optional<Scheme> parse_scheme(std::string_view name);  // nothing for an un
 ActivationType activation_type(Scheme scheme);              // int8 for w8a8, w4a8, w4a8-g128 and …-a8
 // Whether weights are whole numbers times one f32 scale per row: w8a8, w4a8 and w4a8-g128.
 bool has_row_scales(Scheme scheme);
+// Columns up to which a row's whole-number sum fits its int32, whatever the stored codes; the largest size_t
+// where no sum runs over more than a group.
+size_t most_summed_columns(Scheme scheme);
 size_t group_columns(Scheme scheme);  // columns that share a scale within a row; 0 without groups
 size_t padded_columns(Scheme scheme, size_t columns);                // columns a stored matrix row really has
 size_t panel_bytes(Scheme scheme, size_t columns);                   // bytes of one 16-row panel

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -160,6 +161,21 @@ std::string read_text_file(const std::string& path, size_t most_bytes) {
       throw FileError(fmt::format("{}: expected {} bytes, found {}: the file changed while it was read", path,
                                   text.size(), done));
     done += static_cast<size_t>(got);
+  }
+  return text;
+}
+
+std::string read_utf8_file(const std::string& path, size_t most_bytes) {
+  std::string text = read_text_file(path, most_bytes);
+  // The parser knows UTF-8: it reads the text as one JSON string, in which nothing else can be wrong.
+  std::string quoted = "\"" + text + "\"";
+  for (char& c : std::span(quoted).subspan(1, text.size()))
+    if (static_cast<unsigned char>(c) < 0x20 || c == '"' || c == '\\') c = ' ';
+  try {
+    [[maybe_unused]] const json parsed = json::parse(quoted);
+  } catch (const json::parse_error& error) {
+    throw FileError(fmt::format("{}: expected text in UTF-8, found malformed characters at byte {}", path,
+                                error.byte - 1));  // the quote in front does not count
   }
   return text;
 }

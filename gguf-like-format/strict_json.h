@@ -28,6 +28,10 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& where
 // The whole file, refused when it is not a regular file or larger than most_bytes. Throws FileError.
 std::string read_text_file(const std::string& path, size_t most_bytes);
 
+// read_text_file for text that has to be UTF-8; the error names the byte, counted from 1, at which it ceases
+// to be. Throws FileError.
+std::string read_utf8_file(const std::string& path, size_t most_bytes);
+
 // read_text_file and parse_strict_json in one. Throws FileError.
 nlohmann::json read_strict_json(const std::string& path, const JsonLimits& limits = {});
 

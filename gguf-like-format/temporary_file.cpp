@@ -27,7 +27,7 @@ struct RemovalSlot {
   std::array<char, PATH_MAX> path{};
 };
 
-constexpr std::array<int, 3> kSignals{SIGINT, SIGTERM, SIGHUP};
+constexpr std::array<int, 4> kSignals{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 std::array<RemovalSlot, 16> removal_slots;
 std::array<struct sigaction, kSignals.size()> previous_actions;
 std::mutex removal_mutex;
@@ -38,9 +38,7 @@ static_assert(std::atomic<pid_t>::is_always_lock_free, "the signal handler must 
 // Only async-signal-safe calls.
 void remove_and_raise(int signal) {
   const int saved_errno = errno;
-  const pid_t self = ::getpid();
-  for (RemovalSlot& slot : removal_slots)
-    if (slot.owner.load(std::memory_order_acquire) == self) ::unlink(slot.path.data());
+  remove_temporary_files();
   for (size_t i = 0; i < kSignals.size(); ++i)
     if (kSignals[i] == signal) ::sigaction(signal, &previous_actions[i], nullptr);
   ::raise(signal);  // stays pending until this handler returns
@@ -117,6 +115,12 @@ std::string resolve_target(const std::string& target) {
 }
 
 }  // namespace
+
+void remove_temporary_files() noexcept {
+  const pid_t self = ::getpid();
+  for (const RemovalSlot& slot : removal_slots)
+    if (slot.owner.load(std::memory_order_acquire) == self) ::unlink(slot.path.data());
+}
 
 TemporaryFile::TemporaryFile(const std::string& target) : target_(resolve_target(target)) {
   static std::atomic<unsigned> counter{0};

@@ -11,8 +11,8 @@
 
 namespace tessera {
 
-// Owns one temporary file. While any exists, SIGINT, SIGTERM and SIGHUP (unless ignored) first remove all of
-// them and then act as they would have before; at most 16 can exist at once.
+// Owns one temporary file. While any exists, SIGINT, SIGTERM, SIGHUP and SIGQUIT (unless ignored) first
+// remove all of them and then act as they would have before; at most 16 can exist at once.
 class TemporaryFile {
  public:
   // Creates an empty file in target's folder. A target that is a symbolic link is followed; one that exists
@@ -38,5 +38,8 @@ class TemporaryFile {
   int descriptor_ = -1;
   size_t slot_ = 0;
 };
+
+// Removes every temporary file of this process; async-signal-safe, for a handler that is about to end it.
+void remove_temporary_files() noexcept;
 
 }  // namespace tessera

@@ -298,8 +298,8 @@ std::string write_tess_header(const ModelHeader& model, std::span<const TensorRe
         {"generation", generation_json(model.generation)},
         {"tensors", std::move(table)}};
     return header.dump();
-  } catch (const json::exception& error) {
-    throw FileError(fmt::format("{}: header: expected text in UTF-8: {}", file, printable(error.what())));
+  } catch (const json::exception&) {
+    throw FileError(fmt::format("{}: header: expected text in UTF-8, found other bytes", file));
   }
 }
 

@@ -10,7 +10,7 @@
 
 int main(int argument_count, char** arguments) {
   if (argument_count != 3) {
-    fmt::print(stderr, "usage: embed_model FOLDER TARGET\n");
+    std::fputs("usage: embed_model FOLDER TARGET\n", stderr);
     return 2;
   }
   tessera::QuantizeOptions options;
@@ -23,7 +23,7 @@ int main(int argument_count, char** arguments) {
   try {
     quantize_model(options);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "embed_model: {}\n", error.what());
+    std::fputs(fmt::format("embed_model: {}\n", error.what()).c_str(), stderr);
     return 1;
   }
   return 0;

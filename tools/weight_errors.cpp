@@ -134,14 +134,14 @@ void print_table(DenseProducts& products, const std::vector<qoq::FloatMatrix>& m
 
 int main(int argument_count, char** arguments) {
   if (argument_count != 2) {
-    fmt::print(stderr, "usage: weight_errors FOLDER|FILE.safetensors\n");
+    std::fputs("usage: weight_errors FOLDER|FILE.safetensors\n", stderr);
     return 2;
   }
   try {
     const std::unique_ptr<DenseProducts> products = make_dense_products(0);
     print_table(*products, matrices_of(Checkpoint::open(arguments[1])));
   } catch (const std::exception& error) {
-    fmt::print(stderr, "weight_errors: {}\n", error.what());
+    std::fputs(fmt::format("weight_errors: {}\n", error.what()).c_str(), stderr);
     return 1;
   }
   return 0;

@@ -163,6 +163,9 @@ class Checker {
       if (matrix.columns != input.columns)
         return fmt::format("weight \"{}\" has {} columns, its input \"{}\" has {}", matrix.name,
                            matrix.columns, input.name, input.columns);
+      if (matrix.columns > most_summed_columns(matrix.scheme))
+        return fmt::format("weight \"{}\" ({}) has {} columns, its 32-bit sums hold at most {}", matrix.name,
+                           scheme_name(matrix.scheme), matrix.columns, most_summed_columns(matrix.scheme));
       const ElementType wanted = linear_input(matrix.scheme);
       if (input.type != wanted)
         return fmt::format("weight \"{}\" ({}) takes {} activations, \"{}\" is {}", matrix.name,

@@ -99,7 +99,12 @@ std::vector<PlannedWeight> plan_weights(const std::string& folder, const Checkpo
     if (!is_float(source->type))
       throw FileError(fmt::format("{}: tensor \"{}\": expected type F32, F16 or BF16, found {}", folder,
                                   tensor.source, type_name(source->type)));
-    plan.push_back({tensor, source, choose_scheme(tensor, source->type, scheme, keep_head)});
+    const Scheme stored = choose_scheme(tensor, source->type, scheme, keep_head);
+    if (tensor.shape.size() == 2 && tensor.shape[1] > most_summed_columns(stored))
+      throw FileError(fmt::format("{}: tensor \"{}\": expected at most {} columns in scheme {}, found {}",
+                                  folder, tensor.source, most_summed_columns(stored), scheme_name(stored),
+                                  tensor.shape[1]));
+    plan.push_back({tensor, source, stored});
   }
   refuse_unknown(folder, checkpoint, expected, hyperparameters.tied_head);
   return plan;

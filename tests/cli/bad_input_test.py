@@ -2,6 +2,9 @@
 
 import copy
 import json
+import math
+import os
+import re
 import shutil
 import struct
 import unittest
@@ -197,6 +200,25 @@ def _new_end(header, data):
     header[NORM]["data_offsets"] = [len(data), len(data) + 512]
 
 
+def _too_wide(folder):
+    """One layer whose down projection has a column more than its sums hold; the weights are a hole in the file."""
+    _config(num_hidden_layers=1, intermediate_size=132105)(folder)
+    path = folder / "model.safetensors"
+    with path.open("rb") as file:
+        header = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
+    shapes = {"gate_proj": [132105, 256], "up_proj": [132105, 256], "down_proj": [256, 132105]}
+    kept, end = {}, 0
+    for name, entry in header.items():
+        if name == "__metadata__" or re.search(r"layers\.[1-9]", name):
+            continue
+        shape = shapes.get(name.split(".")[-2], entry["shape"])
+        begin, end = end, end + 2 * math.prod(shape)
+        kept[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(kept).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(path, 8 + len(text) + end)
+
+
 CHECKPOINTS = [
     ("no config.json", _file("config.json", None), "config.json"),
     ("config.json is no JSON", _file("config.json", b"{"), "config.json"),
@@ -240,6 +262,12 @@ CHECKPOINTS = [
                                                        "behavior": "Isolated", "invert": False})), "tokenizer"),
     ("broken chat template", _file("tokenizer_config.json", json.dumps(
         {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "chat_template": "{{ unclosed"}).encode()), "template"),
+    ("chat template that is not UTF-8", _file("chat_template.jinja", b"{{ 'caf\xe9' }}"),
+     "bad-checkpoint/chat_template.jinja: expected text in UTF-8, found malformed characters at byte 9\n"),
+    ("chat template that ends in a character", _file("chat_template.jinja", b"caf\xc3"),
+     "bad-checkpoint/chat_template.jinja: expected text in UTF-8, found malformed characters at byte 5\n"),
+    ("matrix too wide for its sums", _too_wide, "model.layers.0.mlp.down_proj.weight\": expected at most 132104 columns "
+     "in scheme w4a8-g128, found 132105"),
     ("eos id out of range", _config(eos_token_id=4096), "eos_token_id"),
 ]
 

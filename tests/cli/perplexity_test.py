@@ -85,6 +85,17 @@ class PerplexityTest(unittest.TestCase):
         self.assertAlmostEqual(result["top1_agreement"], GOLDEN["top1_agreement"], delta=2.5 / GOLDEN["tokens"])
         self.assertAlmostEqual(report["reference"]["nats"], GOLDEN["reference_nats"], delta=1e-4)
 
+    def test_a_context_without_room_for_a_window(self):
+        def shorten(folder):
+            path = folder / "config.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 1}))
+        short = self.quantize(changed_checkpoint("short", shorten), self.folder / "short.tess")
+        for more in ((), ("--lines",), ("--window", "2"), ("--kl", self.file("w4a8"))):
+            done = tessera.run("perplexity", short, "--text", self.text, *more)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+            self.assertRegex(done.stderr, r"^tessera: [^\n]*short\.tess: expected a model whose context holds at least 2 "
+                                          r"tokens, found 1\n$")
+
     def test_a_file_does_not_differ_from_itself(self):
         for scheme in ("bf16", "w4a8"):
             text = self.perplexity(self.file(scheme), "--kl", self.file(scheme), "--kv", "16")

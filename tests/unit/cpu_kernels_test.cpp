@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "gguf-like-format/float_types.h"
+#include "gguf-like-format/scheme.h"
 #include "tests/unit/kernel_cases.h"
 
 using namespace tessera;
@@ -257,6 +258,9 @@ TEST_CASE("integer products neither saturate nor overflow at the extremes") {
       check_integer_product(random, {weights, content, 21, 384, 5, true});
       check_integer_product(random, {weights, content, 16, 14336, 2, false});  // sums beyond 2^24
     }
+    // As wide as a row may be in every scheme: sums of bytes wrap on the way to one that does not.
+    const size_t widest = most_summed_columns(Scheme::w8a8) / tile::kGroupColumns * tile::kGroupColumns;
+    check_integer_product(random, {weights, Content::largest, 16, widest, 2, false});
   }
 }
 

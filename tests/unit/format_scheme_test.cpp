@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <random>
 #include <set>
 #include <string>
@@ -93,6 +94,19 @@ TEST_CASE("integer schemes multiply with int8 activations") {
   for (const Scheme scheme : all_schemes())
     CHECK(has_row_scales(scheme) ==
           (scheme == Scheme::w8a8 || scheme == Scheme::w4a8 || scheme == Scheme::w4a8_g128));
+}
+
+TEST_CASE("row sums of integer schemes fit 32 bits at the widest, and one column more may not") {
+  // The largest magnitude of any stored code less its zero point.
+  const std::map<Scheme, int64_t> codes = {{Scheme::w8a8, 128}, {Scheme::w4a8_g128, 128}, {Scheme::w4a8, 15}};
+  for (const auto& entry : codes) {
+    CAPTURE(scheme_name(entry.first));
+    const auto most = static_cast<int64_t>(most_summed_columns(entry.first));
+    CHECK(most * entry.second * 127 <= std::numeric_limits<int32_t>::max());
+    CHECK((most + 1) * entry.second * 127 > std::numeric_limits<int32_t>::max());
+  }
+  for (const Scheme scheme : all_schemes())
+    if (!has_row_scales(scheme)) CHECK(most_summed_columns(scheme) == std::numeric_limits<size_t>::max());
 }
 
 TEST_CASE("stored sizes worked out by hand") {

@@ -180,6 +180,30 @@ TEST_CASE("every unsoundness is named with its op") {
   }
 }
 
+TEST_CASE("a matrix wider than the whole-number sums of its scheme is refused") {
+  const auto fault = [](Scheme scheme, size_t columns) {
+    Graph graph;
+    graph.tensors = {{"x", RowExtent::tokens, columns, ElementType::f32},
+                     {"picked", RowExtent::outputs, columns, linear_input(scheme)},
+                     {"y", RowExtent::outputs, 3, ElementType::f32}};
+    graph.weights = {{"gain", Scheme::f32, 1, columns}, {"down", scheme, 3, columns}};
+    graph.ops = {{"x", Input{}, {}, {0}},
+                 {"pick", Norm{0, 1e-5f, true}, {0}, {1}},
+                 {"down", Linear{{{1, {}}}}, {1}, {2}}};
+    graph.logits = 2;
+    return check_graph(graph);
+  };
+  for (const Scheme scheme : matrix_schemes()) {
+    CAPTURE(scheme_name(scheme));
+    const size_t most = most_summed_columns(scheme);
+    CHECK(fault(scheme, has_row_scales(scheme) ? most : size_t{1} << 24) == "");
+    if (has_row_scales(scheme)) CHECK(fault(scheme, most + 1).find("at most") != std::string::npos);
+  }
+  CHECK(
+      fault(Scheme::w8a8, 132105) ==
+      "op \"down\" (linear): weight \"down\" (w8a8) has 132105 columns, its 32-bit sums hold at most 132104");
+}
+
 TEST_CASE("an empty graph is not sound") { CHECK(check_graph(Graph{}) != ""); }
 
 TEST_CASE("every op has a name") {

@@ -54,7 +54,7 @@ pid_t start_half_written(const std::string& path, const std::function<void()>& s
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);  // not doctest's
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(signal, SIG_DFL);  // not doctest's
     setup();
     TessWriter writer(path, small_header(), small_tensors());
     std::mt19937_64 random(1);
@@ -298,7 +298,7 @@ TEST_CASE("a signal removes the temporary file and then ends the process as it w
   const Folder folder;
   const std::string path = folder / "model.tess";
   write_file(path, "precious");
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
     CAPTURE(signal);
     const pid_t child = start_half_written(path, [] {});
     CHECK(folder.entries() == 2);
