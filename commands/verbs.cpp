@@ -257,6 +257,11 @@ std::string spelled(const Option& option) {
 
 }  // namespace
 
+bool is_for_answers(const Option& option) {
+  const std::string_view group = option.group;
+  return group == kPrompt || group == kSampling || option.name == std::string_view("no-stats");
+}
+
 std::span<const Verb> verbs() { return kVerbs; }
 
 const Verb* find_verb(std::string_view name) {

@@ -28,6 +28,9 @@ struct Verb {
   size_t most_operands;
 };
 
+// Whether it says what is asked and how the answer is sampled, and not what runs or how.
+bool is_for_answers(const Option& option);
+
 std::span<const Verb> verbs();  // the first one is the run without a verb
 const Verb* find_verb(std::string_view name);
 std::string help_text(const Verb& verb);

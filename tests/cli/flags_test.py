@@ -124,7 +124,14 @@ WRONG_ELSEWHERE = [
     (["--bench", "--shape", "llama-9"], "--shape: expected one of smollm2-135m, "),
     (["--bench", "--shape", "llama-3-8b", "-m", "x"], "-m and --shape: expected one of them"),
     (["--bench", "--scheme", "w8a8"], "--scheme: needs --shape"),
-    (["--bench", "-p", "x"], "--prompt: has no meaning with --bench"),
+    *((["--bench", *words], f"{words[0]}: has no meaning with --bench") for words in (
+        ["--prompt", "x"], ["--file", "x"], ["--system", "x"], ["--raw"], ["--parse-special"], ["--overflow", "stop"],
+        ["--temp", "1"], ["--seed", "1"], ["--stop", "x"], ["--max-tokens", "1"], ["--ignore-eos"], ["--no-stats"])),
+    (["--bench", "--shape", "smollm2-135m", "--no-mmap"], "--no-mmap: has no meaning with --shape"),
+    (["-p", "x", "--backend", "reference", "--isa", "avx2"], "--isa: has no meaning with --backend reference"),
+    (["-p", "x", "--backend", "reference", "--numa", "off"], "--numa: has no meaning with --backend reference"),
+    (["-p", "x", "--no-mmap"], "--no-mmap: needs -m"),
+    (["quantize", "somewhere", "-o", "x", "--verbose"], "--verbose: says what a recipe chose"),
 ]
 
 
