@@ -5,6 +5,7 @@
 
 #include "commands/interrupt.h"
 #include "commands/terminal.h"
+#include "engine/model.h"
 
 namespace tessera {
 
@@ -45,6 +46,15 @@ Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOption
         Style::warning);
   }
   return reply;
+}
+
+void say_settings(const Session& session, const AnswerSettings& settings) {
+  const ModelHeader& header = session.model().header();
+  say(fmt::format("model: {}, {}; backend: {}", one_line(header.name), one_line(header.quantization.scheme),
+                  session.backend_description()),
+      Style::dim);
+  for (const auto& [name, value] : list_settings(settings))
+    say(fmt::format("{}: {}", name, value), Style::dim);
 }
 
 std::string statistics_line(const ReplyStatistics& statistics) {
