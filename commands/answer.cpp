@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "commands/interrupt.h"
 #include "commands/terminal.h"
 #include "engine/model.h"
@@ -19,19 +21,26 @@ std::string rate(double tokens_per_second) {
 
 Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOptions& options) {
   const bool terminal = is_terminal(STDOUT_FILENO);
-  ProgressBar progress("reading the prompt");
+  std::optional<ProgressBar> progress;
+  bool begun = false;
   ReplyEvents events;
-  events.text = [&](std::string_view text) { write_stdout(terminal ? printable(text) : std::string(text)); };
+  events.text = [&](std::string_view text) {
+    begun = true;
+    write_stdout(terminal ? printable(text) : std::string(text));
+  };
   events.interrupted = [] { return InterruptScope::requested(); };
   events.prompt_progress = [&](size_t done, size_t total) {
-    if (done < total) {
-      progress.update(done, total);
-    } else {
-      progress.hide();
+    if (terminal && begun) return;  // a bar would take the place of the line that is being written
+    if (done == total) {
+      progress.reset();
+      return;
     }
+    if (!progress) progress.emplace("reading the prompt");
+    progress->update(done, total);
   };
   const size_t dropped_before = conversation.dropped_turns();
   const Reply reply = generate_reply(conversation, sampler, options, events);
+  progress.reset();
   write_stdout("\n");
   const ReplyStatistics& statistics = reply.statistics;
   if (statistics.dropped_turns > dropped_before) {

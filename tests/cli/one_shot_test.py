@@ -113,6 +113,18 @@ class OneShotTest(unittest.TestCase):
         self.assertEqual(self.answer("-p", tessera.PROMPT, "--stop", "not in it, ever", "--stop", middle),
                          whole[:whole.find(middle)] + "\n")
 
+    def test_stopping_at_special_tokens(self):
+        usual = tessera.run("-p", tessera.PROMPT, *GREEDY, "--max-tokens", "200")
+        past = tessera.run("-p", tessera.PROMPT, *GREEDY, "--max-tokens", "200", "--ignore-eos")
+        self.assertNotEqual(past.stdout, usual.stdout)
+        stopped = tessera.run("-p", tessera.PROMPT, *GREEDY, "--max-tokens", "200", "--ignore-eos",
+                              "--stop", "<|end|>", "--stop", "<|eos|>")
+        self.assertEqual(stopped.stdout, usual.stdout)
+        user = json.loads(tessera.run("tokenize", tessera.model(), "-p", "<|user|>", "--parse-special").stdout)
+        done = tessera.run("-p", tessera.PROMPT, *GREEDY, "--logit-bias", f"{user[0]}+1000", "--stop", "<|user|>")
+        self.assertEqual(done.stdout, "\n")
+        self.assertIn("reply 1 tokens", done.stderr)
+
     def test_logit_bias(self):
         word = json.loads(tessera.run("tokenize", tessera.model(), "-p", " table").stdout)
         forced = self.answer("-p", tessera.PROMPT, "--logit-bias", f"{word[0]}+1000", "--max-tokens", "3")
