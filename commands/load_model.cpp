@@ -97,7 +97,14 @@ bool all_on_cpu(const MemoryFigures& memory) {
 
 }  // namespace
 
-std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options) {
+std::unique_ptr<Session> open_session(const Model& model, SessionOptions options) {
+  const auto longest = static_cast<size_t>(model.hyperparameters().context);
+  if (options.context > longest) {
+    say(fmt::format("--ctx {}: the model's context is {} tokens, more would never be used", options.context,
+                    longest),
+        Style::warning);
+    options.context = longest;
+  }
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
   if (options.backend == "cuda" && all_on_cpu(session->memory()))

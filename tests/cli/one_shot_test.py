@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -149,6 +150,12 @@ class OneShotTest(unittest.TestCase):
         self.assertEqual((long.returncode, long.stdout), (1, ""))
         self.assertRegex(long.stderr, r"\ntessera: the prompt takes \d+ tokens and the context holds 64")
 
+    def test_a_context_beyond_the_models(self):
+        done = tessera.run("-p", tessera.PROMPT, *GREEDY, "--ctx", "60000000")
+        self.assertEqual((done.returncode, done.stdout), (0, self.answer("-p", tessera.PROMPT)))
+        self.assertIn("--ctx 60000000: the model's context is 1024 tokens, more would never be used\n", done.stderr)
+        self.assertRegex(done.stderr, r"\nmemory: .* \(1024 tokens at 8 bits\)")
+
     def test_kv_precision_and_first_layers(self):
         answers = {bits: self.answer("-p", tessera.PROMPT, "--kv", bits) for bits in ("16", "8", "4")}
         self.assertTrue(all(len(text) > 1 for text in answers.values()))
@@ -168,7 +175,13 @@ class OneShotTest(unittest.TestCase):
                 self.assertIn(isa, done.stderr)
 
     def test_memory_that_is_not_there(self):
-        done = tessera.run("-p", "x", "--ctx", 1 << 26, "--kv", "16")
+        checkpoint = tessera.folder() / "long-context"
+        shutil.copytree(tessera.CHECKPOINT, checkpoint)
+        config = json.loads((checkpoint / "config.json").read_text())
+        (checkpoint / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1 << 24}))
+        path = tessera.folder() / "long-context.tess"
+        self.assertEqual(tessera.run("quantize", checkpoint, "-o", path).returncode, 0)
+        done = tessera.run("-m", path, "-p", "x", "--ctx", 1 << 24, "--kv", "16", "--backend", "reference")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(done.stderr, r"^tessera: not enough memory: weights .* KV cache .* available; .*\n$")
 
