@@ -355,11 +355,19 @@ class Bench {
     const SequenceId sequence = session.create_sequence();
     sequences_.push_back(sequence);
     if (test.kind == BenchTest::Kind::prompt) {
-      return [&session, sequence, tokens = random_tokens(test.count)] {
+      return [&session, sequence, batch = options_.batch, tokens = random_tokens(test.count)] {
         session.truncate(sequence, 0);
         return timed(tokens.size(), [&] {
-          const SequenceInput input{sequence, tokens, SequenceInput::Want::last};
-          run(session, {&input, 1});
+          // In pieces of the batch that was asked for: a session that other tests share may take more at
+          // once.
+          for (size_t done = 0; done < tokens.size();) {
+            const size_t count = std::min(batch, tokens.size() - done);
+            done += count;
+            const SequenceInput input{
+                sequence, std::span(tokens).subspan(done - count, count),
+                done == tokens.size() ? SequenceInput::Want::last : SequenceInput::Want::none};
+            run(session, {&input, 1});
+          }
         });
       };
     }
