@@ -343,6 +343,18 @@ class ChatTest(unittest.TestCase):
             terminal.wait_prompt()
             self.leave(terminal)
 
+    def test_a_saved_chat_keeps_the_permissions_of_the_file_it_replaces(self):
+        self.saved.write_text("{}")
+        with self.chat() as terminal:
+            terminal.wait_prompt()
+            for mode in (0o600, 0o664):
+                self.saved.chmod(mode)
+                terminal.enter(f"/save {self.saved}")
+                terminal.wait_for("saved 0 messages")
+                terminal.wait_prompt()
+                self.assertEqual(self.saved.stat().st_mode & 0o777, mode)
+            self.leave(terminal)
+
     def test_help_stats_and_unknown_commands(self):
         with self.chat() as terminal:
             terminal.wait_prompt()
