@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "commands/interrupt.h"
 #include "commands/terminal.h"
+#include "engine/model.h"
 
 namespace tessera {
 
@@ -18,19 +21,26 @@ std::string rate(double tokens_per_second) {
 
 Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOptions& options) {
   const bool terminal = is_terminal(STDOUT_FILENO);
-  ProgressBar progress("reading the prompt");
+  std::optional<ProgressBar> progress;
+  bool begun = false;
   ReplyEvents events;
-  events.text = [&](std::string_view text) { write_stdout(terminal ? printable(text) : std::string(text)); };
+  events.text = [&](std::string_view text) {
+    begun = true;
+    write_stdout(terminal ? printable(text) : std::string(text));
+  };
   events.interrupted = [] { return InterruptScope::requested(); };
   events.prompt_progress = [&](size_t done, size_t total) {
-    if (done < total) {
-      progress.update(done, total);
-    } else {
-      progress.hide();
+    if (terminal && begun) return;  // a bar would take the place of the line that is being written
+    if (done == total) {
+      progress.reset();
+      return;
     }
+    if (!progress) progress.emplace("reading the prompt");
+    progress->update(done, total);
   };
   const size_t dropped_before = conversation.dropped_turns();
   const Reply reply = generate_reply(conversation, sampler, options, events);
+  progress.reset();
   write_stdout("\n");
   const ReplyStatistics& statistics = reply.statistics;
   if (statistics.dropped_turns > dropped_before) {
@@ -45,6 +55,15 @@ Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOption
         Style::warning);
   }
   return reply;
+}
+
+void say_settings(const Session& session, const AnswerSettings& settings) {
+  const ModelHeader& header = session.model().header();
+  say(fmt::format("model: {}, {}; backend: {}", one_line(header.name), one_line(header.quantization.scheme),
+                  session.backend_description()),
+      Style::dim);
+  for (const auto& [name, value] : list_settings(settings))
+    say(fmt::format("{}: {}", name, value), Style::dim);
 }
 
 std::string statistics_line(const ReplyStatistics& statistics) {

@@ -13,6 +13,9 @@ namespace tessera {
 // InterruptScope is alive.
 Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOptions& options);
 
+// What answers, and every setting with its value: lines for --verbose.
+void say_settings(const Session& session, const AnswerSettings& settings);
+
 // One line: tokens and tokens/s of prompt and reply, time to the first token, KV cache in use.
 std::string statistics_line(const ReplyStatistics& statistics);
 

@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t kMostTokens = uint64_t{1} << 32;
 constexpr uint64_t kMostTopK = 1'000'000;
 constexpr double kMostBias = 1000;
+constexpr std::string_view kNoLimit = "none";
 
 float real(std::string_view label, std::string_view text, double least, double most) {
   return static_cast<float>(parse_real(label, text, least, most));
@@ -65,10 +66,10 @@ constexpr std::array kSettings = {
             [](const AnswerSettings& s) { return fmt::format("{}", s.sampling.seed); }},
     Setting{"max-tokens",
             [](AnswerSettings& s, Text label, Text text) {
-              s.reply.max_tokens = parse_integer(label, text, 1, kMostTokens);
+              s.reply.max_tokens = text == kNoLimit ? 0 : parse_integer(label, text, 1, kMostTokens);
             },
             [](const AnswerSettings& s) {
-              return s.reply.max_tokens == 0 ? std::string("none") : fmt::format("{}", s.reply.max_tokens);
+              return s.reply.max_tokens == 0 ? std::string(kNoLimit) : fmt::format("{}", s.reply.max_tokens);
             }},
 };
 

@@ -7,10 +7,7 @@
 #include <charconv>
 #include <limits>
 #include <sstream>
-
-// A repeated option keeps every value whole: no separator splits one.
-#define CXXOPTS_VECTOR_DELIMITER '\0'
-#include <cxxopts.hpp>
+#include <utility>
 
 namespace tessera {
 
@@ -18,8 +15,6 @@ namespace {
 
 // A list longer than this hides the word that was meant.
 constexpr size_t kManyChoices = 8;
-
-constexpr const char* kOperands = "operands";
 
 std::vector<std::string> words_of(const char* choices) {
   std::istringstream in(choices);
@@ -36,57 +31,27 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-// cxxopts writes its messages with typographic quotes; a terminal line reads better without.
-std::string plain_quotes(std::string text) {
-  for (const std::string_view quote : {"\xE2\x80\x98", "\xE2\x80\x99"}) {
-    for (size_t at = text.find(quote); at != std::string::npos; at = text.find(quote, at)) {
-      text.replace(at, quote.size(), "'");
-    }
-  }
-  return text;
+bool is_named(const Option& option, std::string_view name) {
+  if (name == fmt::format("--{}", option.name)) return true;
+  if (option.letter != 0 && name == fmt::format("-{}", option.letter)) return true;
+  const std::vector<std::string> aliases = words_of(option.aliases);
+  return std::find(aliases.begin(), aliases.end(), name) != aliases.end();
 }
 
-std::string unknown_option(const Verb& verb, std::string_view word) {
-  const size_t dashes = word.substr(0, 2) == "--" ? 2 : 1;
-  const std::string_view name = word.substr(dashes, word.find('=') - dashes);
-  return fmt::format("unknown option {}{}", word.substr(0, word.find('=')), option_hint(verb, name));
-}
-
-// Words as cxxopts takes them: other spellings become the usual ones, and "--prompt=text" becomes two words,
-// because cxxopts does not see a value with newlines in it. A word that is the value of the one before stays
-// as it is.
-std::vector<std::string> split_assignments(const Verb& verb, const std::vector<std::string>& words) {
-  const auto usual_name = [&](const std::string& word) {
-    const std::string_view name = std::string_view(word).substr(0, word.find('='));
-    for (const Option& option : verb.options) {
-      if (option.alias[0] != '\0' && name == option.alias)
-        return fmt::format("--{}{}", option.name, word.substr(name.size()));
-    }
-    return word;
-  };
-  const auto takes_value = [&](std::string_view word) {
-    return std::any_of(verb.options.begin(), verb.options.end(), [&](const Option& option) {
-      return option.value[0] != '\0' && (word == fmt::format("--{}", option.name) ||
-                                         (option.letter != 0 && word == fmt::format("-{}", option.letter)));
-    });
-  };
-  std::vector<std::string> result;
-  bool is_value = false;
-  bool operands_only = false;
-  for (const std::string& given : words) {
-    const std::string word = is_value || operands_only ? given : usual_name(given);
-    const size_t equals = word.find('=');
-    if (!is_value && !operands_only && equals != std::string::npos && takes_value(word.substr(0, equals)) &&
-        word.compare(0, 2, "--") == 0) {
-      result.push_back(word.substr(0, equals));
-      result.push_back(word.substr(equals + 1));
-      continue;
-    }
-    operands_only = operands_only || (!is_value && word == "--");
-    is_value = !is_value && !operands_only && takes_value(word);
-    result.push_back(word);
+// The option that a word names, and the value that the word itself gives: "--prompt=TEXT", "-ngl=3",
+// "-pTEXT".
+std::pair<const Option*, std::optional<std::string>> option_of(const Verb& verb, const std::string& word) {
+  const size_t equals = word.find('=');
+  const std::string_view name = std::string_view(word).substr(0, equals);
+  for (const Option& option : verb.options) {
+    if (!is_named(option, name)) continue;
+    if (equals == std::string::npos) return {&option, std::nullopt};
+    return {&option, word.substr(equals + 1)};
   }
-  return result;
+  for (const Option& option : verb.options) {
+    if (option.letter == word[1] && option.value[0] != '\0') return {&option, word.substr(2)};
+  }
+  throw UsageError(fmt::format("unknown option {}{}", name, option_hint(verb, name)));
 }
 
 }  // namespace
@@ -115,37 +80,26 @@ double parse_real(std::string_view what, std::string_view text, double least, do
 }
 
 Arguments::Arguments(const Verb& verb, const std::vector<std::string>& words) : verb_(&verb) {
-  cxxopts::Options options("tessera");
-  options.allow_unrecognised_options();
-  auto add = options.add_options();
-  for (const Option& each : verb.options) {
-    const std::string names = each.letter != 0 ? fmt::format("{},{}", each.letter, each.name) : each.name;
-    if (each.value[0] == '\0') {
-      add(names, each.help, cxxopts::value<bool>());
-    } else {
-      add(names, each.help, cxxopts::value<std::vector<std::string>>());
+  bool operands_only = false;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    if (operands_only || word.size() < 2 || word.front() != '-') {
+      operands_.push_back(word);
+      continue;
     }
-  }
-  add(kOperands, "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional({kOperands});
-
-  const std::vector<std::string> split = split_assignments(verb, words);
-  std::vector<const char*> argv = {"tessera"};
-  for (const std::string& word : split) argv.push_back(word.c_str());
-  try {
-    const cxxopts::ParseResult result = options.parse(static_cast<int>(argv.size()), argv.data());
-    if (!result.unmatched().empty()) throw UsageError(unknown_option(verb, result.unmatched().front()));
-    for (const Option& each : verb.options) {
-      if (result.count(each.name) == 0) continue;
-      if (each.value[0] == '\0') {
-        if (result[each.name].as<bool>()) given_[each.name] = {};
-      } else {
-        given_[each.name] = result[each.name].as<std::vector<std::string>>();
-      }
+    if (word == "--") {
+      operands_only = true;
+      continue;
     }
-    if (result.count(kOperands) != 0) operands_ = result[kOperands].as<std::vector<std::string>>();
-  } catch (const cxxopts::exceptions::exception& error) {
-    throw UsageError(plain_quotes(error.what()));
+    auto [option, value] = option_of(verb, word);
+    std::vector<std::string>& values = given_[option->name];
+    if (option->value[0] == '\0') {
+      if (value) throw UsageError(fmt::format("--{}: takes no value, found '{}'", option->name, *value));
+      continue;
+    }
+    if (!value && ++i == words.size())
+      throw UsageError(fmt::format("--{}: {} is missing", option->name, option->value));
+    values.push_back(value ? std::move(*value) : words[i]);
   }
   if (has("help")) return;
   if (operands_.size() > verb.most_operands) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 
 #include "commands/commands.h"
@@ -16,6 +17,7 @@
 #include "engine/model.h"
 #include "engine/random_model.h"
 #include "engine/session.h"
+#include "gguf-like-format/temporary_file.h"
 
 namespace tessera {
 
@@ -353,11 +355,19 @@ class Bench {
     const SequenceId sequence = session.create_sequence();
     sequences_.push_back(sequence);
     if (test.kind == BenchTest::Kind::prompt) {
-      return [&session, sequence, tokens = random_tokens(test.count)] {
+      return [&session, sequence, batch = options_.batch, tokens = random_tokens(test.count)] {
         session.truncate(sequence, 0);
         return timed(tokens.size(), [&] {
-          const SequenceInput input{sequence, tokens, SequenceInput::Want::last};
-          run(session, {&input, 1});
+          // In pieces of the batch that was asked for: a session that other tests share may take more at
+          // once.
+          for (size_t done = 0; done < tokens.size();) {
+            const size_t count = std::min(batch, tokens.size() - done);
+            done += count;
+            const SequenceInput input{
+                sequence, std::span(tokens).subspan(done - count, count),
+                done == tokens.size() ? SequenceInput::Want::last : SequenceInput::Want::none};
+            run(session, {&input, 1});
+          }
         });
       };
     }
@@ -452,9 +462,12 @@ int run_bench(const Arguments& arguments) {
   if (schemes.empty()) schemes.push_back(arguments.choice("scheme"));
   if (schemes.size() > 1 && arguments.has("plot"))
     throw UsageError("--plot: expected one --scheme, found several");
-  for (const char* flag : {"prompt", "file", "system", "raw"}) {
-    if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with --bench", flag));
+  for (const Option& option : arguments.verb().options) {
+    if (is_for_answers(option) && arguments.has(option.name))
+      throw UsageError(fmt::format("--{}: has no meaning with --bench", option.name));
   }
+  if (shape && arguments.has("no-mmap"))
+    throw UsageError("--no-mmap: has no meaning with --shape, whose weights are made in memory");
   if (shape) {
     const std::vector<std::string> shapes = random_model_shapes();
     if (std::find(shapes.begin(), shapes.end(), *shape) == shapes.end()) {
@@ -463,6 +476,9 @@ int run_bench(const Arguments& arguments) {
     }
   }
 
+  std::optional<TemporaryFile> plot;
+  if (const auto path = arguments.text("plot"))
+    plot.emplace(*path);  // before the work: it may not be writable
   std::vector<BenchReport> reports;
   if (shape) {
     for (const std::string& scheme : schemes) {
@@ -477,7 +493,7 @@ int run_bench(const Arguments& arguments) {
     reports.push_back(Bench(model, options, repetitions).run(tests));
   }
   write_stdout(bench_text(reports, form));
-  if (const auto plot = arguments.text("plot")) write_text(*plot, roofline_svg(reports.front()));
+  if (plot) write_text(*plot, roofline_svg(reports.front()));
   if (std::all_of(reports.begin(), reports.end(), [](const BenchReport& report) {
         return report.results.empty() && report.products.empty();
       }))

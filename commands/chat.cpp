@@ -178,7 +178,8 @@ class Chat {
                                   ? ""
                                   : text.substr(std::min(text.find_first_not_of(" \t", space), text.size()));
     apply_setting(settings_, name, value, fmt::format("/set {}", name));
-    sampler_ = Sampler(settings_.sampling);
+    sampler_.configure(settings_.sampling);
+    if (name == "seed") sampler_.reseed(settings_.sampling.seed);
     say(fmt::format("{} is {}", name, value), Style::dim);
   }
 
@@ -207,10 +208,7 @@ class Chat {
     }
     // A chat that ends with an unanswered message could not be gone on with: two user messages in a row.
     if (!chat.messages.empty() && chat.messages.back().role == "user") chat.messages.pop_back();
-    settings_.reply.max_tokens = 0;
-    for (const auto& [name, value] : chat.settings) {
-      if (name != "max-tokens" || value != "none") apply_setting(settings_, name, value, name);
-    }
+    for (const auto& [name, value] : chat.settings) apply_setting(settings_, name, value, name);
     sampler_ = Sampler(settings_.sampling);
     conversation_.replace(std::move(chat.messages));
     say(fmt::format(
@@ -248,7 +246,7 @@ int run_chat(const Arguments& arguments) {
                   chat.raw() ? "no chat template: your text is continued as it is · /help"
                              : "/help lists the commands"),
       Style::dim);
-  if (arguments.has("verbose")) say(fmt::format("backend: {}", session->backend_description()), Style::dim);
+  if (arguments.has("verbose")) say_settings(*session, settings);
 
   bool warned = false;  // the last thing that happened was a Ctrl-C
   for (;;) {

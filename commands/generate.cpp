@@ -40,13 +40,7 @@ int run_generate(const Arguments& arguments) {
     if (conversation.raw()) throw std::runtime_error("--system: the model has no chat template to put it in");
     conversation.set_system(*system);
   }
-  if (verbose) {
-    say(fmt::format("model: {}, {}; backend: {}", one_line(model.header().name),
-                    one_line(model.header().quantization.scheme), session->backend_description()),
-        Style::dim);
-    for (const auto& [name, value] : list_settings(settings))
-      say(fmt::format("{}: {}", name, value), Style::dim);
-  }
+  if (verbose) say_settings(*session, settings);
   conversation.add_user(std::move(prompt));
   if (verbose) say(fmt::format("prompt: {} tokens", conversation.prompt_tokens().size()), Style::dim);
 

@@ -50,6 +50,12 @@ SessionOptions session_options(const Arguments& arguments) {
       if (*layers == 0 && options.backend == "cuda") options.backend = "cpu";  // as where there is no device
     }
   }
+  if (options.backend == "reference") {
+    for (const char* flag : {"isa", "numa"}) {
+      if (arguments.has(flag))
+        throw UsageError(fmt::format("--{}: has no meaning with --backend reference", flag));
+    }
+  }
   options.isa = arguments.choice("isa");
   if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
   if (offers("ctx")) {
@@ -69,6 +75,8 @@ Model open_model(const std::optional<std::string>& path, const Arguments& argume
   if (!path && embedded_model().empty()) {
     throw std::runtime_error("this build has no embedded model: name a file with -m");
   }
+  if (!path && arguments.has("no-mmap"))
+    throw UsageError("--no-mmap: needs -m; the embedded model is in memory as it is");
   Model model = naming_file(path.value_or("embedded model"), [&] {
     return path ? Model::open(*path, !arguments.has("no-mmap")) : Model::from_memory(embedded_model());
   });
@@ -89,7 +97,14 @@ bool all_on_cpu(const MemoryFigures& memory) {
 
 }  // namespace
 
-std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options) {
+std::unique_ptr<Session> open_session(const Model& model, SessionOptions options) {
+  const auto longest = static_cast<size_t>(model.hyperparameters().context);
+  if (options.context > longest) {
+    say(fmt::format("--ctx {}: the model's context is {} tokens, more would never be used", options.context,
+                    longest),
+        Style::warning);
+    options.context = longest;
+  }
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
   if (options.backend == "cuda" && all_on_cpu(session->memory()))

@@ -23,7 +23,7 @@ Tokenizer stored_tokenizer(const TessFile& file);
 
 // Plans memory, prints the plan on stderr, and is ready to run. Throws with the numbers when it
 // cannot fit. The model must outlive the session.
-std::unique_ptr<Session> open_session(const Model& model, const SessionOptions& options);
+std::unique_ptr<Session> open_session(const Model& model, SessionOptions options);
 
 // The plan as open_session prints it: a line for every memory that layers are placed in.
 void say_memory(const MemoryFigures& memory);

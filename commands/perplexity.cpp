@@ -17,6 +17,7 @@
 #include "commands/side_by_side.h"
 #include "commands/terminal.h"
 #include "commands/text_file.h"
+#include "gguf-like-format/temporary_file.h"
 
 namespace tessera {
 
@@ -336,9 +337,11 @@ int run_perplexity(const Arguments& arguments) {
     write_stdout(layer_text(judge_layers(request, options, models, source, windows), request.form));
     return kExitDone;
   }
+  std::optional<TemporaryFile> plot;
+  if (request.plot) plot.emplace(*request.plot);  // before the work: it may not be writable
   const QualityReport report = compare_files(request, options, models, source, windows);
   write_stdout(quality_text(report, request.form));
-  if (request.plot) write_text(*request.plot, quality_svg(report));
+  if (plot) write_text(*plot, quality_svg(report));
   return kExitDone;
 }
 

@@ -84,8 +84,8 @@ PromptHistory::PromptHistory() : path_(history_path()) {
   std::string kept;
   for (const std::string& entry : entries_) kept += escaped(entry) + '\n';
   try {
+    chmod(path_.c_str(), S_IRUSR | S_IWUSR);  // which what takes its place inherits
     write_text(path_, kept);
-    chmod(path_.c_str(), S_IRUSR | S_IWUSR);
   } catch (const std::exception&) {  // it stays long
   }
 }

@@ -176,6 +176,8 @@ int run_quantize(const Arguments& arguments, const std::string& command_line) {
   if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
   options.command = command_line;
   options.recipe = recipe_of(arguments, options.scheme);
+  if (!options.recipe && arguments.has("verbose"))
+    throw UsageError("--verbose: says what a recipe chose; plain rounding (--recipe rtn) chooses nothing");
   check_chat_template(options.source);
 
   std::unique_ptr<DenseProducts> products;

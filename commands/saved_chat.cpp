@@ -57,8 +57,7 @@ SavedChat load_chat(const std::string& path) {
     const std::string text = settings.text(name, kMostSettingBytes);
     AnswerSettings scratch;
     try {
-      // "none" is how no token limit reads; it is what a setting that was never made looks like.
-      if (name != "max-tokens" || text != "none") apply_setting(scratch, name, text, settings.label(name));
+      apply_setting(scratch, name, text, settings.label(name));
     } catch (const UsageError& error) {
       throw FileError(fmt::format("{}: {}", path, error.what()));
     }

@@ -11,7 +11,7 @@
 namespace tessera {
 
 bool is_terminal(int descriptor);
-// Colours are for terminals that understand them, and never when NO_COLOR is set to anything.
+// Colours are for terminals that understand them, and never when NO_COLOR is set and not empty.
 bool wants_colour(int descriptor);
 
 enum class Style { plain, dim, bold, warning };

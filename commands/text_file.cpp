@@ -65,6 +65,10 @@ std::string read_prompt(const std::string& path) {
 
 void write_text(const std::string& path, std::string_view text) {
   TemporaryFile file(path);
+  write_text(file, text);
+}
+
+void write_text(TemporaryFile& file, std::string_view text) {
   file.write(std::as_bytes(std::span(text)), 0);
   file.commit();
 }

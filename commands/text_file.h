@@ -6,6 +6,8 @@
 
 namespace tessera {
 
+class TemporaryFile;
+
 // The content of a file, or of stdin for "-". Throws std::runtime_error naming the file; refuses more than
 // 1 GiB.
 std::string read_text(const std::string& path);
@@ -15,5 +17,7 @@ std::string read_prompt(const std::string& path);
 
 // Replaces the file in one step, so that it is there whole or not at all. Throws FileError.
 void write_text(const std::string& path, std::string_view text);
+// The same for a file that was begun before, because the text takes long to make.
+void write_text(TemporaryFile& file, std::string_view text);
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 // Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint folder.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <memory>
@@ -60,7 +61,8 @@ int run_tokenize(const Arguments& arguments) {
   }();
 
   if (decode) {
-    write_stdout(tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true) + "\n");
+    const std::string text = tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true);
+    write_stdout((is_terminal(STDOUT_FILENO) ? printable(text) : text) + "\n");
     return kExitDone;
   }
   const std::string text = file ? read_prompt(*file) : prompt && *prompt != "-" ? *prompt : read_prompt("-");

@@ -29,7 +29,7 @@ constexpr const char* kSchemes =
 
 constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
 
-constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads"};
+constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads", "-t"};
 
 constexpr Option kBackend = {
     kRunning, 0, "backend", "NAME", "cpu cuda reference", "cpu", "what computes: cpu, cuda, reference"};
@@ -40,7 +40,7 @@ constexpr Option kGpuLayers = {kRunning,
                                "",
                                "all that fit",
                                "with cuda: the last N layers there and the rest on the cpu; -ngl is the same",
-                               "-ngl"};
+                               "-ngl --n-gpu-layers"};
 constexpr Option kIsa = {
     kRunning, 0, "isa", "NAME", "auto avx512 avx2 portable", "auto", "instruction set of the cpu backend"};
 constexpr Option kNuma = {kRunning,
@@ -50,11 +50,13 @@ constexpr Option kNuma = {kRunning,
                           "off local interleave",
                           "off",
                           "copy weights onto the memory nodes: local to the threads, or interleaved"};
-constexpr Option kContext = {kRunning, 0, "ctx", "N", "", "the model's", "tokens of context"};
+constexpr Option kContext = {kRunning,       0, "ctx", "N", "", "the model's", "tokens of context",
+                             "-c --ctx-size"};
 constexpr Option kKv = {kRunning, 0, "kv", "BITS", "4 8 16", "the file's", "precision of the KV cache"};
 constexpr Option kKvFirst = {
     kRunning, 0, "kv-first-layers", "N", "", "0", "leading layers that keep a 16-bit KV cache"};
-constexpr Option kBatch = {kRunning, 0, "batch", "N", "", "512", "prompt tokens in one run"};
+constexpr Option kBatch = {kRunning,         0, "batch", "N", "", "512", "prompt tokens in one run",
+                           "-b --batch-size"};
 constexpr Option kNoMmap = {
     kRunning, 0, "no-mmap", "", "", "", "read the model into memory instead of mapping it"};
 constexpr Option kMlock = {kRunning, 0, "mlock", "", "", "", "lock the model's pages in memory"};
@@ -66,14 +68,14 @@ constexpr std::array kRunOptions = {
     Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
     Option{kPrompt, 'p', "prompt", "TEXT", "", "chat", "answer this and end; - reads stdin"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "the same with the text of a file"},
-    Option{kPrompt, 0, "system", "TEXT", "", "none", "system message"},
+    Option{kPrompt, 0, "system", "TEXT", "", "none", "system message", "-sys --system-prompt"},
     Option{kPrompt, 0, "raw", "", "", "", "continue the text as it is, without the chat template"},
     Option{kPrompt, 0, "parse-special", "", "", "",
            "with --raw: special tokens spelled in the text are meant"},
     Option{kPrompt, 0, "overflow", "WHAT", "stop drop-oldest", "stop",
            "when the context is full: stop, or drop-oldest turns"},
     Option{kSampling, 0, "temp", "T", "", "the model's, or 0.8",
-           "temperature; 0 always takes the likeliest token"},
+           "temperature; 0 always takes the likeliest token", "--temperature"},
     Option{kSampling, 0, "top-k", "N", "", "the model's, or 40", "only the N likeliest tokens; 0 is off"},
     Option{kSampling, 0, "top-p", "P", "", "the model's, or 0.95",
            "only tokens that make up this share; 1 is off"},
@@ -81,13 +83,16 @@ constexpr std::array kRunOptions = {
            "only tokens this likely relative to the best; 0 is off"},
     Option{kSampling, 0, "repeat-penalty", "F", "", "the model's, or 1",
            "divides the logits of tokens seen; 1 is off"},
-    Option{kSampling, 0, "presence", "X", "", "0", "subtracted once from the logit of a token seen"},
-    Option{kSampling, 0, "frequency", "X", "", "0", "subtracted each time a token was seen"},
-    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws"},
+    Option{kSampling, 0, "presence", "X", "", "0", "subtracted once from the logit of a token seen",
+           "--presence-penalty"},
+    Option{kSampling, 0, "frequency", "X", "", "0", "subtracted each time a token was seen",
+           "--frequency-penalty"},
+    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws", "-s"},
     Option{kSampling, 0, "stop", "TEXT", "", "", "end the answer before this text (repeatable)"},
     Option{kSampling, 0, "logit-bias", "ID+X", "", "",
            "add X to a token's logit: 15+2.5, 15-1, 15-inf (repeatable)"},
-    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer"},
+    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer",
+           "-n --predict --n-predict"},
     Option{kSampling, 0, "ignore-eos", "", "", "", "go on after tokens that end an answer"},
     kBackend,
     kGpuLayers,
@@ -226,19 +231,21 @@ constexpr std::array kVerbs = {
          kCompletionsOptions, 1, 1},
 };
 
+// How many characters to insert, remove, replace or swap with their neighbour make one of the other.
 size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
+  std::vector<size_t> before, above(b.size() + 1), row;
+  std::iota(above.begin(), above.end(), size_t{0});
   for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
+    row.assign(b.size() + 1, i);
     for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+      row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], before[j - 2] + 1);
     }
+    before.swap(above);
+    above.swap(row);
   }
-  return row[b.size()];
+  return above[b.size()];
 }
 
 std::string spelled(const Option& option) {
@@ -249,6 +256,11 @@ std::string spelled(const Option& option) {
 }
 
 }  // namespace
+
+bool is_for_answers(const Option& option) {
+  const std::string_view group = option.group;
+  return group == kPrompt || group == kSampling || option.name == std::string_view("no-stats");
+}
 
 std::span<const Verb> verbs() { return kVerbs; }
 
@@ -276,8 +288,9 @@ std::string help_text(const Verb& verb) {
 }
 
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates) {
+  if (name.size() < 2) return {};  // any other letter would be as near
   std::string best;
-  size_t best_distance = std::max<size_t>(2, name.size() / 2) + 1;
+  size_t best_distance = std::max<size_t>(1, name.size() / 3) + 1;
   for (const std::string& candidate : candidates) {
     const size_t distance = edit_distance(name, candidate);
     if (distance < best_distance) {
@@ -289,10 +302,20 @@ std::string nearest_name(std::string_view name, std::span<const std::string> can
 }
 
 std::string option_hint(const Verb& verb, std::string_view unknown) {
+  const bool is_word = unknown.substr(0, 2) == "--";
+  const std::string_view name = unknown.substr(is_word ? 2 : 1);
+  std::string meant;
   std::vector<std::string> names;
-  for (const Option& option : verb.options) names.emplace_back(option.name);
-  const std::string nearest = nearest_name(unknown, names);
-  return nearest.empty() ? "" : fmt::format(", did you mean --{}?", nearest);
+  for (const Option& option : verb.options) {
+    const std::string_view own = names.emplace_back(option.name);
+    // "-temp", and the longest of those that "--top-k-most" begins with; "kv" says too little to be one.
+    const bool begins =
+        is_word && own.size() > 2 && name.substr(0, own.size() + 1) == fmt::format("{}-", own);
+    if (name == own || (begins && own.size() > meant.size())) meant = own;
+  }
+  // Letters such as "-cnv" are another program's abbreviations: what they resemble is not what was meant.
+  if (meant.empty() && is_word) meant = nearest_name(name, names);
+  return meant.empty() ? "" : fmt::format(", did you mean --{}?", meant);
 }
 
 }  // namespace tessera

@@ -287,7 +287,8 @@ Conversation::Beginning Conversation::begin_reply(const std::function<bool(size_
   return beginning;
 }
 
-std::optional<NextLogits> Conversation::extend_reply(uint32_t token) {
+std::optional<NextLogits> Conversation::extend_reply(uint32_t token,
+                                                     const std::function<bool(size_t, size_t)>& keep_going) {
   reply_.push_back(token);
   if (session_->length(sequence_) < session_->context()) {
     const SequenceInput input{sequence_, {&reply_.back(), 1}, SequenceInput::Want::last};
@@ -297,7 +298,7 @@ std::optional<NextLogits> Conversation::extend_reply(uint32_t token) {
   try {
     const std::vector<uint32_t> tokens = fitting_tokens();
     size_t reused = 0;
-    return feed(tokens, {}, reused);
+    return feed(tokens, keep_going, reused);
   } catch (const ContextFull&) {
     return std::nullopt;
   }

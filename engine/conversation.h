@@ -77,8 +77,10 @@ class Conversation {
   Beginning begin_reply(const std::function<bool(size_t, size_t)>& keep_going);
 
   // Appends a token of the reply and returns the logits after it; nothing when the context is full and no
-  // turn may be dropped. Dropping a turn re-renders the shorter conversation and goes on with the reply.
-  std::optional<NextLogits> extend_reply(uint32_t token);
+  // turn may be dropped. Dropping a turn re-renders the shorter conversation and goes on with the reply;
+  // keep_going is asked as in begin_reply, and the logits are empty when it said no.
+  std::optional<NextLogits> extend_reply(uint32_t token,
+                                         const std::function<bool(size_t, size_t)>& keep_going);
   size_t dropped_turns() const;  // user turns that are no longer fed
   size_t cached_tokens() const;  // KV cache used by this conversation
 

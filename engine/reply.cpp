@@ -17,9 +17,19 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::vector<uint32_t> end_tokens(const Model& model) {
-  std::vector<uint32_t> ids = model.header().chat.stop_tokens;
-  if (const std::optional<uint32_t> eos = model.tokenizer().eos()) ids.push_back(*eos);
+// Tokens that end the reply: the model's own, unless they are passed over, and special tokens that are stop
+// texts, which the decoded reply would not show.
+std::vector<uint32_t> end_tokens(const Model& model, const ReplyOptions& options) {
+  const Tokenizer& tokenizer = model.tokenizer();
+  std::vector<uint32_t> ids;
+  if (!options.ignore_eos) {
+    ids = model.header().chat.stop_tokens;
+    if (const std::optional<uint32_t> eos = tokenizer.eos()) ids.push_back(*eos);
+  }
+  for (const std::string& stop : options.stops) {
+    const std::optional<uint32_t> id = tokenizer.find(stop);
+    if (id && tokenizer.is_special(*id)) ids.push_back(*id);
+  }
   return ids;
 }
 
@@ -39,7 +49,7 @@ double ReplyStatistics::generate_rate() const {
 Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOptions& options,
                      const ReplyEvents& events) {
   const Model& model = conversation.session().model();
-  const std::vector<uint32_t> ends = end_tokens(model);
+  const std::vector<uint32_t> ends = end_tokens(model, options);
   StopRules stop_rules(options.stops);
   StreamDecoder decoder(model.tokenizer());
   Reply reply;
@@ -55,10 +65,11 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
 
   conversation.want_best(sampler.candidates_needed());
   const Clock::time_point start = Clock::now();
-  const Conversation::Beginning beginning = conversation.begin_reply([&](size_t done, size_t total) {
+  const auto keep_reading = [&](size_t done, size_t total) {
     if (events.prompt_progress) events.prompt_progress(done, total);
     return !interrupted();
-  });
+  };
+  const Conversation::Beginning beginning = conversation.begin_reply(keep_reading);
   statistics.prompt_tokens = beginning.prompt.size();
   statistics.reused_tokens = beginning.reused_tokens;
   statistics.prompt_seconds = seconds_since(start);
@@ -81,8 +92,7 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
       first_token = Clock::now();
       statistics.first_token_seconds = seconds_since(start);
     }
-    const bool ends_turn = std::find(ends.begin(), ends.end(), token) != ends.end();
-    if (ends_turn && !options.ignore_eos) {
+    if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
       reply.end = ReplyEnd::stop_token;
       break;
     }
@@ -100,8 +110,13 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
       reply.end = ReplyEnd::interrupted;
       break;
     }
-    logits = conversation.extend_reply(token);
-    if (!logits) reply.end = ReplyEnd::context_full;
+    logits = conversation.extend_reply(token, keep_reading);
+    if (!logits) {
+      reply.end = ReplyEnd::context_full;
+    } else if (logits->empty()) {
+      reply.end = ReplyEnd::interrupted;
+      break;
+    }
   }
   if (reply.end != ReplyEnd::stop_string) {
     const StopRules::Outcome outcome = stop_rules.push(decoder.finish());

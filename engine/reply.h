@@ -15,7 +15,7 @@ namespace tessera {
 struct ReplyOptions {
   size_t max_tokens = 0;           // 0: until the model ends or the context is full
   bool ignore_eos = false;         // tokens that end a turn are passed over instead
-  std::vector<std::string> stops;  // texts that end the reply; they are not part of it
+  std::vector<std::string> stops;  // texts that end the reply, special tokens too; they are not part of it
 };
 
 enum class ReplyEnd { stop_token, stop_string, token_limit, context_full, interrupted };
@@ -42,9 +42,10 @@ struct Reply {
 };
 
 struct ReplyEvents {
-  std::function<void(std::string_view)> text;           // more of the reply, whole UTF-8 characters
-  std::function<bool()> interrupted;                    // true ends the reply; asked before every run
-  std::function<void(size_t, size_t)> prompt_progress;  // prompt tokens fed, and how many there are to feed
+  std::function<void(std::string_view)> text;  // more of the reply, whole UTF-8 characters
+  std::function<bool()> interrupted;           // true ends the reply; asked before every run
+  // Prompt tokens fed, and how many there are to feed; from 0 again when turns were dropped amid the reply.
+  std::function<void(size_t, size_t)> prompt_progress;
 };
 
 // Replies to the conversation's messages; adds nothing to them. The sampler counts the prompt's tokens as

@@ -78,7 +78,7 @@ MappingSlot* register_mapping(const std::string& path, const void* base, size_t 
   const std::lock_guard<std::mutex> lock(mapping_slots_mutex);
   for (MappingSlot& slot : mapping_slots) {
     if (slot.end.load(std::memory_order_relaxed) != 0) continue;
-    const std::string line = "model file changed or could not be read: " + path + "\n";
+    const std::string line = "tessera: model file changed or could not be read: " + path + "\n";
     slot.line_length = std::min(line.size(), slot.line.size());
     std::copy_n(line.begin(), slot.line_length, slot.line.begin());
     const auto begin = reinterpret_cast<uintptr_t>(base);

@@ -14,9 +14,9 @@ namespace tessera {
 // Read-only, page-aligned bytes of one regular file. Moving keeps the bytes where they are.
 //
 // Touching a mapped page whose part of the file is gone raises SIGBUS. The first map() of a process installs
-// a handler that writes "model file changed or could not be read: PATH" to stderr and ends the process with
-// exit code 1 when the address lies in a live mapping; any other SIGBUS gets the default action. Temporary
-// files are removed either way.
+// a handler that writes "tessera: model file changed or could not be read: PATH" to stderr and ends the
+// process with exit code 1 when the address lies in a live mapping; any other SIGBUS gets the default action.
+// Temporary files are removed either way.
 class MappedFile {
  public:
   MappedFile();  // no bytes

@@ -131,12 +131,19 @@ TemporaryFile::TemporaryFile(const std::string& target) : target_(resolve_target
   // Registered before it exists: removing a file that is not there does no harm.
   path_ = fmt::format("{}.{}.{}-{}.partial", prefix, name.substr(0, 200), ::getpid(), counter.fetch_add(1));
   slot_ = register_removal(path_);
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  struct stat replaced {};
+  const bool replaces = ::stat(target_.c_str(), &replaced) == 0;
+  const mode_t permissions = replaces ? S_IRUSR | S_IWUSR : 0666;
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions);
   if (descriptor_ < 0) {
     const int error = errno;
     forget_removal(slot_);
     fail(target_, "cannot be written: no temporary file beside it", error);
   }
+  if (!replaces) return;
+  // What takes a file's place is for the same eyes; where that is refused it stays the user's own.
+  constexpr mode_t kPermissions = S_IRWXU | S_IRWXG | S_IRWXO;
+  [[maybe_unused]] const int changed = ::fchmod(descriptor_, replaced.st_mode & kPermissions);
 }
 
 TemporaryFile::~TemporaryFile() {

@@ -16,7 +16,7 @@ namespace tessera {
 class TemporaryFile {
  public:
   // Creates an empty file in target's folder. A target that is a symbolic link is followed; one that exists
-  // and is no regular file is refused. Throws FileError.
+  // and is no regular file is refused; the permissions of one that is are kept. Throws FileError.
   explicit TemporaryFile(const std::string& target);
   ~TemporaryFile();
   TemporaryFile(const TemporaryFile&) = delete;

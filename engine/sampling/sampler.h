@@ -40,6 +40,8 @@ class Sampler {
   uint32_t sample_best(std::span<const TokenLogit> best);
   void accept(uint32_t token);                      // a token of the reply
   void reset(std::span<const uint32_t> seen = {});  // a new reply after these tokens; the generator goes on
+  // Settings from now on; the generator goes on as it is, whatever their seed.
+  void configure(SamplerSettings settings) { settings_ = std::move(settings); }
   void reseed(uint64_t seed);
 
  private:

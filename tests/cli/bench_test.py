@@ -71,6 +71,11 @@ class BenchTest(unittest.TestCase):
         self.assertRegex(tessera.run("--bench", "--tests", "mm2").stdout, r"(?m)^mm2 +gate_up +\d+ +\d+ +w4a8-g128 +[\d.]+")
         self.assertEqual(len(tessera.run("--bench", "--tests", "mm2", "--output", "csv").stdout.splitlines()), 6)
 
+    def test_a_plot_that_cannot_be_written_is_found_out_first(self):
+        done = tessera.run("--bench", "--tests", "tg1", "--repetitions", "1", "--plot", "/nowhere/roof.svg")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, r"^tessera: /nowhere/roof.svg: cannot be written: .*\n$")
+
     def test_nothing_that_fits(self):
         done = tessera.run("--bench", "--tests", "pp2048", "--repetitions", "1")
         self.assertEqual(done.returncode, 1)

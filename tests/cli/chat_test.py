@@ -257,6 +257,44 @@ class ChatTest(unittest.TestCase):
             terminal.wait_prompt()
             self.leave(terminal)
 
+    def test_settings_leave_the_draws_alone(self):
+        arguments = ("--temp", "1.5", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "7",
+                     "--max-tokens", "12", "--threads", "1", "--no-stats", "--verbose")
+
+        def answers(*between):
+            with Terminal(*arguments, env=self.env) as terminal:
+                self.assertIn("seed: 7", terminal.wait_prompt(), "--verbose names every setting")
+                terminal.enter("Tell me a story.")
+                terminal.wait_prompt()
+                found = [self.messages(terminal)[-1][1]]
+                for line in between:
+                    terminal.enter(line)
+                    terminal.wait_for(f"{line[5:].split()[0]} is {line.split()[-1]}")
+                    terminal.wait_prompt()
+                    terminal.enter("/regen")
+                    terminal.wait_prompt()
+                    found.append(self.messages(terminal)[-1][1])
+                self.leave(terminal)
+            return found
+        first, second, third = answers("/set max-tokens 12", "/set top-k 0")
+        self.assertNotEqual(first, second)
+        self.assertNotIn(third, (first, second))
+        self.assertEqual(answers("/set max-tokens 12", "/set seed 7"), [first, second, first])
+
+    def test_no_limit_can_be_set(self):
+        with self.chat("--ignore-eos", "--ctx", "64") as terminal:
+            terminal.wait_prompt()
+            terminal.enter("/set max-tokens none")
+            terminal.wait_for("max-tokens is none")
+            terminal.wait_prompt()
+            terminal.enter("/set")
+            terminal.wait_for("max-tokens +none\\s")
+            terminal.wait_prompt()
+            terminal.enter(tessera.PROMPT)
+            terminal.wait_for("context full: the answer stops here")
+            terminal.wait_prompt()
+            self.leave(terminal)
+
     def test_save_and_load(self):
         with self.chat() as terminal:
             terminal.wait_prompt()
@@ -303,6 +341,18 @@ class ChatTest(unittest.TestCase):
             terminal.enter("/save /nowhere/at-all")
             terminal.wait_for("/nowhere/at-all: ")
             terminal.wait_prompt()
+            self.leave(terminal)
+
+    def test_a_saved_chat_keeps_the_permissions_of_the_file_it_replaces(self):
+        self.saved.write_text("{}")
+        with self.chat() as terminal:
+            terminal.wait_prompt()
+            for mode in (0o600, 0o664):
+                self.saved.chmod(mode)
+                terminal.enter(f"/save {self.saved}")
+                terminal.wait_for("saved 0 messages")
+                terminal.wait_prompt()
+                self.assertEqual(self.saved.stat().st_mode & 0o777, mode)
             self.leave(terminal)
 
     def test_help_stats_and_unknown_commands(self):

@@ -1,5 +1,6 @@
 """Wrong command lines: exit code 2, one line that names the flag and what it takes, nothing on stdout."""
 
+import json
 import os
 import re
 import subprocess
@@ -52,10 +53,24 @@ WRONG = [
     (["--tests", "pp1"], "--tests: needs --bench"),
     (["--shape", "llama-3-8b"], "--shape: needs --bench"),
     (["--topk", "4"], "unknown option --topk, did you mean --top-k?"),
-    (["--temperature=1"], "unknown option --temperature"),
     (["--max-token", "4"], "unknown option --max-token, did you mean --max-tokens?"),
     (["--zzzzzzzzzzzz"], "unknown option --zzzzzzzzzzzz\n"),
-    (["-z"], "unknown option -z"),
+    (["-z"], "unknown option -z\n"),
+    (["-q", "8"], "unknown option -q\n"),
+    (["-cnv"], "unknown option -cnv\n"),
+    (["-ctk", "q8_0"], "unknown option -ctk\n"),
+    (["-t8"], "unknown option -t8\n"),
+    (["-temp", "1"], "unknown option -temp, did you mean --temp?\n"),
+    (["--threads-batch=4"], "unknown option --threads-batch, did you mean --threads?\n"),
+    (["--top-k-most", "4"], "unknown option --top-k-most, did you mean --top-k?\n"),
+    (["--kv-unified"], "unknown option --kv-unified\n"),
+    (["--hlep"], "unknown option --hlep, did you mean --help?\n"),
+    (["--keep", "2"], "unknown option --keep\n"),
+    (["--main-gpu", "0"], "unknown option --main-gpu\n"),
+    (["--operands", "x"], "unknown option --operands\n"),
+    (["--raw=maybe"], "--raw: takes no value, found 'maybe'"),
+    (["--seed"], "--seed: N is missing"),
+    (["--max-tokens", "some"], "--max-tokens: expected a whole number"),
     (["more words\nand lines"], r"unexpected 'more words\nand lines'"),
 ]
 
@@ -90,6 +105,7 @@ WRONG_ELSEWHERE = [
     (["perplexity", "x", "--plot", "z"], "--plot: needs --compare"),
     (["perplexity", "x", "--output", "table"], "--output: expected text, json, csv or md, found 'table'"),
     (["inspect"], "usage: tessera inspect FILE"),
+    (["inspect", "--operands", "x"], "unknown option --operands"),
     (["inspect", "x", "y"], "unexpected 'y'"),
     (["inspect", "x", "--graph", "svg"], "--graph: expected dot, found 'svg'"),
     (["inspect", "x", "--graph", "dot", "--verify"], "--graph: prints only the graph"),
@@ -108,7 +124,14 @@ WRONG_ELSEWHERE = [
     (["--bench", "--shape", "llama-9"], "--shape: expected one of smollm2-135m, "),
     (["--bench", "--shape", "llama-3-8b", "-m", "x"], "-m and --shape: expected one of them"),
     (["--bench", "--scheme", "w8a8"], "--scheme: needs --shape"),
-    (["--bench", "-p", "x"], "--prompt: has no meaning with --bench"),
+    *((["--bench", *words], f"{words[0]}: has no meaning with --bench") for words in (
+        ["--prompt", "x"], ["--file", "x"], ["--system", "x"], ["--raw"], ["--parse-special"], ["--overflow", "stop"],
+        ["--temp", "1"], ["--seed", "1"], ["--stop", "x"], ["--max-tokens", "1"], ["--ignore-eos"], ["--no-stats"])),
+    (["--bench", "--shape", "smollm2-135m", "--no-mmap"], "--no-mmap: has no meaning with --shape"),
+    (["-p", "x", "--backend", "reference", "--isa", "avx2"], "--isa: has no meaning with --backend reference"),
+    (["-p", "x", "--backend", "reference", "--numa", "off"], "--numa: has no meaning with --backend reference"),
+    (["-p", "x", "--no-mmap"], "--no-mmap: needs -m"),
+    (["quantize", "somewhere", "-o", "x", "--verbose"], "--verbose: says what a recipe chose"),
 ]
 
 
@@ -130,6 +153,49 @@ class FlagsTest(unittest.TestCase):
         for arguments, fragment in WRONG_ELSEWHERE:
             with self.subTest(arguments=arguments):
                 self.refused([tessera.model() if word == "MODEL" else word for word in arguments], fragment)
+
+    def test_values_within_a_word(self):
+        """A letter's value may follow it at once, as one follows = after a name: whatever it holds, however long."""
+        def ids(*arguments):
+            done = tessera.run("tokenize", tessera.model(), *arguments)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), arguments[0][:20])
+            return json.loads(done.stdout)
+        for text in ("hi", "a\nb", "a=b", "-", "--raw", "a" * 40000, "two words " * 4000):
+            expected = ids("-f", self.file_of(text))
+            if text != "-":
+                self.assertEqual(ids("-p", text), expected)
+                self.assertEqual(ids("-p" + text), expected)
+                self.assertEqual(ids("--prompt=" + text), expected)
+            self.assertEqual(ids("-p==" + text), ids("-f", self.file_of("=" + text)), "one = belongs to the option")
+        self.assertEqual(ids("-p=hi"), ids("-p", "hi"))
+        self.assertEqual(tessera.run("--" + "q" * 40000).returncode, 2)
+        self.assertEqual(tessera.run("a" * 40000).returncode, 2)
+        for arguments in (["inspect", "a" * 40000], ["-p", "x", "-m" + "a" * 40000], ["-f" + "a" * 40000]):
+            done = tessera.run(*arguments)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertTrue(done.stderr.endswith(": File name too long\n"), done.stderr[-80:])
+
+    @staticmethod
+    def file_of(text):
+        path = tessera.folder() / "prompt.txt"
+        path.write_text(text)
+        return path
+
+    def test_other_spellings(self):
+        """What llama.cpp calls an option."""
+        ask = ["-p", tessera.PROMPT, "--verbose", "--no-stats"]
+        usual = tessera.run(*ask, "--temp", "0.5", "--presence", "0.1", "--frequency", "0.2", "--seed", "7",
+                            "--max-tokens", "9", "--ctx", "96", "--batch", "16", "--threads", "1",
+                            "--system", "Be brief.")
+        self.assertEqual(usual.returncode, 0, usual.stderr)
+        self.assertIn("max-tokens: 9\n", usual.stderr)
+        without_memory = re.compile("[^;]*available\n")
+        for other in ("--temperature 0.5 --presence-penalty 0.1 --frequency-penalty 0.2 -s 7 -n 9 -c 96 -b 16 -t 1 -sys",
+                      "--temperature=0.5 --presence-penalty=0.1 --frequency-penalty=0.2 -s=7 --n-predict=9 "
+                      "--ctx-size=96 --batch-size=16 -t=1 --system-prompt"):
+            done = tessera.run(*ask, *other.split(), "Be brief.")
+            self.assertEqual((done.returncode, done.stdout), (0, usual.stdout), done.stderr)
+            self.assertEqual(without_memory.sub("", done.stderr), without_memory.sub("", usual.stderr))
 
     def test_help(self):
         for verb in ((), ("quantize",), ("perplexity",), ("inspect",), ("tokenize",), ("completions",)):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -113,6 +114,18 @@ class OneShotTest(unittest.TestCase):
         self.assertEqual(self.answer("-p", tessera.PROMPT, "--stop", "not in it, ever", "--stop", middle),
                          whole[:whole.find(middle)] + "\n")
 
+    def test_stopping_at_special_tokens(self):
+        usual = tessera.run("-p", tessera.PROMPT, *GREEDY, "--max-tokens", "200")
+        past = tessera.run("-p", tessera.PROMPT, *GREEDY, "--max-tokens", "200", "--ignore-eos")
+        self.assertNotEqual(past.stdout, usual.stdout)
+        stopped = tessera.run("-p", tessera.PROMPT, *GREEDY, "--max-tokens", "200", "--ignore-eos",
+                              "--stop", "<|end|>", "--stop", "<|eos|>")
+        self.assertEqual(stopped.stdout, usual.stdout)
+        user = json.loads(tessera.run("tokenize", tessera.model(), "-p", "<|user|>", "--parse-special").stdout)
+        done = tessera.run("-p", tessera.PROMPT, *GREEDY, "--logit-bias", f"{user[0]}+1000", "--stop", "<|user|>")
+        self.assertEqual(done.stdout, "\n")
+        self.assertIn("reply 1 tokens", done.stderr)
+
     def test_logit_bias(self):
         word = json.loads(tessera.run("tokenize", tessera.model(), "-p", " table").stdout)
         forced = self.answer("-p", tessera.PROMPT, "--logit-bias", f"{word[0]}+1000", "--max-tokens", "3")
@@ -137,6 +150,12 @@ class OneShotTest(unittest.TestCase):
         self.assertEqual((long.returncode, long.stdout), (1, ""))
         self.assertRegex(long.stderr, r"\ntessera: the prompt takes \d+ tokens and the context holds 64")
 
+    def test_a_context_beyond_the_models(self):
+        done = tessera.run("-p", tessera.PROMPT, *GREEDY, "--ctx", "60000000")
+        self.assertEqual((done.returncode, done.stdout), (0, self.answer("-p", tessera.PROMPT)))
+        self.assertIn("--ctx 60000000: the model's context is 1024 tokens, more would never be used\n", done.stderr)
+        self.assertRegex(done.stderr, r"\nmemory: .* \(1024 tokens at 8 bits\)")
+
     def test_kv_precision_and_first_layers(self):
         answers = {bits: self.answer("-p", tessera.PROMPT, "--kv", bits) for bits in ("16", "8", "4")}
         self.assertTrue(all(len(text) > 1 for text in answers.values()))
@@ -156,7 +175,13 @@ class OneShotTest(unittest.TestCase):
                 self.assertIn(isa, done.stderr)
 
     def test_memory_that_is_not_there(self):
-        done = tessera.run("-p", "x", "--ctx", 1 << 26, "--kv", "16")
+        checkpoint = tessera.folder() / "long-context"
+        shutil.copytree(tessera.CHECKPOINT, checkpoint)
+        config = json.loads((checkpoint / "config.json").read_text())
+        (checkpoint / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1 << 24}))
+        path = tessera.folder() / "long-context.tess"
+        self.assertEqual(tessera.run("quantize", checkpoint, "-o", path).returncode, 0)
+        done = tessera.run("-m", path, "-p", "x", "--ctx", 1 << 24, "--kv", "16", "--backend", "reference")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(done.stderr, r"^tessera: not enough memory: weights .* KV cache .* available; .*\n$")
 

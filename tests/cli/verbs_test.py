@@ -10,6 +10,7 @@ import time
 import unittest
 
 import tessera
+from terminal import Terminal
 
 
 class VerbsTest(unittest.TestCase):
@@ -104,6 +105,16 @@ class VerbsTest(unittest.TestCase):
         self.assertEqual(self.good("tokenize", tessera.model(), stdin="Hello, world!\n"),
                          self.good("tokenize", tessera.model(), "-p", "Hello, world!"))
         self.assertEqual(self.good("tokenize", tessera.model(), "--decode", "3 1090,6"), "<|user|>hi<|end|>\n")
+
+    def test_decoded_text_cannot_steer_a_terminal(self):
+        text = "a\x1b[31mb\x07\tc"
+        ids = self.good("tokenize", tessera.model(), "-p", text)
+        self.assertEqual(self.good("tokenize", tessera.model(), "--decode", ids), text + "\n")
+        with Terminal("tokenize", tessera.model(), "--decode", ids) as terminal:
+            self.assertEqual(terminal.exit_code(), 0)
+            self.assertIn("a[31mb\tc", terminal.shown)
+            self.assertNotIn("\x1b", terminal.shown)
+            self.assertNotIn("\x07", terminal.shown)
 
     def figures(self, *arguments, **more):
         text = self.good("perplexity", tessera.model(), "--threads", "1", *arguments, **more)

@@ -237,6 +237,37 @@ TEST_CASE("a reply that outgrows the context goes on without the oldest turns") 
   CHECK(endless.statistics.cached_tokens == 128);
 }
 
+TEST_CASE("an interruption is noticed while the context is read again without the oldest turns") {
+  ConversationOptions options;
+  options.drop_oldest = true;
+  options.chunk = 8;
+  Chat chat(128, options);
+  Sampler sampler = greedy();
+  for (const char* text :
+       {"I want to book a table for two people.", "Which restaurants are there in San Jose?"}) {
+    chat.conversation.add_user(text);
+    chat.conversation.add_assistant("Let me see what I can find for you.");
+  }
+  chat.conversation.add_user("Go on.");
+  size_t readings = 0;
+  bool interrupted = false;
+  ReplyEvents events;
+  events.prompt_progress = [&](size_t done, size_t) {
+    if (done == 0) ++readings;
+    interrupted = readings == 2 && done > 0;
+  };
+  events.interrupted = [&] { return interrupted; };
+  const Reply reply = generate_reply(chat.conversation, sampler, reply_of(100, true), events);
+  CHECK(readings == 2);
+  CHECK(reply.end == ReplyEnd::interrupted);
+  CHECK(reply.statistics.dropped_turns > 0);
+  CHECK(reply.statistics.generated_tokens < 100);
+  CHECK_FALSE(reply.text.empty());
+  chat.conversation.add_assistant(reply.text);
+  chat.conversation.add_user("And now?");
+  CHECK(generate_reply(chat.conversation, sampler, reply_of(4, true), {}).end == ReplyEnd::token_limit);
+}
+
 TEST_CASE("raw text is continued as it is") {
   ConversationOptions options;
   options.raw = true;

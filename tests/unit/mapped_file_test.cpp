@@ -82,7 +82,7 @@ TEST_CASE("mapped and read bytes are the file's, wherever the object moves") {
 TEST_CASE("a mapped file that shrinks ends the process with a line and exit code 1") {
   const Folder folder;
   const std::string path = folder / "weights.tess";
-  const std::string expected = "model file changed or could not be read: " + path + "\n";
+  const std::string expected = "tessera: model file changed or could not be read: " + path + "\n";
   write_file(path, std::string(1 << 20, 'w'));
   const Ended direct = in_child([&] {
     const MappedFile file = MappedFile::map(path);
@@ -119,7 +119,7 @@ TEST_CASE("a model file that shrinks while open does the same, and one in memory
   });
   REQUIRE(WIFEXITED(mapped.status));
   CHECK(WEXITSTATUS(mapped.status) == 1);
-  CHECK(mapped.errors == "model file changed or could not be read: " + path + "\n");
+  CHECK(mapped.errors == "tessera: model file changed or could not be read: " + path + "\n");
   small_file(path, 3);
   const Ended read = in_child([&] {
     const auto file = TessFile::open(path, false);
