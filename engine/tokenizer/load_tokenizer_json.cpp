@@ -414,7 +414,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
   for (AddedToken& token : rules.added) {
     if (!token.normalized) continue;
     // Found in normalized text, so that is also how it reads when it is decoded.
-    token.pattern = normalize(rules.normalizer, token.content, false);
+    token.pattern = normalize(rules.normalizer, as_unquoted(token.content), false).text;
     definition.pieces[token.id] = shown_piece(token.pattern, decoder);
   }
   return definition;
