@@ -222,6 +222,29 @@ TEST_CASE("special tokens are matched only on request and hidden unless asked fo
   CHECK(stream(tokenizer, {256, 'a'}, false) == "a");
 }
 
+TEST_CASE("an added token that the model does not know is no symbol of its characters") {
+  // Where the text of the token is ordinary, its one character is encoded as if there were no such token.
+  const json vocabulary = {{"<unk>", 0}, {"<0xC3>", 1}, {"<0xA8>", 2}, {"a", 3}};
+  const json document = {
+      {"added_tokens", {{{"id", 4}, {"content", "\u00E8"}, {"special", true}}}},
+      {"decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}}},
+      {"model",
+       {{"type", "BPE"},
+        {"unk_token", "<unk>"},
+        {"byte_fallback", true},
+        {"vocab", vocabulary},
+        {"merges", json::array()}}}};
+  const Tokenizer characters = load({{"tokenizer.json", document.dump()}});
+  CHECK(characters.encode("a\u00E8a", true) == Ids{3, 4, 3});
+  CHECK(characters.encode("a\u00E8a", false) == Ids{3, 1, 2, 3});
+  json bytes = byte_level_document({}, {});
+  bytes["model"]["vocab"].erase("\u00A7");  // how vocabularies spell the byte 0xA7
+  bytes["added_tokens"] = {{{"id", 0xA7}, {"content", "\u00A7"}, {"special", true}}};
+  const Tokenizer incomplete = load({{"tokenizer.json", bytes.dump()}});
+  CHECK(incomplete.encode("\u00A7", true) == Ids{0xA7});
+  CHECK(incomplete.encode("\u00A7", false) == Ids{0xC2});  // a byte without a piece and without unk_token
+}
+
 TEST_CASE("roles come from the files beside the tokenizer") {
   const std::string document = byte_level_document({}, {"<b>", "<e>", "<p>"}).dump();
   SUBCASE("tokenizer_config.json") {
