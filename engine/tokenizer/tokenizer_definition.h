@@ -87,7 +87,8 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
 
 // Every way to cut a piece into two symbols makes a merge; ranks[id] orders them (kNoSymbol: the piece takes
 // no part). texts are the pieces in the form the symbols have; characters outside the pieces become extra
-// symbols where the definition has single characters as symbols (not byte level). Throws FileError.
+// symbols where the definition has single characters as symbols (not byte level): these come after the last
+// piece, so apply_config goes first. Throws FileError.
 void merges_from_pieces(TokenizerDefinition& definition, const std::vector<std::string>& texts,
                         const std::vector<uint32_t>& ranks);
 

@@ -435,6 +435,20 @@ TEST_CASE("SentencePiece spaces, special tokens and bytes") {
     CHECK(tokenizer.encode("  a   a ", true) == Ids{mark_a, mark_a});
     CHECK(tokenizer.encode("   ", true).empty());
   }
+  SUBCASE("tokens are added behind pieces whose characters are no pieces") {
+    const uint32_t piece = add("bcb", -2);
+    const uint32_t part = add("bc", -3);
+    const std::string with_parts = sentencepiece_model(pieces);
+    const std::string config = fmt::format(
+        R"({{"added_tokens_decoder": {{"{}": {{"content": "<pad>", "special": true}}}}}})", pieces.size());
+    const Tokenizer tokenizer = load({{"tokenizer.model", with_parts}, {"tokenizer_config.json", config}});
+    CHECK(tokenizer.encode("a bcb<pad>", true) ==
+          Ids{mark_a, mark, piece, static_cast<uint32_t>(pieces.size())});
+    CHECK(tokenizer.encode("bcbc", true) == Ids{mark, piece, 3 + 'c'});
+    CHECK(tokenizer.encode("bc<pad>", true) == Ids{mark, part, static_cast<uint32_t>(pieces.size())});
+    const Ids plain = load({{"tokenizer.model", with_parts}}).encode("a bcbc cb bcb", false);
+    CHECK(tokenizer.encode("a bcbc cb bcb", false) == plain);
+  }
   SUBCASE("spaces stay spaces where the model asks for it") {
     ModelOptions options;
     options.escape_whitespaces = false;
