@@ -129,7 +129,6 @@ struct Tokenizer::State {
   void encode_words(std::string_view text, bool at_start, BpeEncoder& encoder,
                     std::vector<uint32_t>& ids) const {
     const WordList list = pre_tokenizer.split(text, at_start);
-    encoder.forget();
     for (const WordList::Word& word : list.words) encoder.encode(word.text, ids);
     encoder.forget();
   }
