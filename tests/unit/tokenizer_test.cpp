@@ -449,6 +449,29 @@ TEST_CASE("SentencePiece spaces, special tokens and bytes") {
     const Ids plain = load({{"tokenizer.model", with_parts}}).encode("a bcbc cb bcb", false);
     CHECK(tokenizer.encode("a bcbc cb bcb", false) == plain);
   }
+  SUBCASE("tokens of folders that are older than added_tokens_decoder") {
+    const auto next = static_cast<uint32_t>(pieces.size());
+    // <s> is known to be special already, whatever this file does not say of it.
+    const std::string added =
+        json{{"<end>", next + 1}, {"<im>", next}, {"<s>", 1}, {"<pad>", next + 2}}.dump();
+    const std::string map =
+        R"({"additional_special_tokens": ["<im>", {"content": "<x>"}], "pad_token": {"content": "<pad>"}})";
+    const Tokenizer tokenizer =
+        load({{"tokenizer.model", model}, {"added_tokens.json", added}, {"special_tokens_map.json", map}});
+    CHECK(tokenizer.vocabulary() == next + 3);
+    CHECK(tokenizer.encode("a<im>a<end><pad><s>", true) == Ids{mark_a, next, mark_a, next + 1, next + 2, s});
+    for (const uint32_t id : {next, next + 2, s}) CHECK(tokenizer.is_special(id));
+    CHECK_FALSE(tokenizer.is_special(next + 1));
+    CHECK(tokenizer.encode("<end>", false) == Ids{next + 1});
+    CHECK(tokenizer.encode("<im>", false).size() == 5);
+    CHECK(tokenizer.special_text("pad") == "<pad>");
+    CHECK(tokenizer.decode(Ids{next + 1}, false) == "<end>");
+    // The newer list is all there is where it is given.
+    const Tokenizer newer = load({{"tokenizer.model", model},
+                                  {"added_tokens.json", added},
+                                  {"tokenizer_config.json", R"({"added_tokens_decoder": {}})"}});
+    CHECK(newer.vocabulary() == next);
+  }
   SUBCASE("spaces stay spaces where the model asks for it") {
     ModelOptions options;
     options.escape_whitespaces = false;
