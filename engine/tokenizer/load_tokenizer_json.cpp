@@ -413,7 +413,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
       top.refuse("post_processor", "a token of the vocabulary", fmt::format("\"{}\"", printable(*first)));
     if (!rules.bos) {
       rules.bos = found->second;
-      rules.roles.emplace("bos", *first);
+      if (!config.names_roles) rules.roles.emplace("bos", *first);
       rules.adds_bos = config.adds_bos.value_or(true);
     } else if (rules.adds_bos && *rules.bos != found->second) {
       top.refuse("post_processor", fmt::format("the bos token {} before the text", *rules.bos),

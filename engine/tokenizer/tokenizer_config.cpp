@@ -29,6 +29,7 @@ std::string token_text(const JsonFields& fields, std::string_view field) {
 }
 
 void read_roles(const JsonFields& fields, TokenizerConfig& config) {
+  config.names_roles = true;
   for (const std::string_view role : kRoles) {
     std::string text = token_text(fields, fmt::format("{}_token", role));
     if (!text.empty()) config.roles.emplace(role, std::move(text));
@@ -213,20 +214,16 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
     }
   }
   // Without names, the ids of config.json do where they are special tokens.
-  const auto by_id = [&](std::optional<uint32_t> id) -> const AddedToken* {
-    const auto found = std::find_if(rules.added.begin(), rules.added.end(), [&](const AddedToken& token) {
-      return id && token.id == *id && token.special;
-    });
-    return found == rules.added.end() ? nullptr : &*found;
+  const auto take_id = [&](const char* role, std::optional<uint32_t> id, std::optional<uint32_t>& taken) {
+    if (!id || taken) return;
+    const auto token = std::find_if(rules.added.begin(), rules.added.end(),
+                                    [&](const AddedToken& one) { return one.id == *id && one.special; });
+    if (token == rules.added.end()) return;
+    taken = id;
+    if (!config.names_roles) rules.roles.emplace(role, token->content);
   };
-  if (const AddedToken* token = by_id(config.bos_id); token != nullptr && !rules.bos) {
-    rules.bos = token->id;
-    rules.roles.emplace("bos", token->content);
-  }
-  if (const AddedToken* token = by_id(config.eos_id); token != nullptr && !rules.eos) {
-    rules.eos = token->id;
-    rules.roles.emplace("eos", token->content);
-  }
+  take_id("bos", config.bos_id, rules.bos);
+  take_id("eos", config.eos_id, rules.eos);
   rules.adds_bos = rules.bos.has_value() && config.adds_bos.value_or(default_adds_bos);
   if (definition.pieces.size() > kMostPieces)
     throw FileError(fmt::format("{}: expected at most {} pieces, found {}", definition.where, kMostPieces,

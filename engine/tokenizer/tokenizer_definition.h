@@ -63,8 +63,11 @@ struct TokenizerConfig {
   std::string tokenizer_class;
   std::optional<bool> adds_bos, legacy, adds_prefix_space;
   std::map<std::string, std::string> roles;  // "bos" -> "<s>"
-  std::vector<AddedToken> added;             // ascending by id
-  std::string added_where;                   // the file that lists them
+  // A file that names roles is there. One that it does not name has no text for templates, even where the id
+  // is known from elsewhere: so do templates find it that come with such a file.
+  bool names_roles = false;
+  std::vector<AddedToken> added;  // ascending by id
+  std::string added_where;        // the file that lists them
   // That file is added_tokens.json, from before there was added_tokens_decoder: it has texts and ids and does
   // not say anything about a token that another file describes.
   bool added_by_text = false;
