@@ -222,29 +222,6 @@ TEST_CASE("special tokens are matched only on request and hidden unless asked fo
   CHECK(stream(tokenizer, {256, 'a'}, false) == "a");
 }
 
-TEST_CASE("an added token that the model does not know is no symbol of its characters") {
-  // Where the text of the token is ordinary, its one character is encoded as if there were no such token.
-  const json vocabulary = {{"<unk>", 0}, {"<0xC3>", 1}, {"<0xA8>", 2}, {"a", 3}};
-  const json document = {
-      {"added_tokens", {{{"id", 4}, {"content", "\u00E8"}, {"special", true}}}},
-      {"decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}}},
-      {"model",
-       {{"type", "BPE"},
-        {"unk_token", "<unk>"},
-        {"byte_fallback", true},
-        {"vocab", vocabulary},
-        {"merges", json::array()}}}};
-  const Tokenizer characters = load({{"tokenizer.json", document.dump()}});
-  CHECK(characters.encode("a\u00E8a", true) == Ids{3, 4, 3});
-  CHECK(characters.encode("a\u00E8a", false) == Ids{3, 1, 2, 3});
-  json bytes = byte_level_document({}, {});
-  bytes["model"]["vocab"].erase("\u00A7");  // how vocabularies spell the byte 0xA7
-  bytes["added_tokens"] = {{{"id", 0xA7}, {"content", "\u00A7"}, {"special", true}}};
-  const Tokenizer incomplete = load({{"tokenizer.json", bytes.dump()}});
-  CHECK(incomplete.encode("\u00A7", true) == Ids{0xA7});
-  CHECK(incomplete.encode("\u00A7", false) == Ids{0xC2});  // a byte without a piece and without unk_token
-}
-
 TEST_CASE("roles come from the files beside the tokenizer") {
   const std::string document = byte_level_document({}, {"<b>", "<e>", "<p>"}).dump();
   SUBCASE("tokenizer_config.json") {
@@ -448,43 +425,6 @@ TEST_CASE("SentencePiece spaces, special tokens and bytes") {
     const Tokenizer tokenizer = load({{"tokenizer.model", sentencepiece_model(pieces, options)}});
     CHECK(tokenizer.encode("  a   a ", true) == Ids{mark_a, mark_a});
     CHECK(tokenizer.encode("   ", true).empty());
-  }
-  SUBCASE("tokens are added behind pieces whose characters are no pieces") {
-    const uint32_t piece = add("bcb", -2);
-    const uint32_t part = add("bc", -3);
-    const std::string with_parts = sentencepiece_model(pieces);
-    const std::string config = fmt::format(
-        R"({{"added_tokens_decoder": {{"{}": {{"content": "<pad>", "special": true}}}}}})", pieces.size());
-    const Tokenizer tokenizer = load({{"tokenizer.model", with_parts}, {"tokenizer_config.json", config}});
-    CHECK(tokenizer.encode("a bcb<pad>", true) ==
-          Ids{mark_a, mark, piece, static_cast<uint32_t>(pieces.size())});
-    CHECK(tokenizer.encode("bcbc", true) == Ids{mark, piece, 3 + 'c'});
-    CHECK(tokenizer.encode("bc<pad>", true) == Ids{mark, part, static_cast<uint32_t>(pieces.size())});
-    const Ids plain = load({{"tokenizer.model", with_parts}}).encode("a bcbc cb bcb", false);
-    CHECK(tokenizer.encode("a bcbc cb bcb", false) == plain);
-  }
-  SUBCASE("tokens of folders that are older than added_tokens_decoder") {
-    const auto next = static_cast<uint32_t>(pieces.size());
-    // <s> is known to be special already, whatever this file does not say of it.
-    const std::string added =
-        json{{"<end>", next + 1}, {"<im>", next}, {"<s>", 1}, {"<pad>", next + 2}}.dump();
-    const std::string map =
-        R"({"additional_special_tokens": ["<im>", {"content": "<x>"}], "pad_token": {"content": "<pad>"}})";
-    const Tokenizer tokenizer =
-        load({{"tokenizer.model", model}, {"added_tokens.json", added}, {"special_tokens_map.json", map}});
-    CHECK(tokenizer.vocabulary() == next + 3);
-    CHECK(tokenizer.encode("a<im>a<end><pad><s>", true) == Ids{mark_a, next, mark_a, next + 1, next + 2, s});
-    for (const uint32_t id : {next, next + 2, s}) CHECK(tokenizer.is_special(id));
-    CHECK_FALSE(tokenizer.is_special(next + 1));
-    CHECK(tokenizer.encode("<end>", false) == Ids{next + 1});
-    CHECK(tokenizer.encode("<im>", false).size() == 5);
-    CHECK(tokenizer.special_text("pad") == "<pad>");
-    CHECK(tokenizer.decode(Ids{next + 1}, false) == "<end>");
-    // The newer list is all there is where it is given.
-    const Tokenizer newer = load({{"tokenizer.model", model},
-                                  {"added_tokens.json", added},
-                                  {"tokenizer_config.json", R"({"added_tokens_decoder": {}})"}});
-    CHECK(newer.vocabulary() == next);
   }
   SUBCASE("spaces stay spaces where the model asks for it") {
     ModelOptions options;
