@@ -19,17 +19,17 @@ using nlohmann::json;
 // Builds the document while it is parsed, so that limits are applied before memory is spent.
 class DocumentBuilder : public nlohmann::json_sax<json> {
  public:
-  explicit DocumentBuilder(size_t most_depth) : most_depth_(most_depth) {}
+  explicit DocumentBuilder(const JsonLimits& limits) : limits_(limits) {}
 
   json take() { return std::move(root_); }
   const std::string& fault() const { return fault_; }
 
-  bool null() override { return place(nullptr) != nullptr; }
-  bool boolean(bool value) override { return place(value) != nullptr; }
-  bool number_integer(number_integer_t value) override { return place(value) != nullptr; }
-  bool number_unsigned(number_unsigned_t value) override { return place(value) != nullptr; }
-  bool number_float(number_float_t value, const string_t&) override { return place(value) != nullptr; }
-  bool string(string_t& value) override { return place(std::move(value)) != nullptr; }
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
   bool binary(binary_t&) override { return fail("binary data is not JSON"); }
   bool start_object(std::size_t) override { return open(json::object()); }
   bool start_array(std::size_t) override { return open(json::array()); }
@@ -60,6 +60,12 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
     return false;
   }
 
+  bool add(json value) { return count() && place(std::move(value)) != nullptr; }
+
+  bool count() {
+    return ++values_ <= limits_.values || fail(fmt::format("expected at most {} values", limits_.values));
+  }
+
   json* place(json value) {
     if (stack_.empty()) {
       root_ = std::move(value);
@@ -75,12 +81,15 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   }
 
   bool open(json empty) {
-    if (stack_.size() >= most_depth_) return fail(fmt::format("nested deeper than {} levels", most_depth_));
+    if (stack_.size() >= limits_.depth)
+      return fail(fmt::format("nested deeper than {} levels", limits_.depth));
+    if (!count()) return false;
     stack_.push_back(place(std::move(empty)));
     return true;
   }
 
-  size_t most_depth_;
+  JsonLimits limits_;
+  size_t values_ = 0;
   json root_;
   std::vector<json*> stack_;
   json* member_ = nullptr;  // the value that the last key waits for
@@ -125,7 +134,7 @@ json parse_strict_json(std::string_view text, const std::string& where, const Js
   // The parser takes a NUL for the end of its input; here it is one more byte that JSON does not allow.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos)
     throw FileError(fmt::format("{}: JSON: malformed at byte {}: NUL", where, nul + 1));
-  DocumentBuilder builder(limits.depth);
+  DocumentBuilder builder(limits);
   if (!json::sax_parse(text.begin(), text.end(), &builder))
     throw FileError(fmt::format("{}: JSON: {}", where, builder.fault()));
   return builder.take();

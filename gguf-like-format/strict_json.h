@@ -15,12 +15,13 @@ namespace tessera {
 
 struct JsonLimits {
   size_t bytes = size_t{64} << 20;
-  size_t depth = 32;  // nested arrays and objects
+  size_t depth = 32;                        // nested arrays and objects
+  size_t values = size_t{8} * 1000 * 1000;  // each takes far more memory than its text, up to forty times
 };
 
 // Parses one JSON document (UTF-8, optionally with a byte order mark). where names the file, or the file and
-// the part of it, in errors. Throws FileError for text that is too long, too deep, malformed or repeats a
-// key, and for numbers that no double can hold.
+// the part of it, in errors. Throws FileError for text that is too long, too deep, malformed, has too many
+// values or repeats a key, and for numbers that no double can hold.
 nlohmann::json parse_strict_json(std::string_view text, const std::string& where,
                                  const JsonLimits& limits = {});
 

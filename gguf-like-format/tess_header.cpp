@@ -281,7 +281,7 @@ std::string write_tess_header(const ModelHeader& model, std::span<const TensorRe
                      {"xxh64", fmt::format("{:016x}", record.xxh64)}});
   const json settings = parse_strict_json(
       model.tokenizer.settings_json.empty() ? "{}" : std::string_view(model.tokenizer.settings_json),
-      file + ": tokenizer.settings", {header_limits::kMostTextBytes, kHeaderDepth - 2});
+      file + ": tokenizer.settings", {header_limits::kMostSettingsBytes, kHeaderDepth - 2});
   try {
     const ordered_json header = {
         {"model", model_json(model)},

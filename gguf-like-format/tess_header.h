@@ -33,7 +33,9 @@ inline constexpr double kMostNormEpsilon = 1.0;
 inline constexpr double kLeastRopeTheta = 1.0;
 inline constexpr double kMostRopeTheta = 1e15;
 inline constexpr double kMostFactor = 1e6;                 // of RoPE scaling
-inline constexpr size_t kMostTextBytes = size_t{1} << 20;  // chat template, tokenizer settings
+inline constexpr size_t kMostTextBytes = size_t{1} << 20;  // chat template
+inline constexpr size_t kMostSettingsBytes = size_t{32}
+                                             << 20;  // tokenizer: tens of thousands of added tokens
 inline constexpr size_t kMostStopTokens = 1024;
 }  // namespace header_limits
 

@@ -16,7 +16,10 @@ foreach(name bench_report_test logit_comparison_test report_table_test layer_cos
 endforeach()
 add_library(doctest_main OBJECT tests/doctest_main.cpp)
 target_link_libraries(doctest_main PUBLIC doctest::doctest)
+# What is tested is optimized; full optimization of the tests themselves takes longer than it saves them.
+set(TESSERA_TEST_OPTIONS $<$<CONFIG:Release>:-O1>)
 foreach(source ${test_sources})
+  set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${TESSERA_TEST_OPTIONS}")
   get_filename_component(name ${source} NAME_WE)
   add_executable(${name} ${source} ${${name}_sources})
   target_compile_definitions(${name} PRIVATE

@@ -181,7 +181,8 @@ class CpuProgram : public Program {
 class CpuBackend : public Backend {
  public:
   CpuBackend(const Kernels& kernels, size_t threads, NumaMode mode, const std::string& node_folder)
-      : kernels_(kernels), pool_(threads) {
+      : kernels_(kernels),
+        pool_(threads, mode == NumaMode::local ? Pinning::enough_cores : Pinning::every_core) {
     if (mode == NumaMode::off) return;
     const MemoryNodes nodes = MemoryNodes::detect(node_folder);
     nodes_ = nodes.count();

@@ -74,6 +74,20 @@ size_t usable_threads() {
   return std::max<size_t>(threads, 1);
 }
 
+std::optional<size_t> group_memory_left(const std::string& folder) {
+  std::ifstream limit_file(folder + "/memory.max");
+  std::ifstream used_file(folder + "/memory.current");
+  size_t limit = 0;
+  size_t used = 0;
+  if (!(limit_file >> limit && used_file >> used)) return std::nullopt;  // "max" is no number
+  std::ifstream parts(folder + "/memory.stat");
+  std::string name;
+  size_t bytes = 0;
+  while (parts >> name >> bytes)
+    if (name == "inactive_file" || name == "active_file") used -= std::min(used, bytes);
+  return limit > used ? limit - used : 0;
+}
+
 size_t available_memory() {
   size_t available = 0;
   std::ifstream info("/proc/meminfo");
@@ -88,14 +102,8 @@ size_t available_memory() {
     }
   }
   for (const std::string& folder : cgroup_folders()) {
-    std::ifstream limit_file(folder + "/memory.max");
-    std::ifstream used_file(folder + "/memory.current");
-    size_t limit = 0;
-    size_t used = 0;
-    if (limit_file >> limit && used_file >> used) {
-      const size_t left = limit > used ? limit - used : 0;
-      available = available == 0 ? left : std::min(available, left);
-    }
+    if (const std::optional<size_t> left = group_memory_left(folder))
+      available = available == 0 ? *left : std::min(available, *left);
   }
   return available;
 }

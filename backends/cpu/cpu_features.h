@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ Features detect_features();
 std::vector<size_t> allowed_cpus();
 // Threads worth starting: the affinity mask, limited by the cgroup's CPU quota (rounded up), at least 1.
 size_t usable_threads();
+// Bytes that the cgroup of this folder may still take, where it has a limit. What it has read from files
+// counts as free: the system takes it back when needed.
+std::optional<size_t> group_memory_left(const std::string& folder);
 // Bytes that can still be allocated: MemAvailable, limited by the cgroup's memory limit; 0 when unknown.
 size_t available_memory();
 std::string processor_name();  // "AMD EPYC 9B14", or the architecture when the system does not tell

@@ -17,8 +17,12 @@ namespace tessera {
 
 namespace {
 
-// Far beyond any last-level cache, and kept between calls so that only the first pays for page faults.
-constexpr size_t kBytesPerThread = size_t{256} << 20;
+// All threads' buffers together are far beyond any last-level cache, and yet no burden to a machine of many
+// cores. Kept between calls so that only the first pays for page faults.
+size_t bytes_per_thread(size_t threads) {
+  constexpr size_t kAll = size_t{2} << 30;
+  return std::clamp(kAll / threads, size_t{32} << 20, size_t{256} << 20) & ~size_t{4095};
+}
 
 // Anonymous memory that is written once, so that every page is real.
 class ReadBuffer {
@@ -36,6 +40,7 @@ class ReadBuffer {
   ReadBuffer(const ReadBuffer&) = delete;
   ReadBuffer& operator=(const ReadBuffer&) = delete;
   const uint8_t* data() const { return base_; }
+  size_t bytes() const { return base_ == nullptr ? 0 : bytes_; }
 
  private:
   uint8_t* base_ = nullptr;
@@ -52,7 +57,10 @@ MachineLimits measure_machine_limits(size_t threads) {
   if (threads == 0) threads = cpu::usable_threads();
   const cpu::LimitLoops& loops = cpu::limit_loops();
   static std::vector<std::unique_ptr<ReadBuffer>> buffers;
-  while (buffers.size() < threads) buffers.push_back(std::make_unique<ReadBuffer>(kBytesPerThread));
+  if (buffers.size() != threads) buffers.clear();
+  while (buffers.size() < threads) buffers.push_back(std::make_unique<ReadBuffer>(bytes_per_thread(threads)));
+  size_t bytes = 0;
+  for (const auto& buffer : buffers) bytes += buffer->bytes();
   cpu::ThreadPool pool(threads);
   std::atomic<uint64_t> sink{0};
   std::atomic<uint64_t> operations{0};
@@ -63,11 +71,11 @@ MachineLimits measure_machine_limits(size_t threads) {
     pool.run([&](size_t thread) {
       pool.barrier();
       if (thread == 0) start = seconds_now();
-      if (buffers[thread]->data() != nullptr) sink += loops.read(buffers[thread]->data(), kBytesPerThread);
+      const ReadBuffer& buffer = *buffers[thread];
+      if (buffer.bytes() > 0) sink += loops.read(buffer.data(), buffer.bytes());
     });
     const double read_seconds = seconds_now() - start;
-    limits.read_gbps =
-        std::max(limits.read_gbps, static_cast<double>(kBytesPerThread * threads) / read_seconds / 1e9);
+    limits.read_gbps = std::max(limits.read_gbps, static_cast<double>(bytes) / read_seconds / 1e9);
 
     operations = 0;
     pool.run([&](size_t thread) {

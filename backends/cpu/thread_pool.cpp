@@ -58,9 +58,9 @@ class PinnedCaller {
 
 }  // namespace
 
-ThreadPool::ThreadPool(size_t threads) : threads_(threads) {
+ThreadPool::ThreadPool(size_t threads, Pinning pinning) : threads_(threads) {
   const std::vector<size_t> cpus = allowed_cpus();
-  pinned_ = threads > 1 && threads <= cpus.size();
+  pinned_ = threads > 1 && (pinning == Pinning::every_core ? threads == cpus.size() : threads <= cpus.size());
   // Workers take the last cores of the mask, one each; the caller takes the first while a region runs.
   for (size_t i = 0; pinned_ && i < threads; ++i)
     cores_.push_back(i == 0 ? cpus.front() : cpus[cpus.size() - i]);

@@ -12,11 +12,17 @@
 
 namespace tessera::cpu {
 
+// When threads are pinned, one to a core. With fewer threads than cores the system places them better: it
+// knows which cores other programs use and which share one.
+enum class Pinning {
+  every_core,    // only when there is a thread for every core that the process may use
+  enough_cores,  // whenever no two would share a core
+};
+
 class ThreadPool {
  public:
-  // threads >= 1, the caller counted as thread 0. Workers are pinned one to a core when there are enough
-  // cores.
-  explicit ThreadPool(size_t threads);
+  // threads >= 1, the caller counted as thread 0.
+  explicit ThreadPool(size_t threads, Pinning pinning = Pinning::every_core);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -35,7 +41,7 @@ class ThreadPool {
   uint32_t await_change(const std::atomic<uint32_t>& word, uint32_t old) const;
 
   size_t threads_;
-  bool pinned_ = false;        // there is a core for every thread
+  bool pinned_ = false;
   std::vector<size_t> cores_;  // by thread index, when pinned
   size_t spins_ = 0;           // rounds of pausing before a waiting thread sleeps
   const std::function<void(size_t)>* job_ = nullptr;

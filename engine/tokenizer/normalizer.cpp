@@ -1,5 +1,6 @@
 #include "engine/tokenizer/normalizer.h"
 
+#include <fmt/format.h>
 #include <utf8proc.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <utility>
 
 #include "engine/tokenizer/utf8.h"
+#include "gguf-like-format/file_error.h"
 
 namespace tessera {
 
@@ -122,13 +124,15 @@ void prepend(QuotedText& text, const std::string& more) {
   text = std::move(changed);
 }
 
-QuotedText replace_all(const QuotedText& text, std::string_view from, std::string_view to) {
+QuotedText replace_all(const QuotedText& text, std::string_view from, std::string_view to,
+                       size_t most_bytes) {
   QuotedText out;
   size_t begin = 0;
   for (size_t at = text.text.find(from); at != std::string::npos; at = text.text.find(from, begin)) {
     out.append(text, begin, at);
     begin = at + from.size();
     out.append(to, text.quotes.any_in(at, begin));
+    check_rewritten(out.text.size(), most_bytes);
   }
   out.append(text, begin, text.text.size());
   return out;
@@ -148,13 +152,22 @@ QuotedText collapse_spaces(const QuotedText& text) {
 
 }  // namespace
 
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+size_t most_rewritten_bytes(size_t bytes) { return 64 * bytes + (size_t{1} << 20); }
+
+void check_rewritten(size_t bytes, size_t most_bytes) {
+  if (bytes > most_bytes)
+    throw FileError(fmt::format("tokenizer: its replacements make a text longer than {} bytes", most_bytes));
+}
+
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to,
+                        size_t most_bytes) {
   std::string out;
   out.reserve(text.size());
   size_t begin = 0;
   while (true) {
     const size_t at = text.find(from, begin);
     out += text.substr(begin, at == std::string_view::npos ? at : at - begin);
+    check_rewritten(out.size(), most_bytes);
     if (at == std::string_view::npos) return out;
     out += to;
     begin = at + from.size();
@@ -162,6 +175,7 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
 }
 
 QuotedText normalize(const std::vector<NormalizerStep>& steps, QuotedText text, bool at_start) {
+  const size_t most = most_rewritten_bytes(text.text.size());
   for (const NormalizerStep& step : steps) {
     switch (step.kind) {
       case NormalizerStep::Kind::nfc:
@@ -174,12 +188,13 @@ QuotedText normalize(const std::vector<NormalizerStep>& steps, QuotedText text, 
         if (!text.text.empty() && at_start) prepend(text, step.text);
         break;
       case NormalizerStep::Kind::replace:
-        text = replace_all(text, step.text, step.replacement);
+        text = replace_all(text, step.text, step.replacement, most);
         break;
       case NormalizerStep::Kind::collapse_spaces:
         text = collapse_spaces(text);
         break;
     }
+    check_rewritten(text.text.size(), most);
   }
   return text;
 }

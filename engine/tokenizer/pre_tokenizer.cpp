@@ -123,6 +123,13 @@ PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 WordList PreTokenizer::split(std::string_view segment, bool at_start) const {
   WordList list;
   list.words = cut_at_malformed(segment);
+  size_t left = most_rewritten_bytes(segment.size());  // of what steps may write, all together
+  const auto keep = [&](std::string changed) {
+    check_rewritten(changed.size(), left);
+    left -= changed.size();
+    list.changed.push_back(std::move(changed));
+    return std::string_view(list.changed.back());
+  };
   for (size_t i = 0; i < steps_.size(); ++i) {
     const PreTokenizerStep& step = steps_[i];
     std::vector<Word> next;
@@ -146,15 +153,16 @@ WordList PreTokenizer::split(std::string_view segment, bool at_start) const {
           append_parts(next, word.text, parts, step);
           break;
         case PreTokenizerStep::Kind::replace:
-          list.changed.push_back(replace_all(word.text, step.text, step.replacement));
-          if (!list.changed.back().empty()) next.push_back({list.changed.back(), false});
+          if (const std::string_view changed =
+                  keep(replace_all(word.text, step.text, step.replacement, left));
+              !changed.empty())
+            next.push_back({changed, false});
           break;
         case PreTokenizerStep::Kind::prefix:
         case PreTokenizerStep::Kind::prefix_to_first: {
           const bool wanted = step.kind == PreTokenizerStep::Kind::prefix || (at_start && next.empty());
           if (wanted && word.text.substr(0, step.text.size()) != step.text) {
-            list.changed.push_back(step.text + std::string(word.text));
-            next.push_back({list.changed.back(), false});
+            next.push_back({keep(step.text + std::string(word.text)), false});
           } else {
             next.push_back(word);
           }

@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <fmt/format.h>
 #include <pcre2.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
@@ -19,6 +20,24 @@ namespace {
 
 constexpr size_t kMostPatternBytes = 65536;
 constexpr uint32_t kHeapLimitKib = 256 * 1024;
+
+// The processor's time that an expression may take for a text: a thousand times what a tokenizer's takes, but
+// less than one takes that looks at all of the text at every place. Asked for now and then.
+class TimeLimit {
+ public:
+  explicit TimeLimit(size_t bytes) : end_(now() + 1.0 + 20e-6 * static_cast<double>(bytes)) {}
+  bool passed() { return ++calls_ % 64 == 0 && now() > end_; }
+
+ private:
+  static double now() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+
+  double end_;
+  size_t calls_ = 0;
+};
 
 struct FreePcre2 {
   void operator()(pcre2_code* code) const { pcre2_code_free(code); }
@@ -114,6 +133,10 @@ SplitPattern::SplitPattern(const std::string& pattern, const std::string& where)
 SplitPattern::~SplitPattern() = default;
 
 std::vector<TextPart> SplitPattern::find_parts(std::string_view text) const {
+  const auto give_up = [&](const std::string& why) {
+    throw FileError(fmt::format("{}: regular expression \"{}\": gave up on a text of {} bytes: {}", where_,
+                                printable(pattern_), text.size(), why));
+  };
   const std::unique_ptr<pcre2_match_data, FreePcre2> data(pcre2_match_data_create(1, nullptr));
   const std::unique_ptr<pcre2_match_context, FreePcre2> context(pcre2_match_context_create(nullptr));
   if (data == nullptr || context == nullptr) throw std::bad_alloc();
@@ -122,6 +145,7 @@ std::vector<TextPart> SplitPattern::find_parts(std::string_view text) const {
       context.get(), static_cast<uint32_t>(std::min<uint64_t>(limit, std::numeric_limits<uint32_t>::max())));
   pcre2_set_heap_limit(context.get(), kHeapLimitKib);
 
+  TimeLimit time(text.size());
   std::vector<TextPart> parts;
   size_t covered = 0;                                    // end of the last part
   size_t last_end = std::numeric_limits<size_t>::max();  // of the last match
@@ -134,9 +158,8 @@ std::vector<TextPart> SplitPattern::find_parts(std::string_view text) const {
       found = pcre2_match(code_->compiled.get(), subject, text.size(), start, options | PCRE2_NO_JIT,
                           data.get(), context.get());
     if (found == PCRE2_ERROR_NOMATCH) break;
-    if (found < 0)
-      throw FileError(fmt::format("{}: regular expression \"{}\": gave up on a text of {} bytes: {}", where_,
-                                  printable(pattern_), text.size(), error_text(found)));
+    if (found < 0) give_up(error_text(found));
+    if (time.passed()) give_up("it takes too long");
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
     const size_t begin = range[0];
     const size_t end = range[1];

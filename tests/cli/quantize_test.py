@@ -52,15 +52,10 @@ class QuantizeTest(unittest.TestCase):
         answer = self.good("-m", path, "-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "12")
         self.assertTrue(answer.stdout.strip())
 
-    # Sanitizers make these two the longest: with them one, chosen anew each time.
-    LONG_TEST = random.choice(["table scheme", "interrupted run"]) if "TESSERA_SANITIZED" in os.environ else None
+    long_test = tessera.one_when_sanitized("test_table_scheme_makes_a_file_that_answers", "test_interrupted_run_goes_on")
 
-    def is_long(self, name):
-        if self.LONG_TEST not in (None, name):
-            self.skipTest(f"with sanitizers the {self.LONG_TEST} is tested this time")
-
+    @long_test
     def test_table_scheme_makes_a_file_that_answers(self):
-        self.is_long("table scheme")
         folder = tessera.folder() / "table"
         folder.mkdir()
         path = folder / "lut.tess"
@@ -101,8 +96,8 @@ class QuantizeTest(unittest.TestCase):
         self.assertIn("every hash and scale is right", self.good("inspect", path, "--verify").stdout)
         self.refused("--lines: needs --calibration", "--recipe", "qoq", "--lines", *steps)
 
+    @long_test
     def test_interrupted_run_goes_on(self):
-        self.is_long("interrupted run")
         schemes = ["w4a8-g128", "lut4-g64-a8"]
         if "TESSERA_SANITIZED" in os.environ:  # a minute each
             schemes = [random.choice(schemes)]

@@ -95,7 +95,8 @@ inline std::vector<GoldenModel> random_models() {
           read_golden(folder / "llama-linear-f32", "f32"), read_golden(folder / "mistral-bf16", "bf16")};
 }
 
-// Trained models: the one this tree embeds, and one of the shared folder when it is there.
+// Trained models: the one this tree embeds, and one of the shared folder when it is there. With sanitizers,
+// which make their tests long, one of the two, chosen anew each time.
 inline std::vector<GoldenModel> trained_models() {
   const std::filesystem::path tree = TESSERA_SOURCE_DIR;
   std::vector<GoldenModel> models = {read_golden(tree / "tests/golden/tessera-tiny", "bf16")};
@@ -106,6 +107,10 @@ inline std::vector<GoldenModel> trained_models() {
   else
     std::cout << "skipped: no " << stories.string() << '\n';
   for (GoldenModel& model : models) add_kv16_rows(model);
+  if (std::getenv("TESSERA_SANITIZED") != nullptr) {
+    models = {models.at(std::random_device{}() % models.size())};
+    std::cout << "skipped: all trained models but " << models.front().name << '\n';
+  }
   return models;
 }
 

@@ -81,6 +81,24 @@ TEST_CASE("nodes are those with cores this process may use") {
   CHECK(nodes.node_of(61000) == 2);
 }
 
+TEST_CASE("what a group has read from files is no burden on its memory") {
+  const NodeFolder group;
+  CHECK_FALSE(cpu::group_memory_left(group.path()));
+  group.write("memory.max", "max");
+  group.write("memory.current", "3999000000");
+  CHECK_FALSE(cpu::group_memory_left(group.path()));
+  group.write("memory.max", "4000000000");
+  CHECK(cpu::group_memory_left(group.path()) == 1000000);
+  group.write("memory.stat",
+              "anon 90000000\nfile 3900000000\ninactive_file 3000000000\nactive_file 800000000");
+  CHECK(cpu::group_memory_left(group.path()) == 3801000000);
+  group.write("memory.stat", "inactive_file 5000000000");  // read a moment later
+  CHECK(cpu::group_memory_left(group.path()) == 4000000000);
+  group.write("memory.stat", "");
+  group.write("memory.current", "4000000001");
+  CHECK(cpu::group_memory_left(group.path()) == 0);
+}
+
 TEST_CASE("a placed copy has the same bytes, on the node that was asked for") {
   const uint64_t seed = std::random_device{}();
   std::cout << "placed copy: seed " << seed << '\n';

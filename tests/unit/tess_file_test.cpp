@@ -7,6 +7,7 @@
 #include <iostream>
 #include <limits>
 
+#include "gguf-like-format/strict_json.h"
 #include "gguf-like-format/tess_file.h"
 #include "tests/unit/crafted_files.h"
 
@@ -373,6 +374,15 @@ TEST_CASE("JSON that breaks a rule is refused") {
   CHECK(contains(fault("{\"a\":1e999}"), "out of range"));
   CHECK(contains(fault("{\"a\":NaN}"), "malformed"));
   CHECK(contains(fault("{} // comment"), "malformed"));
+}
+
+TEST_CASE("JSON of more values than memory is meant for is refused") {
+  const tessera::JsonLimits limits{1000, 8, 5};
+  CHECK(tessera::parse_strict_json("[1,{\"a\":[]},true]", "few.json", limits).size() == 3);
+  CHECK_THROWS_WITH_AS(tessera::parse_strict_json("[1,{\"a\":[null]},true]", "many.json", limits),
+                       "many.json: JSON: expected at most 5 values", tessera::FileError);
+  CHECK_THROWS_WITH_AS(tessera::parse_strict_json("[[],[],[],[],[]]", "many.json", limits),
+                       "many.json: JSON: expected at most 5 values", tessera::FileError);
 }
 
 TEST_CASE("a file cut short anywhere is refused") {

@@ -161,6 +161,19 @@ TEST_CASE("plans that the reader would refuse are refused before anything is wri
   CHECK(contains(fault([](auto& h, auto&) { h.tokenizer.settings_json = "[]"; }), "tokenizer.settings"));
 }
 
+TEST_CASE("tokenizer settings have room for tens of thousands of added tokens") {
+  const Folder folder;
+  const std::string path = folder / "model.tess";
+  ModelHeader header = small_header();
+  header.tokenizer.settings_json = fmt::format("{{\"a\":\"{}\"}}", std::string(3'000'000, 'x'));
+  {
+    TessWriter writer(path, header, small_tensors());
+    write_all(writer, small_tensors(), 3);
+    writer.finish();
+  }
+  CHECK(TessFile::open(path, false)->header().tokenizer.settings_json == header.tokenizer.settings_json);
+}
+
 TEST_CASE("a command line in another encoding is kept as far as UTF-8 allows") {
   const Folder folder;
   ModelHeader header = small_header();

@@ -12,6 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "backends/cpu/cpu_features.h"
+
+using tessera::cpu::Pinning;
 using tessera::cpu::ThreadPool;
 
 namespace {
@@ -109,6 +112,22 @@ TEST_CASE("pools come and go, used or not, side by side") {
     });
     CHECK(a == 1);
     CHECK(b == 1);
+  }
+}
+
+TEST_CASE("threads stay on cores of their own only where no other place would be better") {
+  const size_t cores = tessera::cpu::allowed_cpus().size();
+  for (const size_t threads : {size_t{1}, size_t{2}, cores, cores + 1}) {
+    CAPTURE(threads);
+    for (const Pinning pinning : {Pinning::every_core, Pinning::enough_cores}) {
+      const bool all = pinning == Pinning::every_core;
+      const ThreadPool pool(threads, pinning);
+      std::set<size_t> used;
+      for (size_t i = 0; i < threads; ++i)
+        if (const auto core = pool.core_of(i)) used.insert(*core);
+      const bool pinned = threads > 1 && (all ? threads == cores : threads <= cores);
+      CHECK(used.size() == (pinned ? threads : 0));
+    }
   }
 }
 

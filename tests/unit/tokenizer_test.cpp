@@ -480,6 +480,29 @@ TEST_CASE("catastrophic regular expressions are given up, not waited for") {
   CHECK(taken.count() < 30.0);
 }
 
+TEST_CASE("regular expressions that look at all of the text at every place are given up") {
+  json document = byte_level_document({});
+  document["pre_tokenizer"] = json::parse(R"({"type": "Sequence", "pretokenizers": [
+    {"type": "Split", "pattern": {"Regex": ".{0,1500}.{0,1500}\\x{0}|."}, "behavior": "Isolated", "invert": false},
+    {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})");
+  const Tokenizer tokenizer = load({{"tokenizer.json", document.dump()}});
+  CHECK(tokenizer.encode("aa", true) == Ids{'a', 'a'});
+  CHECK_THROWS_WITH_AS(tokenizer.encode(std::string(20'000, 'a'), true),
+                       doctest::Contains("gave up on a text of 20000 bytes: it takes too long"), FileError);
+}
+
+TEST_CASE("rules that make a long text of a short one are refused when they are used") {
+  const json doubled = json::parse(R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})");
+  json document = byte_level_document({});
+  document["normalizer"] = {{"type", "Sequence"}, {"normalizers", json(std::vector<json>(40, doubled))}};
+  const Tokenizer tokenizer = load({{"tokenizer.json", document.dump()}});
+  CHECK(tokenizer.encode("b", true) == Ids{'b'});
+  CHECK_THROWS_WITH_AS(tokenizer.encode("a", true), doctest::Contains("longer than 1048640 bytes"),
+                       FileError);
+  document["normalizer"]["normalizers"] = std::vector<json>(4, doubled);
+  CHECK(load({{"tokenizer.json", document.dump()}}).encode("a", true) == Ids(16, 'a'));
+}
+
 TEST_CASE("white space of patterns is the Unicode property") {
   json document = byte_level_document({});
   document["pre_tokenizer"] = json::parse(R"({"type": "Sequence", "pretokenizers": [
