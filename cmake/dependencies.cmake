@@ -21,6 +21,7 @@ set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 
 tessera_require_package(fmt libfmt-dev)
+tessera_require_package(cxxopts libcxxopts-dev)
 tessera_require_package(nlohmann_json nlohmann-json3-dev)
 tessera_require_pkgconfig(pcre2 libpcre2-8 libpcre2-dev)
 tessera_require_pkgconfig(utf8proc libutf8proc libutf8proc-dev)

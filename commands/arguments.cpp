@@ -9,12 +9,20 @@
 #include <sstream>
 #include <utility>
 
+// A repeated option keeps every value whole: no separator splits one. Without regular expressions, which take
+// a level of the stack for every character of a word.
+#define CXXOPTS_VECTOR_DELIMITER '\0'
+#define CXXOPTS_NO_REGEX true
+#include <cxxopts.hpp>
+
 namespace tessera {
 
 namespace {
 
 // A list longer than this hides the word that was meant.
 constexpr size_t kManyChoices = 8;
+
+constexpr const char* kOperands = "operands";
 
 std::vector<std::string> words_of(const char* choices) {
   std::istringstream in(choices);
@@ -54,6 +62,32 @@ std::pair<const Option*, std::optional<std::string>> option_of(const Verb& verb,
   throw UsageError(fmt::format("unknown option {}{}", name, option_hint(verb, name)));
 }
 
+// Every option by its full name, and its value as the word after it.
+std::vector<std::string> usual_words(const Verb& verb, const std::vector<std::string>& words) {
+  std::vector<std::string> usual;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    if (word == "--") {
+      usual.insert(usual.end(), words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
+      break;
+    }
+    if (word.size() < 2 || word.front() != '-') {
+      usual.push_back(word);
+      continue;
+    }
+    const auto [option, value] = option_of(verb, word);
+    usual.push_back(fmt::format("--{}", option->name));
+    if (option->value[0] == '\0') {
+      if (value) throw UsageError(fmt::format("--{}: takes no value, found '{}'", option->name, *value));
+      continue;
+    }
+    if (!value && ++i == words.size())
+      throw UsageError(fmt::format("--{}: {} is missing", option->name, option->value));
+    usual.push_back(value.value_or(words[i]));
+  }
+  return usual;
+}
+
 }  // namespace
 
 uint64_t parse_integer(std::string_view what, std::string_view text, uint64_t least, uint64_t most) {
@@ -80,26 +114,31 @@ double parse_real(std::string_view what, std::string_view text, double least, do
 }
 
 Arguments::Arguments(const Verb& verb, const std::vector<std::string>& words) : verb_(&verb) {
-  bool operands_only = false;
-  for (size_t i = 0; i < words.size(); ++i) {
-    const std::string& word = words[i];
-    if (operands_only || word.size() < 2 || word.front() != '-') {
-      operands_.push_back(word);
-      continue;
+  cxxopts::Options options("tessera");
+  auto add = options.add_options();
+  for (const Option& each : verb.options) {
+    if (each.value[0] == '\0') {
+      add(each.name, each.help, cxxopts::value<bool>());
+    } else {
+      add(each.name, each.help, cxxopts::value<std::vector<std::string>>());
     }
-    if (word == "--") {
-      operands_only = true;
-      continue;
+  }
+  add(kOperands, "", cxxopts::value<std::vector<std::string>>());
+  options.parse_positional({kOperands});
+
+  const std::vector<std::string> usual = usual_words(verb, words);
+  std::vector<const char*> argv = {"tessera"};
+  for (const std::string& word : usual) argv.push_back(word.c_str());
+  try {
+    const cxxopts::ParseResult result = options.parse(static_cast<int>(argv.size()), argv.data());
+    for (const Option& each : verb.options) {
+      if (result.count(each.name) == 0) continue;
+      given_[each.name] = {};
+      if (each.value[0] != '\0') given_[each.name] = result[each.name].as<std::vector<std::string>>();
     }
-    auto [option, value] = option_of(verb, word);
-    std::vector<std::string>& values = given_[option->name];
-    if (option->value[0] == '\0') {
-      if (value) throw UsageError(fmt::format("--{}: takes no value, found '{}'", option->name, *value));
-      continue;
-    }
-    if (!value && ++i == words.size())
-      throw UsageError(fmt::format("--{}: {} is missing", option->name, option->value));
-    values.push_back(value ? std::move(*value) : words[i]);
+    if (result.count(kOperands) != 0) operands_ = result[kOperands].as<std::vector<std::string>>();
+  } catch (const cxxopts::exceptions::exception& error) {
+    throw UsageError(error.what());
   }
   if (has("help")) return;
   if (operands_.size() > verb.most_operands) {

@@ -9,78 +9,11 @@
 
 namespace tessera {
 
-namespace {
-
-// Messages may spell a special token ("<|end|>"), and after rendering that text would look like the
-// template's own. So a noncharacter is put behind the first character of every such spelling before the
-// template runs; it survives the template's filters, keeps the spelling from matching, and is taken out again
-// once the rendered text has been split at the template's special tokens.
-std::string noncharacter(size_t index) {
-  const std::string_view prefix = "\xEF\xB7";  // U+FDD0 … U+FDEF are 32 noncharacters: EF B7 90 … AF
-  return std::string(prefix) + static_cast<char>(0x90 + index % 32);
-}
-
-// A marker that no message contains: one noncharacter, or else a pair of different ones.
-std::string choose_marker(std::span<const ChatMessage> messages) {
-  const auto unused = [&](const std::string& marker) {
-    return std::none_of(messages.begin(), messages.end(), [&](const ChatMessage& message) {
-      return message.content.find(marker) != std::string::npos;
-    });
-  };
-  for (size_t first = 0; first < 32; ++first) {
-    if (unused(noncharacter(first))) return noncharacter(first);
-  }
-  for (size_t first = 0; first < 32; ++first) {
-    for (size_t second = first + 1; second < 32; ++second) {
-      // Two different halves: wherever such a pair is put, the first match from the left is the pair itself.
-      const std::string marker = noncharacter(first) + noncharacter(second);
-      if (unused(marker)) return marker;
-    }
-  }
-  throw TemplateError("the messages contain every Unicode noncharacter; none is left to mark text with");
-}
-
-std::string without(std::string_view text, std::string_view marker) {
-  std::string result;
-  result.reserve(text.size());
-  size_t begin = 0;
-  for (size_t at = text.find(marker); at != std::string_view::npos; at = text.find(marker, begin)) {
-    result += text.substr(begin, at - begin);
-    begin = at + marker.size();
-  }
-  result += text.substr(begin);
-  return result;
-}
-
-size_t first_character_bytes(std::string_view text) {
-  const auto lead = static_cast<unsigned char>(text.front());
-  const size_t bytes = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
-  return std::min(bytes, text.size());
-}
-
-}  // namespace
-
 Conversation::Conversation(Session& session, const ConversationOptions& options)
     : session_(&session),
       options_(options),
       raw_(options.raw || session.model().chat_template() == nullptr),
-      sequence_(session.create_sequence()),
-      special_by_byte_(256) {
-  if (raw_) return;
-  const Tokenizer& tokenizer = session.model().tokenizer();
-  const auto vocabulary = static_cast<uint32_t>(tokenizer.vocabulary());
-  for (uint32_t id = 0; id < vocabulary; ++id) {
-    if (!tokenizer.is_special(id)) continue;
-    std::string text = tokenizer.token_bytes(id, true);
-    if (text.empty()) continue;
-    const auto first = static_cast<unsigned char>(text.front());
-    special_by_byte_[first].emplace_back(std::move(text), id);
-  }
-  for (auto& texts : special_by_byte_) {
-    std::stable_sort(texts.begin(), texts.end(),
-                     [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
-  }
-}
+      sequence_(session.create_sequence()) {}
 
 Conversation::~Conversation() { session_->release(sequence_); }
 
@@ -123,13 +56,6 @@ void Conversation::replace(std::vector<ChatMessage> messages) {
   dropped_ = 0;
 }
 
-std::pair<size_t, uint32_t> Conversation::special_at(std::string_view text, size_t at) const {
-  for (const auto& [special, id] : special_by_byte_[static_cast<unsigned char>(text[at])]) {
-    if (text.substr(at, special.size()) == special) return {special.size(), id};
-  }
-  return {0, 0};
-}
-
 std::vector<uint32_t> Conversation::encode_raw(std::span<const ChatMessage> messages) const {
   const Tokenizer& tokenizer = session_->model().tokenizer();
   std::string text;
@@ -144,60 +70,11 @@ std::vector<uint32_t> Conversation::encode_raw(std::span<const ChatMessage> mess
 std::vector<uint32_t> Conversation::encode_chat(std::span<const ChatMessage> messages) const {
   const Model& model = session_->model();
   const Tokenizer& tokenizer = model.tokenizer();
-
-  std::string marker;
-  std::vector<ChatMessage> marked(messages.begin(), messages.end());
-  for (ChatMessage& message : marked) {
-    std::string content;
-    size_t copied = 0;
-    for (size_t at = 0; at < message.content.size(); ++at) {
-      const auto [length, id] = special_at(message.content, at);
-      if (length == 0) continue;
-      if (marker.empty()) marker = choose_marker(messages);
-      const size_t end = at + first_character_bytes(std::string_view(message.content).substr(at));
-      content.append(message.content, copied, end - copied);
-      content += marker;
-      copied = end;
-      at = end - 1;
-    }
-    if (copied == 0) continue;
-    content.append(message.content, copied);
-    message.content = std::move(content);
-  }
-
   TemplateInputs inputs;
   inputs.bos_token = tokenizer.special_text("bos");
   inputs.eos_token = tokenizer.special_text("eos");
-  const std::string rendered = model.chat_template()->render(marked, inputs);
-  if (marker.empty()) return tokenizer.encode(rendered, true);
-
-  // Stretches between special tokens that hold a marker are encoded as ordinary text without it; all the rest
-  // is encoded as it stands, special tokens included.
-  std::vector<uint32_t> ids;
-  const auto append = [&](const std::vector<uint32_t>& more) {
-    ids.insert(ids.end(), more.begin(), more.end());
-  };
-  const std::string_view text = rendered;
-  size_t unencoded = 0;
-  size_t stretch = 0;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t length = at < text.size() ? special_at(text, at).first : 0;
-    if (at < text.size() && length == 0) {
-      ++at;
-      continue;
-    }
-    const std::string_view ordinary = text.substr(stretch, at - stretch);
-    if (ordinary.find(marker) != std::string_view::npos) {
-      append(tokenizer.encode(text.substr(unencoded, stretch - unencoded), true));
-      append(tokenizer.encode(without(ordinary, marker), false));
-      unencoded = at;
-    }
-    if (at == text.size()) break;
-    at += length;
-    stretch = at;
-  }
-  append(tokenizer.encode(text.substr(unencoded), true));
-  return ids;
+  // Messages may spell a special token ("<|end|>"); only the template's own are read as such.
+  return tokenizer.encode(model.chat_template()->render(messages, inputs));
 }
 
 std::vector<uint32_t> Conversation::tokens_without(size_t dropped) const {

@@ -9,8 +9,6 @@
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "engine/session.h"
@@ -90,8 +88,6 @@ class Conversation {
   std::vector<uint32_t> encode_chat(std::span<const ChatMessage> messages) const;
   std::vector<uint32_t> fitting_tokens();
   size_t first_turn() const;  // index of the first message that is not the system's
-  // Length and id of the longest special token spelled at text[at]; length 0 when there is none.
-  std::pair<size_t, uint32_t> special_at(std::string_view text, size_t at) const;
   NextLogits feed(std::span<const uint32_t> tokens, const std::function<bool(size_t, size_t)>& keep_going,
                   size_t& reused);
   NextLogits run(const SequenceInput& input);
@@ -104,8 +100,6 @@ class Conversation {
   size_t best_ = 0;              // how many of the best logits are wanted; 0: all
   size_t dropped_ = 0;           // messages after the system's that are not fed
   std::vector<uint32_t> reply_;  // tokens of the reply in progress
-  std::vector<std::vector<std::pair<std::string, uint32_t>>>
-      special_by_byte_;  // by first byte, longest first
 };
 
 }  // namespace tessera

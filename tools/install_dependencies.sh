@@ -46,10 +46,10 @@ find_missing() {
   need_module libxxhash libxxhash-dev
   if command -v "${CXX:-g++}" >/dev/null; then
     # shellcheck disable=SC2207  # package names hold no spaces
-    missing+=($(missing_headers fmt/format.h=libfmt-dev \
+    missing+=($(missing_headers fmt/format.h=libfmt-dev cxxopts.hpp=libcxxopts-dev \
       doctest/doctest.h=doctest-dev nlohmann/json.hpp=nlohmann-json3-dev))
   else
-    missing+=(libfmt-dev doctest-dev nlohmann-json3-dev)
+    missing+=(libfmt-dev libcxxopts-dev doctest-dev nlohmann-json3-dev)
   fi
   if [ "$checks" = yes ]; then
     need_command clang++ clang

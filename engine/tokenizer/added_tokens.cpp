@@ -83,7 +83,8 @@ AddedTokenFinder::AddedTokenFinder(const std::vector<AddedToken>& tokens, bool n
                    [](const AddedToken* a, const AddedToken* b) { return a->pattern < b->pattern; });
 }
 
-const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at) const {
+// Special tokens end at special_end or before.
+const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at, size_t special_end) const {
   if (!begins_[static_cast<unsigned char>(text[at])]) return nullptr;
   // The patterns that share the first `depth` bytes with the text are neighbours; each byte narrows the
   // range.
@@ -102,18 +103,22 @@ const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at)
       return value < byte(token);
     });
     // A pattern that ends here sorts before all longer ones.
-    while (first != last && (*first)->pattern.size() == depth + 1) found = *first++;
+    for (; first != last && (*first)->pattern.size() == depth + 1; ++first)
+      if (!(*first)->special || at + depth < special_end) found = *first;
     if (first == last) break;
   }
   return found;
 }
 
-std::vector<TextSegment> AddedTokenFinder::split(std::string_view text, bool parse_special) const {
+std::vector<TextSegment> AddedTokenFinder::split(std::string_view text, const Quotes& quotes) const {
   std::vector<TextSegment> segments;
   size_t taken = 0;  // everything before is in a segment
   if (!sorted_.empty()) {
+    Quotes::Stretch stretch;
     for (size_t at = 0; at < text.size();) {
-      const AddedToken* token = longest_at(text, at);
+      // A spelling of which only a part is quoted is no special token, nor does it hide one beside the quote.
+      if (at >= stretch.end) stretch = quotes.stretch_at(at, text.size());
+      const AddedToken* token = longest_at(text, at, stretch.end);
       if (token == nullptr) {
         ++at;
         continue;
@@ -121,7 +126,7 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text, bool par
       size_t begin = at;
       size_t end = at + token->pattern.size();
       at = end;
-      if (token->special && !parse_special) continue;
+      if (token->special && stretch.quoted) continue;
       if (token->single_word && touches_word(text, begin, end)) continue;
       if (token->left_strip) begin = skip_space_back(text, begin, std::min(taken, begin));
       if (token->right_strip) end = skip_space(text, end);

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/tokenizer/quoted_text.h"
+
 namespace tessera {
 
 struct AddedToken {
@@ -34,12 +36,14 @@ class AddedTokenFinder {
   // Takes the tokens of the list whose normalized flag is as given.
   AddedTokenFinder(const std::vector<AddedToken>& tokens, bool normalized);
 
-  // Cuts the text at added tokens; with parse_special false special ones are left in the text. Empty parts
-  // are not returned.
-  std::vector<TextSegment> split(std::string_view text, bool parse_special) const;
+  // Whether there is nothing to look for.
+  bool empty() const { return sorted_.empty(); }
+  // Cuts the text at added tokens; special ones that touch quoted bytes are left in the text. Empty parts are
+  // not returned.
+  std::vector<TextSegment> split(std::string_view text, const Quotes& quotes) const;
 
  private:
-  const AddedToken* longest_at(std::string_view text, size_t at) const;
+  const AddedToken* longest_at(std::string_view text, size_t at, size_t special_end) const;
 
   std::vector<const AddedToken*> sorted_;  // by pattern
   std::vector<bool> begins_;               // whether some pattern begins with this byte

@@ -21,9 +21,14 @@ class BpeEncoder {
   explicit BpeEncoder(const StoredTokenizer& stored);
   // Appends the ids of a word as the pre-tokenizer cut it. Malformed UTF-8 is encoded byte by byte.
   void encode(std::string_view word, std::vector<uint32_t>& ids);
-  void forget() { known_.clear(); }
+  // Lets the table go, too: cleared, it would keep the size that one long text gave it, and clearing it would
+  // take as long for every short one after that.
+  void forget() { KnownWords().swap(known_); }
 
  private:
+  // part -> its ids' range in the output
+  using KnownWords = std::unordered_map<std::string_view, std::pair<size_t, size_t>>;
+
   void encode_part(std::string_view part, std::vector<uint32_t>& ids);
   void encode_bytes(std::string_view part, std::vector<uint32_t>& ids);
   void encode_characters(std::string_view part, std::vector<uint32_t>& ids);
@@ -39,8 +44,7 @@ class BpeEncoder {
   std::vector<uint32_t> symbols_;
   bool met_unknown_ = false;    // the part being encoded holds an unknown character
   bool after_unknown_ = false;  // the last id given for this word was the unknown token
-  std::unordered_map<std::string_view, std::pair<size_t, size_t>>
-      known_;  // part -> its ids' range in the output
+  KnownWords known_;
 };
 
 }  // namespace tessera

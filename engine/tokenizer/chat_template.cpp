@@ -31,8 +31,9 @@ jinja::Value conversation(jinja::Budget& budget, std::span<const ChatMessage> me
   std::vector<jinja::Value> items;
   items.reserve(messages.size());
   for (const ChatMessage& message : messages) {
-    items.push_back(jinja::make_dict(budget, {{role, jinja::make_string(budget, message.role)},
-                                              {content, jinja::make_string(budget, message.content)}}));
+    items.push_back(
+        jinja::make_dict(budget, {{role, jinja::make_string(budget, message.role)},
+                                  {content, jinja::make_string(budget, as_quoted(message.content))}}));
   }
   return jinja::make_list(budget, std::move(items));
 }
@@ -49,7 +50,7 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::string ChatTemplate::render(std::span<const ChatMessage> messages, const TemplateInputs& inputs) const {
+QuotedText ChatTemplate::render(std::span<const ChatMessage> messages, const TemplateInputs& inputs) const {
   // Every message costs the budget at least its dict, whatever its text.
   size_t input_bytes = inputs.bos_token.size() + inputs.eos_token.size();
   for (const ChatMessage& message : messages)

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "engine/tokenizer/quoted_text.h"
+
 namespace tessera {
 
 struct ChatMessage {
@@ -35,8 +37,8 @@ class ChatTemplate {
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  std::string render(std::span<const ChatMessage> messages,
-                     const TemplateInputs& inputs) const;  // throws TemplateError
+  // The prompt, in which everything that the contents of messages supplied is quoted. Throws TemplateError.
+  QuotedText render(std::span<const ChatMessage> messages, const TemplateInputs& inputs) const;
 
  private:
   struct Program;

@@ -322,8 +322,6 @@ TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::
                                   missing - byte_tokens.begin()));
     definition.byte_tokens = std::move(byte_tokens);
   }
-  merges_from_pieces(definition, texts, rank_by_score(model.pieces));
-
   TokenizerConfig named = config;
   for (AddedToken& token : named.added) token.normalized = false;  // looked for in the text as it is
   const auto name = [&](const char* role, int64_t id) {
@@ -335,6 +333,7 @@ TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::
   name("eos", model.eos);
   name("pad", model.pad);
   apply_config(definition, named, true);
+  merges_from_pieces(definition, texts, rank_by_score(model.pieces));
   return definition;
 }
 

@@ -246,10 +246,17 @@ std::vector<AddedToken> read_added_tokens(const JsonFields& top) {
 }
 
 // Texts by id from the vocabulary and the added tokens; every id must have exactly one.
-std::vector<std::string> read_vocabulary(const JsonFields& model, TokenizerDefinition& definition) {
+struct Vocabulary {
+  std::vector<std::string> texts;
+  std::vector<bool> known_to_model;  // others are added tokens that no merging arrives at
+};
+
+Vocabulary read_vocabulary(const JsonFields& model, TokenizerDefinition& definition) {
   const json& vocabulary = model.require("vocab");
   if (!vocabulary.is_object()) model.refuse_value("vocab", "an object of pieces and ids");
-  std::vector<std::string> texts(vocabulary.size());
+  Vocabulary read;
+  std::vector<std::string>& texts = read.texts;
+  texts.resize(vocabulary.size());
   std::vector<bool> taken(texts.size(), false);
   const auto place = [&](const std::string& text, uint32_t id, const std::string& label) {
     if (id >= texts.size())
@@ -277,6 +284,7 @@ std::vector<std::string> read_vocabulary(const JsonFields& model, TokenizerDefin
                                   label, printable(text), kMostPieces, printable(id.dump(-1, ' ', true))));
     place(text, static_cast<uint32_t>(value), label);
   }
+  read.known_to_model = taken;
   for (const AddedToken& token : definition.rules.added) {
     const auto known = definition.ids.find(token.content);
     if (known == definition.ids.end()) {
@@ -286,7 +294,7 @@ std::vector<std::string> read_vocabulary(const JsonFields& model, TokenizerDefin
                                   definition.where, printable(token.content), known->second, token.id));
     }
   }
-  return texts;  // as many ids as texts, none twice, none too large: no gaps
+  return read;  // as many ids as texts, none twice, none too large: no gaps
 }
 
 // "a b" or ["a", "b"].
@@ -333,8 +341,9 @@ std::string shown_piece(std::string piece, const DecoderRules& decoder) {
 }
 
 // Symbols of single bytes or characters, and the pieces as they appear in text.
-void lay_out_pieces(const std::vector<std::string>& texts, const DecoderRules& decoder,
+void lay_out_pieces(const Vocabulary& vocabulary, const DecoderRules& decoder,
                     TokenizerDefinition& definition) {
+  const std::vector<std::string>& texts = vocabulary.texts;
   const bool byte_level = definition.rules.byte_level;
   const auto& added = definition.rules.added;
   std::vector<bool> is_added(texts.size(), false);
@@ -345,12 +354,12 @@ void lay_out_pieces(const std::vector<std::string>& texts, const DecoderRules& d
     if (byte_level) {
       const auto bytes = bytes_of_piece(text);
       definition.pieces.push_back(bytes && !is_added[id] ? *bytes : text);
-      if (bytes && bytes->size() == 1)
+      if (bytes && bytes->size() == 1 && vocabulary.known_to_model[id])
         definition.characters.emplace_back(static_cast<unsigned char>((*bytes)[0]), symbol);
       if (definition.rules.ignore_merges && bytes && !is_added[id]) definition.whole_words.push_back(symbol);
       continue;
     }
-    if (!text.empty()) {
+    if (!text.empty() && vocabulary.known_to_model[id]) {
       const Utf8Character character = read_utf8(text, 0);
       if (character.length == text.size()) definition.characters.emplace_back(character.codepoint, symbol);
     }
@@ -381,8 +390,8 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
     model.refuse_value("ignore_merges", "false without ByteLevel");
   rules.added = read_added_tokens(top);
 
-  const std::vector<std::string> texts = read_vocabulary(model, definition);
-  if (texts.empty()) model.refuse("vocab", "at least one piece", "none");
+  const Vocabulary vocabulary = read_vocabulary(model, definition);
+  if (vocabulary.texts.empty()) model.refuse("vocab", "at least one piece", "none");
   read_merges(model, definition);
   if (model.find("unk_token") != nullptr) {
     const auto unknown = definition.ids.find(model.text("unk_token", kMostAddedTokenBytes));
@@ -394,7 +403,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
     for (const auto& [piece, id] : definition.ids)
       if (const auto byte = byte_of_piece(piece)) definition.byte_tokens[*byte] = id;
   }
-  lay_out_pieces(texts, decoder, definition);
+  lay_out_pieces(vocabulary, decoder, definition);
 
   const std::optional<std::string> first = read_post_processor(top);
   apply_config(definition, config, first.has_value());
@@ -404,7 +413,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
       top.refuse("post_processor", "a token of the vocabulary", fmt::format("\"{}\"", printable(*first)));
     if (!rules.bos) {
       rules.bos = found->second;
-      rules.roles.emplace("bos", *first);
+      if (!config.names_roles) rules.roles.emplace("bos", *first);
       rules.adds_bos = config.adds_bos.value_or(true);
     } else if (rules.adds_bos && *rules.bos != found->second) {
       top.refuse("post_processor", fmt::format("the bos token {} before the text", *rules.bos),
@@ -414,7 +423,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
   for (AddedToken& token : rules.added) {
     if (!token.normalized) continue;
     // Found in normalized text, so that is also how it reads when it is decoded.
-    token.pattern = normalize(rules.normalizer, token.content, false);
+    token.pattern = normalize(rules.normalizer, as_unquoted(token.content), false).text;
     definition.pieces[token.id] = shown_piece(token.pattern, decoder);
   }
   return definition;

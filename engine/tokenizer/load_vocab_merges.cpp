@@ -112,7 +112,7 @@ TokenizerDefinition load_vocab_merges(std::string_view vocabulary, const std::st
   }
   apply_config(definition, named, false);
   for (AddedToken& token : rules.added)
-    if (token.normalized) token.pattern = normalize(rules.normalizer, token.content, false);
+    if (token.normalized) token.pattern = normalize(rules.normalizer, as_unquoted(token.content), false).text;
   return definition;
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "engine/tokenizer/utf8.h"
 #include "gguf-like-format/file_error.h"
@@ -61,9 +62,6 @@ void append_composed(std::string& out, std::string_view run) {
 }
 
 std::string compose(std::string_view text) {
-  // Nothing below U+0300 changes under composition unless a mark follows, and marks begin with 0xCC or later.
-  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; }))
-    return std::string(text);
   std::string out;
   out.reserve(text.size());
   size_t begin = 0;  // of the well-formed run
@@ -80,14 +78,75 @@ std::string compose(std::string_view text) {
   return out;
 }
 
-std::string collapse_spaces(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (const char c : text) {
-    if (c == ' ' && (out.empty() || out.back() == ' ')) continue;
-    out += c;
+// Whether the character at this place is never composed with what stands before it: neither a mark nor the
+// second or third letter of a Korean syllable.
+bool stands_alone(std::string_view text, size_t at) {
+  const Utf8Character character = read_utf8(text, at);
+  if (character.state != Utf8Character::State::complete) return true;
+  if (character.codepoint >= 0x1160 && character.codepoint <= 0x11FF) return false;
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(character.codepoint));
+  return category != UTF8PROC_CATEGORY_MN && category != UTF8PROC_CATEGORY_MC &&
+         category != UTF8PROC_CATEGORY_ME;
+}
+
+// Where the character that ends with the byte `at` begins, not before `floor`.
+size_t character_begin(std::string_view text, size_t at, size_t floor) {
+  while (at > floor && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
+  return at;
+}
+
+// Canonical composition. A character made of quoted and other text counts as quoted.
+QuotedText compose(QuotedText whole) {
+  const std::string_view text = whole.text;
+  // Nothing below U+0300 changes under composition unless a mark follows, and marks begin with 0xCC or later.
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; }))
+    return whole;
+  // Composed in parts between quoted and other text, cut where nothing is composed across.
+  QuotedText out;
+  size_t done = 0;
+  for (const Quotes::Range& range : whole.quotes.ranges()) {
+    size_t begin = std::max(done, range.begin);
+    size_t end = std::max(done, range.end);
+    while (begin > done && !stands_alone(text, begin)) begin = character_begin(text, begin - 1, done);
+    while (end < text.size() && !stands_alone(text, end)) end += read_utf8(text, end).length;
+    out.append(compose(text.substr(done, begin - done)), false);
+    out.append(compose(text.substr(begin, end - begin)), true);
+    done = end;
   }
-  if (!out.empty() && out.back() == ' ') out.pop_back();
+  out.append(compose(text.substr(done)), false);
+  return out;
+}
+
+void prepend(QuotedText& text, const std::string& more) {
+  QuotedText changed;
+  changed.append(more, text.quotes.any_in(0, 1));
+  changed.append(text, 0, text.text.size());
+  text = std::move(changed);
+}
+
+QuotedText replace_all(const QuotedText& text, std::string_view from, std::string_view to,
+                       size_t most_bytes) {
+  QuotedText out;
+  size_t begin = 0;
+  for (size_t at = text.text.find(from); at != std::string::npos; at = text.text.find(from, begin)) {
+    out.append(text, begin, at);
+    begin = at + from.size();
+    out.append(to, text.quotes.any_in(at, begin));
+    check_rewritten(out.text.size(), most_bytes);
+  }
+  out.append(text, begin, text.text.size());
+  return out;
+}
+
+QuotedText collapse_spaces(const QuotedText& text) {
+  const std::string_view all = text.text;
+  QuotedText out;
+  for (size_t at = all.find_first_not_of(' '); at != std::string_view::npos;) {
+    const size_t end = std::min(all.find(' ', at), all.size());
+    const size_t next = all.find_first_not_of(' ', end);
+    out.append(text, at, next == std::string_view::npos ? end : end + 1);
+    at = next;
+  }
   return out;
 }
 
@@ -115,19 +174,18 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
   }
 }
 
-std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view segment, bool at_start) {
-  std::string text(segment);
-  const size_t most = most_rewritten_bytes(segment.size());
+QuotedText normalize(const std::vector<NormalizerStep>& steps, QuotedText text, bool at_start) {
+  const size_t most = most_rewritten_bytes(text.text.size());
   for (const NormalizerStep& step : steps) {
     switch (step.kind) {
       case NormalizerStep::Kind::nfc:
-        text = compose(text);
+        text = compose(std::move(text));
         break;
       case NormalizerStep::Kind::prepend:
-        if (!text.empty()) text.insert(0, step.text);
+        if (!text.text.empty()) prepend(text, step.text);
         break;
       case NormalizerStep::Kind::prepend_to_first:
-        if (!text.empty() && at_start) text.insert(0, step.text);
+        if (!text.text.empty() && at_start) prepend(text, step.text);
         break;
       case NormalizerStep::Kind::replace:
         text = replace_all(text, step.text, step.replacement, most);
@@ -136,7 +194,7 @@ std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view
         text = collapse_spaces(text);
         break;
     }
-    check_rewritten(text.size(), most);
+    check_rewritten(text.text.size(), most);
   }
   return text;
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/tokenizer/quoted_text.h"
 #include "engine/tokenizer/text_rules.h"
 
 namespace tessera {
@@ -16,9 +17,10 @@ size_t most_rewritten_bytes(size_t bytes);
 // Throws FileError when they are more than that.
 void check_rewritten(size_t bytes, size_t most_bytes);
 
-// The segment after all steps in order. at_start: the segment begins the whole text. Malformed UTF-8 passes
-// through unchanged. Throws FileError when the text becomes longer than most_rewritten_bytes of it.
-std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view segment, bool at_start);
+// A segment after all steps in order. at_start: the segment begins the whole text. Malformed UTF-8 passes
+// through unchanged. What comes of quoted bytes is quoted, and so is what a step puts before them. Throws
+// FileError when the text becomes longer than most_rewritten_bytes of it.
+QuotedText normalize(const std::vector<NormalizerStep>& steps, QuotedText text, bool at_start);
 
 // Every occurrence of `from` (not empty), leftmost first and not overlapping, becomes `to`. Throws FileError
 // when the result would be longer than most_bytes.

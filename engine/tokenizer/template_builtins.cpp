@@ -102,7 +102,7 @@ Value call_namespace(Environment& environment, const Arguments& arguments) {
 
 Value call_raise(Environment& environment, const Arguments& arguments) {
   Value storage;
-  fail(std::string(text_of(environment.budget, *arguments.find(0), storage)));
+  fail(text_of(environment.budget, *arguments.find(0), storage).text);
 }
 
 std::string format_time(std::string_view format) {
@@ -140,7 +140,7 @@ Value call_strftime(Environment& environment, const Arguments& arguments) {
   environment.budget.spend_bytes(format.size() * 16);
   environment.budget.expect(format.size() * 64);
   if (!environment.date.empty()) return make_string(environment.budget, environment.date);
-  return make_string(environment.budget, format_time(format));
+  return make_changed(environment.budget, arguments.string(0), format_time(format));
 }
 
 constexpr std::array<Function, 5> functions = {{
@@ -246,6 +246,11 @@ std::string_view Arguments::text(size_t parameter, std::string_view otherwise) c
                    signature_->parameters[parameter], described(*value)));
 }
 
+const String& Arguments::string(size_t parameter) const {
+  text(parameter, "");  // refuses what is no string
+  return *find(parameter)->string();
+}
+
 const Function* find_function(std::string_view name) {
   const auto found = std::find_if(functions.begin(), functions.end(), [name](const Function& function) {
     return function.signature.name == name;
@@ -288,7 +293,8 @@ Value get_item(Budget& budget, const Value& object, const Value& key) {
       if (index < 0) return Value();
       const size_t position = byte_offset(string->text, static_cast<size_t>(index));
       if (position >= string->text.size()) return Value();
-      return make_string(budget, string->text.substr(position, character_at(string->text, position).bytes));
+      const std::string_view rest = std::string_view(string->text).substr(position);
+      return make_part(budget, *string, rest.substr(0, character_at(rest, 0).bytes));
     }
   }
   if (const String* name = key.string()) {

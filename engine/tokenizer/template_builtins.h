@@ -45,6 +45,7 @@ class Arguments {
   int64_t integer(size_t parameter, int64_t otherwise) const;
   bool truth(size_t parameter, bool otherwise) const;
   std::string_view text(size_t parameter, std::string_view otherwise) const;
+  const String& string(size_t parameter) const;  // one that is required
 
  private:
   const Signature* signature_;
@@ -91,9 +92,9 @@ Value get_item(Budget& budget, const Value& object, const Value& key);
 struct JsonStyle {
   bool ascii = false;
   bool sort_keys = false;
-  std::optional<std::string> indent;  // what one level is indented by
-  std::string item_separator;
-  std::string key_separator;
+  std::optional<Value> indent;  // the string that one level is indented by
+  Value item_separator;         // strings
+  Value key_separator;
 };
 Value to_json(Budget& budget, const Value& value, const JsonStyle& style);
 

@@ -41,7 +41,7 @@ class Renderer {
         scope_(&root),
         output_(budget_) {}
 
-  std::string run(const Block& block) {
+  QuotedText run(const Block& block) {
     try {
       execute(block);
     } catch (const Fault& fault) {
@@ -485,8 +485,8 @@ class Renderer {
 
 }  // namespace
 
-std::string render_template(Environment& environment, const Block& block,
-                            std::vector<std::pair<std::string_view, Value>> variables) {
+QuotedText render_template(Environment& environment, const Block& block,
+                           std::vector<std::pair<std::string_view, Value>> variables) {
   Scope inputs;
   inputs.variables = std::move(variables);
   Scope root;

@@ -1,7 +1,7 @@
 // Runs a parsed template.
 #pragma once
 
-#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -12,7 +12,7 @@ namespace tessera::jinja {
 
 // Renders the template with the given variables, whose values were made with the environment's budget. Throws
 // TemplateError with the line at which it failed.
-std::string render_template(Environment& environment, const Block& block,
-                            std::vector<std::pair<std::string_view, Value>> variables);
+QuotedText render_template(Environment& environment, const Block& block,
+                           std::vector<std::pair<std::string_view, Value>> variables);
 
 }  // namespace tessera::jinja

@@ -31,16 +31,17 @@ Value filter_trim(Environment& environment, Subject subject, Given given) {
 template <Case wanted>
 Value filter_case(Environment& environment, Subject subject, Given) {
   Value storage;
-  const std::string_view text = text_of(environment.budget, subject, storage);
-  environment.budget.spend_bytes(text.size() * 4);
-  environment.budget.expect(text.size() * 2);
-  return make_string(environment.budget, change_case(text, wanted));
+  const String& string = text_of(environment.budget, subject, storage);
+  environment.budget.spend_bytes(string.text.size() * 4);
+  environment.budget.expect(string.text.size() * 2);
+  return make_changed(environment.budget, string, change_case(string.text, wanted));
 }
 
 // The title filter starts a word only after white space, a dash or an opening bracket.
 Value filter_title(Environment& environment, Subject subject, Given) {
   Value storage;
-  const std::string_view text = text_of(environment.budget, subject, storage);
+  const String& string = text_of(environment.budget, subject, storage);
+  const std::string_view text = string.text;
   environment.budget.spend_bytes(text.size() * 4);
   environment.budget.expect(text.size() * 2);
   std::string titled;
@@ -56,19 +57,19 @@ Value filter_title(Environment& environment, Subject subject, Given) {
     position = after;
   }
   titled += change_case(text.substr(word), Case::capitalize);
-  return make_string(environment.budget, std::move(titled));
+  return make_changed(environment.budget, string, std::move(titled));
 }
 
 Value filter_replace(Environment& environment, Subject subject, Given given) {
   Budget& budget = environment.budget;
-  Value text;
-  Value wanted;
-  Value replacement;
-  const std::string_view text_view = text_of(budget, subject, text);
-  const std::string_view wanted_view = text_of(budget, *given.find(0), wanted);
-  const std::string_view replacement_view = text_of(budget, *given.find(1), replacement);
+  Value kept_text;
+  Value kept_wanted;
+  Value kept_replacement;
+  const String& text = text_of(budget, subject, kept_text);
+  const String& wanted = text_of(budget, *given.find(0), kept_wanted);
+  const String& replacement = text_of(budget, *given.find(1), kept_replacement);
   const bool limited = given.find(2) != nullptr && !given.find(2)->is_none();
-  return replace(budget, text_view, wanted_view, replacement_view, limited ? given.integer(2, -1) : -1);
+  return replace(budget, text, wanted.text, replacement, limited ? given.integer(2, -1) : -1);
 }
 
 Value filter_string(Environment& environment, Subject subject, Given) {
@@ -78,23 +79,24 @@ Value filter_string(Environment& environment, Subject subject, Given) {
 }
 
 // `count` spaces or the text itself, for parameters that take either.
-std::string indentation(Budget& budget, const Value& value, std::string_view filter) {
-  if (const String* string = value.string()) return string->text;
+Value indentation(Budget& budget, const Value& value, std::string_view filter) {
+  if (value.string() != nullptr) return value;
   const int64_t* integer = value.get<int64_t>();
   if (integer == nullptr)
     fail(fmt::format("{} is indented by an integer or a string, found {}", filter, described(value)));
   const uint64_t count = *integer < 0 ? 0 : static_cast<uint64_t>(*integer);
   budget.expect(count);
   budget.spend_bytes(count);
-  return std::string(count, ' ');
+  return make_string(budget, std::string(count, ' '));
 }
 
 Value filter_indent(Environment& environment, Subject subject, Given given) {
   Budget& budget = environment.budget;
   Value storage;
-  const std::string_view text = text_of(budget, subject, storage);
-  const std::string indent =
-      given.find(0) == nullptr ? std::string(4, ' ') : indentation(budget, *given.find(0), "indent");
+  const String& string = text_of(budget, subject, storage);
+  const std::string_view text = string.text;
+  const Value indent =
+      indentation(budget, given.find(0) == nullptr ? Value(int64_t{4}) : *given.find(0), "indent");
   const bool blank_lines_too = given.truth(2, false);
   // A line end at the very end counts as an empty last line.
   budget.spend_bytes(text.size());
@@ -104,8 +106,10 @@ Value filter_indent(Environment& environment, Subject subject, Given given) {
   TextBuilder result(budget);
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) result.append("\n");
-    if (i == 0 ? given.truth(1, false) : (blank_lines_too || !lines[i].empty())) result.append(indent);
-    result.append(lines[i]);
+    if (i == 0 ? given.truth(1, false) : (blank_lines_too || !lines[i].empty()))
+      result.append(*indent.string());
+    const auto begin = static_cast<size_t>(lines[i].data() - closed.data());
+    result.append_part(string, text.substr(begin, lines[i].size()));
   }
   return std::move(result).value();
 }
@@ -116,8 +120,8 @@ Value filter_tojson(Environment& environment, Subject subject, Given given) {
   if (given.find(1) != nullptr && !given.find(1)->is_none()) {
     style.indent = indentation(environment.budget, *given.find(1), "tojson");
   }
-  style.item_separator = style.indent ? "," : ", ";
-  style.key_separator = ": ";
+  style.item_separator = make_string(environment.budget, style.indent ? "," : ", ");
+  style.key_separator = make_string(environment.budget, ": ");
   if (given.find(2) != nullptr && !given.find(2)->is_none()) {
     const std::shared_ptr<const List> separators = iterate(environment.budget, *given.find(2));
     const auto is_text = [](const Value& value) { return value.string() != nullptr; };
@@ -125,8 +129,8 @@ Value filter_tojson(Environment& environment, Subject subject, Given given) {
         !std::all_of(separators->items.begin(), separators->items.end(), is_text)) {
       fail("tojson: separators are two strings");
     }
-    style.item_separator = separators->items[0].string()->text;
-    style.key_separator = separators->items[1].string()->text;
+    style.item_separator = separators->items[0];
+    style.key_separator = separators->items[1];
   }
   style.sort_keys = given.truth(3, false);
   return to_json(environment.budget, subject, style);

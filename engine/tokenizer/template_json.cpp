@@ -23,11 +23,11 @@ class JsonWriter {
   void write(const Value& value, size_t level) {
     out_.budget().spend(1);
     if (const String* string = value.string()) {
-      write_string(string->text);
+      write_string(*string);
     } else if (const List* list = value.list()) {
       out_.append("[");
       for (size_t i = 0; i < list->items.size(); ++i) {
-        if (i > 0) out_.append(style_.item_separator);
+        if (i > 0) out_.append(*style_.item_separator.string());
         new_line(level + 1);
         write(list->items[i], level + 1);
       }
@@ -51,17 +51,17 @@ class JsonWriter {
     }
     out_.append("{");
     for (size_t i = 0; i < entries.size(); ++i) {
-      if (i > 0) out_.append(style_.item_separator);
+      if (i > 0) out_.append(*style_.item_separator.string());
       new_line(level + 1);
       const Value& key = entries[i]->first;
       if (const String* string = key.string()) {
-        write_string(string->text);
+        write_string(*string);
       } else if (key.list() != nullptr || key.dict() != nullptr) {
         fail(fmt::format("tojson: {} cannot be a key", described(key)));
       } else {
         out_.append("\"" + scalar(key) + "\"");
       }
-      out_.append(style_.key_separator);
+      out_.append(*style_.key_separator.string());
       write(entries[i]->second, level + 1);
     }
     if (!entries.empty()) new_line(level);
@@ -83,10 +83,11 @@ class JsonWriter {
   void new_line(size_t level) {
     if (!style_.indent) return;
     out_.append("\n");
-    for (size_t i = 0; i < level; ++i) out_.append(*style_.indent);
+    for (size_t i = 0; i < level; ++i) out_.append(*style_.indent->string());
   }
 
-  void write_string(std::string_view text) {
+  void write_string(const String& string) {
+    const std::string_view text = string.text;
     out_.append("\"");
     std::string quoted;
     for (size_t position = 0; position < text.size();) {
@@ -104,11 +105,11 @@ class JsonWriter {
       }
       position += next.bytes;
       if (quoted.size() > 4096) {
-        out_.append(quoted);
+        out_.append_changed(string, quoted);
         quoted.clear();
       }
     }
-    out_.append(quoted);
+    out_.append_changed(string, quoted);
     out_.append("\"");
   }
 

@@ -19,14 +19,14 @@ std::string_view self(Object object) { return object.string()->text; }
 
 template <Side side>
 Value string_strip(Environment& environment, Object object, Given given) {
-  return strip(environment.budget, self(object), given.find(0), side);
+  return strip(environment.budget, *object.string(), given.find(0), side);
 }
 
 template <Case wanted>
 Value string_case(Environment& environment, Object object, Given) {
   environment.budget.spend_bytes(self(object).size() * 4);
   environment.budget.expect(self(object).size() * 2);
-  return make_string(environment.budget, change_case(self(object), wanted));
+  return make_changed(environment.budget, *object.string(), change_case(self(object), wanted));
 }
 
 // The part of the string between the optional start and end of methods such as find, and where it begins.
@@ -113,7 +113,7 @@ Value string_count(Environment& environment, Object object, Given given) {
 }
 
 Value string_replace(Environment& environment, Object object, Given given) {
-  return replace(environment.budget, self(object), given.text(0, ""), given.text(1, ""),
+  return replace(environment.budget, *object.string(), given.text(0, ""), given.string(1),
                  given.integer(2, -1));
 }
 
@@ -165,10 +165,12 @@ std::vector<std::string_view> split_at(std::string_view text, std::string_view s
   return pieces;
 }
 
-Value string_list(Budget& budget, const std::vector<std::string_view>& pieces, bool tuple = false) {
+// Pieces are views into the whole.
+Value string_list(Budget& budget, const String& whole, const std::vector<std::string_view>& pieces,
+                  bool tuple = false) {
   std::vector<Value> items;
   items.reserve(pieces.size());
-  for (const std::string_view piece : pieces) items.push_back(make_string(budget, std::string(piece)));
+  for (const std::string_view piece : pieces) items.push_back(make_part(budget, whole, piece));
   return make_list(budget, std::move(items), tuple);
 }
 
@@ -191,7 +193,7 @@ Value string_split(Environment& environment, Object object, Given given) {
     pieces = split_at(self(object), wanted, most, from_end);
   }
   if (from_end) std::reverse(pieces.begin(), pieces.end());
-  return string_list(budget, pieces);
+  return string_list(budget, *object.string(), pieces);
 }
 
 template <bool from_end>
@@ -203,19 +205,20 @@ Value string_partition(Environment& environment, Object object, Given given) {
   const size_t found = from_end ? text.rfind(separator) : text.find(separator);
   std::vector<std::string_view> parts;
   if (found != std::string_view::npos) {
-    parts = {text.substr(0, found), separator, text.substr(found + separator.size())};
+    const size_t after = found + separator.size();
+    parts = {text.substr(0, found), text.substr(found, separator.size()), text.substr(after)};
   } else if (from_end) {
     parts = {"", "", text};
   } else {
     parts = {text, "", ""};
   }
-  return string_list(environment.budget, parts, true);
+  return string_list(environment.budget, *object.string(), parts, true);
 }
 
 Value string_split_lines(Environment& environment, Object object, Given given) {
   environment.budget.spend_bytes(self(object).size());
   environment.budget.expect(self(object).size() * sizeof(std::string_view));
-  return string_list(environment.budget, split_lines(self(object), given.truth(0, false)));
+  return string_list(environment.budget, *object.string(), split_lines(self(object), given.truth(0, false)));
 }
 
 Value string_join(Environment& environment, Object object, Given given) {
@@ -224,8 +227,8 @@ Value string_join(Environment& environment, Object object, Given given) {
   for (size_t i = 0; i < items->items.size(); ++i) {
     const String* item = items->items[i].string();
     if (item == nullptr) fail(fmt::format("join() takes strings, found {}", described(items->items[i])));
-    if (i > 0) text.append(self(object));
-    text.append(item->text);
+    if (i > 0) text.append(*object.string());
+    text.append(*item);
   }
   return std::move(text).value();
 }
@@ -241,7 +244,7 @@ Value string_remove(Environment& environment, Object object, Given given) {
       text = at_start ? text.substr(affix.size()) : text.substr(0, from);
     }
   }
-  return make_string(environment.budget, std::string(text));
+  return make_part(environment.budget, *object.string(), text);
 }
 
 bool is_alphanumeric(uint32_t code) { return is_letter(code) || is_digit(code); }

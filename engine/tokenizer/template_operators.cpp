@@ -149,9 +149,11 @@ Value repeat(Budget& budget, const Value& subject, int64_t times) {
   budget.expect(bytes);
   const uint64_t copies = unit == 0 ? 0 : count;
   if (string != nullptr) {
-    std::string text;
-    text.reserve(bytes);
-    for (uint64_t i = 0; i < copies; ++i) text += string->text;
+    // A copy has at least as many bytes as ranges, so their number cannot overflow either.
+    budget.expect(bytes + copies * string->quotes.ranges().size() * sizeof(Quotes::Range));
+    QuotedText text;
+    text.text.reserve(bytes);
+    for (uint64_t i = 0; i < copies; ++i) text.append(*string, 0, unit);
     return make_string(budget, std::move(text));
   }
   const List& list = *subject.list();
@@ -338,7 +340,7 @@ Value slice(Budget& budget, const Value& object, const Value& start, const Value
     if (stride == 1) {
       const size_t begin = byte_offset(text, range.first);
       const std::string_view rest = text.substr(begin);
-      return make_string(budget, std::string(rest.substr(0, byte_offset(rest, range.count))));
+      return make_part(budget, *string, rest.substr(0, byte_offset(rest, range.count)));
     }
     budget.expect(uint64_t{size} * sizeof(uint32_t));
     std::vector<uint32_t> offsets;
@@ -346,10 +348,10 @@ Value slice(Budget& budget, const Value& object, const Value& start, const Value
     for (size_t position = 0; position < text.size(); position += character_at(text, position).bytes) {
       offsets.push_back(static_cast<uint32_t>(position));
     }
-    std::string picked;
+    QuotedText picked;
     for (size_t i = 0; i < range.count; ++i) {
       const size_t position = offsets[range.first + i * static_cast<size_t>(range.step)];
-      picked += text.substr(position, character_at(text, position).bytes);
+      picked.append(*string, position, position + character_at(text, position).bytes);
     }
     return make_string(budget, std::move(picked));
   }

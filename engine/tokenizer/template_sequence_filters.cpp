@@ -52,12 +52,11 @@ Value filter_join(Environment& environment, Subject subject, Given given) {
   Budget& budget = environment.budget;
   const std::shared_ptr<const List> items = iterate(budget, subject);
   Value storage;
-  const std::string_view separator =
-      given.find(0) == nullptr ? std::string_view() : text_of(budget, *given.find(0), storage);
+  const String* separator = given.find(0) == nullptr ? nullptr : &text_of(budget, *given.find(0), storage);
   const Value* attribute = given.find(1);
   TextBuilder text(budget);
   for (size_t i = 0; i < items->items.size(); ++i) {
-    if (i > 0) text.append(separator);
+    if (i > 0 && separator != nullptr) text.append(*separator);
     const Value& item = items->items[i];
     append_text(
         text, attribute == nullptr || attribute->is_none() ? item : attribute_path(budget, item, *attribute));
@@ -215,7 +214,7 @@ Value filter_map(Environment& environment, Subject subject, Given given) {
     return make_list(budget, std::move(mapped));
   }
   Value storage;
-  const std::string_view name = text_of(budget, given.extra()[0], storage);
+  const std::string& name = text_of(budget, given.extra()[0], storage).text;
   const Filter* filter = find_filter(name);
   if (filter == nullptr) fail(fmt::format("the filter '{}' is not supported", name));
   const Arguments arguments(filter->signature, rest_of(given, 1), given.extra_named());
@@ -234,7 +233,7 @@ Value filter_choose(Environment& environment, Subject subject, Given given) {
   std::optional<Arguments> arguments;
   if (given.extra().size() > test_at) {
     Value storage;
-    const std::string_view name = text_of(budget, given.extra()[test_at], storage);
+    const std::string& name = text_of(budget, given.extra()[test_at], storage).text;
     test = find_test(name);
     if (test == nullptr) fail(fmt::format("the test '{}' is not supported", name));
     arguments.emplace(test->signature, rest_of(given, test_at + 1), given.extra_named());

@@ -7,12 +7,13 @@
 
 namespace tessera::jinja {
 
-Value strip(Budget& budget, std::string_view text, const Value* characters, Side side) {
+Value strip(Budget& budget, const String& string, const Value* characters, Side side) {
+  std::string_view text = string.text;
   budget.spend_bytes(text.size());
   if (characters == nullptr || characters->is_none()) {
     if (side != Side::right) text.remove_prefix(leading_space(text));
     if (side != Side::left) text.remove_suffix(trailing_space(text));
-    return make_string(budget, std::string(text));
+    return make_part(budget, string, text);
   }
   const String* set = characters->string();
   if (set == nullptr) fail(fmt::format("characters to strip are a string, found {}", described(*characters)));
@@ -33,11 +34,12 @@ Value strip(Budget& budget, std::string_view text, const Value* characters, Side
     if (!is_unwanted(end - last.bytes, last)) break;
     end -= last.bytes;
   }
-  return make_string(budget, std::string(text.substr(begin, end - begin)));
+  return make_part(budget, string, text.substr(begin, end - begin));
 }
 
-Value replace(Budget& budget, std::string_view text, std::string_view wanted, std::string_view replacement,
+Value replace(Budget& budget, const String& string, std::string_view wanted, const String& replacement,
               int64_t count) {
+  const std::string_view text = string.text;
   spend_search(budget, text.size(), wanted.size());
   uint64_t left = count < 0 ? std::numeric_limits<uint64_t>::max() : static_cast<uint64_t>(count);
   TextBuilder result(budget);
@@ -47,19 +49,19 @@ Value replace(Budget& budget, std::string_view text, std::string_view wanted, st
       result.append(replacement);
       if (position >= text.size()) break;
       const size_t bytes = character_at(text, position).bytes;
-      result.append(text.substr(position, bytes));
+      result.append_part(string, text.substr(position, bytes));
       position += bytes;
     }
   } else {
     for (; left > 0; --left) {
       const size_t found = text.find(wanted, position);
       if (found == std::string_view::npos) break;
-      result.append(text.substr(position, found - position));
+      result.append_part(string, text.substr(position, found - position));
       result.append(replacement);
       position = found + wanted.size();
     }
   }
-  result.append(text.substr(position));
+  result.append_part(string, text.substr(position));
   return std::move(result).value();
 }
 

@@ -90,7 +90,8 @@ bool equal_dicts(Budget& budget, const Dict& left, const Dict& right) {
   return true;
 }
 
-void append_quoted(TextBuilder& out, std::string_view text) {
+void append_quoted(TextBuilder& out, const String& string) {
+  const std::string_view text = string.text;
   const bool has_single = text.find('\'') != std::string_view::npos;
   const bool has_double = text.find('"') != std::string_view::npos;
   const char quote = has_single && !has_double ? '"' : '\'';
@@ -120,12 +121,12 @@ void append_quoted(TextBuilder& out, std::string_view text) {
       quoted += fmt::format("\\U{:08x}", next.code);
     }
     if (quoted.size() > 4096) {
-      out.append(quoted);
+      out.append_changed(string, quoted);
       quoted.clear();
     }
   }
   quoted += quote;
-  out.append(quoted);
+  out.append_changed(string, quoted);
 }
 
 }  // namespace
@@ -160,13 +161,32 @@ void Budget::hold(uint64_t bytes) {
 }
 
 Value make_string(Budget& budget, std::string text) {
-  budget.spend_bytes(text.size());
-  Charge charge(budget, text.size() + bytes_per_value);
+  return make_string(budget, as_unquoted(std::move(text)));
+}
+
+Value make_string(Budget& budget, QuotedText text) {
+  const uint64_t bytes = text.text.size() + text.quotes.ranges().size() * sizeof(Quotes::Range);
+  budget.spend_bytes(bytes);
+  Charge charge(budget, bytes + bytes_per_value);
   return std::make_shared<const String>(String{std::move(text), std::move(charge)});
 }
 
+Value make_part(Budget& budget, const String& whole, std::string_view part) {
+  QuotedText text;
+  if (!part.empty()) {
+    const auto begin = static_cast<size_t>(part.data() - whole.text.data());
+    text.append(whole, begin, begin + part.size());
+  }
+  return make_string(budget, std::move(text));
+}
+
+Value make_changed(Budget& budget, const String& source, std::string text) {
+  const bool quoted = !source.quotes.ranges().empty();
+  return make_string(budget, quoted ? as_quoted(std::move(text)) : as_unquoted(std::move(text)));
+}
+
 Value make_constant_string(std::string text) {
-  return std::make_shared<const String>(String{std::move(text), Charge()});
+  return std::make_shared<const String>(String{as_unquoted(std::move(text)), Charge()});
 }
 
 Value make_list(Budget& budget, std::vector<Value> items, bool tuple) {
@@ -194,10 +214,26 @@ Value make_method(Budget& budget, Value object, const Method* method) {
       BoundMethod{std::move(object), method, Charge(budget, bytes_per_value)});
 }
 
-void TextBuilder::append(std::string_view text) {
+void TextBuilder::append_all(std::string_view text, bool quoted) {
   budget_->spend_bytes(text.size());
   charge_.grow(text.size());
-  text_.append(text);
+  const size_t ranges = text_.quotes.ranges().size();
+  text_.append(text, quoted);
+  charge_.grow((text_.quotes.ranges().size() - ranges) * sizeof(Quotes::Range));
+}
+
+void TextBuilder::append_part(const String& whole, std::string_view part) {
+  if (part.empty()) return;
+  const auto begin = static_cast<size_t>(part.data() - whole.text.data());
+  budget_->spend_bytes(part.size());
+  charge_.grow(part.size());
+  const size_t ranges = text_.quotes.ranges().size();
+  text_.append(whole, begin, begin + part.size());
+  charge_.grow((text_.quotes.ranges().size() - ranges) * sizeof(Quotes::Range));
+}
+
+void TextBuilder::append_changed(const String& source, std::string_view text) {
+  append_all(text, !source.quotes.ranges().empty());
 }
 
 Value TextBuilder::value() && {
@@ -205,7 +241,7 @@ Value TextBuilder::value() && {
   return std::make_shared<const String>(String{std::move(text_), std::move(charge_)});
 }
 
-std::string TextBuilder::release() && { return std::move(text_); }
+QuotedText TextBuilder::release() && { return std::move(text_); }
 
 std::string type_name(const Value& value) {
   struct Namer {
@@ -280,7 +316,7 @@ std::string float_text(double number) {
 void append_text(TextBuilder& out, const Value& value) {
   if (value.is_undefined()) return;
   if (const String* string = value.string()) {
-    out.append(string->text);
+    out.append(*string);
   } else {
     append_repr(out, value);
   }
@@ -299,7 +335,7 @@ void append_repr(TextBuilder& out, const Value& value) {
   } else if (const double* number = value.get<double>()) {
     out.append(float_text(*number));
   } else if (const String* string = value.string()) {
-    append_quoted(out, string->text);
+    append_quoted(out, *string);
   } else if (const List* list = value.list()) {
     out.append(list->tuple ? "(" : "[");
     for (size_t i = 0; i < list->items.size(); ++i) {
@@ -322,15 +358,15 @@ void append_repr(TextBuilder& out, const Value& value) {
   }
 }
 
-std::string_view text_of(Budget& budget, const Value& value, Value& storage) {
-  if (const String* string = value.string()) {
+const String& text_of(Budget& budget, const Value& value, Value& storage) {
+  if (value.string() != nullptr) {
     storage = value;
-    return string->text;
+  } else {
+    TextBuilder text(budget);
+    append_text(text, value);
+    storage = std::move(text).value();
   }
-  TextBuilder text(budget);
-  append_text(text, value);
-  storage = std::move(text).value();
-  return storage.string()->text;
+  return *storage.string();
 }
 
 bool equal(Budget& budget, const Value& left, const Value& right) {
@@ -393,7 +429,7 @@ std::shared_ptr<const List> iterate(Budget& budget, const Value& value) {
     const std::string_view text = string->text;
     for (size_t position = 0; position < text.size();) {
       const size_t bytes = character_at(text, position).bytes;
-      items.push_back(make_string(budget, std::string(text.substr(position, bytes))));
+      items.push_back(make_part(budget, *string, text.substr(position, bytes)));
       position += bytes;
     }
   } else if (const Dict* dict = value.dict()) {

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/tokenizer/quoted_text.h"
 #include "engine/tokenizer/template_budget.h"
 
 namespace tessera::jinja {
@@ -80,8 +81,9 @@ class Value {
   Data data_;
 };
 
-struct String {
-  std::string text;
+// Which bytes come from a message travels along, so that a template can do with messages what it likes and
+// they still spell no special tokens.
+struct String : QuotedText {
   Charge charge;
 };
 
@@ -120,7 +122,11 @@ struct BoundMethod {
 };
 
 // Constructors. They throw Fault when the budget is exceeded or values nest deeper than 64 levels.
-Value make_string(Budget& budget, std::string text);
+Value make_string(Budget& budget, std::string text);  // nothing of it is quoted
+Value make_string(Budget& budget, QuotedText text);
+Value make_part(Budget& budget, const String& whole, std::string_view part);  // a view into the whole
+// Text made of a string otherwise than by taking it apart: quoted throughout when any of the source is.
+Value make_changed(Budget& budget, const String& source, std::string text);
 Value make_constant_string(std::string text);  // for the parsed template: no budget
 Value make_list(Budget& budget, std::vector<Value> items, bool tuple = false);
 Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries);
@@ -130,15 +136,19 @@ Value make_method(Budget& budget, Value object, const Method* method);
 class TextBuilder {
  public:
   explicit TextBuilder(Budget& budget) : budget_(&budget), charge_(budget, 0) {}
-  void append(std::string_view text);
-  size_t size() const { return text_.size(); }
-  Value value() &&;          // the text as a string value
-  std::string release() &&;  // the text itself, no longer under the budget
+  void append(std::string_view text) { append_all(text, false); }
+  void append(const String& string) { append_part(string, string.text); }
+  void append_part(const String& whole, std::string_view part);      // a view into the whole
+  void append_changed(const String& source, std::string_view text);  // as make_changed
+  Value value() &&;                                                  // the text as a string value
+  QuotedText release() &&;  // the text itself, no longer under the budget
   Budget& budget() const { return *budget_; }
 
  private:
+  void append_all(std::string_view text, bool quoted);
+
   Budget* budget_;
-  std::string text_;
+  QuotedText text_;
   Charge charge_;
 };
 
@@ -151,8 +161,8 @@ bool truthy(const Value& value);
 // and namespaces, which have no text.
 void append_text(TextBuilder& out, const Value& value);
 void append_repr(TextBuilder& out, const Value& value);
-// The text of a value: the string itself, or its printed form kept in `storage`.
-std::string_view text_of(Budget& budget, const Value& value, Value& storage);
+// The text of a value: the string itself, or its printed form; `storage` keeps it.
+const String& text_of(Budget& budget, const Value& value, Value& storage);
 // The shortest digits that give the same double again, written as Python does.
 std::string float_text(double number);
 

@@ -91,10 +91,44 @@ struct Tokenizer::State {
     }
   }
 
+  std::vector<uint32_t> encode(std::string_view text, const Quotes& quotes) const {
+    std::vector<uint32_t> ids;
+    BpeEncoder encoder(stored);
+    for (const TextSegment& segment : raw_tokens.split(text, quotes)) {
+      if (segment.token != nullptr) {
+        ids.push_back(segment.token->id);
+      } else {
+        const auto begin = static_cast<size_t>(segment.text.data() - text.data());
+        encode_segment(segment.text, quotes, begin, encoder, ids);
+      }
+    }
+    return ids;
+  }
+
+  // A segment that is no added token and begins at byte `begin` of the text that the quotes are of.
+  void encode_segment(std::string_view segment, const Quotes& quotes, size_t begin, BpeEncoder& encoder,
+                      std::vector<uint32_t>& ids) const {
+    bool at_start = begin == 0;
+    if (stored.rules.normalizer.empty() && normalized_tokens.empty()) {
+      encode_words(segment, at_start, encoder, ids);
+      return;
+    }
+    QuotedText text = as_unquoted(std::string(segment));
+    text.quotes.add(quotes, begin, begin + segment.size(), 0);
+    text = normalize(stored.rules.normalizer, std::move(text), at_start);
+    for (const TextSegment& part : normalized_tokens.split(text.text, text.quotes)) {
+      if (part.token != nullptr) {
+        ids.push_back(part.token->id);
+      } else {
+        encode_words(part.text, at_start, encoder, ids);
+      }
+      at_start = false;
+    }
+  }
+
   void encode_words(std::string_view text, bool at_start, BpeEncoder& encoder,
                     std::vector<uint32_t>& ids) const {
     const WordList list = pre_tokenizer.split(text, at_start);
-    encoder.forget();
     for (const WordList::Word& word : list.words) encoder.encode(word.text, ids);
     encoder.forget();
   }
@@ -168,31 +202,13 @@ bool Tokenizer::is_special(uint32_t id) const {
 }
 
 std::vector<uint32_t> Tokenizer::encode(std::string_view text, bool parse_special) const {
-  std::vector<uint32_t> ids;
-  const State& state = *state_;
-  BpeEncoder encoder(state.stored);
-  for (const TextSegment& segment : state.raw_tokens.split(text, parse_special)) {
-    if (segment.token != nullptr) {
-      ids.push_back(segment.token->id);
-      continue;
-    }
-    bool at_start = segment.text.data() == text.data();
-    std::string normalized;
-    std::string_view plain = segment.text;
-    if (!state.stored.rules.normalizer.empty()) {
-      normalized = normalize(state.stored.rules.normalizer, segment.text, at_start);
-      plain = normalized;
-    }
-    for (const TextSegment& part : state.normalized_tokens.split(plain, parse_special)) {
-      if (part.token != nullptr) {
-        ids.push_back(part.token->id);
-      } else {
-        state.encode_words(part.text, at_start, encoder, ids);
-      }
-      at_start = false;
-    }
-  }
-  return ids;
+  Quotes quotes;
+  if (!parse_special) quotes.add(0, text.size());
+  return state_->encode(text, quotes);
+}
+
+std::vector<uint32_t> Tokenizer::encode(const QuotedText& text) const {
+  return state_->encode(text.text, text.quotes);
 }
 
 std::string Tokenizer::token_bytes(uint32_t id, bool show_special) const {

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/tokenizer/quoted_text.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/stored_tensor.h"
 
@@ -53,6 +54,8 @@ class Tokenizer {
   // ordinary. Malformed UTF-8 is encoded, never refused. bos is not added here. Throws FileError only when a
   // regular expression of the model's pre-tokenizer gives up on the text (catastrophic backtracking).
   std::vector<uint32_t> encode(std::string_view text, bool parse_special) const;
+  // The same for a text in which the text of special tokens is ordinary where any of its bytes is quoted.
+  std::vector<uint32_t> encode(const QuotedText& text) const;
 
   // Raw bytes of one token as they appear in text; special tokens give their text when asked, else nothing.
   std::string token_bytes(uint32_t id, bool show_special) const;

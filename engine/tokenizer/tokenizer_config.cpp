@@ -5,6 +5,7 @@
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unordered_map>
 
 #include "engine/tokenizer/tokenizer_definition.h"
@@ -28,14 +29,52 @@ std::string token_text(const JsonFields& fields, std::string_view field) {
 }
 
 void read_roles(const JsonFields& fields, TokenizerConfig& config) {
+  config.names_roles = true;
   for (const std::string_view role : kRoles) {
     std::string text = token_text(fields, fmt::format("{}_token", role));
     if (!text.empty()) config.roles.emplace(role, std::move(text));
   }
 }
 
+void read_additional(const JsonFields& fields, std::set<std::string>& special) {
+  constexpr std::string_view name = "additional_special_tokens";
+  if (fields.find(name) == nullptr) return;
+  const json& list = fields.array(name);
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string field = fmt::format("{}[{}]", name, i);
+    if (list[i].is_string()) {
+      special.insert(list[i].get<std::string>());
+    } else {
+      special.insert(
+          JsonFields(list[i], fields.where(), fields.label(field)).text("content", kMostAddedTokenBytes));
+    }
+  }
+}
+
+// added_tokens.json.
+void read_added_texts(const std::string& path, const std::set<std::string>& special,
+                      TokenizerConfig& config) {
+  const json document = read_strict_json(path);
+  const JsonFields fields(document, path, "");
+  for (const auto& [text, id] : document.items()) {
+    const std::string field = fmt::format("\"{}\"", printable(text.substr(0, 64)));
+    if (text.empty() || text.size() > kMostAddedTokenBytes)
+      fields.refuse(field, fmt::format("a text of 1 to {} bytes", kMostAddedTokenBytes),
+                    fmt::format("{}", text.size()));
+    AddedToken token;
+    token.id = static_cast<uint32_t>(fields.element(id, field, 0, kMostPieces - 1));
+    token.content = token.pattern = text;
+    token.special = special.count(text) != 0;
+    token.normalized = !token.special;
+    config.added.push_back(std::move(token));
+  }
+  config.added_where = path;
+  config.added_by_text = true;
+}
+
 void read_added_tokens(const JsonFields& fields, TokenizerConfig& config) {
   if (fields.find("added_tokens_decoder") == nullptr) return;
+  config.added_where = fields.where();
   const JsonFields tokens = fields.object("added_tokens_decoder");
   for (const auto& [key, value] : fields.require("added_tokens_decoder").items()) {
     AddedToken token;
@@ -53,8 +92,6 @@ void read_added_tokens(const JsonFields& fields, TokenizerConfig& config) {
     if (token.content.empty()) entry.refuse("content", "some text", "none");
     config.added.push_back(std::move(token));
   }
-  std::sort(config.added.begin(), config.added.end(),
-            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
 }
 
 // An id, or the first of a list of them.
@@ -73,6 +110,7 @@ std::optional<uint32_t> first_id(const JsonFields& fields, std::string_view fiel
 TokenizerConfig read_tokenizer_config(const std::string& folder) {
   TokenizerConfig config;
   const std::filesystem::path base(folder);
+  std::set<std::string> special;
   config.where = (base / "tokenizer_config.json").string();
   if (std::filesystem::exists(config.where)) {
     const json document = read_strict_json(config.where);
@@ -87,12 +125,24 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
     config.legacy = flag("legacy");
     config.adds_prefix_space = flag("add_prefix_space");
     read_roles(fields, config);
+    read_additional(fields, special);
     read_added_tokens(fields, config);
   }
   if (const std::string path = (base / "special_tokens_map.json").string(); std::filesystem::exists(path)) {
     const json document = read_strict_json(path);
-    read_roles(JsonFields(document, path, ""), config);  // tokenizer_config.json goes first
+    const JsonFields fields(document, path, "");
+    read_roles(fields, config);  // tokenizer_config.json goes first
+    read_additional(fields, special);
   }
+  // tokenizer.json lists its added tokens itself.
+  if (const std::string path = (base / "added_tokens.json").string();
+      config.added_where.empty() && std::filesystem::exists(path) &&
+      !std::filesystem::exists(base / "tokenizer.json")) {
+    for (const auto& [role, text] : config.roles) special.insert(text);
+    read_added_texts(path, special, config);
+  }
+  std::sort(config.added.begin(), config.added.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   if (const std::string path = (base / "config.json").string(); std::filesystem::exists(path)) {
     const json document = read_strict_json(path);
     const JsonFields fields(document, path, "");
@@ -105,8 +155,8 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
 
 void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config, bool default_adds_bos) {
   TokenizerRules& rules = definition.rules;
-  const auto refuse = [&](const std::string& field, const std::string& fault) {
-    throw FileError(fmt::format("{}: {}: {}", config.where, field, fault));
+  const auto refuse = [](const std::string& where, const std::string& field, const std::string& fault) {
+    throw FileError(fmt::format("{}: {}: {}", where, field, fault));
   };
   std::unordered_map<std::string, size_t> added;  // text -> place in rules.added
   for (size_t i = 0; i < rules.added.size(); ++i) added.emplace(rules.added[i].content, i);
@@ -115,24 +165,26 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
     rules.added.push_back(std::move(token));
   };
   for (const AddedToken& token : config.added) {
-    const std::string field = fmt::format("added_tokens_decoder.{}", token.id);
+    const std::string field = config.added_by_text ? fmt::format("\"{}\"", printable(token.content))
+                                                   : fmt::format("added_tokens_decoder.{}", token.id);
     const auto known = definition.ids.find(token.content);
     if (known != definition.ids.end()) {
       if (known->second != token.id)
-        refuse(field,
+        refuse(config.added_where, field,
                fmt::format("\"{}\" has id {} in the vocabulary", printable(token.content), known->second));
     } else {
       if (token.id < definition.pieces.size())
-        refuse(field, fmt::format("id {} is another piece than \"{}\" in the vocabulary", token.id,
-                                  printable(token.content)));
+        refuse(config.added_where, field,
+               fmt::format("id {} is another piece than \"{}\" in the vocabulary", token.id,
+                           printable(token.content)));
       if (token.id > definition.pieces.size())
-        refuse(field,
+        refuse(config.added_where, field,
                fmt::format("ids have a gap: expected {}, found {}", definition.pieces.size(), token.id));
       definition.ids.emplace(token.content, token.id);
       definition.pieces.push_back(token.content);
     }
     if (const auto place = added.find(token.content); place != added.end()) {
-      rules.added[place->second] = token;
+      if (!config.added_by_text) rules.added[place->second] = token;
     } else {
       definition.pieces[token.id] = token.content;
       add(token);
@@ -144,7 +196,7 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
     const auto known = definition.ids.find(text);
     if (known == definition.ids.end()) {
       if (role == "bos" || role == "eos")
-        refuse(fmt::format("{}_token", role),
+        refuse(config.where, fmt::format("{}_token", role),
                fmt::format("\"{}\" is not in the vocabulary", printable(text)));
       continue;
     }
@@ -162,20 +214,16 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
     }
   }
   // Without names, the ids of config.json do where they are special tokens.
-  const auto by_id = [&](std::optional<uint32_t> id) -> const AddedToken* {
-    const auto found = std::find_if(rules.added.begin(), rules.added.end(), [&](const AddedToken& token) {
-      return id && token.id == *id && token.special;
-    });
-    return found == rules.added.end() ? nullptr : &*found;
+  const auto take_id = [&](const char* role, std::optional<uint32_t> id, std::optional<uint32_t>& taken) {
+    if (!id || taken) return;
+    const auto token = std::find_if(rules.added.begin(), rules.added.end(),
+                                    [&](const AddedToken& one) { return one.id == *id && one.special; });
+    if (token == rules.added.end()) return;
+    taken = id;
+    if (!config.names_roles) rules.roles.emplace(role, token->content);
   };
-  if (const AddedToken* token = by_id(config.bos_id); token != nullptr && !rules.bos) {
-    rules.bos = token->id;
-    rules.roles.emplace("bos", token->content);
-  }
-  if (const AddedToken* token = by_id(config.eos_id); token != nullptr && !rules.eos) {
-    rules.eos = token->id;
-    rules.roles.emplace("eos", token->content);
-  }
+  take_id("bos", config.bos_id, rules.bos);
+  take_id("eos", config.eos_id, rules.eos);
   rules.adds_bos = rules.bos.has_value() && config.adds_bos.value_or(default_adds_bos);
   if (definition.pieces.size() > kMostPieces)
     throw FileError(fmt::format("{}: expected at most {} pieces, found {}", definition.where, kMostPieces,

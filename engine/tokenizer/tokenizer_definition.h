@@ -56,15 +56,23 @@ struct TokenizerDefinition {
   std::unordered_map<std::string, uint32_t> ids;          // text in the file -> id, added tokens included
 };
 
-// tokenizer_config.json, special_tokens_map.json and config.json beside a tokenizer; all are optional.
+// tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside a tokenizer; all
+// are optional.
 struct TokenizerConfig {
   std::string where;
   std::string tokenizer_class;
   std::optional<bool> adds_bos, legacy, adds_prefix_space;
   std::map<std::string, std::string> roles;  // "bos" -> "<s>"
-  std::vector<AddedToken> added;             // added_tokens_decoder, ascending by id
-  std::optional<uint32_t> bos_id, eos_id;    // config.json
-  std::string model_type;                    // config.json
+  // A file that names roles is there. One that it does not name has no text for templates, even where the id
+  // is known from elsewhere: so do templates find it that come with such a file.
+  bool names_roles = false;
+  std::vector<AddedToken> added;  // ascending by id
+  std::string added_where;        // the file that lists them
+  // That file is added_tokens.json, from before there was added_tokens_decoder: it has texts and ids and does
+  // not say anything about a token that another file describes.
+  bool added_by_text = false;
+  std::optional<uint32_t> bos_id, eos_id;  // config.json
+  std::string model_type;                  // config.json
 };
 
 TokenizerConfig read_tokenizer_config(const std::string& folder);
@@ -87,7 +95,8 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
 
 // Every way to cut a piece into two symbols makes a merge; ranks[id] orders them (kNoSymbol: the piece takes
 // no part). texts are the pieces in the form the symbols have; characters outside the pieces become extra
-// symbols where the definition has single characters as symbols (not byte level). Throws FileError.
+// symbols where the definition has single characters as symbols (not byte level): these come after the last
+// piece, so apply_config goes first. Throws FileError.
 void merges_from_pieces(TokenizerDefinition& definition, const std::vector<std::string>& texts,
                         const std::vector<uint32_t>& ranks);
 

@@ -24,7 +24,7 @@ std::string render(const std::string& source, const Messages& messages = convers
   inputs.bos_token = "<s>";
   inputs.eos_token = "</s>";
   inputs.date = "26 Jul 2024";
-  return tessera::ChatTemplate(source).render(messages, inputs);
+  return tessera::ChatTemplate(source).render(messages, inputs).text;
 }
 
 // The error of a template, or what it rendered.
@@ -263,7 +263,7 @@ TEST_CASE("functions and inputs") {
              {"{{ [\"a'b\", 'n\\n', 'é', '\\x00'] }}", "[\"a'b\", 'n\\n', 'é', '\\x00']"}});
   tessera::TemplateInputs inputs;
   const tessera::ChatTemplate dated("{{ strftime_now('%Y-%m-%d') }}");
-  const std::string today = dated.render({}, inputs);
+  const std::string today = dated.render({}, inputs).text;
   CHECK(today.size() == 10);
   CHECK(today[4] == '-');
   CHECK(today.substr(0, 2) == "20");

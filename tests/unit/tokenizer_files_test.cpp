@@ -192,6 +192,30 @@ TEST_CASE("tokenizer_config.json") {
                 {"config.json", "bos_token_id", "-3"});
 }
 
+TEST_CASE("added_tokens.json") {
+  const std::string model = sentencepiece_model(first_pieces());  // 259 pieces
+  const auto check = [&](const std::string& added, const std::vector<std::string>& parts) {
+    check_refused({{"tokenizer.model", model}, {"added_tokens.json", added}}, parts);
+  };
+  check("[1]", {"added_tokens.json"});
+  check(R"({"<x>": "259"})", {"added_tokens.json", "\"<x>\"", "259"});
+  check(R"({"<x>": -1})", {"added_tokens.json", "\"<x>\"", "-1"});
+  check(R"({"<x>": null})", {"added_tokens.json", "\"<x>\""});
+  check(R"({"<x>": 99999999999})", {"added_tokens.json", "99999999999"});
+  check(R"({"<x>": 260})", {"added_tokens.json", "gap", "expected 259", "260"});
+  check(R"({"<x>": 259, "<y>": 259})", {"added_tokens.json", "id 259 is another piece"});
+  check(R"({"<x>": 5})", {"added_tokens.json", "\"<x>\"", "another piece"});
+  check(R"({"<s>": 2})", {"added_tokens.json", "\"<s>\"", "id 1"});
+  check(R"({"": 259})", {"added_tokens.json", "1 to 4096 bytes", "found 0"});
+  check(json{{std::string(5000, 'x'), 259}}.dump(), {"added_tokens.json", "1 to 4096 bytes", "5000"});
+  const auto check_map = [&](const char* map, const std::vector<std::string>& parts) {
+    check_refused({{"tokenizer.model", model}, {"special_tokens_map.json", map}}, parts);
+  };
+  check_map(R"({"additional_special_tokens": 5})", {"special_tokens_map.json", "additional_special_tokens"});
+  check_map(R"({"additional_special_tokens": ["a", 5]})", {"additional_special_tokens[1]"});
+  check_map(R"({"additional_special_tokens": [{}]})", {"additional_special_tokens[0].content"});
+}
+
 TEST_CASE("tokenizer.model: SentencePiece") {
   const auto check = [](const std::vector<Piece>& pieces, const std::vector<std::string>& parts) {
     check_refused({{"tokenizer.model", sentencepiece_model(pieces)}}, parts);

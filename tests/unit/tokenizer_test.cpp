@@ -244,6 +244,17 @@ TEST_CASE("roles come from the files beside the tokenizer") {
     CHECK(tokenizer.bos() == 256u);
     CHECK(tokenizer.eos() == 257u);
     CHECK_FALSE(tokenizer.adds_bos());
+    CHECK(tokenizer.special_text("bos") == "<b>");
+    CHECK(tokenizer.special_text("eos") == "<e>");
+  }
+  SUBCASE("config.json beside a tokenizer_config.json without bos, as Qwen2 has it") {
+    const Tokenizer tokenizer = load({{"tokenizer.json", document},
+                                      {"tokenizer_config.json", R"({"bos_token": null, "eos_token": "<e>"})"},
+                                      {"config.json", R"({"bos_token_id": 256, "eos_token_id": 258})"}});
+    CHECK(tokenizer.bos() == 256u);
+    CHECK(tokenizer.eos() == 257u);
+    CHECK_FALSE(tokenizer.adds_bos());
+    CHECK(tokenizer.special_text("bos").empty());  // templates print nothing for it
     CHECK(tokenizer.special_text("eos") == "<e>");
   }
   SUBCASE("post-processor") {
@@ -255,10 +266,13 @@ TEST_CASE("roles come from the files beside the tokenizer") {
     const Tokenizer tokenizer = load({{"tokenizer.json", with_template.dump()}});
     CHECK(tokenizer.bos() == 256u);
     CHECK(tokenizer.adds_bos());
+    CHECK(tokenizer.special_text("bos") == "<b>");
     CHECK_FALSE(tokenizer.eos().has_value());
     const Tokenizer without = load(
         {{"tokenizer.json", with_template.dump()}, {"tokenizer_config.json", R"({"add_bos_token": false})"}});
     CHECK_FALSE(without.adds_bos());
+    CHECK(without.bos() == 256u);
+    CHECK(without.special_text("bos").empty());
   }
 }
 

@@ -1,0 +1,81 @@
+// Added tokens: the files that list them, and what they leave to the model.
+#include <doctest/doctest.h>
+
+#include "engine/tokenizer/tokenizer.h"
+#include "tests/unit/tokenizer_files.h"
+
+namespace {
+
+using namespace tokenizer_files;
+using nlohmann::json;
+using tessera::Tokenizer;
+
+using Ids = std::vector<uint32_t>;
+
+}  // namespace
+
+TEST_CASE("an added token that the model does not know is no symbol of its characters") {
+  // Where the text of the token is ordinary, its one character is encoded as if there were no such token.
+  const json vocabulary = {{"<unk>", 0}, {"<0xC3>", 1}, {"<0xA8>", 2}, {"a", 3}};
+  const json document = {
+      {"added_tokens", {{{"id", 4}, {"content", "\u00E8"}, {"special", true}}}},
+      {"decoder", {{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}}},
+      {"model",
+       {{"type", "BPE"},
+        {"unk_token", "<unk>"},
+        {"byte_fallback", true},
+        {"vocab", vocabulary},
+        {"merges", json::array()}}}};
+  const Tokenizer characters = load({{"tokenizer.json", document.dump()}});
+  CHECK(characters.encode("a\u00E8a", true) == Ids{3, 4, 3});
+  CHECK(characters.encode("a\u00E8a", false) == Ids{3, 1, 2, 3});
+  json bytes = byte_level_document({}, {});
+  bytes["model"]["vocab"].erase("\u00A7");  // how vocabularies spell the byte 0xA7
+  bytes["added_tokens"] = {{{"id", 0xA7}, {"content", "\u00A7"}, {"special", true}}};
+  const Tokenizer incomplete = load({{"tokenizer.json", bytes.dump()}});
+  CHECK(incomplete.encode("\u00A7", true) == Ids{0xA7});
+  CHECK(incomplete.encode("\u00A7", false) == Ids{0xC2});  // a byte without a piece and without unk_token
+}
+
+TEST_CASE("tokens are added behind pieces whose characters are no pieces") {
+  std::vector<Piece> pieces = first_pieces();
+  pieces.insert(pieces.end(), {{"\u2581", -9}, {"bcb", -1}, {"bc", -2}});
+  const auto next = static_cast<uint32_t>(pieces.size());
+  const uint32_t mark = next - 3;
+  const std::string model = sentencepiece_model(pieces);
+  const std::string config =
+      fmt::format(R"({{"added_tokens_decoder": {{"{}": {{"content": "<pad>", "special": true}}}}}})", next);
+  const Tokenizer tokenizer = load({{"tokenizer.model", model}, {"tokenizer_config.json", config}});
+  CHECK(tokenizer.encode("bcb<pad>", true) == Ids{mark, next - 2, next});
+  CHECK(tokenizer.encode("bcbc", true) == Ids{mark, next - 2, 3 + 'c'});
+  CHECK(tokenizer.encode("bc<pad>", true) == Ids{mark, next - 1, next});
+  const Tokenizer plain = load({{"tokenizer.model", model}});
+  CHECK(tokenizer.encode("bcbc cb bcb", false) == plain.encode("bcbc cb bcb", false));
+}
+
+TEST_CASE("tokens of folders that are older than added_tokens_decoder") {
+  std::vector<Piece> pieces = first_pieces();
+  pieces.insert(pieces.end(), {{"\u2581", -9}, {"a", -9}, {"\u2581a", -1}});
+  const auto next = static_cast<uint32_t>(pieces.size());
+  const uint32_t a = next - 1;  // with a space before it, as every part has
+  const std::string model = sentencepiece_model(pieces);
+  // <s> is known to be special already, whatever this file does not say of it.
+  const std::string added = json{{"<end>", next + 1}, {"<im>", next}, {"<s>", 1}, {"<pad>", next + 2}}.dump();
+  const std::string map =
+      R"({"additional_special_tokens": ["<im>", {"content": "<x>"}], "pad_token": {"content": "<pad>"}})";
+  const Tokenizer tokenizer =
+      load({{"tokenizer.model", model}, {"added_tokens.json", added}, {"special_tokens_map.json", map}});
+  CHECK(tokenizer.vocabulary() == next + 3);
+  CHECK(tokenizer.encode("a<im>a<end><pad><s>", true) == Ids{a, next, a, next + 1, next + 2, 1});
+  for (const uint32_t id : {next, next + 2, 1u}) CHECK(tokenizer.is_special(id));
+  CHECK_FALSE(tokenizer.is_special(next + 1));
+  CHECK(tokenizer.encode("<end>", false) == Ids{next + 1});
+  CHECK(tokenizer.encode("<im>", false).size() == 1 + 4);
+  CHECK(tokenizer.special_text("pad") == "<pad>");
+  CHECK(tokenizer.decode(Ids{next + 1}, false) == "<end>");
+  // The newer list is all there is where it is given.
+  const Tokenizer newer = load({{"tokenizer.model", model},
+                                {"added_tokens.json", added},
+                                {"tokenizer_config.json", R"({"added_tokens_decoder": {}})"}});
+  CHECK(newer.vocabulary() == next);
+}
