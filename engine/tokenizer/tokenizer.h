@@ -51,8 +51,8 @@ class Tokenizer {
   bool is_special(uint32_t id) const;
 
   // Text to ids. parse_special turns the text of special tokens into their ids; otherwise such text is
-  // ordinary. Malformed UTF-8 is encoded, never refused. bos is not added here. Throws FileError only when a
-  // regular expression of the model's pre-tokenizer gives up on the text (catastrophic backtracking).
+  // ordinary. Malformed UTF-8 is encoded, never refused. bos is not added here. Throws FileError only when
+  // the model's rules make far too much of the text, or a regular expression takes far too long.
   std::vector<uint32_t> encode(std::string_view text, bool parse_special) const;
   // The same for a text in which the text of special tokens is ordinary where any of its bytes is quoted.
   std::vector<uint32_t> encode(const QuotedText& text) const;

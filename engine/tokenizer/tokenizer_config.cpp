@@ -149,6 +149,12 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
     if (fields.find("model_type") != nullptr) config.model_type = fields.text("model_type", 256);
     config.bos_id = first_id(fields, "bos_token_id");
     config.eos_id = first_id(fields, "eos_token_id");
+    // Old folders list tokens there that the model was never widened for: it neither reads nor says them.
+    if (const auto vocabulary = fields.optional_integer("vocab_size", 1, kMostPieces);
+        vocabulary && config.added_by_text)
+      config.added.erase(std::find_if(config.added.begin(), config.added.end(),
+                                      [&](const AddedToken& token) { return token.id >= *vocabulary; }),
+                         config.added.end());
   }
   return config;
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -175,6 +176,12 @@ class OneShotTest(unittest.TestCase):
                 self.assertIn(isa, done.stderr)
 
     def test_memory_that_is_not_there(self):
+        try:
+            (available,) = re.findall(r"(?m)^MemAvailable: +(\d+) kB$", pathlib.Path("/proc/meminfo").read_text())
+        except (OSError, ValueError):
+            self.skipTest("this system does not tell how much memory it has")
+        if int(available) >= 180 << 20:
+            self.skipTest("this machine has memory for 192 GiB of cache")
         checkpoint = tessera.folder() / "long-context"
         shutil.copytree(tessera.CHECKPOINT, checkpoint)
         config = json.loads((checkpoint / "config.json").read_text())

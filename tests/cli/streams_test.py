@@ -37,7 +37,7 @@ class HeldQuantizer:
         self.process = subprocess.Popen(
             [str(tessera.BINARY), "quantize", str(self.weights.parent), "-o", str(folder / "model.tess"),
              *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=writer,
-            env=tessera.environment())
+            env=tessera.environment(), preexec_fn=lambda: signal.signal(signal.SIGQUIT, signal.SIG_DFL))
         os.close(writer)
         deadline = time.monotonic() + tessera.TIME_LIMIT
         while not list(folder.glob(".model.tess.*.partial")):
@@ -86,6 +86,7 @@ class StreamsTest(unittest.TestCase):
         self.assertEqual(run(["-p", "hi", *GREEDY], "<&-").returncode, 0)
         self.assertEqual(run(["-p", "-"], "<&- >&- 2>&-").returncode, 1)
 
+    @unittest.skipUnless(os.path.isdir("/proc/self/fd"), "skipped: no /proc")
     def test_no_file_takes_the_place_of_a_closed_stderr(self):
         # Read as a prompt, the descriptor is /dev/null, which is empty (2), and not one that is still to be had (1).
         self.assertEqual(run(["-f", "/proc/self/fd/2"], "2>&-").returncode, 2)

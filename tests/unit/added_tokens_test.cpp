@@ -73,6 +73,13 @@ TEST_CASE("tokens of folders that are older than added_tokens_decoder") {
   CHECK(tokenizer.encode("<im>", false).size() == 1 + 4);
   CHECK(tokenizer.special_text("pad") == "<pad>");
   CHECK(tokenizer.decode(Ids{next + 1}, false) == "<end>");
+  // A model that was not widened for all of them has the others.
+  const Tokenizer narrow = load({{"tokenizer.model", model},
+                                 {"added_tokens.json", added},
+                                 {"special_tokens_map.json", map},
+                                 {"config.json", fmt::format(R"({{"vocab_size": {}}})", next + 1)}});
+  CHECK(narrow.vocabulary() == next + 1);
+  CHECK(narrow.encode("a<im>", true) == Ids{a, next});
   // The newer list is all there is where it is given.
   const Tokenizer newer = load({{"tokenizer.model", model},
                                 {"added_tokens.json", added},

@@ -84,8 +84,11 @@ TEST_CASE("the comparison used for all backends notices what it should") {
         std::string::npos);
   test.bound = rig::kExact;
   CHECK(changed(0, std::nextafter(1.0f, 2.0f)) != "");
-  test.bound = {1, 0.001};
-  CHECK(changed(0, 1.1f).find("root mean square") != std::string::npos);
+  test.bound = {0.1, 0.001};
+  CHECK(changed(0, 1.7f) == "");
+  std::vector<float> all = expected;
+  for (size_t i = 0; i < 8; ++i) all[i] += 0.7f;
+  CHECK(rig::difference(test, expected, all).find("root mean square") != std::string::npos);
 }
 
 TEST_CASE("sequences give the same rows alone, batched and in chunks") {

@@ -55,6 +55,8 @@ pid_t start_half_written(const std::string& path, const std::function<void()>& s
   REQUIRE(child >= 0);
   if (child == 0) {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(signal, SIG_DFL);  // not doctest's
+    const rlimit no_core{0, 0};
+    ::setrlimit(RLIMIT_CORE, &no_core);
     setup();
     TessWriter writer(path, small_header(), small_tensors());
     std::mt19937_64 random(1);
