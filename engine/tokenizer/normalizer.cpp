@@ -135,6 +135,7 @@ QuotedText replace_all(const QuotedText& text, std::string_view from, std::strin
     check_rewritten(out.text.size(), most_bytes);
   }
   out.append(text, begin, text.text.size());
+  check_rewritten(out.text.size(), most_bytes);
   return out;
 }
 
@@ -161,17 +162,7 @@ void check_rewritten(size_t bytes, size_t most_bytes) {
 
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to,
                         size_t most_bytes) {
-  std::string out;
-  out.reserve(text.size());
-  size_t begin = 0;
-  while (true) {
-    const size_t at = text.find(from, begin);
-    out += text.substr(begin, at == std::string_view::npos ? at : at - begin);
-    check_rewritten(out.size(), most_bytes);
-    if (at == std::string_view::npos) return out;
-    out += to;
-    begin = at + from.size();
-  }
+  return replace_all(as_unquoted(std::string(text)), from, to, most_bytes).text;
 }
 
 QuotedText normalize(const std::vector<NormalizerStep>& steps, QuotedText text, bool at_start) {

@@ -22,7 +22,7 @@ constexpr size_t kMostPatternBytes = 65536;
 constexpr uint32_t kHeapLimitKib = 256 * 1024;
 
 // The processor's time that an expression may take for a text: a thousand times what a tokenizer's takes, but
-// less than one takes that looks at all of the text at every place. Asked for now and then.
+// less than one takes that looks at all of the text at every place. The clock is read at every 64th match.
 class TimeLimit {
  public:
   explicit TimeLimit(size_t bytes) : seconds_(1.0 + 20e-6 * static_cast<double>(bytes)) {}

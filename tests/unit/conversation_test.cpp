@@ -75,6 +75,15 @@ size_t count_special(const std::vector<uint32_t>& ids) {
       std::count_if(ids.begin(), ids.end(), [](uint32_t id) { return tiny().tokenizer().is_special(id); }));
 }
 
+void add_two_turns_and_go_on(Conversation& conversation) {
+  for (const char* text :
+       {"I want to book a table for two people.", "Which restaurants are there in San Jose?"}) {
+    conversation.add_user(text);
+    conversation.add_assistant("Let me see what I can find for you.");
+  }
+  conversation.add_user("Go on.");
+}
+
 }  // namespace
 
 TEST_CASE("after any messages, replies, undos and regenerations the next reply is that of a fresh run") {
@@ -208,12 +217,7 @@ TEST_CASE("a reply that outgrows the context goes on without the oldest turns") 
   options.drop_oldest = true;
   Chat chat(128, options);
   Sampler sampler = greedy();
-  for (const char* text :
-       {"I want to book a table for two people.", "Which restaurants are there in San Jose?"}) {
-    chat.conversation.add_user(text);
-    chat.conversation.add_assistant("Let me see what I can find for you.");
-  }
-  chat.conversation.add_user("Go on.");
+  add_two_turns_and_go_on(chat.conversation);
   const size_t before = chat.conversation.prompt_tokens().size();
   REQUIRE(before < 128);
   const Reply reply = generate_reply(chat.conversation, sampler, reply_of(100, true), {});
@@ -231,12 +235,7 @@ TEST_CASE("an interruption is noticed while the context is read again without th
   options.chunk = 8;
   Chat chat(128, options);
   Sampler sampler = greedy();
-  for (const char* text :
-       {"I want to book a table for two people.", "Which restaurants are there in San Jose?"}) {
-    chat.conversation.add_user(text);
-    chat.conversation.add_assistant("Let me see what I can find for you.");
-  }
-  chat.conversation.add_user("Go on.");
+  add_two_turns_and_go_on(chat.conversation);
   size_t readings = 0;
   bool interrupted = false;
   ReplyEvents events;
