@@ -6,7 +6,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 FUZZ_SECONDS ?= 60
 SHORT_FUZZ_SECONDS := 5
-SOURCES = $(shell find main.cpp commands engine backends gguf-like-format tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+SOURCES = $(shell find main.cpp commands engine graph backends gguf-like-format tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 CLANG_FUZZER = $(wildcard $(shell clang++ -print-resource-dir 2>/dev/null)/lib/linux/libclang_rt.fuzzer-*.a)
 
 deps: ## install what is missing (DEPS=--checks: also Clang, clang-format and ccache)

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "backends/status.h"
-#include "engine/graph/batch.h"
-#include "engine/graph/graph.h"
-#include "engine/graph/memory_plan.h"
 #include "gguf-like-format/stored_tensor.h"
+#include "graph/batch.h"
+#include "graph/graph.h"
+#include "graph/memory_plan.h"
 
 namespace tessera {
 

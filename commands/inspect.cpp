@@ -7,9 +7,10 @@
 #include "commands/commands.h"
 #include "commands/load_model.h"
 #include "commands/terminal.h"
-#include "engine/graph/graph.h"
 #include "engine/models/model_graph.h"
-#include "gguf-like-format/tess_file.h"
+#include "engine/readable_bytes.h"
+#include "gguf-like-format/tess/tess_file.h"
+#include "graph/graph.h"
 
 namespace tessera {
 

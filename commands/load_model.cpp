@@ -7,6 +7,7 @@
 
 #include "commands/terminal.h"
 #include "engine/embedded_model.h"
+#include "engine/readable_bytes.h"
 
 namespace tessera {
 
@@ -130,14 +131,6 @@ void say_memory(const MemoryFigures& memory) {
                   memory.kv_bits, readable_bytes(memory.activation_bytes),
                   readable_bytes(memory.available_bytes)),
       Style::dim);
-}
-
-std::string readable_bytes(uint64_t bytes) {
-  const auto value = static_cast<double>(bytes);
-  if (bytes >= 1'000'000'000) return fmt::format("{:.2f} GB", value / 1e9);
-  if (bytes >= 1'000'000) return fmt::format("{:.1f} MB", value / 1e6);
-  if (bytes >= 10'000) return fmt::format("{:.1f} kB", value / 1e3);
-  return fmt::format("{} bytes", bytes);
 }
 
 }  // namespace tessera

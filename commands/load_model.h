@@ -28,7 +28,4 @@ std::unique_ptr<Session> open_session(const Model& model, SessionOptions options
 // The plan as open_session prints it: a line for every memory that layers are placed in.
 void say_memory(const MemoryFigures& memory);
 
-// "1.23 GB", "45.6 MB", "789 bytes".
-std::string readable_bytes(uint64_t bytes);
-
 }  // namespace tessera

@@ -15,9 +15,10 @@
 #include "commands/load_model.h"
 #include "commands/terminal.h"
 #include "commands/text_file.h"
+#include "engine/chat_template/chat_template.h"
 #include "engine/dense_products.h"
-#include "engine/tokenizer/chat_template.h"
-#include "gguf-like-format/huggingface_config.h"
+#include "engine/readable_bytes.h"
+#include "gguf-like-format/huggingface/huggingface_config.h"
 
 namespace tessera {
 

@@ -11,7 +11,7 @@
 #include "commands/terminal.h"
 #include "commands/text_file.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
 
 namespace tessera {
 

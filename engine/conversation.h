@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/chat_template/chat_template.h"
 #include "engine/session.h"
-#include "engine/tokenizer/chat_template.h"
 
 namespace tessera {
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <string_view>
 
-#include "engine/graph/graph.h"
-#include "engine/tokenizer/chat_template.h"
+#include "engine/chat_template/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
+#include "graph/graph.h"
 
 namespace tessera {
 

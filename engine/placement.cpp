@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "backends/split/split_backend.h"
-#include "engine/graph/split_graph.h"
+#include "graph/split_graph.h"
 
 namespace tessera {
 

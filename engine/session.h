@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "backends/backend.h"
-#include "engine/graph/graph.h"
 #include "engine/kv_cache/page_allocator.h"
+#include "engine/measure/product_speed.h"
 #include "engine/placement.h"
-#include "engine/product_speed.h"
+#include "graph/graph.h"
 
 namespace tessera {
 

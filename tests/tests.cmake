@@ -2,7 +2,8 @@
 file(GLOB test_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/unit/*_test.cpp"
      "${CMAKE_SOURCE_DIR}/tests/golden/*_test.cpp")
 set(TESSERA_SHARED_DIR "${CMAKE_SOURCE_DIR}/../shared" CACHE PATH "Folder with the shared models and tokenizers")
-set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tessera_text tessera_graph tessera_format)
+set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tessera_text tessera_models tessera_codec
+    tessera_graph tessera_format)
 # Built alone with the thread sanitizer: all else would be compiled for nothing.
 set(thread_pool_test_rooms Threads::Threads)
 set(thread_pool_test_sources backends/cpu/thread_pool.cpp backends/cpu/cpu_features.cpp)
@@ -11,7 +12,7 @@ foreach(name cpu_kernels_test cpu_table_kernels_test cpu_row_kernels_test cpu_at
   set(${name}_rooms tessera_cpu)
 endforeach()
 # What the instruments compute, apart from the verb that prints it.
-foreach(name bench_report_test logit_comparison_test report_table_test layer_costs_test side_by_side_test verbs_test)
+foreach(name bench_report_test report_table_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
 add_library(doctest_main OBJECT tests/doctest_main.cpp)

@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "engine/codec/matrix_codec.h"
 #include "engine/dense_products.h"
 #include "engine/quantize/lut/kmeans_table.h"
 #include "engine/quantize/lut/scale_search.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/rounding_error.h"
-#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/safetensors/safetensors.h"
 
 using namespace tessera;
 

@@ -18,7 +18,7 @@ struct IntegerProduct {
   size_t panel_stride;
   size_t rows;       // outputs to store; the last panel may be partly used
   size_t columns;    // stored columns: a multiple of 64, of 128 with groups
-  const uint8_t* x;  // q8 rows (engine/graph/q8_row.h), x_stride bytes apart
+  const uint8_t* x;  // q8 rows (graph/q8_row.h), x_stride bytes apart
   size_t x_stride;
   size_t x_scale_offset;  // byte offset of the scale; the total follows it, then the group sums
   size_t tokens;
@@ -73,7 +73,7 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* residual, float* sum, const float* gain, float epsilon,
                    size_t n, float* y);
   void (*quantize_row)(const float* x, size_t n, uint8_t* q8_row);
-  void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);  // engine/graph/bf16_row.h
+  void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);  // graph/bf16_row.h
   void (*silu_gate)(const float* gate, const float* up, size_t n, float* y);
   // Half-split rotation of one head in place of y: pairs (i, i + half), cosines and sines [half].
   void (*rotate_head)(const float* x, const float* cosines, const float* sines, size_t half, float* y);

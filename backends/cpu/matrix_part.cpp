@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/graph/q8_row.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu {
 

@@ -14,9 +14,9 @@
 #include "backends/cpu/kv_page.h"
 #include "backends/cpu/placed_weights.h"
 #include "backends/cpu/split_attention.h"
-#include "engine/graph/batch.h"
-#include "engine/graph/graph.h"
-#include "engine/graph/memory_plan.h"
+#include "graph/batch.h"
+#include "graph/graph.h"
+#include "graph/memory_plan.h"
 
 namespace tessera::cpu {
 

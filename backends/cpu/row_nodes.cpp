@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "backends/cpu/node.h"
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu {
 

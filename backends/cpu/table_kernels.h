@@ -28,7 +28,7 @@ struct TableProduct {
   size_t columns;      // stored columns, a multiple of group
   size_t group;        // 32, 64, 128 or 256
   const float* table;  // [16]; not read with zero points
-  const uint8_t* x;    // q8 or bf16 rows (engine/graph/q8_row.h, bf16_row.h), x_stride bytes apart
+  const uint8_t* x;    // q8 or bf16 rows (graph/q8_row.h, bf16_row.h), x_stride bytes apart
   size_t x_stride;
   size_t x_columns;  // logical, from which the offsets within a row follow
   size_t tokens;

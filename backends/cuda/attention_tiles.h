@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "backends/cuda/attention/attention.h"
-#include "engine/graph/batch.h"
+#include "graph/batch.h"
 
 namespace tessera::cuda {
 

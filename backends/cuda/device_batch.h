@@ -7,8 +7,8 @@
 
 #include "backends/cuda/attention_tiles.h"
 #include "backends/cuda/device.h"
-#include "engine/graph/batch.h"
-#include "engine/graph/memory_plan.h"
+#include "graph/batch.h"
+#include "graph/memory_plan.h"
 
 namespace tessera::cuda {
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "engine/graph/batch.h"
-#include "engine/graph/memory_plan.h"
+#include "graph/batch.h"
+#include "graph/memory_plan.h"
 
 namespace tessera::reference {
 

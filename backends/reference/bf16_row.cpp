@@ -4,9 +4,9 @@
 #include <cstring>
 #include <vector>
 
-#include "engine/graph/bf16_row.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/bf16_row.h"
 
 namespace tessera::reference {
 

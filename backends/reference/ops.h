@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "backends/reference/kv_store.h"
-#include "engine/graph/graph.h"
 #include "gguf-like-format/stored_tensor.h"
+#include "graph/graph.h"
 
 namespace tessera::reference {
 

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::reference {
 

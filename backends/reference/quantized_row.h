@@ -1,4 +1,4 @@
-// Int8 activations with one scale per row: how they are rounded and where they lie (engine/graph/q8_row.h).
+// Int8 activations with one scale per row: how they are rounded and where they lie (graph/q8_row.h).
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/graph/split_graph.h"
+#include "graph/split_graph.h"
 
 namespace tessera {
 

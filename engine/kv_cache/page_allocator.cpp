@@ -1,6 +1,6 @@
 #include "engine/kv_cache/page_allocator.h"
 
-#include "engine/graph/batch.h"
+#include "graph/batch.h"
 
 namespace tessera {
 

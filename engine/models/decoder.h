@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "engine/graph/graph.h"
 #include "engine/models/model_graph.h"
+#include "graph/graph.h"
 
 namespace tessera {
 

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/graph/graph.h"
 #include "gguf-like-format/model_header.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
+#include "graph/graph.h"
 
 namespace tessera {
 

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <optional>
 
-#include "engine/quantize/rounding.h"
-#include "engine/quantize/table_levels.h"
+#include "engine/codec/rounding.h"
+#include "engine/codec/table_levels.h"
 #include "gguf-like-format/float_types.h"
 
 namespace tessera {

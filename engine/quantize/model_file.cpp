@@ -6,10 +6,10 @@
 #include <cstring>
 #include <numeric>
 
+#include "engine/codec/matrix_codec.h"
 #include "engine/quantize/checkpoint_values.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/row_blocks.h"
-#include "gguf-like-format/huggingface_config.h"
+#include "gguf-like-format/huggingface/huggingface_config.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {

@@ -14,8 +14,8 @@
 #include "engine/quantize/weight_plan.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/model_header.h"
-#include "gguf-like-format/safetensors.h"
-#include "gguf-like-format/tess_writer.h"
+#include "gguf-like-format/safetensors/safetensors.h"
+#include "gguf-like-format/tess/tess_writer.h"
 
 namespace tessera {
 

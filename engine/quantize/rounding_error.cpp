@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "engine/quantize/matrix_codec.h"
+#include "engine/codec/matrix_codec.h"
 
 namespace tessera {
 

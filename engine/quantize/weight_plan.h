@@ -6,7 +6,7 @@
 
 #include "engine/models/model_graph.h"
 #include "gguf-like-format/model_header.h"
-#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/safetensors/safetensors.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/graph/batch.h"
+#include "graph/batch.h"
 
 namespace tessera {
 

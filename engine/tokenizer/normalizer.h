@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/tokenizer/quoted_text.h"
+#include "engine/chat_template/quoted_text.h"
 #include "engine/tokenizer/text_rules.h"
 
 namespace tessera {

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/tokenizer/quoted_text.h"
+#include "engine/chat_template/quoted_text.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/stored_tensor.h"
 

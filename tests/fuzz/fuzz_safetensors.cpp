@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/safetensors/safetensors.h"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/tokenizer/chat_template.h"
+#include "engine/chat_template/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::vector<tessera::ChatMessage> messages = {{"system", " Be kind.\n"},

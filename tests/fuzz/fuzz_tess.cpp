@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/quantize/matrix_codec.h"
+#include "engine/codec/matrix_codec.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 #include "tests/golden/golden_arrays.h"

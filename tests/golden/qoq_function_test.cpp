@@ -11,8 +11,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "engine/codec/matrix_codec.h"
 #include "engine/dense_products.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/qoq/float_layer.h"
 #include "golden_model.h"
 

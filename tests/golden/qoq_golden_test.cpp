@@ -20,7 +20,7 @@
 #include "engine/quantize/qoq/layer_weights.h"
 #include "engine/quantize/qoq/rotate_layer.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
-#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/safetensors/safetensors.h"
 #include "gguf-like-format/tile_layout.h"
 #include "tests/golden/golden_arrays.h"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/tokenizer/chat_template.h"
+#include "engine/chat_template/chat_template.h"
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/reference/quantized_row.h"
 #include "backends/reference/reference_backend.h"
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 #include "tests/simt/test_queue.h"
 #include "tests/unit/op_cases.h"
 

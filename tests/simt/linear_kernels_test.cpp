@@ -9,7 +9,7 @@
 #include "backends/cuda/gemm/integer_job.h"
 #include "backends/cuda/uploaded_weight.h"
 #include "backends/reference/quantized_row.h"
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 #include "tests/simt/test_queue.h"
 #include "tests/unit/packed_tensors.h"
 

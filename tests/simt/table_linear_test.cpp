@@ -17,8 +17,8 @@
 #include "backends/cuda/uploaded_weight.h"
 #include "backends/reference/bf16_row.h"
 #include "backends/reference/quantized_row.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/q8_row.h"
+#include "graph/bf16_row.h"
+#include "graph/q8_row.h"
 #include "tests/simt/test_queue.h"
 
 using namespace tessera;

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "commands/bench.h"
+#include "commands/bench/bench.h"
 
 using namespace tessera;
 

@@ -1,5 +1,5 @@
 // The template interpreter: its features one by one, what it refuses, and templates that mean harm.
-#include "engine/tokenizer/chat_template.h"
+#include "engine/chat_template/chat_template.h"
 
 #include <doctest/doctest.h>
 

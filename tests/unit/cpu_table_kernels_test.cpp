@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "engine/graph/bf16_row.h"
 #include "gguf-like-format/float_types.h"
+#include "graph/bf16_row.h"
 #include "tests/unit/kernel_cases.h"
 
 using namespace tessera;

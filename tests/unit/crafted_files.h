@@ -27,8 +27,8 @@
 #include "gguf-like-format/file_error.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
-#include "gguf-like-format/tess_file.h"
-#include "gguf-like-format/tess_writer.h"
+#include "gguf-like-format/tess/tess_file.h"
+#include "gguf-like-format/tess/tess_writer.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera::crafted {

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/codec/matrix_codec.h"
 #include "engine/models/model_graph.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "gguf-like-format/safetensors.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/safetensors/safetensors.h"
+#include "gguf-like-format/tess/tess_file.h"
 
 using namespace tessera;
 

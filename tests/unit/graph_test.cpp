@@ -1,6 +1,6 @@
 // The graph's own rules: a sound graph passes, every kind of unsoundness is named, and the dot text shows it
 // all.
-#include "engine/graph/graph.h"
+#include "graph/graph.h"
 
 #include <doctest/doctest.h>
 

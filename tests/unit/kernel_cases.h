@@ -20,8 +20,8 @@
 
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/kernels.h"
-#include "engine/graph/q8_row.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/q8_row.h"
 
 namespace tessera::kernel_cases {
 

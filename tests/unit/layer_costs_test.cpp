@@ -1,6 +1,6 @@
 // Models mixed of two files: every tensor comes from the right one, a mixed model computes what a file with
 // the same tensors computes, and files that do not fit together are refused.
-#include "commands/layer_costs.h"
+#include "engine/measure/layer_costs.h"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "engine/quantize/matrix_codec.h"
-#include "engine/random_model.h"
+#include "engine/codec/matrix_codec.h"
+#include "engine/measure/random_model.h"
 #include "engine/session.h"
-#include "gguf-like-format/tess_writer.h"
+#include "gguf-like-format/tess/tess_writer.h"
 
 using namespace tessera;
 

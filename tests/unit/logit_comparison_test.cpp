@@ -1,5 +1,5 @@
 // KL divergence, agreement and the figures over tokens, against closed forms and direct formulas.
-#include "commands/logit_comparison.h"
+#include "engine/measure/logit_comparison.h"
 
 #include <doctest/doctest.h>
 

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "gguf-like-format/mapped_file.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
 #include "tests/unit/crafted_files.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

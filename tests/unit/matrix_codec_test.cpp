@@ -1,5 +1,5 @@
 // The matrix codec against its formulas, stated here a second time, on fresh random matrices of odd sizes.
-#include "engine/quantize/matrix_codec.h"
+#include "engine/codec/matrix_codec.h"
 
 #include <doctest/doctest.h>
 

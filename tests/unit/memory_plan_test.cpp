@@ -1,6 +1,6 @@
 // Random graphs: tensors that live at the same time never share bytes, and the arena stays near the most that
 // lives at once.
-#include "engine/graph/memory_plan.h"
+#include "graph/memory_plan.h"
 
 #include <doctest/doctest.h>
 
@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 
 using namespace tessera;
 

@@ -13,7 +13,7 @@
 
 #include "backends/reference/reference_backend.h"
 #include "engine/models/rope_frequencies.h"
-#include "gguf-like-format/tess_writer.h"
+#include "gguf-like-format/tess/tess_writer.h"
 #include "tests/unit/crafted_files.h"
 #include "tests/unit/op_rig.h"
 

@@ -1,6 +1,6 @@
 // The speed of a model's matrix products: every kind of linear op is found and timed on its own. What the
 // times are is not looked at.
-#include "engine/product_speed.h"
+#include "engine/measure/product_speed.h"
 
 #include <doctest/doctest.h>
 

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/quantize/matrix_codec.h"
-#include "engine/quantize/row_levels.h"
+#include "engine/codec/matrix_codec.h"
+#include "engine/codec/row_levels.h"
 #include "gguf-like-format/tile_layout.h"
 
 using namespace tessera;

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "engine/dense_products.h"
-#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/safetensors/safetensors.h"
 #include "tests/golden/golden_model.h"
 
 using namespace tessera;

@@ -18,11 +18,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/codec/matrix_codec.h"
 #include "engine/models/model_graph.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/float_types.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
 
 using namespace tessera;
 namespace fs = std::filesystem;

@@ -1,5 +1,5 @@
 // What messages supply stays text: from the chat template's filters through the normalizer to the ids.
-#include "engine/tokenizer/quoted_text.h"
+#include "engine/chat_template/quoted_text.h"
 
 #include <doctest/doctest.h>
 
@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/tokenizer/chat_template.h"
+#include "engine/chat_template/chat_template.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/unit/tokenizer_files.h"

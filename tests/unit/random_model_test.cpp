@@ -1,5 +1,5 @@
 // Random models: whole and valid files in every scheme, at odd sizes too, that run to finite logits.
-#include "engine/random_model.h"
+#include "engine/measure/random_model.h"
 
 #include <doctest/doctest.h>
 

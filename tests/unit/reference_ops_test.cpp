@@ -11,9 +11,9 @@
 #include "backends/reference/quantized_row.h"
 #include "backends/reference/reference_backend.h"
 #include "backends/reference/weight_rows.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/q8_row.h"
-#include "engine/quantize/matrix_codec.h"
+#include "engine/codec/matrix_codec.h"
+#include "graph/bf16_row.h"
+#include "graph/q8_row.h"
 #include "tests/unit/expected_rows.h"
 #include "tests/unit/op_cases.h"
 

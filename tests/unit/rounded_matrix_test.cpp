@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
-#include "engine/quantize/matrix_codec.h"
+#include "engine/codec/matrix_codec.h"
+#include "engine/codec/row_levels.h"
 #include "engine/quantize/qoq/error_feedback.h"
 #include "engine/quantize/qoq/moment_factor.h"
-#include "engine/quantize/row_levels.h"
 #include "gguf-like-format/tile_layout.h"
 
 using namespace tessera;

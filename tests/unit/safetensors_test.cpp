@@ -1,5 +1,5 @@
 // safetensors files, single and sharded: what a valid one gives and how every broken one is refused.
-#include "gguf-like-format/safetensors.h"
+#include "gguf-like-format/safetensors/safetensors.h"
 
 #include <doctest/doctest.h>
 

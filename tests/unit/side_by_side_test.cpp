@@ -1,6 +1,6 @@
 // Several models over the same windows: the same figures together, one by one and in passes, and the same as
 // straight from the definition.
-#include "commands/side_by_side.h"
+#include "engine/measure/side_by_side.h"
 
 #include <doctest/doctest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-#include "engine/random_model.h"
+#include "engine/measure/random_model.h"
 
 using namespace tessera;
 
@@ -100,7 +100,7 @@ TEST_CASE("together, one by one and straight from the definition") {
     CHECK(together.models[0].divergence->kl().mean() < together.models[1].divergence->kl().mean());
     for (const size_t at_once : {size_t{1}, size_t{3}}) {
       const SideBySide passes =
-          measure_side_by_side(plan, kWindow, contender(reference, 16, "reference"), contenders, at_once);
+          measure_side_by_side(plan, kWindow, contender(reference, 16, "reference"), contenders, {}, at_once);
       REQUIRE(passes.models.size() == 4);
       CHECK(passes.kv_bits == together.kv_bits);
       CHECK(passes.reference->nats.mean() == together.reference->nats.mean());

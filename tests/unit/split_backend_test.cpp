@@ -11,7 +11,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/reference/reference_backend.h"
-#include "engine/graph/split_graph.h"
+#include "graph/split_graph.h"
 #include "tests/unit/op_cases.h"
 #include "tests/unit/op_rig.h"
 

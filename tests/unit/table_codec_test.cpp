@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/quantize/lut/normal_float.h"
-#include "engine/quantize/matrix_codec.h"
+#include "engine/codec/matrix_codec.h"
+#include "engine/codec/normal_float.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 

@@ -1,5 +1,5 @@
 // What `inspect --verify` finds in tensors of table schemes: every kind of fault, planted in a sound tensor.
-#include "gguf-like-format/table_faults.h"
+#include "gguf-like-format/tess/table_faults.h"
 
 #include <doctest/doctest.h>
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "gguf-like-format/float_types.h"
-#include "gguf-like-format/tensor_scales.h"
+#include "gguf-like-format/tess/tensor_scales.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {

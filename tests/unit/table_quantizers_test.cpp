@@ -13,12 +13,12 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
+#include "engine/codec/matrix_codec.h"
+#include "engine/codec/normal_float.h"
 #include "engine/quantize/lut/kmeans_table.h"
-#include "engine/quantize/lut/normal_float.h"
 #include "engine/quantize/lut/scale_search.h"
 #include "engine/quantize/lut/table_matrix.h"
 #include "engine/quantize/lut/trained_scales.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/qoq/error_feedback.h"
 #include "engine/quantize/qoq/moment_factor.h"
 

@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "gguf-like-format/strict_json.h"
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
 #include "tests/unit/crafted_files.h"
 
 using namespace tessera;

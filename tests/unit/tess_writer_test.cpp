@@ -1,5 +1,5 @@
 // The .tess writer: whole files or none, whatever fails and whichever signal ends the process.
-#include "gguf-like-format/tess_writer.h"
+#include "gguf-like-format/tess/tess_writer.h"
 
 #include <doctest/doctest.h>
 #include <sched.h>
@@ -12,7 +12,7 @@
 #include <functional>
 #include <iostream>
 
-#include "gguf-like-format/tess_file.h"
+#include "gguf-like-format/tess/tess_file.h"
 #include "tests/unit/crafted_files.h"
 
 using namespace tessera;

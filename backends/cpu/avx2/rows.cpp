@@ -4,9 +4,9 @@
 #include "backends/cpu/avx2/avx2.h"
 #include "backends/cpu/avx2/lane_sums.h"
 #include "backends/cpu/avx2/partial_vectors.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/q8_row.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/bf16_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu::avx2 {
 

@@ -8,8 +8,8 @@
 #include "backends/cpu/avx2/avx2.h"
 #include "backends/cpu/avx2/table_codes.h"
 #include "backends/cpu/avx2/table_panels.h"
-#include "engine/graph/bf16_row.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/bf16_row.h"
 
 namespace tessera::cpu::avx2 {
 

@@ -5,8 +5,8 @@
 #include "backends/cpu/avx2/avx2.h"
 #include "backends/cpu/avx2/table_codes.h"
 #include "backends/cpu/avx2/table_panels.h"
-#include "engine/graph/q8_row.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu::avx2 {
 

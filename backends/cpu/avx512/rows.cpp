@@ -2,9 +2,9 @@
 #include <immintrin.h>
 
 #include "backends/cpu/avx512/avx512.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/q8_row.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/bf16_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu::avx512 {
 

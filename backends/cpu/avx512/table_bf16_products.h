@@ -12,7 +12,7 @@
 #pragma once
 
 #include "backends/cpu/avx512/table_panels.h"
-#include "engine/graph/bf16_row.h"
+#include "graph/bf16_row.h"
 
 namespace tessera::cpu::avx512 {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "backends/cpu/avx512/table_panels.h"
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu::avx512 {
 

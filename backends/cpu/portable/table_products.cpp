@@ -4,10 +4,10 @@
 #include <cstring>
 
 #include "backends/cpu/portable/portable.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/q8_row.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/bf16_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cpu::portable {
 

@@ -13,7 +13,7 @@
 #pragma once
 
 #include "backends/cuda/views.h"
-#include "engine/graph/batch.h"
+#include "graph/batch.h"
 
 namespace tessera::cuda {
 

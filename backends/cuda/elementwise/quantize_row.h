@@ -1,10 +1,10 @@
-// Writes one q8 row (engine/graph/q8_row.h) with a whole block: shared by everything that can emit quantized
+// Writes one q8 row (graph/q8_row.h) with a whole block: shared by everything that can emit quantized
 // rows.
 #pragma once
 
 #include "backends/cuda/elementwise/block_reduce.h"
 #include "backends/cuda/elementwise/row_quads.h"
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cuda {
 

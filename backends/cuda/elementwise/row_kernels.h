@@ -4,7 +4,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/rows.h"
 #include "backends/cuda/weights.h"
-#include "engine/graph/graph.h"
+#include "graph/graph.h"
 
 namespace tessera::cuda {
 

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "backends/cuda/elementwise/quantize_row.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/graph.h"
 #include "gguf-like-format/tile_layout.h"
+#include "graph/bf16_row.h"
+#include "graph/graph.h"
 
 namespace tessera::cuda {
 
@@ -17,7 +17,7 @@ TESSERA_DEVICE uint32_t bf16_bits(float value) {
 
 inline constexpr uint32_t kSumLanes = bf16_row::kGroup / 4;  // lanes of 4 columns that share a sum
 
-// One bf16 row (engine/graph/bf16_row.h). A sum adds 32 columns in float32, in an order that depends on
+// One bf16 row (graph/bf16_row.h). A sum adds 32 columns in float32, in an order that depends on
 // nothing else.
 template <class Values>
 TESSERA_DEVICE void round_row(uint32_t columns, Global<std::byte> row, const Values& values) {

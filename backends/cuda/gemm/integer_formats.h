@@ -7,7 +7,7 @@
 #pragma once
 
 #include "backends/cuda/gemm/integer_job.h"
-#include "engine/graph/q8_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cuda {
 

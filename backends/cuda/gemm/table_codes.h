@@ -4,8 +4,8 @@
 #pragma once
 
 #include "backends/cuda/gemm/table_linear.h"
-#include "engine/graph/bf16_row.h"
-#include "engine/graph/q8_row.h"
+#include "graph/bf16_row.h"
+#include "graph/q8_row.h"
 
 namespace tessera::cuda::tables {
 

@@ -3,7 +3,7 @@
 
 #include "backends/cuda/device.h"
 #include "backends/cuda/rows.h"
-#include "engine/graph/batch.h"
+#include "graph/batch.h"
 
 namespace tessera::cuda {
 

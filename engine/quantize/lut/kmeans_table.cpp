@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include "engine/quantize/lut/normal_float.h"
+#include "engine/codec/normal_float.h"
 #include "engine/quantize/lut/scale_search.h"
 
 namespace tessera::lut {

@@ -5,8 +5,8 @@
 #include <span>
 
 #include "backends/dense_products.h"
+#include "engine/codec/table_levels.h"
 #include "engine/quantize/qoq/float_matrix.h"
-#include "engine/quantize/table_levels.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera::lut {

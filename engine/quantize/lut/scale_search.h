@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "engine/quantize/table_levels.h"
+#include "engine/codec/table_levels.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera::lut {

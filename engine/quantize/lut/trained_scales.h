@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "backends/dense_products.h"
+#include "engine/codec/table_levels.h"
 #include "engine/quantize/qoq/float_matrix.h"
-#include "engine/quantize/table_levels.h"
 
 namespace tessera::lut {
 

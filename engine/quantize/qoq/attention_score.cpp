@@ -5,7 +5,7 @@
 #include <cassert>
 #include <numeric>
 
-#include "engine/quantize/rounding.h"
+#include "engine/codec/rounding.h"
 #include "gguf-like-format/float_types.h"
 
 namespace tessera::qoq {

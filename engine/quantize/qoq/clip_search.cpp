@@ -4,8 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "engine/codec/row_levels.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
-#include "engine/quantize/row_levels.h"
 
 namespace tessera::qoq {
 

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "backends/dense_products.h"
+#include "engine/codec/row_levels.h"
+#include "engine/codec/table_levels.h"
 #include "engine/quantize/qoq/float_matrix.h"
 #include "engine/quantize/qoq/moment_factor.h"
-#include "engine/quantize/row_levels.h"
-#include "engine/quantize/table_levels.h"
 
 namespace tessera::qoq {
 

@@ -8,10 +8,10 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "engine/codec/matrix_codec.h"
 #include "engine/quantize/checkpoint_values.h"
 #include "engine/quantize/lut/channel_scaling.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/qoq/attention_clips.h"
 #include "engine/quantize/qoq/attention_score.h"
 #include "engine/quantize/qoq/reorder.h"

@@ -4,11 +4,11 @@
 #include <array>
 #include <cassert>
 
+#include "engine/codec/matrix_codec.h"
+#include "engine/codec/row_levels.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/matrix_codec.h"
 #include "engine/quantize/qoq/error_feedback.h"
 #include "engine/quantize/qoq/moment_factor.h"
-#include "engine/quantize/row_levels.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 

@@ -1,0 +1,162 @@
+#include "gguf-like-format/tess/tess_writer.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "gguf-like-format/temporary_file.h"
+#include "gguf-like-format/tess/tess_file.h"
+#include "gguf-like-format/tess/tess_header.h"
+#include "gguf-like-format/tess/tess_layout.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera {
+
+namespace {
+
+// Places the tensors behind a header whose length depends, through the digits of the offsets, on where they
+// are placed. Starting low, the header can only grow, so this ends after a few rounds.
+uint64_t settle_layout(const ModelHeader& header, std::vector<TensorRecord>& records,
+                       const std::string& path) {
+  uint64_t header_end = kTessPrefixBytes;
+  for (;;) {
+    const uint64_t file_bytes = place_tensors(records, header_end, path);
+    const uint64_t needed = kTessPrefixBytes + write_tess_header(header, records, path).size();
+    if (tile::round_up(needed, kTessAlignment) <= tile::round_up(header_end, kTessAlignment))
+      return file_bytes;
+    header_end = needed;
+  }
+}
+
+std::array<std::byte, kTessPrefixBytes> prefix(std::string_view header, uint64_t file_bytes) {
+  std::array<std::byte, kTessPrefixBytes> out{};
+  const auto put = [&out](size_t offset, const auto& value) {
+    std::memcpy(out.data() + offset, &value, sizeof(value));
+  };
+  put(0, std::array<char, 8>{'T', 'E', 'S', 'S', 'E', 'R', 'A', '\0'});
+  put(8, kTessVersion);
+  put(16, static_cast<uint64_t>(header.size()));
+  put(24, file_bytes);
+  put(32, static_cast<uint64_t>(XXH64(header.data(), header.size(), 0)));
+  return out;
+}
+
+}  // namespace
+
+struct TessWriter::State {
+  std::string path;
+  ModelHeader header;
+  std::vector<TensorRecord> records;
+  uint64_t file_bytes = 0;
+  size_t header_bytes = 0;
+  size_t next = 0;
+  bool finished = false;
+  std::unique_ptr<TemporaryFile> file;
+};
+
+TessWriter::TessWriter(const std::string& path, const ModelHeader& header, std::vector<PlannedTensor> tensors)
+    : state_(std::make_unique<State>()) {
+  state_->path = path;
+  state_->header = header;
+  for (PlannedTensor& tensor : tensors)
+    state_->records.push_back({std::move(tensor.name), tensor.scheme, std::move(tensor.shape), 0, 0, 0});
+  state_->file_bytes = settle_layout(header, state_->records, path);
+  const std::string text = write_tess_header(header, state_->records, path);
+  state_->header_bytes = text.size();
+  // What the reader would refuse must not be written: the same checks, before any work is done.
+  const TessHeader parsed = read_tess_header(text, path);
+  check_placement(parsed.tensors, kTessPrefixBytes + text.size(), state_->file_bytes, path);
+  check_tensor_shapes(parsed.tensors, parsed.model.hyperparameters, path);
+  state_->file = std::make_unique<TemporaryFile>(path);
+  state_->file->reserve(state_->file_bytes);
+}
+
+TessWriter::~TessWriter() = default;
+
+uint64_t TessWriter::file_bytes() const { return state_->file_bytes; }
+
+void TessWriter::write(std::span<const std::byte> bytes) {
+  if (state_->finished || state_->next == state_->records.size())
+    throw FileError(
+        fmt::format("{}: all {} planned tensors are written already", state_->path, state_->records.size()));
+  TensorRecord& record = state_->records[state_->next];
+  if (bytes.size() != record.bytes)
+    throw FileError(fmt::format("{}: tensor {}: expected {} bytes, found {}", state_->path, record.name,
+                                record.bytes, bytes.size()));
+  state_->file->write(bytes, record.offset);
+  record.xxh64 = XXH64(bytes.data(), bytes.size(), 0);
+  ++state_->next;
+}
+
+void TessWriter::finish() {
+  if (state_->finished) throw FileError(fmt::format("{}: the file is finished already", state_->path));
+  if (state_->next != state_->records.size())
+    throw FileError(fmt::format("{}: tensor {}: planned but not written", state_->path,
+                                state_->records[state_->next].name));
+  const std::string text = write_tess_header(state_->header, state_->records, state_->path);
+  if (text.size() != state_->header_bytes)
+    throw FileError(fmt::format("{}: header bytes: expected {}, found {}", state_->path, state_->header_bytes,
+                                text.size()));
+  state_->file->write(std::as_bytes(std::span(text)), kTessPrefixBytes);
+  state_->file->write(prefix(text, state_->file_bytes), 0);
+  state_->file->commit();
+  state_->finished = true;
+}
+
+struct TessImage::State {
+  std::string name;
+  ModelHeader header;
+  std::vector<TensorRecord> records;
+  std::byte* memory = nullptr;
+  size_t bytes = 0;
+
+  ~State() {
+    if (memory != nullptr) ::munmap(memory, bytes);
+  }
+};
+
+TessImage::TessImage(const std::string& name, const ModelHeader& header, std::vector<PlannedTensor> tensors)
+    : state_(std::make_unique<State>()) {
+  state_->name = name;
+  state_->header = header;
+  for (PlannedTensor& tensor : tensors)
+    state_->records.push_back({std::move(tensor.name), tensor.scheme, std::move(tensor.shape), 0, 0, 0});
+  const uint64_t bytes = settle_layout(header, state_->records, name);
+  void* memory =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    throw FileError(fmt::format("{}: {} bytes of memory: {}", name, bytes, std::strerror(errno)));
+  ::madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults and TLB misses; refusal is harmless
+  state_->memory = static_cast<std::byte*>(memory);
+  state_->bytes = bytes;
+}
+
+TessImage::~TessImage() = default;
+TessImage::TessImage(TessImage&&) noexcept = default;
+TessImage& TessImage::operator=(TessImage&&) noexcept = default;
+
+std::span<std::byte> TessImage::tensor(size_t index) {
+  const TensorRecord& record = state_->records.at(index);
+  return {state_->memory + record.offset, static_cast<size_t>(record.bytes)};
+}
+
+void TessImage::finish() {
+  for (size_t i = 0; i < state_->records.size(); ++i) {
+    const std::span<const std::byte> bytes = tensor(i);
+    state_->records[i].xxh64 = XXH64(bytes.data(), bytes.size(), 0);
+  }
+  const std::string text = write_tess_header(state_->header, state_->records, state_->name);
+  const auto first = prefix(text, state_->bytes);
+  std::copy(first.begin(), first.end(), state_->memory);
+  std::memcpy(state_->memory + kTessPrefixBytes, text.data(), text.size());
+}
+
+std::span<const std::byte> TessImage::bytes() const { return {state_->memory, state_->bytes}; }
+
+}  // namespace tessera

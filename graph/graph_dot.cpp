@@ -1,0 +1,102 @@
+// Graphviz text of a graph, for `tessera inspect --graph dot`.
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace tessera {
+
+namespace {
+
+std::string escaped(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (static_cast<unsigned char>(c) < 0x20) {
+      out += ' ';
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+std::vector<WeightId> weights_of(const OpKind& kind) {
+  if (const auto* embed = std::get_if<Embed>(&kind)) return {embed->table};
+  if (const auto* norm = std::get_if<Norm>(&kind)) return {norm->gain};
+  std::vector<WeightId> ids;
+  if (const auto* linear = std::get_if<Linear>(&kind)) {
+    for (const LinearPart& part : linear->parts) {
+      ids.push_back(part.weight);
+      if (part.bias) ids.push_back(*part.bias);
+    }
+  }
+  return ids;
+}
+
+std::string parameters_of(const OpKind& kind) {
+  if (const auto* rope = std::get_if<Rope>(&kind))
+    return fmt::format("{} heads of {}, {} rotated", rope->heads, rope->head_dim,
+                       2 * rope->inverse_frequency.size());
+  if (const auto* attention = std::get_if<Attention>(&kind))
+    return fmt::format("{} query and {} kv heads of {}", attention->query_heads, attention->kv_heads,
+                       attention->head_dim);
+  if (const auto* norm = std::get_if<Norm>(&kind); norm != nullptr && norm->select_rows)
+    return "selected rows";
+  return {};
+}
+
+std::string op_label(const Graph& graph, const Op& op) {
+  std::string label = fmt::format("{}\\n{}", escaped(op.name), op_name(op.kind));
+  if (const std::string parameters = parameters_of(op.kind); !parameters.empty()) label += "\\n" + parameters;
+  for (const WeightId id : weights_of(op.kind)) {
+    if (id >= graph.weights.size()) continue;
+    const Weight& weight = graph.weights[id];
+    label += fmt::format("\\n{} {} [{}, {}]", escaped(weight.name), scheme_name(weight.scheme), weight.rows,
+                         weight.columns);
+  }
+  return label;
+}
+
+std::string tensor_label(const Tensor& tensor) {
+  return fmt::format("{}\\n{} [{}, {}]", escaped(tensor.name), element_name(tensor.type),
+                     tensor.rows == RowExtent::outputs ? "outputs" : "tokens", tensor.columns);
+}
+
+}  // namespace
+
+std::string graph_to_dot(const Graph& graph) {
+  std::string text = "digraph tessera {\n  rankdir=TB;\n  node [shape=box, fontname=\"monospace\"];\n";
+  text += "  edge [fontname=\"monospace\"];\n  tokens [shape=oval];\n  logits [shape=oval];\n";
+  // The op that writes each tensor; the graph may be unsound, so ids are checked.
+  const size_t none = graph.ops.size();
+  std::vector<size_t> writer(graph.tensors.size(), none);
+  for (size_t index = 0; index < graph.ops.size(); ++index) {
+    const Op& op = graph.ops[index];
+    text += fmt::format("  op{} [label=\"{}\"];\n", index, op_label(graph, op));
+    if (std::holds_alternative<Embed>(op.kind)) text += fmt::format("  tokens -> op{};\n", index);
+    if (std::holds_alternative<Input>(op.kind))
+      text += fmt::format("  input [shape=oval];\n  input -> op{};\n", index);
+    for (const TensorId id : op.outputs) {
+      if (id < writer.size()) writer[id] = index;
+    }
+  }
+  for (size_t index = 0; index < graph.ops.size(); ++index) {
+    for (const TensorId id : graph.ops[index].inputs) {
+      if (id >= writer.size() || writer[id] == none) continue;
+      text +=
+          fmt::format("  op{} -> op{} [label=\"{}\"];\n", writer[id], index, tensor_label(graph.tensors[id]));
+    }
+  }
+  if (graph.logits < writer.size() && writer[graph.logits] != none) {
+    text += fmt::format("  op{} -> logits [label=\"{}\"];\n", writer[graph.logits],
+                        tensor_label(graph.tensors[graph.logits]));
+  }
+  return text + "}\n";
+}
+
+}  // namespace tessera
