@@ -1,6 +1,6 @@
 // Checkpoint folders: what config.json and its companions mean, and how unsupported or broken ones are
 // refused.
-#include "gguf-like-format/huggingface/huggingface_config.h"
+#include "engine/checkpoint/huggingface_config.h"
 
 #include <doctest/doctest.h>
 

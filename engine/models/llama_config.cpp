@@ -1,16 +1,15 @@
-#include "gguf-like-format/huggingface/huggingface_config.h"
+#include "engine/models/llama_config.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
-#include <vector>
 
+#include "gguf-like-format/hyperparameter_checks.h"
 #include "gguf-like-format/strict_json.h"
-#include "gguf-like-format/tess/tess_header.h"
 
 namespace tessera {
 
@@ -19,41 +18,16 @@ namespace {
 using nlohmann::json;
 namespace limits = header_limits;
 
-constexpr JsonLimits kConfigLimits{size_t{4} << 20, 32};
-constexpr JsonLimits kTokenizerConfigLimits{size_t{64} << 20, 32};
 constexpr size_t kMostWordBytes = 256;
-
-// What transformers assumes of a model type where config.json is silent, and what the type always has.
-struct ModelType {
-  std::string_view name;
-  std::string_view family;        // which graph of ours it is
-  std::string_view architecture;  // the class with a language model head
-  uint64_t kv_heads;              // 0: as many as query heads
-  uint64_t sliding_window;        // 0: none
-  bool always_qkv_bias;
-  bool reads_attention_bias;
-};
-constexpr ModelType kModelTypes[] = {
-    {"llama", "llama", "LlamaForCausalLM", 0, 0, false, true},
-    {"mistral", "llama", "MistralForCausalLM", 8, 4096, false, false},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", 32, 0, true, false},
-};
 constexpr double kDefaultNormEpsilon = 1e-6;
 constexpr double kDefaultRopeTheta = 10000.0;
-
-const ModelType& find_model_type(const JsonFields& config) {
-  const std::string name = config.text("model_type", kMostWordBytes);
-  for (const ModelType& type : kModelTypes)
-    if (type.name == name) return type;
-  config.refuse_value("model_type", "llama, mistral or qwen2");
-}
 
 // A setting that changes the graph in a way we do not have: only its neutral value is accepted.
 void require_off(const JsonFields& config, std::string_view field) {
   if (config.boolean_or(field, false)) config.refuse_value(field, "false (true is not supported)");
 }
 
-void refuse_unsupported(const JsonFields& config, const ModelType& type) {
+void refuse_unsupported(const JsonFields& config, const HuggingFaceClass& type) {
   if (config.find("quantization_config") != nullptr)
     config.refuse("quantization_config", "a checkpoint in f32, f16 or bf16", "one that is already quantized");
   if (config.find("architectures") != nullptr) {
@@ -73,7 +47,7 @@ void refuse_unsupported(const JsonFields& config, const ModelType& type) {
 
 // Attention must reach every earlier position. An absent sliding_window means the type's default; null says
 // that there is none.
-void refuse_sliding_window(const json& document, const JsonFields& config, const ModelType& type,
+void refuse_sliding_window(const json& document, const JsonFields& config, const HuggingFaceClass& type,
                            uint64_t context) {
   if (config.find("layer_types") != nullptr) {
     const json& types = config.array("layer_types");
@@ -81,8 +55,8 @@ void refuse_sliding_window(const json& document, const JsonFields& config, const
       if (types[i] != "full_attention")
         config.refuse(fmt::format("layer_types[{}]", i), "full_attention", printable(types[i].dump()));
   }
-  if (type.name == "llama") return;  // has no such setting
-  if (type.name == "qwen2" && !config.boolean_or("use_sliding_window", false)) return;
+  if (!type.has_sliding_window) return;
+  if (type.window_has_switch && !config.boolean_or("use_sliding_window", false)) return;
   constexpr uint64_t most = std::numeric_limits<int64_t>::max();
   std::optional<uint64_t> window = config.optional_integer("sliding_window", 0, most);
   if (!document.contains("sliding_window") && type.sliding_window != 0) window = type.sliding_window;
@@ -130,7 +104,7 @@ void read_rope(const JsonFields& config, Hyperparameters& h) {
     h.rope_theta = *theta;
 }
 
-uint64_t read_kv_heads(const json& document, const JsonFields& config, const ModelType& type,
+uint64_t read_kv_heads(const json& document, const JsonFields& config, const HuggingFaceClass& type,
                        uint64_t query_heads) {
   // Absent means the type's default; null means as many as query heads.
   uint64_t heads =
@@ -160,12 +134,12 @@ uint64_t read_head_dim(const JsonFields& config, const Hyperparameters& h) {
   return *head_dim;
 }
 
-Hyperparameters read_hyperparameters(const json& document, const std::string& path) {
-  const JsonFields config(document, path, "");
-  const ModelType& type = find_model_type(config);
+}  // namespace
+
+Hyperparameters read_llama_config(const json& document, const JsonFields& config,
+                                  const HuggingFaceClass& type) {
   refuse_unsupported(config, type);
   Hyperparameters h;
-  h.family = type.family;
   h.vocabulary = config.integer("vocab_size", 1, limits::kMostVocabulary);
   h.hidden = config.integer("hidden_size", 1, limits::kMostHidden);
   h.layers = config.integer("num_hidden_layers", 1, limits::kMostLayers);
@@ -180,90 +154,9 @@ Hyperparameters read_hyperparameters(const json& document, const std::string& pa
   read_rope(config, h);
   h.tied_head = config.boolean_or("tie_word_embeddings", false);
   const bool attention_bias = type.reads_attention_bias && config.boolean_or("attention_bias", false);
-  h.qkv_bias = type.always_qkv_bias || attention_bias;
+  h.qkv_bias = attention_bias;
   h.output_bias = attention_bias;
-  check_hyperparameters(h, path, "model");
   return h;
-}
-
-// eos_token_id is one id, a list of ids, or null.
-void add_stop_tokens(const JsonFields& fields, uint64_t vocabulary, std::vector<uint32_t>& stops) {
-  const json* value = fields.find("eos_token_id");
-  if (value == nullptr) return;
-  const auto add = [&](const json& id, const std::string& label) {
-    const auto token = static_cast<uint32_t>(fields.element(id, label, 0, vocabulary - 1));
-    if (std::find(stops.begin(), stops.end(), token) == stops.end()) stops.push_back(token);
-  };
-  if (!value->is_array()) return add(*value, fields.label("eos_token_id"));
-  if (value->size() > limits::kMostStopTokens)
-    fields.refuse("eos_token_id", fmt::format("at most {} ids", limits::kMostStopTokens),
-                  std::to_string(value->size()));
-  for (size_t i = 0; i < value->size(); ++i)
-    add((*value)[i], fmt::format("{}[{}]", fields.label("eos_token_id"), i));
-}
-
-GenerationDefaults read_generation(const JsonFields& fields) {
-  GenerationDefaults out;
-  out.temperature = fields.optional_number("temperature", 0.0, 1000.0);
-  out.top_k = fields.optional_integer("top_k", 0, std::numeric_limits<uint32_t>::max());
-  out.top_p = fields.optional_number("top_p", 0.0, 1.0);
-  out.min_p = fields.optional_number("min_p", 0.0, 1.0);
-  out.repeat_penalty = fields.optional_number("repetition_penalty", 1e-6, 1000.0);
-  if (fields.find("do_sample") != nullptr) out.do_sample = fields.boolean("do_sample");
-  return out;
-}
-
-// One template, or a list of named ones of which "default" is the one for conversations.
-std::string read_template_field(const JsonFields& fields) {
-  constexpr std::string_view field = "chat_template";
-  const json* value = fields.find(field);
-  if (value == nullptr) return {};
-  if (!value->is_array()) return fields.text(field, limits::kMostTextBytes);
-  for (size_t i = 0; i < value->size(); ++i) {
-    const JsonFields entry((*value)[i], fields.where(), fmt::format("{}[{}]", field, i));
-    if (entry.text("name", kMostWordBytes) == "default")
-      return entry.text("template", limits::kMostTextBytes);
-  }
-  fields.refuse(field, "a template named \"default\" in the list", "none");
-}
-
-std::string read_chat_template(const std::string& folder) {
-  std::error_code error;
-  const std::string own_file = folder + "/chat_template.jinja";
-  if (std::filesystem::exists(own_file, error)) return read_utf8_file(own_file, limits::kMostTextBytes);
-  const std::string settings = folder + "/tokenizer_config.json";
-  if (!std::filesystem::exists(settings, error)) return {};
-  const json document = read_strict_json(settings, kTokenizerConfigLimits);
-  return read_template_field(JsonFields(document, settings, ""));
-}
-
-// The folder's own name, whatever way it was written.
-std::string folder_name(const std::string& folder) {
-  std::error_code error;
-  const std::filesystem::path real = std::filesystem::canonical(folder, error);
-  return error ? folder : real.filename().string();
-}
-
-}  // namespace
-
-ModelHeader read_huggingface_folder(const std::string& folder) {
-  ModelHeader header;
-  header.name = folder_name(folder);
-  const std::string config_path = folder + "/config.json";
-  const json config = read_strict_json(config_path, kConfigLimits);
-  header.hyperparameters = read_hyperparameters(config, config_path);
-  const std::string generation_path = folder + "/generation_config.json";
-  std::error_code error;
-  if (std::filesystem::exists(generation_path, error)) {
-    const json document = read_strict_json(generation_path, kConfigLimits);
-    const JsonFields fields(document, generation_path, "");
-    header.generation = read_generation(fields);
-    add_stop_tokens(fields, header.hyperparameters.vocabulary, header.chat.stop_tokens);
-  }
-  add_stop_tokens(JsonFields(config, config_path, ""), header.hyperparameters.vocabulary,
-                  header.chat.stop_tokens);
-  header.chat.chat_template = read_chat_template(folder);
-  return header;
 }
 
 }  // namespace tessera
