@@ -163,6 +163,7 @@ int run_quantize(const Arguments& arguments, const std::string& command_line) {
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
   options.command = command_line;
+  options.import_note = [](const std::string& line) { say(line); };
   options.recipe = recipe_of(arguments, options.scheme);
   if (!options.recipe && arguments.has("verbose"))
     throw UsageError("--verbose: says what a recipe chose; plain rounding (--recipe rtn) chooses nothing");

@@ -33,6 +33,9 @@ class RangeCheck {
   void rope_scaling(std::string_view field, const RopeScaling& scaling) const {
     const RangeCheck nested(file_, fmt::format("{}.{}", prefix_, field));
     visit_rope_scaling(scaling, nested);
+    if (scaling.kind == RopeScalingKind::yarn && scaling.beta_fast <= scaling.beta_slow)
+      nested.refuse("beta_fast", fmt::format("more than beta_slow ({})", scaling.beta_slow),
+                    fmt::format("{}", scaling.beta_fast));
     if (scaling.kind == RopeScalingKind::llama3 && scaling.high_freq_factor <= scaling.low_freq_factor)
       nested.refuse("high_freq_factor",
                     fmt::format("more than low_freq_factor ({})", scaling.low_freq_factor),

@@ -17,7 +17,8 @@ struct ScalingName {
 };
 inline constexpr ScalingName kScalingNames[] = {{RopeScalingKind::none, "none"},
                                                 {RopeScalingKind::linear, "linear"},
-                                                {RopeScalingKind::llama3, "llama3"}};
+                                                {RopeScalingKind::llama3, "llama3"},
+                                                {RopeScalingKind::yarn, "yarn"}};
 std::string_view scaling_name(RopeScalingKind kind);
 
 // Checks that every hyperparameter lies in the range the format allows and agrees with the others. prefix

@@ -75,7 +75,15 @@ void visit_rope_scaling(Scaling& scaling, Visitor&& visitor) {
   using Real = FieldRule<double>;
   if (scaling.kind == RopeScalingKind::none) return;
   visitor("factor", scaling.factor, Real{1.0, kMostFactor});
-  if (scaling.kind != RopeScalingKind::llama3) return;
+  if (scaling.kind == RopeScalingKind::linear) return;
+  if (scaling.kind == RopeScalingKind::yarn) {
+    visitor("original_context", scaling.original_context, FieldRule<uint64_t>{1, kMostContext});
+    visitor("beta_fast", scaling.beta_fast, Real{1.0 / kMostFactor, kMostFactor});
+    visitor("beta_slow", scaling.beta_slow, Real{1.0 / kMostFactor, kMostFactor});
+    visitor("whole_pairs", scaling.whole_pairs);
+    visitor("attention_factor", scaling.attention_factor, Real{1.0 / kMostFactor, kMostFactor});
+    return;
+  }
   visitor("low_freq_factor", scaling.low_freq_factor, Real{1.0 / kMostFactor, kMostFactor});
   visitor("high_freq_factor", scaling.high_freq_factor, Real{1.0 / kMostFactor, kMostFactor});
   visitor("original_context", scaling.original_context, FieldRule<uint64_t>{1, kMostContext});

@@ -32,6 +32,8 @@ class CheckpointSource {
   virtual const std::string& path() const = 0;
   // Hyperparameters, chat settings and generation defaults; quantization and tokenizer are left empty.
   virtual const ModelHeader& header() const = 0;
+  // A line for everything that is read as something else than the files say and is harmless.
+  virtual std::span<const std::string> notes() const { return {}; }
   virtual const Tokenizer& tokenizer() const = 0;
   virtual std::span<const SourceTensor> tensors() const = 0;
   const SourceTensor* find(std::string_view name) const;  // nullptr when absent

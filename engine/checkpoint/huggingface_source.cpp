@@ -30,7 +30,7 @@ class HuggingFaceSource : public CheckpointSource {
  public:
   explicit HuggingFaceSource(const std::string& folder)
       : path_(folder),
-        header_(read_huggingface_folder(folder)),
+        header_(read_huggingface_folder(folder, notes_)),
         checkpoint_(Checkpoint::open(folder)),
         tokenizer_(Tokenizer::from_folder(folder)) {
     tensors_.reserve(checkpoint_.tensors().size());
@@ -42,6 +42,7 @@ class HuggingFaceSource : public CheckpointSource {
 
   const std::string& path() const override { return path_; }
   const ModelHeader& header() const override { return header_; }
+  std::span<const std::string> notes() const override { return notes_; }
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
   void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const override {
@@ -59,6 +60,7 @@ class HuggingFaceSource : public CheckpointSource {
   }
 
   std::string path_;
+  std::vector<std::string> notes_;
   ModelHeader header_;
   Checkpoint checkpoint_;
   Tokenizer tokenizer_;

@@ -51,7 +51,9 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.ffn = static_cast<size_t>(h.ffn);
   out.norm_epsilon = static_cast<float>(h.norm_epsilon);
   out.inverse_frequency = rope_inverse_frequencies(out.head_dim, h.rope_theta, h.rope_scaling);
-  out.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(h.head_dim)));
+  // A factor of all rotated elements of queries and keys is one of their products.
+  const double rotated = h.rope_scaling.kind == RopeScalingKind::yarn ? h.rope_scaling.attention_factor : 1.0;
+  out.attention_scale = static_cast<float>(rotated * rotated / std::sqrt(static_cast<double>(h.head_dim)));
   out.qkv_bias = h.qkv_bias;
   out.output_bias = h.output_bias;
   out.tied_head = h.tied_head;

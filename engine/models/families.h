@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/tensor_roles.h"
@@ -16,9 +17,10 @@ class JsonFields;
 struct HuggingFaceClass;
 
 // Hyperparameters from a config.json; document is its root object, config the same with error texts. Throws
-// FileError naming the field for what is missing, out of range or not supported.
+// FileError naming the field for what is missing, out of range or not supported; adds to notes, a line each,
+// what the model is read as where its files say something else.
 using ConfigReader = Hyperparameters (*)(const nlohmann::json& document, const JsonFields& config,
-                                         const HuggingFaceClass& type);
+                                         const HuggingFaceClass& type, std::vector<std::string>& notes);
 
 // A model type of Hugging Face transformers that a family can read, and what transformers assumes where the
 // type's config.json is silent.

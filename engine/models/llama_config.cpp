@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -45,27 +46,70 @@ void refuse_unsupported(const JsonFields& config, const HuggingFaceClass& type) 
     config.refuse_value("partial_rotary_factor", "1");
 }
 
-// Attention must reach every earlier position. An absent sliding_window means the type's default; null says
-// that there is none.
-void refuse_sliding_window(const json& document, const JsonFields& config, const HuggingFaceClass& type,
-                           uint64_t context) {
+// Whether some layer attends to no more than a window of positions.
+bool slides(const JsonFields& config, const HuggingFaceClass& type, uint64_t layers) {
   if (config.find("layer_types") != nullptr) {
     const json& types = config.array("layer_types");
-    for (size_t i = 0; i < types.size(); ++i)
-      if (types[i] != "full_attention")
-        config.refuse(fmt::format("layer_types[{}]", i), "full_attention", printable(types[i].dump()));
+    bool sliding = false;
+    for (size_t i = 0; i < types.size(); ++i) {
+      if (types[i] == "sliding_attention")
+        sliding = true;
+      else if (types[i] != "full_attention")
+        config.refuse(fmt::format("layer_types[{}]", i), "full_attention or sliding_attention",
+                      printable(types[i].dump()));
+    }
+    return sliding;
   }
-  if (!type.has_sliding_window) return;
-  if (type.window_has_switch && !config.boolean_or("use_sliding_window", false)) return;
-  constexpr uint64_t most = std::numeric_limits<int64_t>::max();
-  std::optional<uint64_t> window = config.optional_integer("sliding_window", 0, most);
-  if (!document.contains("sliding_window") && type.sliding_window != 0) window = type.sliding_window;
-  if (window && *window < context)
-    config.refuse("sliding_window", fmt::format("none, or at least max_position_embeddings ({})", context),
-                  fmt::format("{}", *window));
+  if (!type.has_sliding_window) return false;
+  if (!type.window_has_switch) return true;
+  if (!config.boolean_or("use_sliding_window", false)) return false;
+  // Layers from this one on slide.
+  return config.optional_integer("max_window_layers", 0, limits::kMostLayers).value_or(0) < layers;
 }
 
-RopeScaling read_rope_scaling(const JsonFields& rope) {
+// Attention reaches every earlier position, so the context of a model whose layers slide ends with their
+// window: up to there both are the same. An absent sliding_window means the type's default; null says that
+// there is none.
+void fit_window(const json& document, const JsonFields& config, const HuggingFaceClass& type,
+                Hyperparameters& h, std::vector<std::string>& notes) {
+  if (!slides(config, type, h.layers)) return;
+  constexpr uint64_t most = std::numeric_limits<int64_t>::max();
+  std::optional<uint64_t> window = config.optional_integer("sliding_window", 1, most);
+  if (!document.contains("sliding_window") && type.sliding_window != 0) window = type.sliding_window;
+  if (!window && config.find("layer_types") != nullptr)
+    config.refuse("sliding_window", "a window for the layers that slide", "none");
+  if (!window || *window >= h.context) return;
+  notes.push_back(
+      fmt::format("the context of {} tokens is cut to the sliding window of {}", h.context, *window));
+  h.context = *window;
+}
+
+// arXiv 2309.00071, section 3.4, with the refinements by mscale of DeepSeek's models.
+RopeScaling read_yarn(const JsonFields& rope, RopeScaling scaling, uint64_t positions) {
+  const auto positive = [&](std::string_view field) {
+    return rope.optional_number(field, 1.0 / limits::kMostFactor, limits::kMostFactor);
+  };
+  scaling.kind = RopeScalingKind::yarn;
+  scaling.original_context =
+      rope.optional_integer("original_max_position_embeddings", 1, limits::kMostContext).value_or(positions);
+  scaling.beta_fast = positive("beta_fast").value_or(32);
+  scaling.beta_slow = positive("beta_slow").value_or(1);
+  if (scaling.beta_fast <= scaling.beta_slow)
+    rope.refuse_value("beta_fast", fmt::format("more than beta_slow ({})", scaling.beta_slow));
+  scaling.whole_pairs = rope.boolean_or("truncate", true);
+  const auto magnitude = [&](double multiplier) {
+    return scaling.factor <= 1 ? 1.0 : 0.1 * multiplier * std::log(scaling.factor) + 1.0;
+  };
+  const auto mscale = rope.optional_number("mscale", 0, limits::kMostFactor);
+  const auto mscale_all = rope.optional_number("mscale_all_dim", 0, limits::kMostFactor);
+  const bool both = mscale.value_or(0) != 0 && mscale_all.value_or(0) != 0;
+  scaling.attention_factor = positive("attention_factor")
+                                 .value_or(both ? magnitude(*mscale) / magnitude(*mscale_all) : magnitude(1));
+  return scaling;
+}
+
+// positions is max_position_embeddings.
+RopeScaling read_rope_scaling(const JsonFields& rope, uint64_t positions, std::vector<std::string>& notes) {
   RopeScaling scaling;
   const std::string_view field = rope.find("rope_type") != nullptr || rope.find("type") == nullptr
                                      ? std::string_view("rope_type")
@@ -74,8 +118,17 @@ RopeScaling read_rope_scaling(const JsonFields& rope) {
   if (rope.optional_number("partial_rotary_factor", 0.0, 1.0).value_or(1.0) != 1.0)
     rope.refuse_value("partial_rotary_factor", "1");
   if (kind == "default") return scaling;
-  if (kind != "linear" && kind != "llama3") rope.refuse_value(field, "default, linear or llama3");
+  if (kind != "linear" && kind != "llama3" && kind != "yarn" && kind != "dynamic")
+    rope.refuse_value(field, "default, linear, llama3, yarn or dynamic");
   scaling.factor = rope.number("factor", 1.0, limits::kMostFactor);
+  if (kind == "dynamic") {
+    notes.push_back(
+        fmt::format("dynamic RoPE scaling changes nothing within the model's own {} tokens, where the "
+                    "context ends",
+                    positions));
+    return {};
+  }
+  if (kind == "yarn") return read_yarn(rope, scaling, positions);
   scaling.kind = RopeScalingKind::linear;
   if (kind == "linear") return scaling;
   scaling.kind = RopeScalingKind::llama3;
@@ -89,7 +142,7 @@ RopeScaling read_rope_scaling(const JsonFields& rope) {
 }
 
 // Older checkpoints have rope_theta beside rope_scaling; newer ones have both in rope_parameters.
-void read_rope(const JsonFields& config, Hyperparameters& h) {
+void read_rope(const JsonFields& config, Hyperparameters& h, std::vector<std::string>& notes) {
   h.rope_theta = config.optional_number("rope_theta", limits::kLeastRopeTheta, limits::kMostRopeTheta)
                      .value_or(kDefaultRopeTheta);
   const json* scaling = config.find("rope_scaling");
@@ -99,9 +152,23 @@ void read_rope(const JsonFields& config, Hyperparameters& h) {
   const std::string_view field = parameters != nullptr ? "rope_parameters" : "rope_scaling";
   if (config.find(field) == nullptr) return;
   const JsonFields rope = config.object(field);
-  h.rope_scaling = read_rope_scaling(rope);
+  h.rope_scaling = read_rope_scaling(rope, h.context, notes);
   if (const auto theta = rope.optional_number("rope_theta", limits::kLeastRopeTheta, limits::kMostRopeTheta))
     h.rope_theta = *theta;
+}
+
+// What scaled positions reach may be more than max_position_embeddings says.
+void stretch_context(const JsonFields& config, Hyperparameters& h) {
+  const RopeScaling& scaling = h.rope_scaling;
+  const auto reach = [&](uint64_t original) {
+    const double tokens = static_cast<double>(original) * scaling.factor;
+    return static_cast<uint64_t>(std::min(tokens, static_cast<double>(limits::kMostContext)));
+  };
+  if (scaling.kind == RopeScalingKind::yarn) h.context = std::max(h.context, reach(scaling.original_context));
+  // Vicuna and LongChat say so where they scale linearly.
+  const auto sequence = config.optional_integer("max_sequence_length", 1, limits::kMostContext);
+  if (scaling.kind == RopeScalingKind::linear && sequence)
+    h.context = std::max(h.context, std::min(*sequence, reach(h.context)));
 }
 
 uint64_t read_kv_heads(const json& document, const JsonFields& config, const HuggingFaceClass& type,
@@ -137,7 +204,7 @@ uint64_t read_head_dim(const JsonFields& config, const Hyperparameters& h) {
 }  // namespace
 
 Hyperparameters read_llama_config(const json& document, const JsonFields& config,
-                                  const HuggingFaceClass& type) {
+                                  const HuggingFaceClass& type, std::vector<std::string>& notes) {
   refuse_unsupported(config, type);
   Hyperparameters h;
   h.vocabulary = config.integer("vocab_size", 1, limits::kMostVocabulary);
@@ -148,10 +215,11 @@ Hyperparameters read_llama_config(const json& document, const JsonFields& config
   h.head_dim = read_head_dim(config, h);
   h.ffn = config.integer("intermediate_size", 1, limits::kMostFfn);
   h.context = config.integer("max_position_embeddings", 1, limits::kMostContext);
-  refuse_sliding_window(document, config, type, h.context);
   h.norm_epsilon = config.optional_number("rms_norm_eps", limits::kLeastNormEpsilon, limits::kMostNormEpsilon)
                        .value_or(kDefaultNormEpsilon);
-  read_rope(config, h);
+  read_rope(config, h, notes);
+  stretch_context(config, h);
+  fit_window(document, config, type, h, notes);
   h.tied_head = config.boolean_or("tie_word_embeddings", false);
   const bool attention_bias = type.reads_attention_bias && config.boolean_or("attention_bias", false);
   h.qkv_bias = attention_bias;

@@ -52,6 +52,8 @@ ModelFile::ModelFile(const QuantizeOptions& options, bool untie_head)
       header_(checkpoint_->header()),
       plan_(plan_weights(*checkpoint_, header_.hyperparameters, options.scheme, options.keep_head)),
       arrays_(tokenizer().store()) {
+  if (options.import_note)
+    for (const std::string& line : checkpoint_->notes()) options.import_note(line);
   check_chat_template(*checkpoint_);
   if (tokenizer().vocabulary() > header_.hyperparameters.vocabulary)
     throw FileError(

@@ -97,7 +97,8 @@ class JsonReader {
     const std::string name = nested.text("kind", kMostNameBytes);
     const auto* entry = std::find_if(std::begin(kScalingNames), std::end(kScalingNames),
                                      [&name](const ScalingName& each) { return each.name == name; });
-    if (entry == std::end(kScalingNames)) nested.refuse_value("kind", "\"none\", \"linear\" or \"llama3\"");
+    if (entry == std::end(kScalingNames))
+      nested.refuse_value("kind", "\"none\", \"linear\", \"llama3\" or \"yarn\"");
     scaling.kind = entry->kind;
     visit_rope_scaling(scaling, JsonReader(nested));
   }

@@ -281,6 +281,37 @@ TEST_CASE("RoPE frequencies, plain and scaled, match constants computed with 40 
                                                {33, 0.00031269375038406512}, {35, 9.5562123539646833e-05},
                                                {40, 3.4281021959525912e-05}, {63, 3.0689259889145111e-07}};
   for (const auto& [i, value] : expected31) CHECK(found[i] == doctest::Approx(value).epsilon(1e-13));
+
+  // YaRN as the card of Qwen2.5 7B has it: heads of 128, pairs 23 to 40 blend.
+  RopeScaling yarn = {RopeScalingKind::yarn, 4.0};
+  yarn.original_context = 32768;
+  found = rope_inverse_frequencies(128, 1e6, yarn);
+  const std::map<size_t, double> expected_yarn = {{0, 1},
+                                                  {1, 0.80584218776148182},
+                                                  {22, 0.0086596432336006535},
+                                                  {23, 0.0069783058485986634},
+                                                  {24, 0.0053753214907901015},
+                                                  {30, 0.0010643609812470018},
+                                                  {39, 6.4903943208370288e-5},
+                                                  {40, 4.445698525097307e-5},
+                                                  {41, 3.5825314255924069e-5},
+                                                  {63, 3.1023444018792989e-7}};
+  for (const auto& [i, value] : expected_yarn) CHECK(found[i] == doctest::Approx(value).epsilon(1e-13));
+  // Bounds between pairs.
+  yarn = {RopeScalingKind::yarn, 16.0};
+  yarn.original_context = 4096;
+  yarn.beta_fast = 16;
+  yarn.beta_slow = 2;
+  yarn.whole_pairs = false;
+  found = rope_inverse_frequencies(64, 10000, yarn);
+  const std::map<size_t, double> expected_between = {{8, 0.1},
+                                                     {12, 0.031622776601683793},
+                                                     {13, 0.023345957124390605},
+                                                     {20, 0.00024081103430080767},
+                                                     {21, 0.00014821085660385345},
+                                                     {22, 0.00011114246312743268},
+                                                     {31, 8.3345089510207752e-6}};
+  for (const auto& [i, value] : expected_between) CHECK(found[i] == doctest::Approx(value).epsilon(1e-13));
 }
 
 TEST_CASE("the tensors a family expects") {
