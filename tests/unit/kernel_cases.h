@@ -28,14 +28,16 @@ namespace tessera::kernel_cases {
 using Random = std::mt19937_64;
 
 inline std::vector<const cpu::Kernels*> runnable_kernels() {
-  const cpu::Features features = cpu::detect_features();
   std::vector<const cpu::Kernels*> tables{&cpu::portable_kernels()};
+#if defined(__x86_64__)
+  const cpu::Features features = cpu::detect_features();
   if (features.avx2) tables.push_back(&cpu::avx2_kernels());
   if (features.avx512) tables.push_back(&cpu::avx512_kernels({}));
   if (features.avx512_bf16) tables.push_back(&cpu::avx512_kernels({.bf16 = true}));
   if (features.avx512_vbmi) tables.push_back(&cpu::avx512_kernels({.vbmi = true}));
   if (features.avx512_bf16 && features.avx512_vbmi)
     tables.push_back(&cpu::avx512_kernels({.bf16 = true, .vbmi = true}));
+#endif
   return tables;
 }
 

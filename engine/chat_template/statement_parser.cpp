@@ -4,14 +4,14 @@
 #include <array>
 #include <initializer_list>
 
-#include "engine/chat_template/expressions.h"
-#include "engine/chat_template/syntax.h"
+#include "engine/chat_template/expression_parser.h"
+#include "engine/chat_template/syntax_tree.h"
 
 namespace tessera::jinja {
 
 namespace {
 
-constexpr size_t most_parameters = 100;
+constexpr size_t kMostParameters = 100;
 
 class Parser : private ExpressionParser {
  public:
@@ -26,14 +26,14 @@ class Parser : private ExpressionParser {
  private:
   using Names = std::initializer_list<std::string_view>;
 
-  // Statements up to a tag that starts with one of `ends`, whose name stays current; up to the end of the
-  // template when there are none.
+  // Parses statements up to a tag that begins with one of the names `ends`, which is then the current token.
+  // Without names, parses up to the end of the template.
   Block parse_block(Names ends) {
     const Nesting nesting(*this);
     const uint32_t first_line = current().line;
     Block block;
     while (true) {
-      const Token token = take();
+      const Token token = read_token();
       switch (token.kind) {
         case TokenKind::text:
           block.push_back({token.line, Text{std::string(token.text)}});
@@ -41,7 +41,7 @@ class Parser : private ExpressionParser {
         case TokenKind::output_begin: {
           ExprPtr value = parse_tuple();
           if (current().kind != TokenKind::output_end) fail_unexpected("'}}' after the expression");
-          take();
+          read_token();
           block.push_back({token.line, Output{std::move(value)}});
           break;
         }
@@ -60,21 +60,21 @@ class Parser : private ExpressionParser {
 
   void end_tag() {
     if (current().kind != TokenKind::block_end) fail_unexpected("'%}'");
-    take();
+    read_token();
   }
 
-  // The rest of an opening tag, the body and the closing tag.
+  // Parses the end of an opening tag, the body and the closing tag.
   Block parse_body(std::string_view closing) {
     end_tag();
     Block body = parse_block({closing});
-    take();
+    read_token();
     end_tag();
     return body;
   }
 
   Statement parse_statement() {
     if (current().kind != TokenKind::name) fail_unexpected("the name of a statement");
-    const Token keyword = take();
+    const Token keyword = read_token();
     const std::string_view name = keyword.text;
     Statement statement;
     statement.line = keyword.line;
@@ -164,7 +164,7 @@ class Parser : private ExpressionParser {
       end_tag();
       loop.otherwise = parse_block({"endfor"});
     }
-    take();
+    read_token();
     end_tag();
     return loop;
   }
@@ -182,7 +182,7 @@ class Parser : private ExpressionParser {
       end_tag();
       choice.otherwise = parse_block({"endif"});
     }
-    take();
+    read_token();
     end_tag();
     return choice;
   }
@@ -201,7 +201,7 @@ class Parser : private ExpressionParser {
   }
 
   MacroDefinition parse_macro() {
-    // A macro's free names are those of the template's top level.
+    // The names that a macro does not define are looked up in the top-level scope only.
     if (loops_ > 0 || scopes_ > 0)
       fail_here("a macro inside a loop, a macro or another block is not supported");
     auto macro = std::make_unique<Macro>();
@@ -213,7 +213,7 @@ class Parser : private ExpressionParser {
         expect_symbol(",", "between parameters");
         if (at_symbol(")")) break;
       }
-      if (macro->parameters.size() >= most_parameters) fail_here("too many parameters");
+      if (macro->parameters.size() >= kMostParameters) fail_here("too many parameters");
       std::string name = expect_identifier("a parameter's name");
       note_assigned(name);
       ExprPtr fallback = skip_symbol("=") ? parse_expression() : nullptr;
@@ -222,7 +222,7 @@ class Parser : private ExpressionParser {
       }
       macro->parameters.emplace_back(std::move(name), std::move(fallback));
     }
-    take();
+    read_token();
     ++scopes_;
     inside_macro_ = true;
     macro->body = parse_body("endmacro");

@@ -1,4 +1,4 @@
-// What filters and string methods of templates share.
+// Operations on strings that exist both as a filter and as a string method.
 #pragma once
 
 #include <cstddef>
@@ -13,13 +13,15 @@ namespace tessera::jinja {
 
 enum class Side : uint8_t { both, left, right };
 
-// Without white space, or without the characters of the string `characters` when that is given, at its sides.
+// Removes white space from the given sides, or the characters that the string `characters` holds, unless that
+// is null or none.
 Value strip(Budget& budget, const String& string, const Value* characters, Side side);
-// The first `count` places where `wanted` stands (everywhere when negative) replaced; an empty `wanted`
-// stands between all characters.
+// Replaces the first `count` occurrences of `wanted`, all of them when count is negative. An empty `wanted`
+// occurs before every character and at the end.
 Value replace(Budget& budget, const String& string, std::string_view wanted, const String& replacement,
               int64_t count);
-// Lines by every line end that Python knows; views into the text.
+// Splits as Python's str.splitlines does, at every line end that Unicode knows. The lines are views into the
+// text.
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
 
 }  // namespace tessera::jinja

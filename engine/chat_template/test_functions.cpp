@@ -2,8 +2,8 @@
 #include <array>
 
 #include "engine/chat_template/builtins.h"
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/operators.h"
-#include "engine/chat_template/text.h"
 
 namespace tessera::jinja {
 
@@ -32,7 +32,7 @@ bool test_number(Environment&, Subject subject, Given) {
 }
 bool test_string(Environment&, Subject subject, Given) { return subject.string() != nullptr; }
 bool test_mapping(Environment&, Subject subject, Given) { return subject.dict() != nullptr; }
-// In Python a dict has a length and can be indexed, and so can an undefined value.
+// In Jinja a sequence is what has a length and can be indexed: that includes dicts and undefined values.
 bool test_sequence(Environment&, Subject subject, Given) {
   return subject.string() != nullptr || subject.list() != nullptr || subject.dict() != nullptr ||
          subject.is_undefined();
@@ -41,7 +41,7 @@ bool test_iterable(Environment& environment, Subject subject, Given given) {
   return test_sequence(environment, subject, given) || subject.loop() != nullptr;
 }
 bool test_callable(Environment&, Subject subject, Given) {
-  // Python would only find out by calling an undefined value.
+  // In Jinja an undefined value is callable; the call itself is the error.
   return subject.is_undefined() || subject.holds<const Macro*>() || subject.holds<const Function*>() ||
          subject.method() != nullptr;
 }
@@ -62,12 +62,13 @@ bool test_divisible(Environment& environment, Subject subject, Given given) {
   return remainder(environment, subject, given.integer(0, 1)) == 0;
 }
 
-// Objects that templates can tell apart only by their value are the same when they are equal.
+// Identity of values is not observable here, so equal values of the same type count as the same.
 bool test_same(Environment& environment, Subject subject, Given given) {
   const Value& other = *given.find(0);
   return subject.data().index() == other.data().index() && equal(environment.budget, subject, other);
 }
 
+// Whether a text has upper or lower case letters and none for which `unwanted` is true.
 bool all_cased(Environment& environment, Subject subject, bool (*unwanted)(uint32_t)) {
   Value storage;
   const std::string_view text = text_of(environment.budget, subject, storage).text;

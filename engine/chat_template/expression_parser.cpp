@@ -1,4 +1,4 @@
-#include "engine/chat_template/expressions.h"
+#include "engine/chat_template/expression_parser.h"
 
 #include <fmt/format.h>
 
@@ -12,8 +12,8 @@ namespace tessera::jinja {
 
 namespace {
 
-constexpr size_t deepest_nesting = 80;
-constexpr uint32_t deepest_expression = 150;
+constexpr size_t kMostNesting = 80;
+constexpr uint32_t kMostExpressionDepth = 150;
 
 struct Symbol {
   std::string_view text;
@@ -37,13 +37,13 @@ bool ExpressionParser::is_keyword(std::string_view name) {
 }
 
 ExpressionParser::Nesting::Nesting(ExpressionParser& parser) : parser_(parser) {
-  if (parser_.nesting_ >= deepest_nesting) {
-    parser_.fail_here(fmt::format("nested deeper than {} levels", deepest_nesting));
+  if (parser_.nesting_ >= kMostNesting) {
+    parser_.fail_here(fmt::format("nested deeper than {} levels", kMostNesting));
   }
   ++parser_.nesting_;
 }
 
-Token ExpressionParser::take() {
+Token ExpressionParser::read_token() {
   const Token token = tokens_[position_];
   if (position_ + 1 < tokens_.size()) ++position_;
   return token;
@@ -59,13 +59,13 @@ bool ExpressionParser::at_name(std::string_view name) const {
 
 bool ExpressionParser::skip_symbol(std::string_view symbol) {
   if (!at_symbol(symbol)) return false;
-  take();
+  read_token();
   return true;
 }
 
 bool ExpressionParser::skip_name(std::string_view name) {
   if (!at_name(name)) return false;
-  take();
+  read_token();
   return true;
 }
 
@@ -90,7 +90,7 @@ void ExpressionParser::expect_symbol(std::string_view symbol, std::string_view w
 
 std::string ExpressionParser::expect_identifier(std::string_view what) {
   if (current().kind != TokenKind::name || is_keyword(current().text)) fail_unexpected(what);
-  return std::string(take().text);
+  return std::string(read_token().text);
 }
 
 void ExpressionParser::check_called_names() const {
@@ -106,8 +106,8 @@ ExprPtr ExpressionParser::finish(Expr node) const {
     if (operand != nullptr) depth = std::max(depth, operand->depth);
   }
   for (const auto& argument : node.named) depth = std::max(depth, argument.second->depth);
-  if (depth >= deepest_expression) {
-    fail_at_line(node.line, fmt::format("the expression has more than {} levels", deepest_expression));
+  if (depth >= kMostExpressionDepth) {
+    fail_at_line(node.line, fmt::format("the expression has more than {} levels", kMostExpressionDepth));
   }
   node.depth = depth + 1;
   return std::make_unique<const Expr>(std::move(node));
@@ -158,7 +158,7 @@ ExprPtr ExpressionParser::parse_conditional() {
   const Nesting nesting(*this);
   ExprPtr value = parse_or();
   while (at_name("if")) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     Operands operands;
     operands.push_back(parse_or());
     operands.push_back(std::move(value));
@@ -171,7 +171,7 @@ ExprPtr ExpressionParser::parse_conditional() {
 ExprPtr ExpressionParser::parse_or() {
   ExprPtr left = parse_and();
   while (at_name("or")) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     left = make_pair(ExprKind::logical_or, line, std::move(left), parse_and());
   }
   return left;
@@ -180,7 +180,7 @@ ExprPtr ExpressionParser::parse_or() {
 ExprPtr ExpressionParser::parse_and() {
   ExprPtr left = parse_not();
   while (at_name("and")) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     left = make_pair(ExprKind::logical_and, line, std::move(left), parse_not());
   }
   return left;
@@ -189,7 +189,7 @@ ExprPtr ExpressionParser::parse_and() {
 ExprPtr ExpressionParser::parse_not() {
   if (!at_name("not")) return parse_comparison();
   const Nesting nesting(*this);
-  const uint32_t line = take().line;
+  const uint32_t line = read_token().line;
   Operands operands;
   operands.push_back(parse_not());
   return make(ExprKind::logical_not, line, std::move(operands));
@@ -208,14 +208,14 @@ ExprPtr ExpressionParser::parse_comparison() {
   std::vector<Operator> comparisons;
   while (true) {
     if (const std::optional<Operator> found = match(current(), symbols)) {
-      take();
+      read_token();
       comparisons.push_back(*found);
     } else if (at_name("in")) {
-      take();
+      read_token();
       comparisons.push_back(Operator::in);
     } else if (at_name("not") && following().kind == TokenKind::name && following().text == "in") {
-      take();
-      take();
+      read_token();
+      read_token();
       comparisons.push_back(Operator::not_in);
     } else {
       break;
@@ -235,7 +235,7 @@ ExprPtr ExpressionParser::parse_sum() {
   static constexpr std::array<Symbol, 2> symbols = {{{"+", Operator::add}, {"-", Operator::subtract}}};
   ExprPtr left = parse_concatenation();
   while (const std::optional<Operator> found = match(current(), symbols)) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     left = make_pair(ExprKind::binary, line, std::move(left), parse_concatenation(), *found);
   }
   return left;
@@ -244,7 +244,7 @@ ExprPtr ExpressionParser::parse_sum() {
 ExprPtr ExpressionParser::parse_concatenation() {
   ExprPtr left = parse_product();
   while (at_symbol("~")) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     left = make_pair(ExprKind::binary, line, std::move(left), parse_product(), Operator::concatenate);
   }
   return left;
@@ -257,7 +257,7 @@ ExprPtr ExpressionParser::parse_product() {
                                                      {"%", Operator::modulo}}};
   ExprPtr left = parse_power();
   while (const std::optional<Operator> found = match(current(), symbols)) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     if (*found == Operator::modulo && left->constant.string() != nullptr) {
       fail_at_line(line, "formatting a string with '%' is not supported");
     }
@@ -269,7 +269,7 @@ ExprPtr ExpressionParser::parse_product() {
 ExprPtr ExpressionParser::parse_power() {
   ExprPtr left = parse_unary(true);
   while (at_symbol("**")) {
-    const uint32_t line = take().line;
+    const uint32_t line = read_token().line;
     left = make_pair(ExprKind::binary, line, std::move(left), parse_unary(true), Operator::power);
   }
   return left;
@@ -279,7 +279,7 @@ ExprPtr ExpressionParser::parse_unary(bool with_filters) {
   ExprPtr value;
   if (at_symbol("-") || at_symbol("+")) {
     const Nesting nesting(*this);
-    const Token sign = take();
+    const Token sign = read_token();
     Operands operands;
     operands.push_back(parse_unary(false));
     value = make(sign.text == "-" ? ExprKind::negate : ExprKind::plus, sign.line, std::move(operands));
@@ -289,10 +289,10 @@ ExprPtr ExpressionParser::parse_unary(bool with_filters) {
   value = parse_postfix(std::move(value));
   while (with_filters) {
     if (at_symbol("|")) {
-      take();
+      read_token();
       value = parse_filter(std::move(value));
     } else if (at_name("is")) {
-      take();
+      read_token();
       value = parse_test(std::move(value));
     } else if (at_symbol("(")) {
       value = parse_call(std::move(value));
@@ -313,21 +313,21 @@ ExprPtr ExpressionParser::parse_primary() {
     case TokenKind::string: {
       std::string text;
       while (current().kind == TokenKind::string) {
-        const Token piece = take();
+        const Token piece = read_token();
         text += decode_string(piece.text, piece.line);
       }
       node.constant = make_constant_string(std::move(text));
       return finish(std::move(node));
     }
     case TokenKind::integer: {
-      take();
+      read_token();
       const std::optional<int64_t> integer = parse_integer(token.text);
       if (!integer) fail_at_line(token.line, fmt::format("'{}' is not an integer of 64 bits", token.text));
       node.constant = *integer;
       return finish(std::move(node));
     }
     case TokenKind::number: {
-      take();
+      read_token();
       const std::optional<double> number = parse_number(token.text);
       if (!number) fail_at_line(token.line, fmt::format("'{}' is not a number", token.text));
       node.constant = *number;
@@ -339,7 +339,7 @@ ExprPtr ExpressionParser::parse_primary() {
 }
 
 ExprPtr ExpressionParser::parse_name() {
-  const Token token = take();
+  const Token token = read_token();
   Expr node;
   node.line = token.line;
   if (token.text == "true" || token.text == "True") {
@@ -379,7 +379,7 @@ ExprPtr ExpressionParser::parse_bracketed() {
       }
       items.push_back(parse_expression());
     }
-    take();
+    read_token();
     return make(ExprKind::list, line, std::move(items));
   }
   if (skip_symbol("{")) return parse_dict(line);
@@ -397,7 +397,7 @@ ExprPtr ExpressionParser::parse_dict(uint32_t line) {
     expect_symbol(":", "after the key of a dict entry");
     entries.push_back(parse_expression());
   }
-  take();
+  read_token();
   return make(ExprKind::dict, line, std::move(entries));
 }
 

@@ -1,4 +1,4 @@
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/characters.h"
 
 #include <utf8proc.h>
 
@@ -57,7 +57,7 @@ void append_utf8(std::string& text, uint32_t code) {
   text.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(count));
 }
 
-// What Python's str.isspace says.
+// The characters for which Python's str.isspace is true.
 bool is_space(uint32_t code) {
   return (code >= 0x09 && code <= 0x0D) || (code >= 0x1C && code <= 0x20) || code == 0x85 || code == 0xA0 ||
          code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 ||
@@ -123,7 +123,7 @@ std::string change_case(std::string_view text, Case wanted) {
   bool inside_word = false;
   for (size_t position = 0; position < text.size();) {
     const Character next = character_at(text, position);
-    if (next.code == no_character) {
+    if (next.code == kNoCharacter) {
       changed += text[position];
       inside_word = wanted == Case::capitalize;
     } else {

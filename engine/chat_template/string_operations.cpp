@@ -1,9 +1,9 @@
-#include "engine/chat_template/strings.h"
+#include "engine/chat_template/string_operations.h"
 
 #include <fmt/format.h>
 
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/operators.h"
-#include "engine/chat_template/text.h"
 
 namespace tessera::jinja {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "engine/chat_template/builtins.h"
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/characters.h"
 
 namespace tessera::jinja {
 
@@ -131,7 +131,7 @@ class JsonWriter {
   }
 
   static std::string escape_wide(uint32_t code) {
-    if (code == no_character) code = 0xFFFD;
+    if (code == kNoCharacter) code = 0xFFFD;
     if (code < 0x10000) return fmt::format("\\u{:04x}", code);
     const uint32_t rest = code - 0x10000;
     return fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (rest >> 10), 0xDC00 + (rest & 0x3FF));

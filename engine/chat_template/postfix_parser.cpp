@@ -1,29 +1,30 @@
-// The part of the expression parser that follows a value: attributes, subscripts, calls, filters and tests.
+// The expression parser's functions for what can follow a value: attributes, subscripts, calls, filters and
+// tests.
 #include <fmt/format.h>
 
 #include <optional>
 
-#include "engine/chat_template/expressions.h"
+#include "engine/chat_template/expression_parser.h"
 #include "engine/chat_template/literals.h"
 
 namespace tessera::jinja {
 
 namespace {
 
-constexpr size_t most_arguments = 100;
+constexpr size_t kMostArguments = 100;
 
 }  // namespace
 
 ExprPtr ExpressionParser::parse_postfix(ExprPtr subject) {
   while (true) {
     if (at_symbol(".")) {
-      const uint32_t line = take().line;
+      const uint32_t line = read_token().line;
       Expr node;
       node.line = line;
       if (current().kind == TokenKind::integer) {
         const std::optional<int64_t> index = parse_integer(current().text);
         if (!index) fail_unexpected("an index");
-        take();
+        read_token();
         Expr key;
         key.line = line;
         key.constant = *index;
@@ -33,7 +34,7 @@ ExprPtr ExpressionParser::parse_postfix(ExprPtr subject) {
       } else {
         if (current().kind != TokenKind::name) fail_unexpected("a name after '.'");
         node.kind = ExprKind::attribute;
-        node.name = take().text;
+        node.name = read_token().text;
         node.operands.push_back(std::move(subject));
       }
       subject = finish(std::move(node));
@@ -48,7 +49,7 @@ ExprPtr ExpressionParser::parse_postfix(ExprPtr subject) {
 }
 
 ExprPtr ExpressionParser::parse_subscript(ExprPtr object) {
-  const uint32_t line = take().line;
+  const uint32_t line = read_token().line;
   Operands operands;
   operands.push_back(std::move(object));
   const auto parse_bound = [this]() -> ExprPtr {
@@ -63,7 +64,7 @@ ExprPtr ExpressionParser::parse_subscript(ExprPtr object) {
     expect_symbol("]", "after the index");
     return make(ExprKind::subscript, line, std::move(operands));
   }
-  take();
+  read_token();
   operands.push_back(std::move(start));
   operands.push_back(parse_bound());
   operands.push_back(skip_symbol(":") ? parse_bound() : nullptr);
@@ -79,12 +80,12 @@ ExpressionParser::CallParts ExpressionParser::parse_arguments() {
       expect_symbol(",", "between arguments");
       if (at_symbol(")")) break;
     }
-    if (parts.positional.size() + parts.named.size() >= most_arguments) fail_here("too many arguments");
+    if (parts.positional.size() + parts.named.size() >= kMostArguments) fail_here("too many arguments");
     if (at_symbol("*") || at_symbol("**")) fail_here("unpacking arguments with '*' is not supported");
     if (current().kind == TokenKind::name && following().kind == TokenKind::symbol &&
         following().text == "=") {
-      std::string name(take().text);
-      take();
+      std::string name(read_token().text);
+      read_token();
       for (const auto& other : parts.named) {
         if (other.first == name) fail_here(fmt::format("the argument '{}' is given twice", name));
       }
@@ -94,12 +95,12 @@ ExpressionParser::CallParts ExpressionParser::parse_arguments() {
       parts.positional.push_back(parse_expression());
     }
   }
-  take();
+  read_token();
   return parts;
 }
 
-void ExpressionParser::check_shape(uint32_t line, std::string_view kind, const Signature& signature,
-                                   const CallParts& parts) const {
+void ExpressionParser::check_call(uint32_t line, std::string_view kind, const Signature& signature,
+                                  const CallParts& parts) const {
   std::vector<std::string_view> named;
   for (const auto& argument : parts.named) named.push_back(argument.first);
   const std::string problem = check_arguments(signature, parts.positional.size(), named);
@@ -117,7 +118,7 @@ ExprPtr ExpressionParser::parse_call(ExprPtr callee) {
     if (callee->function == nullptr) {
       called_.emplace_back(callee->name, line);
     } else {
-      check_shape(line, "function", callee->function->signature, parts);
+      check_call(line, "function", callee->function->signature, parts);
     }
   }
   Expr node;
@@ -142,13 +143,13 @@ ExprPtr ExpressionParser::parse_filter(ExprPtr subject) {
   node.kind = ExprKind::filter;
   node.line = current().line;
   if (current().kind != TokenKind::name) fail_unexpected("the name of a filter");
-  node.name = take().text;
+  node.name = read_token().text;
   node.filter = find_filter(node.name);
   if (node.filter == nullptr)
     fail_at_line(node.line, fmt::format("the filter '{}' is not supported", node.name));
   CallParts parts;
   if (at_symbol("(")) parts = parse_arguments();
-  check_shape(node.line, "filter", node.filter->signature, parts);
+  check_call(node.line, "filter", node.filter->signature, parts);
   check_applied_name(node.line, node.name, parts.positional);
   node.operands.push_back(std::move(subject));
   for (ExprPtr& argument : parts.positional) node.operands.push_back(std::move(argument));
@@ -174,7 +175,7 @@ ExprPtr ExpressionParser::parse_test(ExprPtr subject) {
   node.line = current().line;
   node.negated = skip_name("not");
   if (current().kind != TokenKind::name) fail_unexpected("the name of a test");
-  node.name = take().text;
+  node.name = read_token().text;
   node.test = find_test(node.name);
   if (node.test == nullptr) fail_at_line(node.line, fmt::format("the test '{}' is not supported", node.name));
   CallParts parts;
@@ -183,12 +184,12 @@ ExprPtr ExpressionParser::parse_test(ExprPtr subject) {
     parts = parse_arguments();
   } else if (at_symbol("[") || at_symbol("{") || next == TokenKind::string || next == TokenKind::integer ||
              next == TokenKind::number || (next == TokenKind::name && !is_keyword(current().text))) {
-    // One argument may stand without parentheses: "x is divisibleby 3".
+    // A single argument needs no parentheses: "x is divisibleby 3".
     parts.positional.push_back(parse_postfix(parse_primary()));
   } else if (at_name("is")) {
     fail_here("tests cannot be chained with 'is'");
   }
-  check_shape(node.line, "test", node.test->signature, parts);
+  check_call(node.line, "test", node.test->signature, parts);
   node.operands.push_back(std::move(subject));
   for (ExprPtr& argument : parts.positional) node.operands.push_back(std::move(argument));
   node.named = std::move(parts.named);

@@ -1,4 +1,4 @@
-// The expression half of the template parser; the statement half derives from it.
+// Parses the expressions of a template; the parser of statements derives from this class.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "engine/chat_template/lexer.h"
-#include "engine/chat_template/syntax.h"
+#include "engine/chat_template/syntax_tree.h"
 
 namespace tessera::jinja {
 
@@ -19,35 +19,41 @@ class ExpressionParser {
  protected:
   explicit ExpressionParser(std::vector<Token> tokens) : tokens_(std::move(tokens)) {}
 
-  // a, b or a single expression; without a conditional "a if b else c" where a following `if` means something
-  // else.
+  // Parses a single expression or a tuple without parentheses ("a, b"). with_conditional: "a if b else c" is
+  // allowed; it is not where an `if` that follows belongs to the statement.
   ExprPtr parse_tuple(bool with_conditional = true);
   ExprPtr parse_expression() { return parse_conditional(); }
-  // "name | name(...)" applied to `subject`, which is null for the text of a block.
+  // Parses "| name | name(...)", filters applied to `subject`, which is null for the text of a block.
+  // first_bar_read: the first "|" has been skipped or is not written.
   ExprPtr parse_filters(ExprPtr subject, bool first_bar_read);
 
-  static bool is_keyword(std::string_view name);  // of expressions: and, if, in, …
+  // Whether a name is reserved in expressions: and, if, in, …
+  static bool is_keyword(std::string_view name);
   const Token& current() const { return tokens_[position_]; }
   const Token& following() const { return tokens_[std::min(position_ + 1, tokens_.size() - 1)]; }
-  Token take();
+  // Returns the current token and goes on to the one after it.
+  Token read_token();
   bool at_symbol(std::string_view symbol) const;
   bool at_name(std::string_view name) const;
+  // Skip the current token when it is this symbol or name; false when it is not.
   bool skip_symbol(std::string_view symbol);
   bool skip_name(std::string_view name);
+  // Skip the current token or throw TemplateError when it is another; `where` and `what` are for the message.
   void expect_symbol(std::string_view symbol, std::string_view where);
   std::string expect_identifier(std::string_view what);
   [[noreturn]] void fail_here(std::string_view message) const { fail_at_line(current().line, message); }
   [[noreturn]] void fail_unexpected(std::string_view wanted) const;
   std::string describe_current() const;
 
-  // Names that the template assigns anywhere; the rest can only be inputs or functions.
+  // Records a name that the template assigns somewhere. All other names can only be inputs or functions.
   void note_assigned(const std::string& name) { assigned_.insert(name); }
-  // Inside a macro the names varargs, kwargs and caller would mean something that is not supported.
+  // In macros the names varargs, kwargs and caller have a meaning that is not supported.
   bool inside_macro_ = false;
-  // Refuses calls of names that nothing defines; run when everything is parsed.
+  // Throws TemplateError when the template calls a name that nothing defines. Call it after parsing
+  // everything.
   void check_called_names() const;
 
-  // Counts nested constructs, so that no template can exhaust the stack.
+  // Counts nested constructs while it lives, so that no template can exhaust the stack.
   class Nesting {
    public:
     explicit Nesting(ExpressionParser& parser);
@@ -88,14 +94,17 @@ class ExpressionParser {
   CallParts parse_arguments();
   bool at_expression_end(bool explicit_parentheses) const;
 
-  // Finishes a node whose operands are set: checks how deep the tree has become.
+  // Completes a node whose operands are set. Throws TemplateError when the tree has become too deep.
   ExprPtr finish(Expr node) const;
   ExprPtr make(ExprKind kind, uint32_t line, Operands operands) const;
   ExprPtr make_pair(ExprKind kind, uint32_t line, ExprPtr left, ExprPtr right,
                     Operator operation = Operator::add) const;
-  void check_shape(uint32_t line, std::string_view kind, const Signature& signature,
-                   const CallParts& parts) const;
-  // The filter or test that map, select and their kin are to apply, where it is written as a constant.
+  // Throws TemplateError when the arguments of a call do not fit the signature. kind: "filter", "test" or
+  // "function".
+  void check_call(uint32_t line, std::string_view kind, const Signature& signature,
+                  const CallParts& parts) const;
+  // Throws TemplateError when map, select, reject, selectattr or rejectattr is given the name of an unknown
+  // filter or test as a constant.
   static void check_applied_name(uint32_t line, std::string_view filter, const Operands& arguments);
 
   std::vector<Token> tokens_;

@@ -1,4 +1,4 @@
-#include "engine/chat_template/eval.h"
+#include "engine/chat_template/renderer.h"
 
 #include <fmt/format.h>
 
@@ -11,13 +11,13 @@ namespace tessera::jinja {
 
 namespace {
 
-constexpr size_t deepest_run = 320;   // statements and expressions inside each other while running
-constexpr size_t deepest_macro = 40;  // macros that call macros
+constexpr size_t kMostRunDepth = 320;   // nested statements and expressions while running
+constexpr size_t kMostMacroDepth = 40;  // macros that call each other
 
-// Variables of one level; inner levels see outer ones and never change them.
+// The variables of one scope. ScopeGuard scopes can read those of outer ones and never change them.
 struct Scope {
   Scope* outer = nullptr;
-  std::vector<std::pair<std::string_view, Value>> variables;  // names live in the parsed template
+  std::vector<std::pair<std::string_view, Value>> variables;  // names point into the parsed template
 
   void set(std::string_view name, Value value) {
     for (auto& variable : variables) {
@@ -30,7 +30,8 @@ struct Scope {
   }
 };
 
-enum class Flow : uint8_t { onward, next_item, leave_loop };
+// How to go on after a statement: with the next one, as after {% continue %}, or as after {% break %}.
+enum class Flow : uint8_t { next_statement, next_item, leave_loop };
 
 class Renderer {
  public:
@@ -51,32 +52,32 @@ class Renderer {
   }
 
  private:
-  // Counts what is inside what, so that recursion ends before the stack does.
-  class Deeper {
+  // Counts nested statements and expressions, so that a template cannot exhaust the stack.
+  class DepthGuard {
    public:
-    explicit Deeper(Renderer& renderer) : renderer_(renderer) {
-      if (renderer_.depth_ >= deepest_run) fail("the template recurses too deeply");
+    explicit DepthGuard(Renderer& renderer) : renderer_(renderer) {
+      if (renderer_.depth_ >= kMostRunDepth) fail("the template recurses too deeply");
       ++renderer_.depth_;
     }
-    ~Deeper() { --renderer_.depth_; }
-    Deeper(const Deeper&) = delete;
-    Deeper& operator=(const Deeper&) = delete;
+    ~DepthGuard() { --renderer_.depth_; }
+    DepthGuard(const DepthGuard&) = delete;
+    DepthGuard& operator=(const DepthGuard&) = delete;
 
    private:
     Renderer& renderer_;
   };
 
-  // A level of variables that ends with the C++ scope.
-  class Inner {
+  // A new innermost scope, which ends when this object is destroyed.
+  class ScopeGuard {
    public:
-    explicit Inner(Renderer& renderer) : Inner(renderer, renderer.scope_) {}
-    Inner(Renderer& renderer, Scope* outer) : renderer_(renderer), previous_(renderer.scope_) {
+    explicit ScopeGuard(Renderer& renderer) : ScopeGuard(renderer, renderer.scope_) {}
+    ScopeGuard(Renderer& renderer, Scope* outer) : renderer_(renderer), previous_(renderer.scope_) {
       scope.outer = outer;
       renderer_.scope_ = &scope;
     }
-    ~Inner() { renderer_.scope_ = previous_; }
-    Inner(const Inner&) = delete;
-    Inner& operator=(const Inner&) = delete;
+    ~ScopeGuard() { renderer_.scope_ = previous_; }
+    ScopeGuard(const ScopeGuard&) = delete;
+    ScopeGuard& operator=(const ScopeGuard&) = delete;
     Scope scope;
 
    private:
@@ -85,21 +86,21 @@ class Renderer {
   };
 
   Flow execute(const Block& block) {
-    const Deeper deeper(*this);
+    const DepthGuard guard(*this);
     for (const Statement& statement : block) {
       line_ = statement.line;
       budget_.spend(1);
       const Flow flow = std::visit([this](const auto& action) { return perform(action); }, statement.action);
-      if (flow != Flow::onward) return flow;
+      if (flow != Flow::next_statement) return flow;
     }
-    return Flow::onward;
+    return Flow::next_statement;
   }
 
-  // What the block prints, as a value.
+  // Runs a block and stores in `text` what it prints.
   Flow capture(const Block& block, Value& text) {
     TextBuilder outside(budget_);
     std::swap(outside, output_);
-    const Inner inner(*this);
+    const ScopeGuard guard(*this);
     const Flow flow = execute(block);
     std::swap(outside, output_);
     text = std::move(outside).value();
@@ -108,13 +109,13 @@ class Renderer {
 
   Flow perform(const Text& text) {
     output_.append(text.text);
-    return Flow::onward;
+    return Flow::next_statement;
   }
 
   Flow perform(const Output& output) {
     const Value value = evaluate(*output.value);
     append_text(output_, value);
-    return Flow::onward;
+    return Flow::next_statement;
   }
 
   Flow perform(const If& choice) {
@@ -131,22 +132,22 @@ class Renderer {
     auto loop = std::make_shared<Loop>();
     loop->items = items;
     const Value loop_value = std::shared_ptr<const Loop>(loop);
-    Flow flow = Flow::onward;
+    Flow flow = Flow::next_statement;
     for (; loop->index < items->items.size() && flow != Flow::leave_loop; ++loop->index) {
       budget_.spend(1);
-      const Inner inner(*this);
+      const ScopeGuard guard(*this);
       set_variable("loop", loop_value);
       assign(statement.target, items->items[loop->index]);
       flow = execute(statement.body);
     }
-    return Flow::onward;
+    return Flow::next_statement;
   }
 
   std::shared_ptr<const List> filter_items(const For& statement, const List& items) {
     std::vector<Value> kept;
     for (const Value& item : items.items) {
       budget_.spend(1);
-      const Inner inner(*this);
+      const ScopeGuard guard(*this);
       assign(statement.target, item);
       if (truthy(evaluate(*statement.condition))) kept.push_back(item);
     }
@@ -156,13 +157,13 @@ class Renderer {
 
   Flow perform(const Set& set) {
     assign(set.target, evaluate(*set.value));
-    return Flow::onward;
+    return Flow::next_statement;
   }
 
   Flow perform(const SetBlock& set) {
     Value text;
     const Flow flow = capture(set.body, text);
-    if (flow != Flow::onward) return flow;
+    if (flow != Flow::next_statement) return flow;
     if (set.filter != nullptr) text = evaluate_filter(*set.filter, &text);
     assign(set.target, text);
     return flow;
@@ -178,13 +179,13 @@ class Renderer {
   Flow perform(const With& with) {
     std::vector<Value> values;
     for (const auto& variable : with.variables) values.push_back(evaluate(*variable.second));
-    const Inner inner(*this);
+    const ScopeGuard guard(*this);
     for (size_t i = 0; i < values.size(); ++i) assign(with.variables[i].first, values[i]);
     return execute(with.body);
   }
 
   Flow perform(const Generation& generation) {
-    const Inner inner(*this);
+    const ScopeGuard guard(*this);
     return execute(generation.body);
   }
 
@@ -193,7 +194,7 @@ class Renderer {
 
   Flow perform(const MacroDefinition& definition) {
     set_variable(definition.macro->name, definition.macro.get());
-    return Flow::onward;
+    return Flow::next_statement;
   }
 
   void assign(const Target& target, const Value& value) {
@@ -226,7 +227,7 @@ class Renderer {
     space.attributes.emplace_back(name, value);
   }
 
-  // Null when no level has the name.
+  // Null when no scope has the name.
   const Value* find_variable(std::string_view name) {
     for (const Scope* scope = scope_; scope != nullptr; scope = scope->outer) {
       budget_.spend(scope->variables.size() / 16);
@@ -237,14 +238,14 @@ class Renderer {
     return nullptr;
   }
 
-  // Assigns in the innermost level.
+  // Assigns in the innermost scope.
   void set_variable(std::string_view name, Value value) {
     budget_.spend(scope_->variables.size() / 16);
     scope_->set(name, std::move(value));
   }
 
   Value evaluate(const Expr& expr) {
-    const Deeper deeper(*this);
+    const DepthGuard guard(*this);
     line_ = expr.line;
     budget_.spend(1);
     switch (expr.kind) {
@@ -362,7 +363,7 @@ class Renderer {
     return apply_operator(budget_, expr.operation, left, right);
   }
 
-  // a < b < c means a < b and b < c, each evaluated once.
+  // a < b < c means a < b and b < c; every operand is evaluated once.
   Value evaluate_comparison(const Expr& expr) {
     Value left = evaluate(*expr.operands[0]);
     for (size_t i = 0; i < expr.comparisons.size(); ++i) {
@@ -374,9 +375,10 @@ class Renderer {
     return true;
   }
 
-  // `text`: what the innermost filter of a block's chain is applied to.
+  // `text`: the text of a block, to which the innermost filter of the chain is applied; null for other
+  // expressions.
   Value evaluate_filter(const Expr& expr, const Value* text) {
-    const Deeper deeper(*this);
+    const DepthGuard guard(*this);
     const Expr* inner = expr.operands[0].get();
     Value subject;
     if (inner != nullptr) {
@@ -444,8 +446,8 @@ class Renderer {
       fail(fmt::format("the macro '{}' takes {} arguments, found {}", macro.name, macro.parameters.size(),
                        positional.size()));
     }
-    if (macro_depth_ >= deepest_macro)
-      fail(fmt::format("macros call each other more than {} deep", deepest_macro));
+    if (macro_depth_ >= kMostMacroDepth)
+      fail(fmt::format("macros call each other more than {} deep", kMostMacroDepth));
     std::vector<const Value*> given(macro.parameters.size(), nullptr);
     for (size_t i = 0; i < positional.size(); ++i) given[i] = &positional[i];
     for (const auto& [name, value] : named) {
@@ -458,7 +460,7 @@ class Renderer {
     ++macro_depth_;
     Value text;
     {
-      const Inner inner(*this, &root_);
+      const ScopeGuard guard(*this, &root_);
       for (size_t i = 0; i < given.size(); ++i) {
         const auto& [name, fallback] = macro.parameters[i];
         if (given[i] != nullptr) {

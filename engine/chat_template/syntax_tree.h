@@ -1,4 +1,4 @@
-// A parsed chat template: statements and expressions as a tree. Immutable once parsed.
+// The syntax tree of a parsed chat template: statements and expressions. Immutable once parsed.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +34,7 @@ enum class Operator : uint8_t {
   not_in,
 };
 
+// What an expression is, and which fields of Expr it uses.
 enum class ExprKind : uint8_t {
   constant,     // constant
   name,         // name, and `function` when it is one that the interpreter provides
@@ -64,7 +65,7 @@ struct Expr {
   Operator operation = Operator::add;
   bool negated = false;
   uint32_t line = 0;
-  uint32_t depth = 1;
+  uint32_t depth = 1;  // levels of expressions, this one included
   std::string name;
   Value constant;
   std::vector<ExprPtr> operands;
@@ -78,8 +79,8 @@ struct Expr {
 struct Statement;
 using Block = std::vector<Statement>;
 
-// Where an assignment goes: a name, a namespace's attribute, or several targets that a sequence is unpacked
-// into.
+// What is assigned to: a name, an attribute of a namespace, or several targets into which a sequence is
+// unpacked.
 struct Target {
   std::string name;
   std::string attribute;         // empty: the name itself
@@ -109,7 +110,7 @@ struct Set {
 };
 struct SetBlock {
   Target target;
-  ExprPtr filter;  // a chain of filters whose innermost subject is the text of the block; may be null
+  ExprPtr filter;  // a chain of filters whose innermost one is applied to the text of the block; may be null
   Block body;
 };
 struct FilterBlock {
@@ -120,7 +121,7 @@ struct With {
   std::vector<std::pair<Target, ExprPtr>> variables;
   Block body;
 };
-struct Generation {  // marks the assistant's text for training; here it only groups
+struct Generation {  // marks the assistant's text for training; has no effect on rendering
   Block body;
 };
 struct Break {};
@@ -142,7 +143,7 @@ struct Statement {
       action;
 };
 
-// Parses a template whose newlines are normalized; throws TemplateError with the line.
+// Parses a template with normalized newlines, which is not needed afterwards. Throws TemplateError.
 Block parse_template(std::string_view source);
 
 }  // namespace tessera::jinja
