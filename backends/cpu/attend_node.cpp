@@ -246,7 +246,7 @@ class AttendNode : public Node {
         auto* scaled = reinterpret_cast<float*>(digits);
         for (size_t i = 0; i < shape_.head_dim; ++i) scaled[i] = source[i] * scale;
       } else {
-        (layout_.bits == 8 ? kernels_.attention.split_query8 : kernels_.attention.split_query4)(
+        (layout_.bits == 8 ? kernels_.attention_rows.split_query8 : kernels_.attention_rows.split_query4)(
             source, shape_.head_dim, scale, digits, memory.queries + q);
       }
     }
@@ -300,31 +300,31 @@ class AttendNode : public Node {
   void score_page(const uint8_t* block, const uint8_t* ahead, size_t keys, size_t rows, float* scores,
                   const Scratch& memory) const {
     if (layout_.bits == 16) {
-      kernels_.product_f16({.panels = block,
-                            .panel_stride = layout_.k_panel_bytes(),
-                            .rows = keys,
-                            .columns = shape_.head_dim,
-                            .x = reinterpret_cast<const float*>(memory.digits),
-                            .x_stride = shape_.head_dim,
-                            .tokens = rows,
-                            .bias = nullptr,
-                            .y = scores,
-                            .y_stride = kChunkKeys,
-                            .accumulate = false});
+      kernels_.floats.product_f16({.panels = block,
+                                   .panel_stride = layout_.k_panel_bytes(),
+                                   .rows = keys,
+                                   .columns = shape_.head_dim,
+                                   .x = reinterpret_cast<const float*>(memory.digits),
+                                   .x_stride = shape_.head_dim,
+                                   .tokens = rows,
+                                   .bias = nullptr,
+                                   .y = scores,
+                                   .y_stride = kChunkKeys,
+                                   .accumulate = false});
       return;
     }
-    (layout_.bits == 8 ? kernels_.attention.score_keys8
-                       : kernels_.attention.score_keys4)({.panels = block,
-                                                          .panel_stride = layout_.k_panel_bytes(),
-                                                          .keys = keys,
-                                                          .head_dim = shape_.head_dim,
-                                                          .query = memory.digits,
-                                                          .query_stride = digit_bytes(),
-                                                          .terms = memory.queries,
-                                                          .queries = rows,
-                                                          .y = scores,
-                                                          .y_stride = kChunkKeys,
-                                                          .ahead = ahead});
+    (layout_.bits == 8 ? kernels_.attention_products.score_keys8
+                       : kernels_.attention_products.score_keys4)({.panels = block,
+                                                                   .panel_stride = layout_.k_panel_bytes(),
+                                                                   .keys = keys,
+                                                                   .head_dim = shape_.head_dim,
+                                                                   .query = memory.digits,
+                                                                   .query_stride = digit_bytes(),
+                                                                   .terms = memory.queries,
+                                                                   .queries = rows,
+                                                                   .y = scores,
+                                                                   .y_stride = kChunkKeys,
+                                                                   .ahead = ahead});
   }
 
   // Turns scores into weights; keys after a query's own token weigh 0, and so does what fills the last page.
@@ -335,15 +335,15 @@ class AttendNode : public Node {
       const size_t position = tile.sequence->position + tile.first_token + q / group_;
       const size_t seen = position < first_key ? 0 : std::min(keys, position - first_key + 1);
       float* scores = memory.scores + q * kChunkKeys;
-      out.reference[q] = seen > 0 ? std::ceil(kernels_.maximum(scores, seen)) : kNothing;
-      out.sum[q] = (layout_.bits == 4 ? kernels_.attention.coarse_powers : kernels_.attention.powers)(
-          scores, out.reference[q], seen, end);
+      out.reference[q] = seen > 0 ? std::ceil(kernels_.rows.maximum(scores, seen)) : kNothing;
+      out.sum[q] = (layout_.bits == 4 ? kernels_.attention_rows.coarse_powers
+                                      : kernels_.attention_rows.powers)(scores, out.reference[q], seen, end);
     }
   }
 
   void split_page(const uint8_t* block, size_t first_key, size_t keys, size_t rows, const Scratch& memory,
                   const PageWeights& weights) const {
-    (layout_.bits == 8 ? kernels_.attention.split_weights8 : kernels_.attention.split_weights4)(
+    (layout_.bits == 8 ? kernels_.attention_rows.split_weights8 : kernels_.attention_rows.split_weights4)(
         {.weights = memory.scores + first_key,
          .stride = kChunkKeys,
          .queries = rows,
@@ -358,30 +358,30 @@ class AttendNode : public Node {
   void add_page(const uint8_t* block, const uint8_t* ahead, size_t first_key, size_t keys, size_t rows,
                 const Scratch& memory, const PageWeights& weights, const Partial& out) const {
     if (layout_.bits == 16) {
-      kernels_.product_f16({.panels = block,
-                            .panel_stride = layout_.v_panel_bytes(),
-                            .rows = shape_.head_dim,
-                            .columns = keys,
-                            .x = memory.scores + first_key,
-                            .x_stride = kChunkKeys,
-                            .tokens = rows,
-                            .bias = nullptr,
-                            .y = out.output,
-                            .y_stride = padded_,
-                            .accumulate = true});
+      kernels_.floats.product_f16({.panels = block,
+                                   .panel_stride = layout_.v_panel_bytes(),
+                                   .rows = shape_.head_dim,
+                                   .columns = keys,
+                                   .x = memory.scores + first_key,
+                                   .x_stride = kChunkKeys,
+                                   .tokens = rows,
+                                   .bias = nullptr,
+                                   .y = out.output,
+                                   .y_stride = padded_,
+                                   .accumulate = true});
       return;
     }
-    (layout_.bits == 8 ? kernels_.attention.add_values8
-                       : kernels_.attention.add_values4)({.panels = block,
-                                                          .panel_stride = layout_.v_panel_bytes(),
-                                                          .keys = keys,
-                                                          .head_dim = shape_.head_dim,
-                                                          .digits = weights.digits,
-                                                          .steps = weights.steps,
-                                                          .queries = rows,
-                                                          .y = out.output,
-                                                          .y_stride = padded_,
-                                                          .ahead = ahead});
+    (layout_.bits == 8 ? kernels_.attention_products.add_values8
+                       : kernels_.attention_products.add_values4)({.panels = block,
+                                                                   .panel_stride = layout_.v_panel_bytes(),
+                                                                   .keys = keys,
+                                                                   .head_dim = shape_.head_dim,
+                                                                   .digits = weights.digits,
+                                                                   .steps = weights.steps,
+                                                                   .queries = rows,
+                                                                   .y = out.output,
+                                                                   .y_stride = padded_,
+                                                                   .ahead = ahead});
   }
 
   // What 4-bit values add to all dimensions alike.

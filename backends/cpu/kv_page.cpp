@@ -10,7 +10,7 @@
 #include <cstring>
 #include <limits>
 
-#include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/kernels/attention_kernels.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "backends/cpu/cpu_features.h"
-#include "backends/cpu/limit_loops.h"
+#include "backends/cpu/instruction_sets.h"
 #include "backends/cpu/thread_pool.h"
 
 namespace tessera {
@@ -55,7 +55,7 @@ double seconds_now() {
 
 MachineLimits measure_machine_limits(size_t threads) {
   if (threads == 0) threads = cpu::usable_threads();
-  const cpu::LimitLoops& loops = cpu::limit_loops();
+  const cpu::LimitLoops& loops = cpu::best_kernels().limits;
   static std::vector<std::unique_ptr<ReadBuffer>> buffers;
   if (buffers.size() != threads) buffers.clear();
   while (buffers.size() < threads) buffers.push_back(std::make_unique<ReadBuffer>(bytes_per_thread(threads)));

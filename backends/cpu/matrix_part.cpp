@@ -110,19 +110,20 @@ void MatrixPart::multiply_row_scaled(const RunState& run, const View& x, const V
       .y = y.floats(run, 0) + y_column_ + first_row,
       .y_stride = stride_of(y),
   };
-  if (has_codes(scheme_) && tokens <= kernels_.code_tokens) {
-    (scheme_ == Scheme::w4a8 ? kernels_.product_codes_w4 : kernels_.product_codes_g128)(job);
+  const NibbleKernels& codes =
+      scheme_ == Scheme::w4a8 ? kernels_.integers.row_nibbles : kernels_.integers.progressive;
+  if (has_codes(scheme_) && tokens <= kernels_.integers.code_tokens) {
+    codes.product(job);
     return;
   }
   if (has_codes(scheme_)) {
-    const auto expand = scheme_ == Scheme::w4a8 ? kernels_.expand_w4 : kernels_.expand_g128;
     auto* expanded = reinterpret_cast<uint8_t*>(scratch.data());
     job.panels = expanded;
     job.panel_stride = expanded_bytes();
     for (size_t p = 0; p < range.count; ++p)
-      expand(panels + p * panel_bytes_, stored_columns_, expanded + p * job.panel_stride);
+      codes.expand(panels + p * panel_bytes_, stored_columns_, expanded + p * job.panel_stride);
   }
-  kernels_.product_bytes(job);
+  kernels_.integers.product_bytes(job);
 }
 
 void MatrixPart::multiply_table(const RunState& run, const View& x, const View& y, PanelRange range,
@@ -135,7 +136,7 @@ void MatrixPart::multiply_table(const RunState& run, const View& x, const View& 
   const float* bias = bias_ != nullptr ? bias_ + first_row : nullptr;
   float* target = y.floats(run, 0) + y_column_ + first_row;
   if (tokens <= kernels.code_tokens) {
-    kernels.product[codes]({
+    kernels.codes[codes].product({
         .panels = panels,
         .panel_stride = panel_bytes_,
         .rows = rows_of(range),
@@ -160,8 +161,8 @@ void MatrixPart::multiply_table(const RunState& run, const View& x, const View& 
     return ExpandedPanel{at, scales, format_->zero_points ? zeros : nullptr};
   };
   for (size_t p = 0; p < range.count; ++p)
-    kernels.expand[codes](panels + p * panel_bytes_, stored_columns_, format_->group, table_.data(),
-                          panel_at(p));
+    kernels.codes[codes].expand(panels + p * panel_bytes_, stored_columns_, format_->group, table_.data(),
+                                panel_at(p));
   const ExpandedPanel first = panel_at(0);
   kernels.product_expanded({
       .values = first.values,
@@ -198,9 +199,9 @@ void MatrixPart::multiply_floats(const RunState& run, const View& x, const View&
       .accumulate = false,
   };
   if (scheme_ == Scheme::f32) {
-    kernels_.product_f32(job);
+    kernels_.floats.product_f32(job);
   } else {
-    (scheme_ == Scheme::f16 ? kernels_.product_f16 : kernels_.product_bf16)(job);
+    (scheme_ == Scheme::f16 ? kernels_.floats.product_f16 : kernels_.floats.product_bf16)(job);
   }
 }
 

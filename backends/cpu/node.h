@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kv_page.h"
 #include "backends/cpu/placed_weights.h"
 #include "backends/cpu/split_attention.h"

@@ -286,11 +286,18 @@ void by_tiles(const Job& job, size_t rows) {
   }
 }
 
-}  // namespace
-
 void score_keys8(const ScoreProduct& job) { by_tiles<Score8>(job, job.keys); }
 void score_keys4(const ScoreProduct& job) { by_tiles<Score4>(job, job.keys); }
 void add_values8(const ValueProduct& job) { by_tiles<Value8>(job, job.head_dim); }
 void add_values4(const ValueProduct& job) { by_tiles<Value4>(job, job.head_dim); }
+
+}  // namespace
+
+constinit const AttentionProductKernels kAttentionProducts{
+    .score_keys8 = score_keys8,
+    .score_keys4 = score_keys4,
+    .add_values8 = add_values8,
+    .add_values4 = add_values4,
+};
 
 }  // namespace tessera::cpu::avx512

@@ -323,8 +323,6 @@ void bytes_rows(const IntegerProduct& job, size_t token) {
   if (p < panels) bytes_tile<T, 1>(job, token, p);
 }
 
-}  // namespace
-
 void product_codes_g128(const IntegerProduct& job) {
   static constexpr TileJob kByTokens[kCodeTile] = {codes_g128<1>, codes_g128<2>, codes_g128<3>,
                                                    codes_g128<4>, codes_g128<5>, codes_g128<6>,
@@ -393,5 +391,15 @@ void expand_w4(const uint8_t* panel, size_t columns, uint8_t* bytes) {
     _mm512_storeu_si512(bytes + kLine, _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble));
   }
 }
+
+}  // namespace
+
+// Expanding a panel costs as much as multiplying it with about nine tokens.
+constinit const IntegerKernels kIntegerKernels{
+    .code_tokens = 64,
+    .row_nibbles = {.product = product_codes_w4, .expand = expand_w4},
+    .progressive = {.product = product_codes_g128, .expand = expand_g128},
+    .product_bytes = product_bytes,
+};
 
 }  // namespace tessera::cpu::avx512

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backends/cpu/table_kernels.h"
+#include "backends/cpu/kernels/table_kernels.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera::cpu::avx512 {

@@ -14,7 +14,9 @@
 #include "backends/cpu/avx512/table_panels.h"
 #include "graph/bf16_row.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
+
+using namespace avx512;  // the tiles and panels of table_panels.h
 
 // sum += pairs . two activations at x, in every row. As one instruction with a memory broadcast, as
 // integer products have it.
@@ -165,4 +167,4 @@ template <int kShift>
   return _mm512_permutexvar_epi16(_mm512_srli_epi16(line, kShift), table);
 }
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16
