@@ -78,7 +78,7 @@ constexpr std::array kSchemes = {
                 .bits = 4,
                 .group = tile::kGroupColumns,
                 .column_pad = tile::kGroupColumns,
-                .unit_bytes = tile::kGroupBytes,
+                .unit_bytes = tile::progressive_group_bytes(tile::kGroupColumns),
                 .row_scales = true,
                 .largest_code = 128},
     SchemeFacts{.name = "u8", .kind = CodeKind::data, .activations = kF32, .bits = 8, .vector_bytes = 1},

@@ -133,11 +133,11 @@ class AttendNode : public Node {
 
   // Every task is a tile with all of its keys.
   void attend_tiles(const RunState& run, const Scratch& memory) {
-    size_t task = take();
+    size_t task = next_task();
     size_t before = 0;
     for (const BatchSequence& sequence : run.batch->sequences) {
       const size_t tiles = tiles_of(sequence);
-      for (; task < before + tiles * shape_.kv_heads; task = take()) {
+      for (; task < before + tiles * shape_.kv_heads; task = next_task()) {
         // Later tokens see more keys: the long tasks go first so that threads end together.
         const size_t tile_index = tiles - 1 - (task - before) / shape_.kv_heads;
         const size_t first = tile_index * tile_tokens_;
@@ -152,7 +152,8 @@ class AttendNode : public Node {
   // each other in memory.
   void attend_chunks(const RunState& run, size_t thread, const Scratch& memory) {
     size_t split_unit = TaskRanges::kNone;  // whose queries are in memory
-    for (size_t task = ranges_.take(thread); task != TaskRanges::kNone; task = ranges_.take(thread)) {
+    for (size_t task = ranges_.next_task(thread); task != TaskRanges::kNone;
+         task = ranges_.next_task(thread)) {
       size_t local = task;
       size_t unit = 0;
       const BatchSequence* sequence = run.batch->sequences.data();

@@ -66,7 +66,7 @@ class Node {
   virtual size_t scratch_bytes() const { return 0; }  // per thread
 
  protected:
-  size_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+  size_t next_task() { return next_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
   std::atomic<size_t> next_{0};

@@ -26,7 +26,7 @@ class TaskRanges {
     }
   }
   // The next task for a thread, its own first, or kNone.
-  size_t take(size_t thread) {
+  size_t next_task(size_t thread) {
     for (size_t i = 0; i < threads_; ++i) {
       Range& range = ranges_[(thread + i) % threads_];
       if (range.next.load(std::memory_order_relaxed) >= range.end) continue;
