@@ -24,7 +24,7 @@ constexpr size_t kChunkKeys = kChunkPages * kKvPageTokens;
 // Queries that share a pass over the keys: a multiple of the kernels' tiles, and scores that fit a 1 MiB
 // cache.
 constexpr size_t kTileQueries = 48;
-constexpr size_t kPagesAhead = 3;  // how far memory is asked for before its use
+constexpr size_t kPagesAhead = 3;  // distance of prefetches
 constexpr float kLogTwoOfE = 1.44269504f;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
@@ -48,8 +48,8 @@ struct Tile {
   const uint8_t* values_of(size_t page) const { return blocks.values(sequence->pages[page]); }
 };
 
-// Asks for bytes that are wanted soon, into the second-level cache.
-void ask_for(const uint8_t* begin, const uint8_t* end) {
+// Prefetches bytes into the second-level cache.
+void prefetch(const uint8_t* begin, const uint8_t* end) {
   for (; begin < end; begin += tile::kLineBytes) __builtin_prefetch(begin, 0, 2);
 }
 
@@ -74,7 +74,7 @@ class AttendNode : public Node {
         ranges_(context.threads),
         padded_(tile::round_up(attention.head_dim, tile::kPanelRows)),
         shared_(*context.split_attention) {
-    shared_.want(split_units(), split_chunks(), group_ * (padded_ + 2));
+    shared_.reserve_at_least(split_units(), split_chunks(), group_ * (padded_ + 2));
   }
 
   void prepare(const RunState& run) override {
@@ -95,7 +95,7 @@ class AttendNode : public Node {
     for (const BatchSequence& sequence : run.batch->sequences) {
       const size_t chunks = chunks_of(sequence);
       tasks += chunks * shape_.kv_heads;
-      for (size_t head = 0; head < shape_.kv_heads; ++head) shared_.expect(unit++, chunks);
+      for (size_t head = 0; head < shape_.kv_heads; ++head) shared_.begin_unit(unit++, chunks);
     }
     ranges_.deal(tasks);
   }
@@ -188,25 +188,25 @@ class AttendNode : public Node {
 
   Scratch carve(std::byte* base) const {
     const size_t rows = capacity();
-    const auto take_bytes = [&](size_t bytes) {
+    const auto next_bytes = [&](size_t bytes) {
       std::byte* at = base;
       base += tile::round_up(bytes, 64);
       return at;
     };
-    const auto take_floats = [&](size_t count) {
-      return reinterpret_cast<float*>(take_bytes(count * sizeof(float)));
+    const auto next_floats = [&](size_t count) {
+      return reinterpret_cast<float*>(next_bytes(count * sizeof(float)));
     };
     Scratch s{};
-    s.scores = take_floats(rows * kChunkKeys);
-    s.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * digit_bytes()));
-    s.queries = reinterpret_cast<QueryTerms*>(take_bytes(rows * sizeof(QueryTerms)));
+    s.scores = next_floats(rows * kChunkKeys);
+    s.digits = reinterpret_cast<uint8_t*>(next_bytes(rows * digit_bytes()));
+    s.queries = reinterpret_cast<QueryTerms*>(next_bytes(rows * sizeof(QueryTerms)));
     for (PageWeights& weights : s.weights) {
-      weights.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * kWeightBytes));
-      weights.steps = take_floats(rows);
+      weights.digits = reinterpret_cast<uint8_t*>(next_bytes(rows * kWeightBytes));
+      weights.steps = next_floats(rows);
     }
-    s.constants = take_floats(rows * kConstantLanes);
-    s.chunk = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
-    s.total = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
+    s.constants = next_floats(rows * kConstantLanes);
+    s.chunk = {next_floats(rows * padded_), next_floats(rows), next_floats(rows)};
+    s.total = {next_floats(rows * padded_), next_floats(rows), next_floats(rows)};
     s.end = base;
     return s;
   }
@@ -222,11 +222,11 @@ class AttendNode : public Node {
     store(run, tile, memory.total);
   }
 
-  // One chunk of a token's keys; whoever ends last puts the chunks together, in order.
+  // One chunk of a token's keys; the thread that finishes the unit merges its chunks, in order.
   void attend_chunk(const RunState& run, const Tile& tile, size_t chunk, size_t unit,
                     const Scratch& memory) const {
     run_chunk(tile, chunk, memory, shared_partial(unit, chunk));
-    if (!shared_.last(unit)) return;
+    if (!shared_.finish_chunk(unit)) return;
     const Partial total = shared_partial(unit, 0);
     for (size_t other = 1; other < tile.chunks(); ++other) merge(shared_partial(unit, other), total, group_);
     store(run, tile, total);
@@ -283,13 +283,13 @@ class AttendNode : public Node {
     for (size_t page = first; page < end; ++page) {
       if (layout_.bits != 16 && page + 1 < end) split(page + 1);
       const uint8_t* ahead = nullptr;
-      const size_t wanted = page + kPagesAhead;
-      if (wanted < end) {
-        ahead = tile.values_of(wanted);
-        ask_for(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
-      } else if (wanted < tile.sequence->pages.size() && end == first + kChunkPages) {
-        ahead = tile.keys_of(wanted);  // of the next chunk, which this thread probably takes
-        ask_for(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
+      const size_t later = page + kPagesAhead;
+      if (later < end) {
+        ahead = tile.values_of(later);
+        prefetch(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
+      } else if (later < tile.sequence->pages.size() && end == first + kChunkPages) {
+        ahead = tile.keys_of(later);  // of the next chunk, which this thread probably takes
+        prefetch(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
       }
       add_page(tile.values_of(page), ahead, (page - first) * kKvPageTokens, keys_of(page), rows, memory,
                memory.weights[page % 2], out);
@@ -402,12 +402,12 @@ class AttendNode : public Node {
       if (part.reference[q] == kNothing) continue;
       const float reference = std::fmax(part.reference[q], total.reference[q]);
       const float keep = power_of_two(total.reference[q] - reference);
-      const float take_in = power_of_two(part.reference[q] - reference);
+      const float scale_part = power_of_two(part.reference[q] - reference);
       total.reference[q] = reference;
-      total.sum[q] = total.sum[q] * keep + part.sum[q] * take_in;
+      total.sum[q] = total.sum[q] * keep + part.sum[q] * scale_part;
       float* output = total.output + q * padded_;
       const float* added = part.output + q * padded_;
-      for (size_t i = 0; i < shape_.head_dim; ++i) output[i] = output[i] * keep + added[i] * take_in;
+      for (size_t i = 0; i < shape_.head_dim; ++i) output[i] = output[i] * keep + added[i] * scale_part;
     }
   }
 

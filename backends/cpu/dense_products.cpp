@@ -37,7 +37,7 @@ constexpr size_t kRoundPanels = 64;
 constexpr size_t kCopyStride = kDepth + 16;
 constexpr size_t kPairStride = kDepth / 2 + 16;
 constexpr size_t kACopyBytes = kTaskRows * kCopyStride * sizeof(float);
-constexpr size_t kTasksPerThread = 4;  // so that the last task to finish is not waited for long
+constexpr size_t kTasksPerThread = 4;  // at least: then threads finish at about the same time
 
 // Memory that starts on a cache line, so that no vector load crosses two.
 class Lines {

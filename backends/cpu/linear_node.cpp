@@ -1,4 +1,4 @@
-// Matrix products: cuts the panels of all parts into tasks and hands them to the threads.
+// Matrix products: the panels of all parts are cut into tasks for the threads.
 #include <algorithm>
 
 #include "backends/cpu/matrix_part.h"

@@ -17,8 +17,8 @@ namespace tessera {
 
 namespace {
 
-// All threads' buffers together are far beyond any last-level cache, and yet no burden to a machine of many
-// cores. Kept between calls so that only the first pays for page faults.
+// All threads' buffers together exceed any last-level cache, and are still small for a machine of many cores.
+// They are kept between calls, so that only the first one pays for page faults.
 size_t bytes_per_thread(size_t threads) {
   constexpr size_t kAll = size_t{2} << 30;
   return std::clamp(kAll / threads, size_t{32} << 20, size_t{256} << 20) & ~size_t{4095};

@@ -19,7 +19,7 @@ struct Column {
 };
 
 // Columns 2i and 2i+1 of a panel as floats. The second of the last pair need not exist: it is read only when
-// asked for.
+// the caller uses it.
 struct F32Panel {
   template <size_t kOdd>
   static Column column(const char* panel, size_t i) {

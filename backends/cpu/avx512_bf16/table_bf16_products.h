@@ -81,7 +81,7 @@ template <class Codes, size_t T, size_t U>
 #pragma GCC unroll 4
   for (size_t u = 0; u < U; ++u) {
     const uint8_t* at = places.codes(unit + u);
-    if constexpr (T >= kPatientTableTokens) ask_table_ahead(at, Codes::kBits);
+    if constexpr (T >= kPrefetchTableFrom) prefetch_table(at, Codes::kBits);
     __m512i pairs[8];
     codes.template expand<0>(at, pairs);
 #pragma GCC unroll 8

@@ -36,7 +36,7 @@ struct ScoreProduct {
   size_t queries;
   float* y;
   size_t y_stride;
-  const uint8_t* ahead;  // as many bytes as the panels hold, wanted soon; null: nothing
+  const uint8_t* ahead;  // panels that are read soon, for prefetching; null: none
 };
 
 // The weights of one page's 64 tokens for some queries, times the values' scales, become whole numbers of a
