@@ -3,10 +3,10 @@
 // rounding.
 #include <immintrin.h>
 
-#include "backends/cpu/avx512/avx512.h"
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
 #include "gguf-like-format/tile_layout.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -85,7 +85,7 @@ void add_block(const FloatProduct& job, const SplitRows& split, size_t token, si
 
 }  // namespace
 
-void product_bf16_dot(const FloatProduct& job) {
+void product_bf16(const FloatProduct& job) {
   static constexpr void (*kByTokens[])(const FloatProduct&, const SplitRows&, size_t, size_t, size_t, size_t,
                                        bool, bool) = {add_block<1>, add_block<2>, add_block<3>, add_block<4>,
                                                       add_block<5>, add_block<6>, add_block<7>, add_block<8>};
@@ -107,4 +107,4 @@ void product_bf16_dot(const FloatProduct& job) {
   }
 }
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16

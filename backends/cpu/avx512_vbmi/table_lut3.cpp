@@ -1,12 +1,14 @@
 // Three bits a code through vpermb, which reads six bits of an index: a code is found among its neighbours'
 // bits by a table that ignores them. Six quads lie two to a line; the last two are put together from what the
 // three lines have left.
-#include "backends/cpu/avx512/avx512.h"
 #include "backends/cpu/avx512/table_bytes.h"
+#include "backends/cpu/avx512_vbmi/avx512_vbmi.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_vbmi {
 
 namespace {
+
+using namespace avx512;
 
 struct Lut3 {
   static constexpr size_t kBits = 3;
@@ -50,10 +52,6 @@ struct Lut3 {
 
 }  // namespace
 
-void product_lut3_vbmi(const TableProduct& job) { multiply_codes<Lut3>(job); }
-void expand_lut3_vbmi(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Lut3, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut3{.product = multiply_codes<Lut3>, .expand = expand_panel<Lut3, 4>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_vbmi

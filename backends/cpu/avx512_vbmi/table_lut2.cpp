@@ -1,11 +1,13 @@
 // Two bits a code, four codes a byte, through vpermb: an index of six bits holds three codes, so three tables
 // read them without a shift.
-#include "backends/cpu/avx512/avx512.h"
 #include "backends/cpu/avx512/table_bytes.h"
+#include "backends/cpu/avx512_vbmi/avx512_vbmi.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_vbmi {
 
 namespace {
+
+using namespace avx512;
 
 struct Lut2 {
   static constexpr size_t kBits = 2;
@@ -34,10 +36,6 @@ struct Lut2 {
 
 }  // namespace
 
-void product_lut2_vbmi(const TableProduct& job) { multiply_codes<Lut2>(job); }
-void expand_lut2_vbmi(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Lut2, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut2{.product = multiply_codes<Lut2>, .expand = expand_panel<Lut2, 4>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_vbmi

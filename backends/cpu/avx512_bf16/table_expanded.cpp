@@ -1,9 +1,9 @@
 // Products of table schemes with bfloat16 activations from panels that were expanded before, for many tokens,
 // on machines with AVX512-BF16. Sums are made in the order of table_bf16_products.h.
-#include "backends/cpu/avx512/avx512.h"
-#include "backends/cpu/avx512/table_bf16_products.h"
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
+#include "backends/cpu/avx512_bf16/table_bf16_products.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -87,7 +87,7 @@ void all_tokens(const ExpandedProduct& job) {
 
 }  // namespace
 
-void product_expanded_bf16(const ExpandedProduct& job) {
+void product_expanded(const ExpandedProduct& job) {
   if (job.zeros != nullptr) {
     all_tokens<true>(job);
   } else {
@@ -95,4 +95,4 @@ void product_expanded_bf16(const ExpandedProduct& job) {
   }
 }
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16

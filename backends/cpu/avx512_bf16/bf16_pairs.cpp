@@ -1,10 +1,11 @@
-#include "backends/cpu/avx512/bf16_pairs.h"
-
+// Products of matrices that are both bfloat16: one dot-product instruction where the layers' kernel, whose
+// activations are exact, needs two.
 #include <immintrin.h>
 
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
 #include "gguf-like-format/tile_layout.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -73,16 +74,14 @@ void all_tokens(const Bf16PairProduct& job, size_t panel_index) {
   }
 }
 
-}  // namespace
-
-void product_bf16_pairs(const Bf16PairProduct& job) {
+void product(const Bf16PairProduct& job) {
   const size_t panels = (job.rows + kRows - 1) / kRows;
   size_t p = 0;
   for (; p + 2 <= panels; p += 2) all_tokens<2>(job, p);
   if (p < panels) all_tokens<1>(job, p);
 }
 
-void round_to_bf16_pairs(const float* row, size_t columns, uint32_t* pairs) {
+void round_row(const float* row, size_t columns, uint32_t* pairs) {
   for (size_t i = 0; i < columns; i += 16) {
     const size_t left = columns - i;
     const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffffu : (1u << left) - 1u);
@@ -94,4 +93,8 @@ void round_to_bf16_pairs(const float* row, size_t columns, uint32_t* pairs) {
   }
 }
 
-}  // namespace tessera::cpu::avx512
+}  // namespace
+
+constinit const Bf16PairKernels kBf16Pairs{.product = product, .round_row = round_row};
+
+}  // namespace tessera::cpu::avx512_bf16

@@ -63,13 +63,18 @@ struct ExpandedProduct {
   size_t y_stride;
 };
 
-struct TableKernels {
-  // Straight from codes, for any number of tokens; up to `code_tokens` faster than expanding first.
-  size_t code_tokens;
-  void (*product[kTableCodeKinds])(const TableProduct&);
+// The kernels of one kind of codes.
+struct TableCodeKernels {
+  // Straight from codes, for any number of tokens.
+  void (*product)(const TableProduct&);
   // One stored panel to values.
-  void (*expand[kTableCodeKinds])(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                                  const ExpandedPanel& out);
+  void (*expand)(const uint8_t* panel, size_t columns, size_t group, const float* table,
+                 const ExpandedPanel& out);
+};
+
+struct TableKernels {
+  size_t code_tokens;  // up to this many tokens codes are multiplied faster directly than expanded
+  TableCodeKernels codes[kTableCodeKinds];
   void (*product_expanded)(const ExpandedProduct&);
 };
 

@@ -1,8 +1,8 @@
 // Four bits a code, four codes a word, to bfloat16 values through vpermw.
-#include "backends/cpu/avx512/avx512.h"
-#include "backends/cpu/avx512/table_bf16_products.h"
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
+#include "backends/cpu/avx512_bf16/table_bf16_products.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -29,10 +29,6 @@ struct Lut4 {
 
 }  // namespace
 
-void product_lut4_bf16(const TableProduct& job) { multiply_codes_bf16<Lut4>(job); }
-void expand_lut4_bf16(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Lut4, 8>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut4{.product = multiply_codes_bf16<Lut4>, .expand = expand_panel<Lut4, 8>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16

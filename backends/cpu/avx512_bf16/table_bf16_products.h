@@ -14,7 +14,9 @@
 #include "backends/cpu/avx512/table_panels.h"
 #include "graph/bf16_row.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
+
+using namespace avx512;  // the tiles and panels of table_panels.h
 
 // sum += pairs . two activations at x, in every row. As one instruction with a memory broadcast, as
 // integer products have it.
@@ -79,7 +81,7 @@ template <class Codes, size_t T, size_t U>
 #pragma GCC unroll 4
   for (size_t u = 0; u < U; ++u) {
     const uint8_t* at = places.codes(unit + u);
-    if constexpr (T >= kPatientTableTokens) ask_table_ahead(at, Codes::kBits);
+    if constexpr (T >= kPrefetchTableFrom) prefetch_table(at, Codes::kBits);
     __m512i pairs[8];
     codes.template expand<0>(at, pairs);
 #pragma GCC unroll 8
@@ -165,4 +167,4 @@ template <int kShift>
   return _mm512_permutexvar_epi16(_mm512_srli_epi16(line, kShift), table);
 }
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16

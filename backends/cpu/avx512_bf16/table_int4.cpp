@@ -1,8 +1,8 @@
 // Four bits a code with zero points, four codes a word, to the codes as bfloat16 values through vpermw.
-#include "backends/cpu/avx512/avx512.h"
-#include "backends/cpu/avx512/table_bf16_products.h"
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
+#include "backends/cpu/avx512_bf16/table_bf16_products.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -30,10 +30,6 @@ struct Int4 {
 
 }  // namespace
 
-void product_int4_bf16(const TableProduct& job) { multiply_codes_bf16<Int4>(job); }
-void expand_int4_bf16(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Int4, 8>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kInt4{.product = multiply_codes_bf16<Int4>, .expand = expand_panel<Int4, 8>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16

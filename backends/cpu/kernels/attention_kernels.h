@@ -36,7 +36,7 @@ struct ScoreProduct {
   size_t queries;
   float* y;
   size_t y_stride;
-  const uint8_t* ahead;  // as many bytes as the panels hold, wanted soon; null: nothing
+  const uint8_t* ahead;  // panels that are read soon, for prefetching; null: none
 };
 
 // The weights of one page's 64 tokens for some queries, times the values' scales, become whole numbers of a
@@ -106,11 +106,10 @@ constexpr float kCoarsePower2 = 0x1.cefc4cp-3f;
 constexpr float kCoarsePower3 = 0x1.3f96a4p-4f;
 constexpr double kCoarseError = 7.6e-5;
 
-struct AttentionKernels {
+// Queries and weights as whole numbers, and powers of two: what attention computes row by row.
+struct AttentionRowKernels {
   void (*split_query8)(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
   void (*split_query4)(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms);
-  void (*score_keys8)(const ScoreProduct&);
-  void (*score_keys4)(const ScoreProduct&);
   // scores[i] = 2^(scores[i] - reference) for i < n, 0 where that is below 2^-100, and zero from n up to
   // `end`; returns their sum, added in an order that depends on n alone.
   float (*powers)(float* scores, float reference, size_t n, size_t end);
@@ -119,6 +118,12 @@ struct AttentionKernels {
   float (*coarse_powers)(float* scores, float reference, size_t n, size_t end);
   void (*split_weights8)(const WeightSplit&);
   void (*split_weights4)(const WeightSplit&);
+};
+
+// Products with the keys and the values of a page.
+struct AttentionProductKernels {
+  void (*score_keys8)(const ScoreProduct&);
+  void (*score_keys4)(const ScoreProduct&);
   void (*add_values8)(const ValueProduct&);
   void (*add_values4)(const ValueProduct&);
 };

@@ -1,11 +1,13 @@
 // Four bits a code, two codes a byte, through vpermb: it reads six bits of an index, so with the table four
 // times over nothing needs to be cut off.
-#include "backends/cpu/avx512/avx512.h"
 #include "backends/cpu/avx512/table_bytes.h"
+#include "backends/cpu/avx512_vbmi/avx512_vbmi.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_vbmi {
 
 namespace {
+
+using namespace avx512;
 
 struct Lut4 {
   static constexpr size_t kBits = 4;
@@ -28,10 +30,6 @@ struct Lut4 {
 
 }  // namespace
 
-void product_lut4_vbmi(const TableProduct& job) { multiply_codes<Lut4>(job); }
-void expand_lut4_vbmi(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Lut4, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut4{.product = multiply_codes<Lut4>, .expand = expand_panel<Lut4, 4>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_vbmi

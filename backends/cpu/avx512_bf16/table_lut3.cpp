@@ -1,9 +1,9 @@
 // Three bits a code to bfloat16 values through vpermw, which ignores all but five bits of an index. Six quads
 // lie two to a line; the last two are put together from what the three lines have left.
-#include "backends/cpu/avx512/avx512.h"
-#include "backends/cpu/avx512/table_bf16_products.h"
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
+#include "backends/cpu/avx512_bf16/table_bf16_products.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -56,10 +56,6 @@ struct Lut3 {
 
 }  // namespace
 
-void product_lut3_bf16(const TableProduct& job) { multiply_codes_bf16<Lut3>(job); }
-void expand_lut3_bf16(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Lut3, 8>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut3{.product = multiply_codes_bf16<Lut3>, .expand = expand_panel<Lut3, 8>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16

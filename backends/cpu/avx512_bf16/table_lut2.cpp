@@ -1,9 +1,9 @@
 // Two bits a code, eight codes a word, to bfloat16 values through vpermw: an index of five bits holds two
 // codes, so two tables read them with one shift.
-#include "backends/cpu/avx512/avx512.h"
-#include "backends/cpu/avx512/table_bf16_products.h"
+#include "backends/cpu/avx512_bf16/avx512_bf16.h"
+#include "backends/cpu/avx512_bf16/table_bf16_products.h"
 
-namespace tessera::cpu::avx512 {
+namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
@@ -35,10 +35,6 @@ struct Lut2 {
 
 }  // namespace
 
-void product_lut2_bf16(const TableProduct& job) { multiply_codes_bf16<Lut2>(job); }
-void expand_lut2_bf16(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                      const ExpandedPanel& out) {
-  expand_panel<Lut2, 8>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut2{.product = multiply_codes_bf16<Lut2>, .expand = expand_panel<Lut2, 8>};
 
-}  // namespace tessera::cpu::avx512
+}  // namespace tessera::cpu::avx512_bf16
