@@ -7,8 +7,8 @@
 
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
-#include "backends/cuda/gemm/integer_job.h"
-#include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/gemm/float_linear.h"
+#include "backends/cuda/gemm/integer_linear.h"
 #include "backends/cuda/gemm/table_linear.h"
 #include "backends/cuda/sampling/best_tokens.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backends/cuda/attention_tiles.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
 #include "graph/batch.h"
 #include "graph/memory_plan.h"
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "backends/backend.h"
-#include "backends/cuda/attention/kv_layout.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/kv_layout.h"
 
 namespace tessera::cuda {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "backends/backend.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
 
 namespace tessera::cuda {
 

@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
 
 namespace tessera::cuda {
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "backends/backend.h"
-#include "backends/cuda/device.h"
-#include "backends/cuda/weights.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/weight_views.h"
 
 namespace tessera::cuda {
 

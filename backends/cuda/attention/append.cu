@@ -2,7 +2,7 @@
 // keys and values, and their way into the pages. A warp takes one head of one row, each lane 8 elements.
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/attention/warp_floats.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 

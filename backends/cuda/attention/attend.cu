@@ -3,7 +3,7 @@
 #include "backends/cuda/attention/blend.h"
 #include "backends/cuda/attention/page_kernels.h"
 #include "backends/cuda/attention/warp_tile.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "backends/cuda/attention/chunks.h"
-#include "backends/cuda/attention/kv_layout.h"
-#include "backends/cuda/device.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/activation_rows.h"
+#include "backends/cuda/layout/kv_layout.h"
 
 namespace tessera::cuda {
 

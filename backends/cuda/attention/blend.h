@@ -2,7 +2,7 @@
 // far.
 #pragma once
 
-#include "backends/cuda/instructions.h"
+#include "backends/cuda/device/kernel_instructions.h"
 
 namespace tessera::cuda {
 

@@ -3,7 +3,7 @@
 // cuts depend on nothing but the position in the context.
 #pragma once
 
-#include "backends/cuda/attention/kv_layout.h"
+#include "backends/cuda/layout/kv_layout.h"
 
 namespace tessera::cuda {
 

@@ -1,7 +1,7 @@
 // Sums and maxima over the lanes of a warp, for the attention kernels.
 #pragma once
 
-#include "backends/cuda/instructions.h"
+#include "backends/cuda/device/kernel_instructions.h"
 
 namespace tessera::cuda {
 

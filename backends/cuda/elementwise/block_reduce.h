@@ -1,7 +1,7 @@
 // Sums and maxima over all threads of a block, in an order that depends on its size alone.
 #pragma once
 
-#include "backends/cuda/views.h"
+#include "backends/cuda/device/views.h"
 
 namespace tessera::cuda {
 

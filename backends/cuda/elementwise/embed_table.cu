@@ -1,7 +1,7 @@
 // Looks up rows of a table of a table scheme. One block for each token.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/row_quads.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 

@@ -1,7 +1,7 @@
 // silu(gate) * up, rounded to what the next layer reads. One block for each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/store_row.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 

@@ -1,7 +1,7 @@
 // Rows of floats to rows of 8-bit codes or of bfloat16. One block for each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/store_row.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 

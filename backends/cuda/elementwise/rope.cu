@@ -1,7 +1,7 @@
 // Rotary positions: a table of cosines and sines for the rows of a batch, and the rotation. One block for
 // each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 

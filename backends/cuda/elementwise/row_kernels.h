@@ -1,9 +1,9 @@
 // The jobs that work row by row. Each is queued and returns at once.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/rows.h"
-#include "backends/cuda/weights.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/activation_rows.h"
+#include "backends/cuda/layout/weight_views.h"
 #include "graph/graph.h"
 
 namespace tessera::cuda {

@@ -2,7 +2,7 @@
 // block_size()-th. The first ones stay in its registers, so that what makes a value is read once.
 #pragma once
 
-#include "backends/cuda/views.h"
+#include "backends/cuda/device/views.h"
 
 namespace tessera::cuda {
 

@@ -3,9 +3,9 @@
 
 #include <limits>
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/rows.h"
-#include "backends/cuda/weights.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/activation_rows.h"
+#include "backends/cuda/layout/weight_views.h"
 
 namespace tessera::cuda {
 
@@ -30,7 +30,7 @@ struct TableLinearJobs {
   static constexpr uint32_t kMost = 3;
   static constexpr uint32_t kPanelStep = 8;
 
-  TableLinearJob of[kMost];
+  TableLinearJob items[kMost];
   uint32_t first_panel[kMost] = {0, std::numeric_limits<uint32_t>::max(),
                                  std::numeric_limits<uint32_t>::max()};
   uint32_t panels = 0;
@@ -38,20 +38,20 @@ struct TableLinearJobs {
 
   // False, and nothing done, where the job belongs to another launch.
   bool add(const TableLinearJob& job) {
-    const TableView& first = of[0].weights;
+    const TableView& first = items[0].weights;
     const TableView& own = job.weights;
     if (count == kMost) return false;
     if (count > 0 &&
         (own.bits != first.bits || own.group != first.group || own.zero_points != first.zero_points ||
          own.columns != first.columns || own.int8_activations != first.int8_activations))
       return false;
-    of[count] = job;
+    items[count] = job;
     first_panel[count++] = panels;
     panels += ((own.rows + 15) / 16 + kPanelStep - 1) / kPanelStep * kPanelStep;
     return true;
   }
   void set_tokens(uint32_t tokens) {
-    for (TableLinearJob& job : of) job.tokens = tokens;
+    for (TableLinearJob& job : items) job.tokens = tokens;
   }
   // Blocks that have so many panels each.
   uint32_t blocks(uint32_t block_panels) const { return panels / block_panels; }
@@ -66,7 +66,7 @@ void linear_lut3(Queue& queue, const TableLinearJobs& jobs);
 void linear_lut4(Queue& queue, const TableLinearJobs& jobs);  // and int4
 
 inline void linear_table(Queue& queue, const TableLinearJobs& jobs) {
-  const uint32_t bits = jobs.of[0].weights.bits;
+  const uint32_t bits = jobs.items[0].weights.bits;
   (bits == 2 ? linear_lut2 : bits == 3 ? linear_lut3 : linear_lut4)(queue, jobs);
 }
 

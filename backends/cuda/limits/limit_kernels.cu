@@ -1,7 +1,7 @@
 #include "backends/cuda/limits/limit_kernels.h"
 
-#include "backends/cuda/gemm/swizzled_tile.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
+#include "backends/cuda/layout/swizzled_tile.h"
 
 namespace tessera::cuda {
 

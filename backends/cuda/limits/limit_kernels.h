@@ -1,7 +1,7 @@
 // Kernels that do nothing but what is measured: bytes moved, and products of the tensor cores.
 #pragma once
 
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
 
 namespace tessera::cuda {
 

@@ -1,5 +1,6 @@
-// backends/cuda/device.h on the CUDA runtime, which is linked in: without a driver every call fails politely.
-#include "backends/cuda/device.h"
+// backends/cuda/device/device.h on the CUDA runtime, which is linked in: without a driver every call fails
+// politely.
+#include "backends/cuda/device/device.h"
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>

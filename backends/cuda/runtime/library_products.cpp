@@ -1,6 +1,6 @@
-// backends/cuda/library_products.h by cuBLASLt, loaded when it is first asked for: Tessera itself needs it
-// for nothing, and the executable starts where it is missing.
-#include "backends/cuda/library_products.h"
+// backends/cuda/device/library_products.h by cuBLASLt, loaded when it is first asked for: Tessera itself
+// needs it for nothing, and the executable starts where it is missing.
+#include "backends/cuda/device/library_products.h"
 
 #if __has_include(<cublasLt.h>)
 #include <cublasLt.h>

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/sampling/best_tokens.h"
 
 namespace tessera::cuda {

@@ -1,8 +1,8 @@
 // The best tokens of rows of logits, ranked on the device so that only they have to be copied back.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/activation_rows.h"
 #include "graph/batch.h"
 
 namespace tessera::cuda {

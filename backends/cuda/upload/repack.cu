@@ -1,6 +1,6 @@
 #include "backends/cuda/upload/repack.h"
 
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 

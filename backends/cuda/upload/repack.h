@@ -2,8 +2,8 @@
 // file and rearranged there.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/weight_layout.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/weight_layout.h"
 
 namespace tessera::cuda {
 

@@ -1,4 +1,4 @@
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/upload/repack_tables.h"
 
 namespace tessera::cuda {

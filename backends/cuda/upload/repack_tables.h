@@ -1,8 +1,8 @@
 // From the file's panels of table weights to table_layout.h, on the device.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/table_layout.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/table_layout.h"
 
 namespace tessera::cuda {
 
