@@ -1,6 +1,6 @@
-// Attention and what goes before it, kernel by kernel: the layout of pages, rotation and rounding on the way
-// into them, and attention over whole and over split contexts, which must give the same bits. On the
-// emulator, and on a device where the build has one.
+// The attention kernels one by one: the layout of pages, rotation and rounding of keys and values, and
+// attention over whole and over split contexts, which must give the same bits. Run on the emulator, and on a
+// device where the build has one.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -135,8 +135,8 @@ TEST_CASE(
             const size_t column =
                 (shape.query_heads + head + (is_value ? shape.kv_heads : 0)) * size_t{head_dim};
             const std::span<const float> from(rotated.data() + row * text.stride() + column, head_dim);
-            std::vector<double> want(head_dim);
-            reference::round_kv(bits, from, want);
+            std::vector<double> correct(head_dim);
+            reference::round_kv(bits, from, correct);
             const std::byte* part = is_value ? value : key;
             const size_t codes = is_value ? cuda::kv::value_code_bytes(bits, head_dim)
                                           : cuda::kv::key_code_bytes(bits, head_dim);
@@ -162,7 +162,7 @@ TEST_CASE(
               if (bits == 4) got = (high ? code >> 4 : code & 15) * scale + minimum;
               if (bits == 8) got = static_cast<int8_t>(code) * scale;
               if (bits == 16) got = half_at(byte);
-              wrong += got == want[e] ? 0 : 1;
+              wrong += got == correct[e] ? 0 : 1;
             }
           }
         }
@@ -187,7 +187,8 @@ TEST_CASE("attention over whole and split contexts: the reference's results, and
     shapes.push_back({3, 1, bits == 16 ? 256u : 136u, bits});
     shapes.push_back({12, 1, bits == 16 ? 136u : 256u, bits});
   }
-  // Sanitizers make the emulator ten times slower: with them every sixth shape, others each time.
+  // Sanitizers make the emulator ten times slower: with them every sixth shape is tested, different ones in
+  // each run.
   const size_t step = std::getenv("TESSERA_SANITIZED") != nullptr ? 6 : 1;
   for (size_t i = rig::pick(random, 0, step - 1); i < shapes.size(); i += step) {
     const Shape& shape = shapes[i];
@@ -202,7 +203,7 @@ TEST_CASE("attention over whole and split contexts: the reference's results, and
     CAPTURE(what);
     const std::vector<float> whole = device.attend(all, chunking, false);
     CHECK(attention_difference(shape, expected_attention(text), whole) == "");
-    // The last tokens, as several sequences might decode them, in one run and in another order of work.
+    // The last tokens, as if several sequences decoded them in one batch, whole or split.
     const size_t last = text.lengths[0] - 1;
     const size_t middle = rig::pick(random, 64, last);
     const std::vector<BatchSequence> some = {text.tokens(0, last, 1), text.tokens(1, text.lengths[1] - 1, 1),
@@ -232,7 +233,8 @@ TEST_CASE("what a page cannot hold reaches the tokens that see it and no others"
     std::vector<float> too_large = {65520.0f, -1e5f, kInfinity, kNan};
     if (bits == 8) too_large = {-65520.0f * 128, 1e8f, -kInfinity, kNan};
     if (bits == 4) too_large = {65520.0f * 16, -65520.0f, 1e30f, -kInfinity};
-    const float largest = bits == 16 ? 65519.0f : (bits == 8 ? 8e6f : 65000.0f);  // that fits
+    // A page can hold it.
+    const float largest = bits == 16 ? 65519.0f : (bits == 8 ? 8e6f : 65000.0f);
     if (!in_key) too_large.push_back(largest);
     for (const float number : too_large) {
       const bool fits = number == largest;
@@ -307,16 +309,16 @@ TEST_CASE("contexts are split while a batch is small, has several chunks and fin
   CHECK(lists.split[1].first_page == 2 + 79);
   CHECK(lists.split[2].position == 1016);
   CHECK(lists.split_tokens == 16);
-  CHECK(lists.split_chunks == 32);  // of 18
+  CHECK(lists.split_chunks == 32);  // 18, rounded up to a power of two
   lists = cuda::list_tiles(three, {32, 8, 128, 30}, chunking);
-  CHECK(lists.split.size() == 1);  // no room for 16 or 4 times 4 records more
+  CHECK(lists.split.size() == 1);  // no room for 16 or 4 times 4 more records
   CHECK(lists.whole.size() == 3);
   std::vector<BatchSequence> many;
   for (size_t i = 0; i < 128; ++i) many.push_back(tokens(i, 5000 - i, 1));
   lists = cuda::list_tiles(many, {32, 8, 128, size_t{1} << 20}, chunking);
   CHECK(lists.split.empty());
   REQUIRE(lists.whole.size() == 128);
-  CHECK(lists.whole.back().position == 5000);  // the longest comes first: blocks take them from the end
-  CHECK(cuda::wanted_records(32, 128, 1, 4) == 4);
-  CHECK(cuda::wanted_records(32, 128, 1u << 20, 1u << 20) == (size_t{32} << 20) / (32 * 132 * 4));
+  CHECK(lists.whole.back().position == 5000);  // the longest is last: blocks process the list from its end
+  CHECK(cuda::useful_records(32, 128, 1, 4) == 4);
+  CHECK(cuda::useful_records(32, 128, 1u << 20, 1u << 20) == (size_t{32} << 20) / (32 * 132 * 4));
 }

@@ -1,5 +1,5 @@
-// Random texts for tests of attention: sequences, their cache on a queue of the emulator or of a device, and
-// what the reference makes of them.
+// Random sequences for tests of attention, their KV cache on the emulator or a device, and the reference
+// backend's results.
 #pragma once
 
 #include <fmt/format.h>
@@ -54,7 +54,7 @@ struct Shape {
 
 inline size_t stride_of(size_t columns) { return tile::round_up(4 * columns, 64); }
 
-// Some sequences, all of whose tokens lie row after row in one matrix, and their cache.
+// Some sequences, whose tokens are consecutive rows of one matrix, and their pages.
 struct Text {
   Shape shape;
   std::vector<float> x;                      // [rows, columns] with stride
@@ -95,7 +95,7 @@ inline Text random_text(rig::Random& random, const Shape& shape, std::vector<siz
   return text;
 }
 
-// The arrays that kernels find rows' pages by.
+// The arrays that tell kernels the positions and pages of rows.
 struct RowPlaces {
   std::vector<uint32_t> positions;
   std::vector<uint32_t> first_page;
@@ -116,7 +116,7 @@ inline RowPlaces row_places(const std::vector<BatchSequence>& sequences) {
   return places;
 }
 
-// The text on the device.
+// A text and its KV cache in device memory.
 struct DeviceText {
   cuda::Queue& queue;
   const Text& text;
@@ -133,7 +133,7 @@ struct DeviceText {
     layer.base = kv.view<std::byte>();
   }
 
-  // Appends rows [first_row, …) of the sequences, which follow each other.
+  // Appends the rows of the sequences, which must be contiguous, to the cache.
   void append(const std::vector<BatchSequence>& sequences) {
     const RowPlaces places = row_places(sequences);
     const cuda::DeviceMemory positions = uploaded(queue, places.positions);
@@ -221,7 +221,7 @@ inline std::string name_of(const Shape& shape) {
   return fmt::format("{}/{} heads of {} kv{}", shape.query_heads, shape.kv_heads, shape.head_dim, shape.bits);
 }
 
-// The bounds of the op cases.
+// With the error bounds of tests/unit/op_cases.h.
 inline std::string attention_difference(const Shape& shape, std::span<const float> expected,
                                         std::span<const float> got) {
   rig::OpCase test;

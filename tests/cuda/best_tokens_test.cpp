@@ -29,8 +29,8 @@ std::vector<TokenLogit> sorted(const std::vector<float>& row, size_t count) {
 
 bool same(const TokenLogit& a, const TokenLogit& b) { return a.logit == b.logit && a.token == b.token; }
 
-// Rows of every kind a sampler meets: distinct values, many ties, zeros of both signs, values that are not
-// finite, and nothing but these.
+// Rows of every kind: distinct values, many ties, zeros of both signs, some values that are not finite, and
+// only such values.
 std::vector<float> random_row(rig::Random& random, size_t kind, size_t columns) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   std::vector<float> row(columns);
@@ -71,7 +71,7 @@ TEST_CASE("the best tokens of a row are those of a stable sort, whatever the row
     CAPTURE(test.columns);
     CAPTURE(test.count);
     const size_t stride = tile::round_up(4 * test.columns, 64) + 64;
-    std::vector<std::byte> bytes(kRows * stride, std::byte{0x7f});  // large numbers beyond the rows
+    std::vector<std::byte> bytes(kRows * stride, std::byte{0x7f});  // large numbers after the end of each row
     std::vector<std::vector<float>> rows;
     for (size_t row = 0; row < kRows; ++row) {
       rows.push_back(random_row(random, row, test.columns));
@@ -99,10 +99,10 @@ TEST_CASE("the best tokens of a row are those of a stable sort, whatever the row
     const Status status = queue->finish();
     REQUIRE_MESSAGE(status.ok(), (status.ok() ? std::string() : status.error()));
     for (size_t row = 0; row < kRows; ++row) {
-      const std::vector<TokenLogit> want = sorted(rows[row], test.count);
+      const std::vector<TokenLogit> correct = sorted(rows[row], test.count);
       CAPTURE(row);
-      CHECK(std::equal(want.begin(), want.end(), got.begin() + static_cast<std::ptrdiff_t>(row * test.count),
-                       &same));
+      CHECK(std::equal(correct.begin(), correct.end(),
+                       got.begin() + static_cast<std::ptrdiff_t>(row * test.count), &same));
     }
   }
 }
@@ -139,9 +139,9 @@ TEST_CASE("a program that gives the best logits gives those that a run gives, an
         REQUIRE(program->run_best(batch, count, best).ok());
         for (size_t row = 0; row < outputs; ++row) {
           const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(row * 213);
-          const auto want = sorted({begin, begin + 213}, count);
-          CHECK(std::equal(want.begin(), want.end(), best.begin() + static_cast<std::ptrdiff_t>(row * count),
-                           &same));
+          const auto correct = sorted({begin, begin + 213}, count);
+          CHECK(std::equal(correct.begin(), correct.end(),
+                           best.begin() + static_cast<std::ptrdiff_t>(row * count), &same));
         }
         results.push_back(best);
       }

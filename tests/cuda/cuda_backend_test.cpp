@@ -1,5 +1,5 @@
-// What the CUDA backend promises beyond single ops: the same bits whatever else is in a batch, bytes of
-// quantized rows as the reference writes them, and one line for whatever it cannot do.
+// Properties of the whole CUDA backend: the same bits whatever else is in a batch, quantized rows with the
+// reference backend's bytes, and a one-line error for whatever it cannot do.
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -23,7 +23,7 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-// The line with which a case is refused; empty when it runs.
+// The error with which a case is refused; empty if it runs.
 std::string refusal(Backend& backend, const rig::OpCase& test) {
   try {
     rig::run_case(backend, test);
@@ -102,7 +102,7 @@ TEST_CASE("products agree bit for bit whichever kernel the number of tokens choo
       CHECK(got == expected);
     }
 #if defined(TESSERA_CUDA_EMULATED)
-    // An older device has other kernels, and the same bits.
+    // An older device has other kernels but must give the same bits.
     const emulator::DeviceKind before = emulator::device_kind();
     emulator::device_kind() = {8, 6, 5, size_t{99} << 10};
     CHECK(rig::run_case(*rig::unwrap(make_cuda_backend(), "cuda"), test) == expected);
@@ -150,16 +150,16 @@ TEST_CASE("quantized rows are the reference's, byte for byte") {
     REQUIRE(queue->finish().ok());
     const size_t used = q8::fine_sums_offset(columns) + 4 * q8::fine_groups(columns);
     for (uint32_t row = 0; row < kRows; ++row) {
-      std::vector<std::byte> want(y_stride);
-      reference::quantize_row(rows[row], want.data());
+      std::vector<std::byte> correct(y_stride);
+      reference::quantize_row(rows[row], correct.data());
       CAPTURE(columns);
       CAPTURE(row);
       std::byte* mine = got.data() + row * y_stride;
-      if (std::isnan(reference::scale_of(want.data(), columns))) {  // which NaN it is does not matter
+      if (std::isnan(reference::scale_of(correct.data(), columns))) {  // any NaN is right
         CHECK(std::isnan(reference::scale_of(mine, columns)));
-        std::memcpy(mine + q8::scale_offset(columns), want.data() + q8::scale_offset(columns), 4);
+        std::memcpy(mine + q8::scale_offset(columns), correct.data() + q8::scale_offset(columns), 4);
       }
-      CHECK(std::memcmp(mine, want.data(), used) == 0);
+      CHECK(std::memcmp(mine, correct.data(), used) == 0);
     }
   }
 }

@@ -14,7 +14,8 @@ using namespace tessera;
 
 namespace {
 
-// Its weights are of a table scheme: 32 of the 38 schemes, which share a few kernels.
+// Whether the weights of a case are in a table scheme. These are 32 of the 38 schemes and share a few
+// kernels.
 bool of_tables(const rig::OpCase& test) {
   return std::any_of(test.graph.weights.begin(), test.graph.weights.end(), [](const Weight& weight) {
     return table_format(weight.scheme) && weight.name != "identity";
@@ -29,11 +30,12 @@ TEST_CASE("every op of the cuda backend equals the reference") {
   const std::unique_ptr<Backend> reference = make_reference_backend();
   rig::Random random = cuda::seeded("cuda ops");
   const std::vector<rig::OpCase> cases = rig::op_cases(random());
-  // Sanitizers make the emulator several times slower: with them every sixth case, others each time.
+  // Sanitizers make the emulator several times slower: with them every sixth case is tested, different ones
+  // in each run.
   const size_t step = std::getenv("TESSERA_SANITIZED") != nullptr ? 6 : 1;
   for (size_t i = rig::pick(random, 0, step - 1); i < cases.size(); i += step) {
     const rig::OpCase& test = cases[i];
-    if (of_tables(test) && random() % 4 != 0) continue;  // table_linear_test has all of them
+    if (of_tables(test) && random() % 4 != 0) continue;  // table_linear_test tests all of them
     CAPTURE(test.name);
     CHECK(rig::difference(test, rig::run_case(*reference, test), rig::run_case(*cuda, test)) == "");
   }

@@ -1,5 +1,5 @@
-// The layout of weights in device memory: the index maps are what they claim, and the rearranging kernel puts
-// every code of the file where they say. Run on the emulator, and on a device where the build has one.
+// The layout of weights in device memory: the index maps are as documented, and an upload stores every code
+// of the file where they say. Run on the emulator, and on a device where the build has one.
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -28,7 +28,7 @@ unsigned nibble(std::byte byte, bool high) {
   return high ? value >> 4 : value & 15;
 }
 
-// The code of (row, column) as the file has it.
+// The code of (row, column) in the file.
 unsigned file_code(const StoredTensor& tensor, size_t row, size_t column) {
   const size_t panel = row / 16 * panel_bytes(tensor.scheme, tensor.columns());
   if (tensor.scheme == Scheme::w8a8)
@@ -75,7 +75,7 @@ TEST_CASE("a lane's sixteen bytes are its operands of mma.m16n8k32") {
         const size_t word = inside / 4 % 4;
         CHECK(inside < layout::kUnitBytes);
         CHECK(lane / 4 == row % 8);
-        CHECK(lane % 4 == column % 16 / 4);  // four columns of every 16 for each place
+        CHECK(lane % 4 == column % 16 / 4);  // each place has four columns of every 16
         CHECK(word % 2 == row / 8);
         CHECK(inside % 4 == column % 4);
         if (has_nibbles(format)) {
@@ -165,14 +165,15 @@ TEST_CASE("float matrices become rows that end in zeros, vectors stay as they ar
         for (size_t column = 0; column < stride / element; ++column) {
           uint32_t got = 0;
           std::memcpy(&got, bytes.data() + row * stride + column * element, element);
-          uint32_t want = 0;
+          uint32_t correct = 0;
           if (column < columns) {
             const size_t from = scheme == Scheme::bf16 ? tile::bf16_in_panel(row % 16, column)
                                                        : tile::element_in_panel(row % 16, column);
-            std::memcpy(&want, file.bytes.data() + row / 16 * panel_bytes(scheme, columns) + from * element,
+            std::memcpy(&correct,
+                        file.bytes.data() + row / 16 * panel_bytes(scheme, columns) + from * element,
                         element);
           }
-          wrong += got != want ? 1 : 0;
+          wrong += got != correct ? 1 : 0;
         }
       }
       CAPTURE(scheme_name(scheme));

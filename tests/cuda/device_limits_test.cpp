@@ -1,4 +1,5 @@
-// The kernels behind the device's limits do what is counted as theirs: a copy copies, products are made.
+// The kernels that measure the device's limits do the work that is counted for them: all bytes are copied,
+// all products computed.
 #include "backends/cuda/device_limits.h"
 
 #include <algorithm>

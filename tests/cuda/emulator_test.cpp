@@ -1,4 +1,4 @@
-// The emulator itself: fibers, barriers and warps do what they should, and each kind of mistake is caught.
+// The emulator itself: fibers, barriers and warps work, and each kind of mistake is caught.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ using namespace tessera::cuda;
 
 namespace {
 
-// The line of the fault that a kernel ends in; empty when it ends well.
+// The message of the fault that a kernel ends with; empty if there is none.
 std::string fault_of(const emulator::GridShape& shape, const std::function<void()>& body) {
   try {
     emulator::run_grid(shape, body);
@@ -111,7 +111,7 @@ TEST_CASE("an exception in a kernel unwinds every thread and names the first") {
   });
   CHECK(contains(line, "block (1, 0, 0), thread 37: seven"));
   CHECK(alive.value == 0);
-  CHECK(fault_of({2, 1, 1, 64, 0}, [] { block_barrier(); }).empty());  // the next kernel is not disturbed
+  CHECK(fault_of({2, 1, 1, 64, 0}, [] { block_barrier(); }).empty());  // the next kernel is not affected
 }
 
 TEST_CASE("threads that do not come to a barrier are reported") {
@@ -157,7 +157,7 @@ TEST_CASE("shared memory: ranges, alignment, garbage and races") {
     const uint32_t partner = barrier == 1 ? thread_index() ^ 1 : 63 - thread_index();
     return slots[partner];
   };
-  CHECK(contains(fault_of(shape, [&] { exchange(0); }), "nobody wrote"));  // thread 63 has not been there yet
+  CHECK(contains(fault_of(shape, [&] { exchange(0); }), "nobody wrote"));  // thread 63 has not written yet
   CHECK(fault_of(shape, [&] { exchange(1); }).empty());
   CHECK(fault_of(shape, [&] { exchange(2); }).empty());
   // Across warps a warp's barrier is not enough.
@@ -181,7 +181,7 @@ TEST_CASE("shared memory: ranges, alignment, garbage and races") {
                             if (thread_index() == 1) slots.store(0, 2);
                           }),
                  "overwrites what"));
-  // Neighbouring bytes are nobody else's business.
+  // Accesses to neighbouring bytes are no race.
   CHECK(fault_of(shape, [] { Shared<uint8_t>(shared_memory()).store(thread_index(), 1); }).empty());
 }
 
@@ -217,7 +217,7 @@ TEST_CASE("a kernel that begins early reads nothing but sealed memory before it 
           const uint32_t weight = weights[0];
           cp_async_16(shared_memory() + 16 * lane_index(), weights.as<std::byte>().address());
           cp_async_commit();
-          follow_earlier_kernels();
+          wait_for_earlier_kernels();
           cp_async_wait<0>();
           if (lane_index() == 0) inputs.store(0, weight + inputs[1]);
         }) == "");
@@ -314,7 +314,7 @@ TEST_CASE("an asynchronous copy lands when it was waited for, and not before") {
 
 namespace {
 
-// A buffer of so many bytes of 0x11, and a policy to copy it with.
+// A registered buffer of `bytes` bytes of 0x11, and a cache policy.
 struct Source {
   DeviceMemory memory;
   explicit Source(size_t bytes) : memory(std::move(DeviceMemory::allocate(bytes).value())) {
@@ -326,7 +326,7 @@ struct Source {
 std::byte* shared_at(size_t byte) { return shared_memory() + byte; }
 uint32_t word_at(size_t byte) { return Shared<uint32_t>(shared_at(byte))[0]; }
 
-// Thread 0 makes an mbarrier at byte 1024, for all to see.
+// Thread 0 initializes an mbarrier at byte 1024, visible to all threads.
 void make_barrier(uint32_t arrivals) {
   if (thread_index() == 0) {
     mbarrier_init(shared_at(1024), arrivals);
@@ -362,7 +362,8 @@ TEST_CASE("bulk copies land in who waited for their mbarrier") {
                  "on its way"));
   CHECK(contains(run([] {
                    if (thread_index() < 32) mbarrier_wait(shared_at(1024), 0);
-                   for (int i = 0; i < 8; ++i) shuffle_xor(0, 1);  // the copy has landed, but who knows?
+                   for (int i = 0; i < 8; ++i)
+                     shuffle_xor(0, 1);  // the copy has landed, but the thread has not waited for it
                    if (thread_index() >= 32) (void)word_at(0);
                  }),
                  "has not waited for the bulk copy"));
@@ -384,7 +385,7 @@ TEST_CASE("bulk copies land in who waited for their mbarrier") {
                    mbarrier_wait(shared_at(1024), 1);
                  }),
                  "(1 arrivals and 0 bytes missing)"));
-  // Copying over what others may still read.
+  // A copy over bytes that others may still read.
   const auto again = [&](bool told) {
     return run([&, told] {
       mbarrier_wait(shared_at(1024), 0);
@@ -395,7 +396,7 @@ TEST_CASE("bulk copies land in who waited for their mbarrier") {
   };
   CHECK(again(true) == "");
   CHECK(again(false) != "");
-  // An initialization that copies, or other threads, do not know of.
+  // An initialization that is not visible to copies, or to other threads.
   CHECK(contains(fault_of(shape,
                           [&] {
                             if (thread_index() == 0) mbarrier_init(shared_at(1024), 1);
@@ -502,7 +503,7 @@ TEST_CASE("products of a warpgroup: operands stay, sums come when waited for") {
   CHECK(contains(run(Mistake::no_swizzle), "swizzle mode 0"));
   CHECK(contains(run(Mistake::unaligned), "multiples of 1024"));
   CHECK(contains(run(Mistake::half_a_group), "no whole warpgroup"));
-  CHECK(contains(fault_of({1, 1, 1, 128, 0}, [] { take_registers<36>(); }), "36 registers"));
+  CHECK(contains(fault_of({1, 1, 1, 128, 0}, [] { grow_registers<36>(); }), "36 registers"));
   const emulator::DeviceKind before = emulator::device_kind();
   emulator::device_kind().major = 10;
   CHECK(contains(run(Mistake::none), "wgmma: the device has compute capability 10.0"));
@@ -524,7 +525,7 @@ TEST_CASE("errors of a queue wait for finish, the first one counts") {
   REQUIRE(queue.ok());
   std::vector<std::byte> bytes(8);
   queue.value()->upload(bytes.data(), bytes);
-  queue.value()->note("second");
+  queue.value()->remember_error("second");
   const Status status = queue.value()->finish();
   REQUIRE_FALSE(status.ok());
   CHECK(contains(status.error(), "copy of 8 bytes out of range"));

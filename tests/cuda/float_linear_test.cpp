@@ -1,6 +1,6 @@
-// Products with f32, f16 and bf16 weights against sums in float64, whichever kernel makes them: every range
-// of tokens, odd sizes, activations of any magnitude; and the same bits for a token from all of them. On the
-// emulator as devices of several kinds; on a device, as that one.
+// Products with f32, f16 and bf16 weights by every kernel, compared with sums in float64: every range of
+// tokens, odd sizes, activations of any magnitude. All kernels must give a token the same bits. Run on the
+// emulator as devices of several kinds, and on a device where the build has one.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -21,8 +21,8 @@ namespace {
 
 constexpr Scheme kSchemes[] = {Scheme::f32, Scheme::f16, Scheme::bf16};
 
-// A result's error, relative to the sum of its terms' magnitudes: what activations lose as operands, and
-// float32 sums on top, which tensor cores may cut off instead of rounding.
+// Bound of a result's error relative to the sum of its terms' magnitudes: the loss of activations as
+// operands, plus that of float32 sums, which tensor cores may truncate instead of rounding.
 double allowed_error(Scheme scheme) { return scheme == Scheme::bf16 ? 4e-5 : 8e-6; }
 
 struct Case {
@@ -38,7 +38,7 @@ Case random_case(rig::Random& random, Scheme scheme, size_t rows, size_t columns
   Case made{rig::random_matrix(random, "w", scheme, rows, columns), {}, columns, {}};
   for (size_t i = 0; bias && i < rows; ++i) made.bias.push_back(rig::normal(random));
   for (size_t token = 0; token < tokens; ++token) {
-    // Rows of every size: the largest ones would overflow as f16, the smallest ones vanish.
+    // Rows of every magnitude: as f16 the largest would overflow and the smallest become zero.
     static constexpr float kSizes[] = {1.0f, 1e5f, 1e30f, 1e-12f, 0.0f, 1.0f};
     const float size = kSizes[rig::pick(random, 0, std::size(kSizes) - 1)];
     for (size_t k = 0; k < columns; ++k) made.x.push_back(size * rig::normal(random));
@@ -53,8 +53,8 @@ DeviceMemory on_device(Queue& queue, std::span<const std::byte> bytes) {
   return std::move(made.value());
 }
 
-// y [tokens][rows], for `together` tokens at a time, into the middle of rows full of NaN. Rows of x end in
-// NaN, too.
+// y [tokens][rows], computed for `together` tokens at a time and stored in the middle of rows full of NaN.
+// Rows of x are followed by NaN too.
 std::vector<float> product(Queue& queue, const Case& test, size_t together) {
   constexpr size_t kBefore = 3;
   DeviceMemory staging;
@@ -101,7 +101,7 @@ std::vector<float> product(Queue& queue, const Case& test, size_t together) {
   return result;
 }
 
-// The largest error of all results, as allowed_error counts.
+// The largest error of all results, relative as in allowed_error.
 double worst_error(const Case& test, const std::vector<float>& got) {
   const size_t rows = test.weights.rows();
   double worst = 0;
@@ -117,7 +117,7 @@ double worst_error(const Case& test, const std::vector<float>& got) {
     }
     const double error = std::abs(sum - double{got[i]});
     if (std::isnan(error)) return error;
-    // What float32 itself cannot hold: terms of tiny activations may be subnormal.
+    // The limit of float32 itself: terms of tiny activations may be subnormal.
     worst = std::max(worst, error <= 1e-43 * static_cast<double>(test.columns) ? 0.0 : error / size);
   }
   return worst;
@@ -135,13 +135,13 @@ void check_case(Queue& queue, rig::Random& random, Scheme scheme, size_t rows, s
   CHECK(worst_error(test, product(queue, test, tokens)) <= allowed_error(scheme));
 }
 
-// Calls check with a queue of every kind of device, or of the one there is.
+// Calls check with a queue for every emulated kind of device, or for the real device.
 template <class Check>
 void on_all_devices(const char* what, rig::Random& random, const Check& check) {
 #if defined(TESSERA_CUDA_EMULATED)
   const emulator::DeviceKind before = emulator::device_kind();
   for (const bool new_one : {false, true}) {
-    // Few processors take large tiles, many small ones.
+    // With few multiprocessors large tiles are chosen, with many small ones.
     for (const uint32_t processors : {static_cast<uint32_t>(rig::pick(random, 1, 2)), 3u, 20u}) {
       emulator::device_kind() = {new_one ? 9u : 8u, 0, processors, size_t{new_one ? 227u : 99u} << 10};
       if (const std::unique_ptr<Queue> queue = any_queue(what)) check(*queue);

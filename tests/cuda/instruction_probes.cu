@@ -201,7 +201,7 @@ TESSERA_KERNEL void probe_bulk_copy(ProbeJob job) {
     block_barrier();
     const Shared<Words4> slots(shared_memory());
     Words4 words{};
-    for (uint32_t phase = 0; phase < 2; ++phase) {  // first the lanes 16 further on, then those wanted
+    for (uint32_t phase = 0; phase < 2; ++phase) {  // first the lanes 16 further on, then those expected
       if (lane_index() == 0) {
         mbarrier_arrive_expect(barrier, 512);
         const uint32_t shift = phase == 0 ? 256 : 144;

@@ -1,4 +1,4 @@
-// Kernels of one instruction each, so that the emulator and a device can be held against the same plain
+// Kernels of one instruction each, so that the emulator and a device can be compared with the same plain
 // arithmetic.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Every instruction that kernels use against plain arithmetic on its documented meaning, with fresh random
-// operands: run on the emulator, and on a device where the build has one.
+// Every instruction that kernels use, compared with plain arithmetic that follows its documentation, with
+// fresh random operands. Run on the emulator, and on a device where the build has one.
 #include <doctest/doctest.h>
 
 #include <bit>
@@ -77,9 +77,8 @@ uint32_t expected_three_words(const std::string& name, uint32_t a, uint32_t b, u
   return sum;
 }
 
-// The product of whole matrices, then cut into fragments by the tables of the PTX manual: rows and columns of
-// the 16 elements of A, the 8 of B and the 4 of C that lane 0 holds; lane l adds l / 4 and a multiple of l
-// % 4.
+// The product of whole matrices, with fragments by the tables of the PTX manual: rows and columns of the 16
+// elements of A, the 8 of B and the 4 of C that lane 0 holds; for lane l add l / 4 and a multiple of l % 4.
 Words expected_mma(const Words& in, bool signed_a) {
   static constexpr int kRowA[4] = {0, 8, 0, 8};  // of register i
   static constexpr int kColumnA[4] = {0, 0, 16, 16};
@@ -112,8 +111,8 @@ Words expected_mma(const Words& in, bool signed_a) {
   return out;
 }
 
-// Every result with the sum of the magnitudes of its terms: the manual leaves open how precisely they are
-// added.
+// Results, each with the sum of the magnitudes of its terms, because the manual leaves the precision of sums
+// open.
 struct FloatProducts {
   std::vector<double> sums;
   std::vector<double> magnitudes;
@@ -176,8 +175,8 @@ FloatProducts expected_tf32_mma(const Words& in) {
   return products_of(in, a, b, 8);
 }
 
-// Likewise, by the manual's figures for wgmma.m64nNk32, or m64nNk16 with bf16: warp w has rows 16 w ... 16 w
-// + 15 of A and D, as above; registers 4 j ... 4 j + 3 of D are columns 8 j ... 8 j + 7.
+// The same by the manual's figures for wgmma.m64nNk32, or m64nNk16 with bf16: warp w has rows 16 w ... 16 w +
+// 15 of A and D, as above; registers 4 j ... 4 j + 3 of D are columns 8 j ... 8 j + 7.
 FloatProducts expected_wgmma(const Probe& probe, const Words& in) {
   const std::string name = probe.name;
   const bool brain = name.rfind("wgmma_bf16", 0) == 0;
@@ -218,7 +217,7 @@ FloatProducts expected_wgmma(const Probe& probe, const Words& in) {
   return products;
 }
 
-// Floats of every size: normal, subnormal as half, ties, huge, and what is not finite.
+// Floats of every magnitude: normal, subnormal as f16, ties, huge, infinite and NaN.
 uint32_t any_float(Random& random) {
   switch (word(random) % 5) {
     case 0:
@@ -317,28 +316,28 @@ TEST_CASE("every instruction computes what its manual says") {
       Words in(probe.threads * probe.inputs);
       for (uint32_t& w : in) w = name.rfind("float", 0) == 0 ? any_float(random) : word(random);
       if (name == "ldmatrix_x4") {
-        // Every row is asked for once, so that banks and order do not matter.
+        // Every row is addressed once, in random order.
         for (unsigned lane = 0; lane < 32; ++lane)
           in[lane * 5 + 4] = (lane * 5 + static_cast<unsigned>(round)) % 32;
       }
-      const Words want = expected(probe, in);
+      const Words correct = expected(probe, in);
       const Words got = run_probe(probe, in);
       CAPTURE(name);
-      REQUIRE(got.size() == want.size());
+      REQUIRE(got.size() == correct.size());
       for (size_t i = 0; i < got.size(); ++i) {
-        if (name == "float_to_half" && is_nan_half(want[i]) && is_nan_half(got[i])) continue;
+        if (name == "float_to_half" && is_nan_half(correct[i]) && is_nan_half(got[i])) continue;
         if (name == "floats_to_halves" || name == "floats_to_bf16s") {
           const auto is_no_number = name == "floats_to_bf16s" ? &is_nan_bf16 : &is_nan_half;
           for (unsigned half = 0; half < 2; ++half) {
             const uint32_t mine = got[i] >> (16 * half) & 0xffffu;
-            const uint32_t right = want[i] >> (16 * half) & 0xffffu;
+            const uint32_t right = correct[i] >> (16 * half) & 0xffffu;
             CHECK((mine == right || (is_no_number(mine) && is_no_number(right))));
           }
           continue;
         }
-        if (name == "half_to_float" && is_nan(want[i]) && is_nan(got[i])) continue;
+        if (name == "half_to_float" && is_nan(correct[i]) && is_nan(got[i])) continue;
         CAPTURE(i);
-        CHECK(got[i] == want[i]);
+        CHECK(got[i] == correct[i]);
       }
     }
   }
@@ -358,10 +357,11 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
       Words in(probe.threads * probe.inputs);
       if (name != "mma_tf32" && name != "power_of_two") {
         const bool brain = name != "mma_f16";
-        const bool group = probe.needs == Needs::warpgroups;  // which begins at zero: all inputs are operands
+        // The sums of wgmma begin at zero: all inputs are operands.
+        const bool group = probe.needs == Needs::warpgroups;
         const auto rounded = brain ? &f32_to_bf16 : &f32_to_f16;
         for (size_t i = 0; i < in.size(); ++i) {
-          const bool whole = round % 2 == 0;  // numbers that must come out exact
+          const bool whole = round % 2 == 0;  // integers, whose sums must be exact
           const auto number = [&] {
             const float x = uniform(-64.0f, 64.0f);
             return whole ? std::round(x) : x * std::exp2(uniform(-6.0f, 6.0f));
@@ -371,27 +371,27 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
           in[i] = group || i % 10 < 6 ? rounded(x) | static_cast<uint32_t>(rounded(y)) << 16
                                       : std::bit_cast<uint32_t>(x);
         }
-        const FloatProducts want =
+        const FloatProducts correct =
             group ? expected_wgmma(probe, in) : expected_float_mma(in, brain ? &bf16_to_f32 : &f16_to_f32);
         const Words got = run_probe(probe, in);
-        REQUIRE(got.size() == want.sums.size());
+        REQUIRE(got.size() == correct.sums.size());
         for (size_t i = 0; i < got.size(); ++i) {
-          const double error = std::abs(want.sums[i] - double{std::bit_cast<float>(got[i])});
-          CHECK(error <= (round % 2 == 0 ? 0 : std::ldexp(want.magnitudes[i], group ? -18 : -20)));
+          const double error = std::abs(correct.sums[i] - double{std::bit_cast<float>(got[i])});
+          CHECK(error <= (round % 2 == 0 ? 0 : std::ldexp(correct.magnitudes[i], group ? -18 : -20)));
         }
       }
       if (name == "mma_tf32") {
-        const bool whole = round % 2 == 0;  // numbers that must come out exact
+        const bool whole = round % 2 == 0;  // integers, whose sums must be exact
         for (size_t i = 0; i < in.size(); ++i) {
           const float x = uniform(-64.0f, 64.0f);
           const float number = whole ? std::round(x) : x * std::exp2(uniform(-30.0f, 30.0f));
           in[i] = std::bit_cast<uint32_t>(number) & (i % 10 < 6 ? 0xffffe000u : 0xffffffffu);
         }
-        const FloatProducts want = expected_tf32_mma(in);
+        const FloatProducts correct = expected_tf32_mma(in);
         const Words got = run_probe(probe, in);
         for (size_t i = 0; i < got.size(); ++i) {
-          const double error = std::abs(want.sums[i] - double{std::bit_cast<float>(got[i])});
-          CHECK(error <= (whole ? 0 : std::ldexp(want.magnitudes[i], -18)));
+          const double error = std::abs(correct.sums[i] - double{std::bit_cast<float>(got[i])});
+          CHECK(error <= (whole ? 0 : std::ldexp(correct.magnitudes[i], -18)));
         }
       }
       if (name == "power_of_two") {
@@ -402,11 +402,12 @@ TEST_CASE("instructions whose last bits are the device's own are as precise as k
         const Words got = run_probe(probe, in);
         for (size_t i = 0; i < got.size(); ++i) {
           const double x = std::bit_cast<float>(in[i]);
-          const double want = std::exp2(x);
+          const double correct = std::exp2(x);
           const double result = std::bit_cast<float>(got[i]);
           CAPTURE(x);
-          if (want < std::exp2(-126.0) * (1 - 1e-6)) CHECK(result == 0);
-          if (want > std::exp2(-126.0) * (1 + 1e-6)) CHECK(std::abs(result / want - 1) <= std::exp2(-21.0));
+          if (correct < std::exp2(-126.0) * (1 - 1e-6)) CHECK(result == 0);
+          if (correct > std::exp2(-126.0) * (1 + 1e-6))
+            CHECK(std::abs(result / correct - 1) <= std::exp2(-21.0));
         }
         CHECK(got[0] == std::bit_cast<uint32_t>(1.0f));
       }

@@ -1,6 +1,6 @@
-// Integer products against plain sums of whole numbers, exactly, whichever kernel makes them: every format,
-// all ranges of tokens, odd sizes, one to three matrices side by side, tiles cut in any way. On the emulator
-// as devices of every kind; on a device, as that one.
+// Integer products by every kernel, which must equal plain integer sums: every format, all ranges of tokens,
+// odd sizes, one to three matrices in a launch, tiles split in any way. Run on the emulator as devices of
+// every kind, and on a device where the build has one.
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -35,9 +35,9 @@ struct Matrix {
   DeviceMemory bias_memory;
 };
 
-// What a row of y should be; NaN where nobody writes.
-std::vector<float> wanted(const std::vector<Matrix>& matrices, const std::byte* x, const Case& test,
-                          size_t y_floats, size_t before) {
+// The correct row of y; NaN where nothing is written.
+std::vector<float> correct_row(const std::vector<Matrix>& matrices, const std::byte* x, const Case& test,
+                               size_t y_floats, size_t before) {
   std::vector<float> y(y_floats, std::numeric_limits<float>::quiet_NaN());
   const auto codes = reference::codes_of(x, test.columns);
   size_t column = before;
@@ -50,14 +50,14 @@ std::vector<float> wanted(const std::vector<Matrix>& matrices, const std::byte* 
       y[column] = y[column] * static_cast<float>(sum);
       if (test.bias) y[column] = y[column] + matrix.bias[r];
     }
-    ++column;  // between matrices one column belongs to nobody
+    ++column;  // one unused column between matrices
   }
   return y;
 }
 
-// Empty when every result is exactly what it should be, and nothing else was written.
+// Empty if every result is exactly right and nothing else was written, otherwise the first error.
 std::string difference(Queue& queue, rig::Random& random, const Case& test) {
-  constexpr size_t kBefore = 3;  // columns of y that belong to others
+  constexpr size_t kBefore = 3;  // columns of y that must not be written
   IntegerJob job;
   std::vector<Matrix> matrices(test.rows.size());
   DeviceMemory staging;
@@ -102,7 +102,7 @@ std::string difference(Queue& queue, rig::Random& random, const Case& test) {
   std::vector<std::byte> again(y.size());
   linear_integer(queue, job);
   queue.download(y, y_memory.value().address());
-  linear_integer(queue, job);  // what kernels leave in scratch memory must not disturb the next launch
+  linear_integer(queue, job);  // again: the first launch must leave scratch memory as it found it
   queue.download(again, y_memory.value().address());
   const Status status = queue.finish();
   if (!status.ok()) return status.error();
@@ -110,11 +110,12 @@ std::string difference(Queue& queue, rig::Random& random, const Case& test) {
   std::vector<float> got(y_stride / 4);
   for (size_t t = 0; t < test.tokens; ++t) {
     std::memcpy(got.data(), y.data() + t * y_stride, y_stride);
-    const std::vector<float> want = wanted(matrices, x.data() + t * x_stride, test, got.size(), kBefore);
+    const std::vector<float> correct =
+        correct_row(matrices, x.data() + t * x_stride, test, got.size(), kBefore);
     for (size_t c = 0; c < got.size(); ++c) {
-      if (got[c] != want[c] && !(std::isnan(got[c]) && std::isnan(want[c])))
+      if (got[c] != correct[c] && !(std::isnan(got[c]) && std::isnan(correct[c])))
         return "token " + std::to_string(t) + " column " + std::to_string(c) + ": " + std::to_string(got[c]) +
-               ", not " + std::to_string(want[c]);
+               ", not " + std::to_string(correct[c]);
     }
   }
   return {};
@@ -160,7 +161,7 @@ TEST_CASE("integer products of every kernel are exact") {
       }
     }
     check_cases(random, cases);
-    // Tiles cut in three or more.
+    // Tiles split between three or more blocks.
 #if defined(TESSERA_CUDA_EMULATED)
     emulator::device_kind().processors = static_cast<uint32_t>(rig::pick(random, 5, 9));
 #endif
@@ -169,14 +170,14 @@ TEST_CASE("integer products of every kernel are exact") {
                           rig::pick(random, 1600, 2300),
                           rig::pick(random, 17, 70),
                           false}});
-    // As many tiles as the largest ones take.
+    // Enough tiles for those of 256 tokens to be chosen.
     const Scheme scheme = kSchemes[rig::pick(random, 0, 2)];
 #if defined(TESSERA_CUDA_EMULATED)
     emulator::device_kind().processors = 1;
     check_cases(random, {{scheme, {90, 40}, 200, rig::pick(random, 129, 256), true}});
 #else
     check_cases(random, {{scheme, {8000, 100}, 200, 1270, true}});
-    // Every processor cuts tiles.
+    // Every multiprocessor has a run that splits tiles.
     for (int round = 0; round < 5; ++round) check_cases(random, {{scheme, {2100}, 4000, 100, false}});
 #endif
   }

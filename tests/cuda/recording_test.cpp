@@ -1,6 +1,6 @@
 // Work that is recorded and replayed: by a queue alone, and by a program whose decoding steps are replayed
-// with other tokens, positions and pages. Whatever was recorded by value and should not have been gives wrong
-// logits here, or an access to memory that is gone.
+// with other tokens, positions and pages. An argument that was recorded by value but changes between batches
+// gives wrong logits here, or an access to freed memory.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -61,8 +61,8 @@ TEST_CASE("recorded work is done when it is replayed, with what then lies in mem
     work();
     CHECK(replayed == downloaded());
   }
-  // An error from before is neither the recording's nor forgotten.
-  queue.note("an earlier fault");
+  // An earlier error is not reported by the recording, and not lost.
+  queue.remember_error("an earlier fault");
   queue.begin_recording();
   work();
   CHECK(queue.end_recording().ok());
@@ -107,7 +107,7 @@ TEST_CASE("decoding steps that are replayed give what steps that are queued one 
         lengths[s] += counts[s];
       }
       const Batch batch{tokens, sequences, outputs};
-      // A program that has run nothing has recorded nothing.
+      // A program that has not run has no recordings.
       const auto fresh = compiled(*other_kv);
       std::vector<float> logits(outputs.size() * 53);
       std::vector<float> expected(logits.size());
@@ -120,12 +120,12 @@ TEST_CASE("decoding steps that are replayed give what steps that are queued one 
           CHECK(expected[row * 53 + first.token] == first.logit);
         }
       }
-      // Again: the same keys and values go to the same places.
+      // A second run stores the same keys and values in the same places.
       REQUIRE(program->run(batch, logits).ok());
       CHECK(logits == expected);
     };
-    // All contexts are about to begin another page, so that what lies behind page ids would move.
-    // With the other precision one is about to be long enough to be split over blocks.
+    // All contexts are about to begin another page, which would move any array that is stored after the page
+    // ids. With the other precision one context is about to become long enough to be split.
     const auto other_length = [&] {
       return bits == 16 ? rig::pick(random, 61, 63) : rig::pick(random, 2, 5);
     };

@@ -1,5 +1,5 @@
-// Norm, gate and rounding of rows of any width, those included that are too wide for a block's registers,
-// against the reference's rounding and plain float64.
+// Norm, gate and rounding of rows of any width, also wider than a block's registers, compared with the
+// reference backend's rounding and plain float64.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -28,7 +28,7 @@ size_t stride_of(ElementType type, size_t columns) {
   return type == ElementType::bf16 ? bf16_row::row_stride(columns) : float_stride(columns);
 }
 
-// Rows of random values, and the same on the device.
+// Rows of random values, on the host and on the device.
 struct Floats {
   std::vector<float> values;
   DeviceMemory memory;
@@ -47,7 +47,7 @@ struct Floats {
   }
 };
 
-// Results of a kernel, in memory that was NaN before.
+// Output rows of a kernel, filled with NaN before.
 struct Results {
   DeviceMemory memory;
   Rows rows;
@@ -64,7 +64,7 @@ struct Results {
   }
 };
 
-// The bytes of a row that mean something.
+// The bytes of a row that are defined.
 size_t used_bytes(ElementType type, size_t columns) {
   if (type == ElementType::q8) return q8::fine_sums_offset(columns) + 4 * q8::fine_groups(columns);
   if (type == ElementType::bf16) return bf16_row::sums_offset(columns) + 4 * bf16_row::groups(columns);
@@ -77,7 +77,7 @@ std::vector<float> floats_of(const std::vector<std::byte>& bytes, size_t columns
   return values;
 }
 
-// What the reference makes of a row of values.
+// A row of values as the reference backend stores it.
 std::vector<std::byte> rounded(ElementType type, const std::vector<float>& values) {
   std::vector<std::byte> row(stride_of(type, values.size()), std::byte{0xff});
   if (type == ElementType::q8) reference::quantize_row(values, row.data());
@@ -90,7 +90,7 @@ bool same(ElementType type, size_t columns, const std::vector<std::byte>& a,
           const std::vector<std::byte>& b) {
   if (type == ElementType::q8 || type == ElementType::f32)
     return std::memcmp(a.data(), b.data(), used_bytes(type, columns)) == 0;
-  // Sums of a bf16 row are float32 in an order that is not laid down.
+  // The order of the float32 sums of a bf16 row is not specified.
   if (std::memcmp(a.data(), b.data(), bf16_row::sums_offset(columns)) != 0) return false;
   for (size_t g = 0; g < bf16_row::groups(columns); ++g) {
     float x = 0;
@@ -125,7 +125,7 @@ TEST_CASE("rows of any width are normed, gated and rounded") {
     const Floats pairs(*queue, random, 2 * columns);
     Floats gain(*queue, random, columns);
     REQUIRE(queue->finish().ok());
-    gain.memory.seal();  // as weights are
+    gain.memory.seal();  // like weights
     const bool adds = rig::pick(random, 0, 1) == 1;
     std::vector<std::vector<float>> gated;
     std::vector<std::vector<float>> normed;
@@ -154,7 +154,7 @@ TEST_CASE("rows of any width are normed, gated and rounded") {
           CHECK(same(type, columns, plain.row(*queue, r),
                      rounded(type, std::vector<float>(own.begin(), own.end()))));
         if (type != ElementType::f32) {
-          // Rounding is that of the float results, which are checked below.
+          // The float results that are rounded are checked below.
           CHECK(same(type, columns, of_gate.row(*queue, r), rounded(type, gated[r])));
           CHECK(same(type, columns, of_norm.row(*queue, r), rounded(type, normed[r])));
           continue;

@@ -1,5 +1,5 @@
-// The first layers of a graph on the CPU's side and the rest on the device, as --gpu-layers runs them: the
-// same code with the reference backend in the place of the CPU's.
+// The first layers of a graph on one backend and the rest on the device, as with --gpu-layers; the reference
+// backend stands in for the CPU's.
 #include <memory>
 
 #include "backends/cuda/cuda_backend.h"

@@ -1,4 +1,4 @@
-// The layout of table weights in device memory: the index maps are what they claim, and an upload puts every
+// The layout of table weights in device memory: the index maps are as documented, and an upload stores every
 // code, scale and zero point of the file where they say. Run on the emulator, and on a device where the build
 // has one.
 #include <doctest/doctest.h>
@@ -75,7 +75,7 @@ TEST_CASE("every bit of a block belongs to one code, and the codes are a lane's 
       for (uint32_t column = 0; column < table_layout::kBlockColumns; ++column) {
         const table_layout::LaneCode at = table_layout::lane_code(row, column);
         CHECK(at.lane / 4 == row % 8);
-        CHECK(at.lane % 4 == column % 32 / 8);  // eight columns of every step for each place
+        CHECK(at.lane % 4 == column % 32 / 8);  // each place has eight columns of every step
         CHECK(at.nibble == column % 8);
         CHECK(at.nibble_word == 2 * (column / 32) + row / 8);
         CHECK(table_layout::code_row(at.lane, at.nibble_word) == row);
@@ -128,8 +128,8 @@ TEST_CASE("uploading a table matrix puts codes, scales and zero points where the
       const auto in_file = file.bytes.subspan(panel * file_bytes, file_bytes);
       for (uint32_t row = 0; row < 16; ++row) {
         for (uint32_t column = 0; column < view.columns; ++column) {
-          const unsigned want = column < stored ? file_code(in_file, *format, row, column) : 0;
-          wrong += device_code(device, view.bits, row, column) != want ? 1 : 0;
+          const unsigned correct = column < stored ? file_code(in_file, *format, row, column) : 0;
+          wrong += device_code(device, view.bits, row, column) != correct ? 1 : 0;
           if (column % view.group != 0) continue;
           const size_t group = column / view.group;
           const uint32_t half = 2 * table_layout::half_of_row(row);

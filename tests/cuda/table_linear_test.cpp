@@ -1,7 +1,6 @@
-// Products with table weights and rows of bfloat16: with 8-bit activations the bits that
-// backends/cpu/table_kernels.h promises, with bfloat16 the exact sums within float32's rounding, whichever
-// kernel the number of tokens chooses. Run on the emulator as devices of every kind, and on a device where
-// the build has one.
+// Products with table weights, by every kernel, and rows of bfloat16. With 8-bit activations results must
+// have the bits that backends/cpu/table_kernels.h specifies, with bfloat16 they must equal exact sums up to
+// float32's rounding. Run on the emulator as devices of every kind, and on a device where the build has one.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -33,7 +32,7 @@ DeviceMemory on_device(Queue& queue, std::span<const std::byte> bytes) {
   return std::move(made.value());
 }
 
-// Weights, a bias and rows of activations in the type that the weights ask for.
+// Weights, a bias and rows of activations in the type that the weights need.
 struct Case {
   TableFormat format;
   rig::PackedTensor weights;
@@ -63,8 +62,8 @@ Case random_case(rig::Random& random, const TableFormat& format, size_t rows, si
   return made;
 }
 
-// y [tokens][rows] of each case, which all have the first one's activations: for `together` tokens at a time,
-// in one launch for all, side by side into the middle of rows full of NaN.
+// y [tokens][rows] of each case, all with the first case's activations, computed for `together` tokens at a
+// time in one launch for all cases and stored side by side in the middle of rows full of NaN.
 std::vector<std::vector<float>> products(Queue& queue, const std::vector<Case>& cases, size_t together) {
   constexpr size_t kBefore = 3;
   const Case& common = cases.front();
@@ -128,7 +127,7 @@ std::vector<float> product(Queue& queue, const Case& test, size_t together) {
   return products(queue, {test}, together).front();
 }
 
-// In the order and with the roundings of backends/cpu/table_kernels.h.
+// The result in the order and with the roundings of backends/cpu/table_kernels.h.
 float int8_result(const Case& test, size_t row, size_t token) {
   const size_t columns = test.weights.columns();
   const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;
@@ -150,7 +149,7 @@ float int8_result(const Case& test, size_t row, size_t token) {
   return scaled + test.bias[row];
 }
 
-// The error of a result relative to the sum of its terms' magnitudes, zero points' included.
+// The error of a result relative to the sum of its terms' magnitudes, including those of zero points.
 double bf16_error(const Case& test, size_t row, size_t token, float got) {
   const size_t columns = test.weights.columns();
   const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;
@@ -171,7 +170,7 @@ double bf16_error(const Case& test, size_t row, size_t token, float got) {
 size_t wrong_results(const Case& test, const std::vector<float>& got) {
   const size_t rows = test.weights.rows();
   size_t wrong = 0;
-  const size_t stride = 1 + got.size() / 200'000;  // of many results some
+  const size_t stride = 1 + got.size() / 200'000;  // of many results only some are checked
   for (size_t i = 0; i < got.size(); i += stride) {
     if (test.format.int8_activations) {
       wrong += got[i] == int8_result(test, i % rows, i / rows) ? 0 : 1;
@@ -201,7 +200,7 @@ constexpr bool kEmulated = true;
 constexpr bool kEmulated = false;
 #endif
 
-// Of a device with so many processors: the emulator's, or the one there is.
+// A queue for an emulated device with `processors` multiprocessors, or for the real device.
 std::unique_ptr<Queue> queue_of([[maybe_unused]] size_t processors) {
 #if defined(TESSERA_CUDA_EMULATED)
   const emulator::DeviceKind before = emulator::device_kind();
@@ -287,9 +286,9 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
     const size_t groups_of_many_rows[] = {size_t{32} << rig::pick(random, 0, 1),
                                           size_t{128} << rig::pick(random, 0, 1)};
     for (const size_t group : {32, 64, 128, 256}) {
-      for (const TableKernel wanted : kernels) {
-        if (group < 128 && (wanted == TableKernel::few16 || wanted == TableKernel::few32)) continue;
-        // A device with many processors takes them for many rows.
+      for (const TableKernel kernel : kernels) {
+        if (group < 128 && (kernel == TableKernel::few16 || kernel == TableKernel::few32)) continue;
+        // On a device with many multiprocessors they are chosen for many rows.
         if (!kEmulated && group != groups_of_many_rows[group / 128 > 0 ? 1 : 0]) continue;
         format.group = group;
         tables::TableChoices choices{any->facts().processors, warpgroups, group >= 128, group >= 128};
@@ -304,12 +303,12 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
           job.tokens = static_cast<uint32_t>(rig::pick(random, 9, 150));
           jobs = {};
           jobs.add(job);
-        } while (tables::choose_table_kernel(choices, jobs) != wanted);
-        const bool several_rounds = rig::pick(random, 0, 5) == 0;  // of the ring
+        } while (tables::choose_table_kernel(choices, jobs) != kernel);
+        const bool several_rounds = rig::pick(random, 0, 5) == 0;  // of the few-tokens kernel
         const size_t columns = several_rounds ? rig::pick(random, 900, 1500) : rig::pick(random, 1, 400);
         const Case test = random_case(random, format, job.weights.rows, columns, job.tokens);
         const std::unique_ptr<Queue> queue = queue_of(choices.processors);
-        CAPTURE(static_cast<int>(wanted));
+        CAPTURE(static_cast<int>(kernel));
         CAPTURE(scheme_name(test.weights.scheme));
         CAPTURE(job.weights.rows);
         CAPTURE(columns);
@@ -406,17 +405,17 @@ TEST_CASE("rows of bfloat16 are the reference's") {
     queue->download(got, output.address());
     REQUIRE(queue->finish().ok());
     for (uint32_t row = 0; row < kRows; ++row) {
-      std::vector<std::byte> want(y_stride);
-      reference::round_row(rows[row], want.data());
+      std::vector<std::byte> correct(y_stride);
+      reference::round_row(rows[row], correct.data());
       const std::byte* mine = got.data() + row * y_stride;
       CAPTURE(columns);
       CAPTURE(row);
-      CHECK(std::memcmp(mine, want.data(), bf16_row::sums_offset(columns)) == 0);
+      CHECK(std::memcmp(mine, correct.data(), bf16_row::sums_offset(columns)) == 0);
       for (size_t group = 0; group < bf16_row::groups(columns); ++group) {
         float sum = 0;
         float expected = 0;
         std::memcpy(&sum, mine + bf16_row::sums_offset(columns) + 4 * group, sizeof sum);
-        std::memcpy(&expected, want.data() + bf16_row::sums_offset(columns) + 4 * group, sizeof expected);
+        std::memcpy(&expected, correct.data() + bf16_row::sums_offset(columns) + 4 * group, sizeof expected);
         double size = 0;
         for (size_t k = 32 * group; k < std::min(columns, 32 * (group + 1)); ++k)
           size += std::abs(double{rows[row][k]});

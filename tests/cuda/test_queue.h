@@ -1,4 +1,4 @@
-// What tests on the emulator or on a device begin with: fresh random numbers, and a queue or a backend.
+// Set-up of tests on the emulator or on a device: seeded random numbers, and a queue or a backend.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -17,7 +17,7 @@
 
 namespace tessera::cuda {
 
-// Prints its seed.
+// A generator with a fresh seed, which is printed.
 inline rig::Random seeded(const char* what) {
   const uint64_t seed = std::random_device{}();
   std::cout << what << ": seed " << seed << "\n";

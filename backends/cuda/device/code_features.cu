@@ -18,7 +18,7 @@ CodeFeatures code_features(Queue& queue) {
   queue.download(std::as_writable_bytes(std::span(&bits, 1)), queue.scratch().address());
   queue.fill(queue.scratch().address(), 0, sizeof bits);
   if (const Status status = queue.finish(); !status.ok()) {
-    queue.note(status.error());
+    queue.remember_error(status.error());
     return {};
   }
   return {(bits & 1) != 0, (bits & 2) != 0};

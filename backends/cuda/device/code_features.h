@@ -1,5 +1,5 @@
-// What the code that a device runs was compiled for: a build for other targets than the device's own runs
-// there too, but its kernels for newer targets have no body.
+// What the code that a device runs was compiled for. A device may run a build for older targets, in which the
+// kernels for newer targets have empty bodies.
 #pragma once
 
 namespace tessera::cuda {
@@ -10,8 +10,8 @@ struct CodeFeatures {
   bool bulk_copies = false;  // sm_90, which also has griddepcontrol
   bool warpgroups = false;   // sm_90a
 };
-// Asks the device, and waits for the answer. Uses the head of the queue's scratch memory and leaves it zero.
-// Errors wait in the queue; then there are no features.
+// Runs a kernel that reports it, and waits for the result. Uses the head of the queue's scratch memory and
+// leaves it zero. After an error no feature is set, and queue.finish() returns the error.
 CodeFeatures code_features(Queue& queue);
 
 }  // namespace tessera::cuda

@@ -1,6 +1,6 @@
-// One CUDA device as the backend sees it: memory, and a queue of work that runs in order. runtime/ implements
-// this on the CUDA runtime, tests/emulator on the emulator. Nothing throws; the first error of a queue waits
-// for finish().
+// One CUDA device: its memory, and a queue of work that runs in order. runtime/ implements this with the CUDA
+// runtime, emulator/runtime/ with the emulator. Nothing throws; a queue keeps its first error until finish()
+// returns it.
 #pragma once
 
 #include <cstddef>
@@ -24,13 +24,14 @@ struct DeviceFacts {
   unsigned major = 0;  // compute capability
   unsigned minor = 0;
   size_t processors = 0;
-  size_t shared_bytes = 0;  // that a block may have
+  size_t shared_bytes = 0;  // largest shared memory of a block
   size_t memory_bytes = 0;
   size_t free_bytes = 0;
 };
 
-// The devices that kernels of this build can run on, at most so many of the first ones, and at least one:
-// asking a device for its free memory takes some of it. Fails with the reason when there is none.
+// The devices, from the first one on, at least one and at most `most`; each query of free memory costs the
+// device some memory, hence the limit. Fails with the reason when there is no device, or the first one is too
+// old.
 Result<std::vector<DeviceFacts>> find_devices(size_t most = std::numeric_limits<size_t>::max());
 
 // Memory of device 0, aligned to 256 bytes, freed with the object.
@@ -45,12 +46,13 @@ class DeviceMemory {
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
-  // Nobody writes here any more, once the queue has finished: even kernels that begin early may read it.
+  // Promises that nothing writes here once the queue has finished. Kernels that begin early may read only
+  // sealed memory before they wait.
   void seal();
 
   size_t size() const { return bytes_; }
   std::byte* address() const { return base_; }
-  // From `byte` on, as Values.
+  // The memory from byte offset `byte` on, as an array of Value.
   template <class Value>
   Global<Value> view(size_t byte = 0) const {
     return Global<std::byte>(base_).as<Value>(byte);
@@ -62,8 +64,8 @@ class DeviceMemory {
   size_t bytes_ = 0;
 };
 
-// Launches and fills recorded once, to be done again and again at little cost for the host. What they were
-// given by value stays as it was: a replay differs by what lies in device memory only.
+// Launches and fills that were recorded once and can be replayed at little cost for the host. Arguments that
+// were passed by value are part of the recording: replays differ only by the contents of device memory.
 class Recording {
  public:
   explicit Recording(std::shared_ptr<void> work) : work_(std::move(work)) {}
@@ -73,7 +75,7 @@ class Recording {
   std::shared_ptr<void> work_;
 };
 
-// Work for device 0, done in the order it was asked for.
+// Work for device 0, done in the order of the calls. Calls return at once unless they say otherwise.
 class Queue {
  public:
   static Result<std::unique_ptr<Queue>> create();
@@ -81,40 +83,41 @@ class Queue {
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
 
-  // from may change once this returns.
+  // `from` may be changed as soon as this returns.
   void upload(std::byte* to, std::span<const std::byte> from);
-  // rows of row_bytes, close together in from and to_stride bytes apart on the device.
+  // Copies `rows` rows of row_bytes; they are contiguous in `from` and to_stride bytes apart on the device.
   void upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride, size_t rows);
-  // to is filled when finish() returns.
+  // `to` is filled when finish() returns.
   void download(std::span<std::byte> to, const std::byte* from);
-  // rows of row_bytes, from_stride bytes apart on the device and close together in to.
+  // Copies `rows` rows of row_bytes, from_stride bytes apart on the device, contiguous in `to`.
   void download_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t from_stride, size_t rows);
   void fill(std::byte* to, uint8_t value, size_t bytes);
-  // Launches and fills from here to end_recording are not done but recorded; nothing else may be asked for in
+  // Launches and fills from here to end_recording are recorded instead of done; no other call is allowed in
   // between.
   void begin_recording();
   // Fails with one line when something could not be recorded.
   Result<Recording> end_recording();
-  // The recording must live until finish().
+  // Queues the recorded work. The recording must live until finish().
   void replay(const Recording& recording);
   // Waits until all work is done. Fails with the first error since the last call.
   Status finish();
 
   void* stream() const { return stream_; }
-  // Of the queue's device; memory sizes are left at 0.
+  // The queue's device; memory sizes are 0.
   const DeviceFacts& facts() const { return facts_; }
-  // Of the kernels as they are there.
+  // What the code was compiled for that this device runs.
   const CodeFeatures& features() const { return features_; }
-  // Memory for the kernels of one launch to hand sums to each other: kScratchHead bytes that every kernel
-  // finds and leaves zero, then kScratchShare for each processor.
+  // Memory through which the blocks of one launch exchange sums: kScratchHead bytes that are zero before and
+  // after every kernel, then kScratchShare bytes for each multiprocessor.
   static constexpr size_t kScratchHead = 4096;
   static constexpr size_t kScratchShare = size_t{64} << 10;
   Global<std::byte> scratch() const { return scratch_.view<std::byte>(); }
-  // Remembers an error unless there is one already; empty is none.
-  void note(const std::string& error);
-  // Whether the last thing asked for was a kernel, so that another one may begin before it ends. On a device.
+  // Keeps the error for finish() unless there is an earlier one. An empty string is no error.
+  void remember_error(const std::string& error);
+  // Whether the last queued work was a kernel, before whose end another one may begin. Always false on the
+  // emulator.
   bool follows_kernel() const { return follows_kernel_; }
-  void note_kernel() { follows_kernel_ = true; }
+  void remember_kernel() { follows_kernel_ = true; }
 
  private:
   Queue(void* stream, DeviceFacts facts, DeviceMemory scratch)
@@ -124,7 +127,7 @@ class Queue {
   CodeFeatures features_;
   DeviceMemory scratch_;
   std::optional<std::string> error_;
-  std::optional<std::string> before_;  // a recording's beginning
+  std::optional<std::string> before_;  // the error before the recording began
   bool follows_kernel_ = false;
 };
 

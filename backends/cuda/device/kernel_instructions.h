@@ -1,11 +1,10 @@
-// The instructions that kernels are written in: those of the device for nvcc, those of the emulator in
-// tests/emulator where TESSERA_CUDA_EMULATED is defined. Host code sees neither, only the types that cross
-// the border.
+// The functions that kernels are written in, one for each instruction: PTX for nvcc, the emulator's where
+// TESSERA_CUDA_EMULATED is defined. Other host code gets neither, only the types that kernels and host share.
 #pragma once
 
 #if defined(__CUDACC__)
 #include "backends/cuda/ptx/ptx_instructions.h"
-// after the macros
+// These use the macros of the header above.
 #include "backends/cuda/ptx/ptx_async_copies.h"
 #include "backends/cuda/ptx/ptx_warpgroup.h"
 #define TESSERA_HAS_INSTRUCTIONS 1

@@ -1,4 +1,4 @@
-// How long NVIDIA's own library takes for a dense product: the yardstick beside the figures of the benchmark.
+// Times NVIDIA's own library on a dense product, for comparison in the benchmark.
 #pragma once
 
 #include <optional>
@@ -8,8 +8,9 @@
 
 namespace tessera::cuda {
 
-// Seconds of one product in bits (16: f16 with f32 sums, 8: int8 with int32 sums), weights rotated beyond
-// twice the L2. Nothing where cuBLASLt is not installed, has no such product, or there is no memory for it.
+// Seconds for one product with elements of `bits` bits (16: f16 with f32 sums, 8: int8 with int32 sums).
+// Successive products read different copies of the weights, more than twice the L2 cache in all. Empty where
+// cuBLASLt is not installed, does not support the product, or memory is short.
 std::optional<double> library_seconds(Queue& queue, const ProductShape& shape, unsigned bits);
 
 }  // namespace tessera::cuda

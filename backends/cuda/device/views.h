@@ -1,5 +1,5 @@
-// Pointers as kernels hold them: to global or to shared memory. Plain pointers on a device; the emulator
-// checks every access. An index counts elements.
+// Typed pointers to global and to shared memory for kernels. On a device they are plain pointers; the
+// emulator checks every access. Indices count elements, not bytes.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,7 @@ class Global {
   using Bare = std::remove_const_t<Value>;
   Global() = default;
   TESSERA_BOTH explicit Global(Value* at) : at_(at) {}
-  // Reading is allowed wherever writing is.
+  // A view for writing converts to one for reading.
   template <class Other, class = std::enable_if_t<std::is_same_v<const Other, Value>>>
   TESSERA_BOTH Global(Global<Other> other) : at_(other.address()) {}  // NOLINT: implicit by design
 
@@ -42,7 +42,7 @@ class Global {
   TESSERA_DEVICE void store(size_t i, Bare value) const { store_global<Bare>(at_ + i, value); }
 #endif
   TESSERA_BOTH Global operator+(size_t elements) const { return Global(at_ + elements); }
-  // The same memory, `bytes` further on, as other values.
+  // The memory `bytes` further on, as an array of Other.
   template <class Other>
   TESSERA_BOTH Global<Other> as(size_t bytes = 0) const {
     using Byte = std::conditional_t<std::is_const_v<Value>, const std::byte, std::byte>;

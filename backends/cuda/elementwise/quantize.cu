@@ -8,7 +8,7 @@ namespace tessera::cuda {
 namespace {
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void quantize_rows(QuantizeJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const auto values =
       row_quads<8>(job.columns, [&](uint32_t quad) { return load_quad(x, job.columns, quad); });

@@ -18,7 +18,7 @@ using emulator::State;
 using emulator::Thread;
 
 constexpr uint32_t kMostArrivals = (1u << 20) - 1;
-constexpr uint64_t kEvictFirst = 0x12f0000000000000u;  // any numbers that kernels cannot make up
+constexpr uint64_t kEvictFirst = 0x12f0000000000000u;  // arbitrary, so that kernels cannot guess them
 constexpr uint64_t kEvictNormal = 0x16f0000000000000u;
 
 void require_bulk_copies(const char* what) {
@@ -27,7 +27,8 @@ void require_bulk_copies(const char* what) {
                             emulator::device_kind().major, emulator::device_kind().minor));
 }
 
-// The mbarrier at an address, which an earlier, known mbarrier_init must have made.
+// Index of the mbarrier at an address. Throws Fault if none was initialized there, or the thread does not yet
+// see the initialization.
 size_t find(const std::byte* at) {
   auto& m = emulator::machine();
   emulator::check_shared(at, 8, Access::read);
@@ -54,8 +55,8 @@ bool is_awaited(size_t index) {
   return false;
 }
 
-// Ends the current phase when nothing is missing: its copies land, and who waits goes on. As late as
-// possible: when somebody waits, or when the next phase begins.
+// Completes the current phase if no arrival and no bytes are missing: its copies land and its waiting threads
+// become ready. Unless `now`, only if a thread is waiting, so that copies land as late as possible.
 void advance(size_t index, bool now) {
   auto& m = emulator::machine();
   if (!now && !is_awaited(index)) return;
@@ -64,9 +65,10 @@ void advance(size_t index, bool now) {
   for (const emulator::BulkCopy& copy : barrier.copies) begun += static_cast<int64_t>(copy.bytes);
   if (barrier.pending > 0 || barrier.expected != begun) return;
   for (const emulator::BulkCopy& copy : barrier.copies) {
-    emulator::check_global(copy.from, 1, Access::read);  // it may have been freed
+    emulator::check_global(copy.from, 1, Access::read);  // the buffer may have been freed
     std::memcpy(copy.to, copy.from, copy.bytes);
-    m.shared.end_bulk_copy(copy.to, copy.bytes, emulator::visitor(emulator::self()), index, barrier.phase);
+    m.shared.end_bulk_copy(copy.to, copy.bytes, emulator::accessor(emulator::current_thread()), index,
+                           barrier.phase);
   }
   barrier.copies.clear();
   barrier.expected = 0;
@@ -83,7 +85,7 @@ void advance(size_t index, bool now) {
 
 void arrive(std::byte* at, uint32_t bytes) {
   auto& m = emulator::machine();
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   const size_t index = find(at);
   Mbarrier& barrier = m.mbarriers[index];
   barrier.expected += bytes;
@@ -119,16 +121,16 @@ void mbarrier_init(std::byte* barrier, uint32_t arrivals) {
   Mbarrier made;
   made.offset = offset;
   made.count = made.pending = arrivals;
-  made.maker = static_cast<uint16_t>(emulator::self().at.thread);
+  made.maker = static_cast<uint16_t>(emulator::current_thread().at.thread);
   made.made = m.time++;
   m.mbarriers.push_back(made);
 }
 
-void griddepcontrol_launch_dependents() {}  // blocks run one after the other
+void griddepcontrol_launch_dependents() {}  // blocks run one after another
 
-void griddepcontrol_wait() { emulator::self().followed = true; }
+void griddepcontrol_wait() { emulator::current_thread().waited_for_grid = true; }
 
-void mbarrier_init_fence() { emulator::self().init_fence = emulator::machine().time; }
+void mbarrier_init_fence() { emulator::current_thread().init_fence = emulator::machine().time; }
 
 void mbarrier_arrive(std::byte* barrier) { arrive(barrier, 0); }
 
@@ -136,7 +138,7 @@ void mbarrier_arrive_expect(std::byte* barrier, uint32_t bytes) { arrive(barrier
 
 void mbarrier_wait(std::byte* barrier, uint32_t parity) {
   auto& m = emulator::machine();
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   const size_t index = find(barrier);
   advance(index, true);
   if (m.mbarriers[index].phase % 2 != parity % 2) {
@@ -154,19 +156,19 @@ void bulk_copy(std::byte* shared, const std::byte* global, uint32_t bytes, std::
                uint64_t policy) {
   require_bulk_copies("bulk copy");
   auto& m = emulator::machine();
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   check_policy(policy);
   if (bytes == 0 || bytes % 16 != 0)
     throw Fault(fmt::format("a bulk copy of {} bytes: expected a multiple of 16", bytes));
   if (reinterpret_cast<uintptr_t>(global) % 16 != 0 || m.shared.offset(shared) % 16 != 0)
     throw Fault("a bulk copy between addresses that are no multiples of 16");
   emulator::check_copy(global, bytes);
-  emulator::check_followed(global, Access::read);
+  emulator::check_early_access(global, Access::read);
   const size_t index = find(barrier);
   const Mbarrier& found = m.mbarriers[index];
   if (m.threads[found.maker]->init_fence <= found.made)
     throw Fault("a bulk copy to an mbarrier whose initialization was not followed by its fence");
-  m.shared.begin_copy(shared, bytes, emulator::visitor(thread), thread.knowledge);
+  m.shared.begin_copy(shared, bytes, emulator::accessor(thread), thread.knowledge);
   m.mbarriers[index].copies.push_back({shared, global, bytes});
   advance(index, false);
 }
@@ -176,11 +178,11 @@ void cp_async_16_hinted(std::byte* shared, const std::byte* global, uint64_t pol
   emulator::begin_async_copy(shared, global, 16);
 }
 
-void proxy_fence() { emulator::self().proxy_fence = ++emulator::machine().time; }
+void proxy_fence() { emulator::current_thread().proxy_fence = ++emulator::machine().time; }
 
 void named_barrier(uint32_t id, uint32_t threads) {
   auto& m = emulator::machine();
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   if (id == 0 || id >= m.named.size() || threads == 0 || threads % emulator::kWarpLanes != 0)
     throw Fault(fmt::format("named barrier {} of {} threads", id, threads));
   emulator::NamedBarrier& barrier = m.named[id];
@@ -211,7 +213,7 @@ void store_release(uint32_t* at, uint32_t value) {
   *at = value;
 }
 
-// Blocks run one after the other, so what is not there yet never comes.
+// Blocks run one after another, so a flag that is not set yet will never be.
 uint32_t load_acquire(const uint32_t* at) {
   emulator::check_global(at, sizeof *at, Access::read);
   static const uint32_t* last = nullptr;

@@ -1,5 +1,5 @@
-// The functions of backends/cuda/ptx/ptx_async_copies.h for the emulator. Bulk copies land when a thread
-// waits for the phase of the mbarrier that they complete; whoever has not waited for it may not look.
+// The functions of ptx/ptx_async_copies.h for the emulator. Bulk copies land as late as possible: when a
+// thread waits for the mbarrier's phase. Only threads that have waited for it may read the bytes.
 #pragma once
 
 #include <cstddef>

@@ -240,8 +240,8 @@ void ldmatrix_x4(uint32_t (&d)[4], const std::byte* row) {
   std::memcpy(d, words.at, sizeof d);
 }
 
-// Nibble i of the selector names the byte of high:low that becomes byte i; its top bit asks for copies of
-// that byte's sign instead.
+// Nibble i of the selector is the index of the byte of high:low that becomes byte i; if its top bit is set,
+// byte i is eight copies of that byte's sign bit.
 uint32_t prmt(uint32_t low, uint32_t high, uint32_t selector) {
   const uint64_t both = uint64_t{high} << 32 | low;
   uint32_t result = 0;

@@ -1,5 +1,5 @@
-// The device functions of backends/cuda/ptx/ptx_instructions.h for the emulator: the same names, the same
-// results. Kernel sources get this one when the host's compiler compiles them.
+// The functions of ptx/ptx_instructions.h for the emulator, with the same names and results. Kernel sources
+// use these when the host's compiler compiles them.
 #pragma once
 
 #include <bit>
@@ -22,14 +22,14 @@
 
 namespace tessera::cuda {
 
-// ---- places ----
-inline uint32_t thread_index() { return emulator::here().thread; }
-inline uint32_t lane_index() { return emulator::here().thread % emulator::kWarpLanes; }
-inline uint32_t warp_index() { return emulator::here().thread / emulator::kWarpLanes; }
+// ---- coordinates ----
+inline uint32_t thread_index() { return emulator::coordinates().thread; }
+inline uint32_t lane_index() { return emulator::coordinates().thread % emulator::kWarpLanes; }
+inline uint32_t warp_index() { return emulator::coordinates().thread / emulator::kWarpLanes; }
 inline uint32_t block_size() { return emulator::block_threads(); }
-inline uint32_t block_x() { return emulator::here().block_x; }
-inline uint32_t block_y() { return emulator::here().block_y; }
-inline uint32_t block_z() { return emulator::here().block_z; }
+inline uint32_t block_x() { return emulator::coordinates().block_x; }
+inline uint32_t block_y() { return emulator::coordinates().block_y; }
+inline uint32_t block_z() { return emulator::coordinates().block_z; }
 
 // ---- memory ----
 inline std::byte* shared_memory() { return emulator::shared_base(); }

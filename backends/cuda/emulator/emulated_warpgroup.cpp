@@ -32,11 +32,11 @@ void require_warpgroups(const char* what) {
     throw Fault(fmt::format("{}: the device has compute capability {}.{}", what, kind.major, kind.minor));
 }
 
-// Where byte k of row n of B lies, as bytes from the start of shared memory. The descriptor's fields, by the
-// PTX manual: bits 0-13 the start, 16-29 the leading and 32-45 the stride byte offset, each divided by 16;
-// 49-51 the base offset; 62-63 the swizzle mode. With columns side by side and swizzling over 128 bytes (mode
-// 1), eight rows of 128 bytes make an atom of 1024, atoms follow each other at the stride, the leading offset
-// is not used, and bits 4-6 of an address are its own exclusive-or with bits 7-9.
+// Offset in shared memory of byte k of row n of B. The descriptor's fields, by the PTX manual: bits 0-13 the
+// start, 16-29 the leading and 32-45 the stride byte offset, each divided by 16; 49-51 the base offset; 62-63
+// the swizzle mode. With columns side by side and swizzling over 128 bytes (mode 1), eight rows of 128 bytes
+// make an atom of 1024, atoms follow each other at the stride, the leading offset is not used, and bits 4-6
+// of an address are its own exclusive-or with bits 7-9.
 struct Layout {
   size_t start;
   size_t stride;
@@ -58,16 +58,16 @@ struct Layout {
   }
 };
 
-// All bytes of B must have arrived, and those that threads wrote must lie before a fence of the writer or of
-// the reader.
+// Checks that all bytes of B have been written, those that threads wrote before a proxy fence of the writer
+// or of the reader.
 void check_tile(const Layout& layout, uint32_t tokens, const Thread& reader) {
   auto& m = emulator::machine();
   for (uint32_t atom = 0; atom < tokens / 8; ++atom) {
     for (uint32_t n = 8 * atom; n < 8 * atom + 8; ++n) {
       for (uint32_t k = 0; k < kRowBytes; k += 16) {
         const std::byte* at = m.shared.base() + layout.byte(n, k);
-        m.shared.check(at, 16, emulator::Access::read, emulator::visitor(reader), reader.knowledge);
-        m.shared.writers(at, 16, [&](const emulator::Visitor& writer) {
+        m.shared.check(at, 16, emulator::Access::read, emulator::accessor(reader), reader.knowledge);
+        m.shared.writers(at, 16, [&](const emulator::Accessor& writer) {
           if (std::max(m.threads[writer.thread]->proxy_fence, reader.proxy_fence) <= writer.time)
             throw Fault(fmt::format("wgmma reads what thread {} wrote with no proxy fence in between",
                                     writer.thread));
@@ -99,8 +99,8 @@ double element(Elements elements, const void* word, uint32_t i, bool of_a) {
   return static_cast<double>(byte);
 }
 
-// What a thread holds of A, by the manual: that of mma.m16n8k32, or m16n8k16 for bf16, with 16 rows for each
-// warp.
+// Reads A from the registers of all threads and B from shared memory. By the PTX manual each warp has 16 rows
+// of A in the fragments of mma.m16n8k32, or m16n8k16 for bf16.
 void gather(Matrices& to, const std::array<const Operands*, kGroupThreads>& operands, const Layout& layout) {
   const Operands& first = *operands[0];
   const uint32_t word_elements = first.elements == Elements::bf16 ? 2 : 4;
@@ -124,8 +124,8 @@ void gather(Matrices& to, const std::array<const Operands*, kGroupThreads>& oper
   }
 }
 
-// A sum with the product of a row and a token. Integers wrap; the manual leaves open how float32 sums are
-// rounded: here, as with mma, once.
+// The bits of a sum plus the product of a row and a token. Integers wrap around. The manual leaves the
+// rounding of float32 sums open; here, as with mma, they are rounded once.
 uint32_t added(Elements elements, uint32_t bits, const Matrices& matrices, uint32_t row, uint32_t token) {
   if (elements == Elements::bf16)
     return std::bit_cast<uint32_t>(
@@ -134,7 +134,8 @@ uint32_t added(Elements elements, uint32_t bits, const Matrices& matrices, uint3
       static_cast<int64_t>(matrices.dot(static_cast<double>(std::bit_cast<int32_t>(bits)), row, token)));
 }
 
-// Sums lie as those of mma, with 8 columns for each four registers.
+// Computes the product of a warpgroup. A thread's sums are in the order of mma's, 8 columns for each four
+// registers.
 void multiply(uint32_t first_thread) {
   auto& m = emulator::machine();
   std::array<const Operands*, kGroupThreads> operands{};
@@ -154,9 +155,9 @@ void multiply(uint32_t first_thread) {
     check_tile(layout, tokens, *m.threads[first_thread + warp * emulator::kWarpLanes]);
   static Matrices matrices;
   gather(matrices, operands, layout);
-  const std::byte* lent = m.shared.base() + (layout.start & ~size_t{127});
-  const size_t lent_bytes = (tokens / 8 - 1) * layout.stride + 1024;
-  m.shared.lend(lent, lent_bytes);
+  const std::byte* tile = m.shared.base() + (layout.start & ~size_t{127});
+  const size_t tile_bytes = (tokens / 8 - 1) * layout.stride + 1024;
+  m.shared.begin_product_read(tile, tile_bytes);
   std::vector<uint32_t> registers(tokens / 2);
   for (uint32_t i = 0; i < kGroupThreads; ++i) {
     Thread& thread = *m.threads[first_thread + i];
@@ -182,8 +183,8 @@ void multiply(uint32_t first_thread) {
     std::fill(registers.begin(), registers.end(), kPoison);
     std::memcpy(own.sums, registers.data(), 4 * registers.size());
     if (i == 0) {
-      product.lent = lent;
-      product.lent_bytes = lent_bytes;
+      product.tile = tile;
+      product.tile_bytes = tile_bytes;
     }
     thread.products.push_back(std::move(product));
   }
@@ -202,7 +203,7 @@ void set_registers(uint32_t count) {
 void wgmma(const Operands& operands) {
   require_warpgroups("wgmma");
   auto& m = emulator::machine();
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   if (!thread.registers_fenced) throw Fault("wgmma: registers were not fenced before the first product");
   const uint32_t group = thread.at.thread / kGroupThreads;
   if (group >= m.groups.size()) throw Fault("wgmma: the last warps of the block are no whole warpgroup");
@@ -222,14 +223,15 @@ void wgmma(const Operands& operands) {
 
 void wgmma_wait(uint32_t batches_left) {
   auto& m = emulator::machine();
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   auto& products = thread.products;
   while (!products.empty() && products.front().batch + batches_left < thread.batch) {
     const emulator::Product done = std::move(products.front());
     products.erase(products.begin());
     if (std::memcmp(done.operand, done.operand_was.data(), sizeof done.operand_was) != 0)
       throw Fault("wgmma: registers of A changed before the product was waited for");
-    if (done.lent != nullptr) m.shared.give_back(done.lent, done.lent_bytes, emulator::visitor(thread));
+    if (done.tile != nullptr)
+      m.shared.end_product_read(done.tile, done.tile_bytes, emulator::accessor(thread));
     const auto same = [&](const emulator::Product& p) { return p.sums == done.sums; };
     if (std::none_of(products.begin(), products.end(), same))
       std::memcpy(done.sums, done.values.data(), 4 * done.values.size());
@@ -238,10 +240,10 @@ void wgmma_wait(uint32_t batches_left) {
 
 }  // namespace emulated
 
-void wgmma_fence() { emulator::self().registers_fenced = true; }
+void wgmma_fence() { emulator::current_thread().registers_fenced = true; }
 
 void wgmma_commit() {
-  Thread& thread = emulator::self();
+  Thread& thread = emulator::current_thread();
   ++thread.batch;
   thread.registers_fenced = false;
 }

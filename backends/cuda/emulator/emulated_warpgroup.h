@@ -1,5 +1,5 @@
-// The functions of backends/cuda/ptx/ptx_warpgroup.h for the emulator. A product's sums are garbage until the
-// product was waited for, and its operands may not change before.
+// The functions of ptx/ptx_warpgroup.h for the emulator. Until a product has been waited for, its sums are
+// garbage and its operands must not change.
 #pragma once
 
 #include <cstddef>
@@ -25,11 +25,11 @@ void wgmma_wait(uint32_t batches_left);
 }  // namespace emulated
 
 template <unsigned kRegisters>
-void give_registers() {
+void shrink_registers() {
   emulated::set_registers(kRegisters);
 }
 template <unsigned kRegisters>
-void take_registers() {
+void grow_registers() {
   emulated::set_registers(kRegisters);
 }
 

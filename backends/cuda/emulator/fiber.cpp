@@ -20,8 +20,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// Our own switch where we know the calling convention; elsewhere the one of the C library, which makes a
-// system call each time.
+// A context switch in assembly where the calling convention is known; elsewhere that of the C library, which
+// makes a system call each time.
 #if defined(__x86_64__) && !defined(TESSERA_FIBER_UCONTEXT)
 #define TESSERA_FIBER_ASSEMBLY 1
 #else
@@ -32,23 +32,24 @@ namespace tessera::emulator {
 
 namespace {
 
-constexpr size_t kStackBytes = size_t{512} << 10;  // taken page by page as it is used
-// Stacks begin at different cache lines: at equal ones they would all compete for the same few sets of a
-// cache.
+constexpr size_t kStackBytes = size_t{512} << 10;  // reserved; pages are allocated as they are used
+// Stacks begin at different cache lines (cache colouring); otherwise they would all compete for the same sets
+// of a cache.
 constexpr size_t kColours = 1024;
 constexpr size_t kColourBytes = 64;
 size_t next_colour = 0;
 
 Fiber* current = nullptr;
 #if defined(TESSERA_FIBER_SANITIZED)
-const void* scheduler_stack = nullptr;  // of whoever resumes fibers, as the sanitizer reports it
+const void* scheduler_stack = nullptr;  // stack of the caller of resume(), from the sanitizer
 size_t scheduler_stack_bytes = 0;
 #endif
 
 }  // namespace
 
 #if defined(TESSERA_FIBER_ASSEMBLY)
-// Pushes what a function must preserve, stores the stack pointer, takes the other one and pops from there.
+// Pushes the callee-saved registers, stores the stack pointer in *save, switches to the stack `load` and pops
+// its registers.
 extern "C" void tessera_fiber_switch(void** save, void* load);
 asm(R"(
 .text
@@ -97,7 +98,7 @@ Fiber::Fiber() {
   void* memory =
       mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  mprotect(memory, 4096, PROT_NONE);  // an overflow ends here
+  mprotect(memory, 4096, PROT_NONE);  // guard page against stack overflow
   stack_ = static_cast<std::byte*>(memory);
   next_colour = (next_colour + 17) % kColours;
   colour_ = next_colour * kColourBytes;
@@ -115,10 +116,11 @@ void Fiber::start(Entry entry, void* argument) {
   finished_ = false;
   fake_stack_ = nullptr;
 #if defined(TESSERA_FIBER_SANITIZED)
-  __asan_unpoison_memory_region(stack_ + 4096, kStackBytes - 4096);  // frames of the last run that unwound
+  __asan_unpoison_memory_region(stack_ + 4096, kStackBytes - 4096);  // left from frames of the last run
 #endif
 #if defined(TESSERA_FIBER_ASSEMBLY)
-  // Six registers and the address to return to, placed so that the function finds the alignment of a call.
+  // Six registers and the return address, placed so that the function starts with the stack alignment of a
+  // call.
   std::byte* top = stack_ + kStackBytes - 64 - colour_;
   std::memset(top, 0, 64);
   const auto address = reinterpret_cast<uintptr_t>(&run_current_fiber);

@@ -1,6 +1,6 @@
-// One fiber: a function on a stack of its own that can stop in the middle and go on later. The emulator runs
-// every thread of a kernel on one. Not for several operating system threads; works under the address
-// sanitizer.
+// A fiber: a function with a stack of its own that can suspend itself and be resumed later. The emulator runs
+// every thread of a kernel on one. All fibers must be used from the same operating system thread. Works under
+// the address sanitizer.
 #pragma once
 
 #include <cstddef>
@@ -19,9 +19,9 @@ class Fiber {
   // Prepares to call entry(argument) at the next resume. Only for a fiber that is new or has finished; entry
   // must not let an exception out.
   void start(Entry entry, void* argument);
-  // Runs the fiber until it suspends or its entry returns. Never from inside a fiber.
+  // Runs the fiber until it suspends or its entry returns. Must not be called from inside a fiber.
   void resume();
-  // Back to whoever resumed the fiber that calls this.
+  // Suspends the calling fiber: resume() returns.
   static void suspend();
   bool finished() const { return finished_; }
 
@@ -32,8 +32,8 @@ class Fiber {
 
   std::byte* stack_ = nullptr;
   size_t colour_ = 0;           // unused bytes at the stack's upper end
-  void* saved_ = nullptr;       // where the fiber goes on; its form depends on the machine
-  void* fake_stack_ = nullptr;  // the address sanitizer's own book-keeping
+  void* saved_ = nullptr;       // saved context, in a form that depends on the platform
+  void* fake_stack_ = nullptr;  // for the address sanitizer
   Entry entry_ = nullptr;
   void* argument_ = nullptr;
   bool finished_ = true;

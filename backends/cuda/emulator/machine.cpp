@@ -25,13 +25,13 @@ DeviceKind& device_kind() {
   return kind;
 }
 
-Thread& self() {
+Thread& current_thread() {
   Thread* thread = machine().current;
   if (thread == nullptr) throw Fault("a device function was called outside a kernel");
   return *thread;
 }
 
-Visitor visitor(const Thread& thread) {
+Accessor accessor(const Thread& thread) {
   const Machine& m = machine();
   return {static_cast<uint16_t>(thread.at.thread), static_cast<uint16_t>(thread.warp), m.block_clock,
           m.warps[thread.warp].clock, m.time};
@@ -66,7 +66,7 @@ void thread_entry(void* argument) {
   };
   try {
     (*m.body)();
-    if (m.early && !thread.followed)
+    if (m.early && !thread.waited_for_grid)
       throw Fault("a kernel that begins early ends without griddepcontrol_wait");
   } catch (const Cancelled&) {
   } catch (const std::exception& error) {
@@ -77,8 +77,8 @@ void thread_entry(void* argument) {
 
 }  // namespace
 
-// Why nobody can go on.
-std::string Machine::stuck() const {
+// Describes a deadlock: where every thread waits.
+std::string Machine::describe_deadlock() const {
   std::string line = "threads wait for each other:";
   uint32_t done = 0;
   uint32_t block = 0;
@@ -102,7 +102,7 @@ std::string Machine::stuck() const {
     const Mbarrier& barrier = mbarriers[thread.waits_for];
     line += fmt::format(" thread {} at the mbarrier at {} ({} arrivals and {} bytes missing),", i,
                         barrier.offset, barrier.pending, barrier.expected);
-    break;  // one says enough
+    break;  // one thread is enough
   }
   return line + fmt::format(" {} at the block's barrier, {} have left the kernel", block, done);
 }
@@ -133,13 +133,13 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
     thread.products.clear();
     thread.batch = 0;
     thread.registers_fenced = false;
-    thread.followed = false;
+    thread.waited_for_grid = false;
     thread.fiber.start(&thread_entry, &thread);
     make_ready(thread);
   }
   uint32_t finished = 0;
   while (finished < count) {
-    if (ready.empty()) fail(stuck());
+    if (ready.empty()) fail(describe_deadlock());
     if (failed) break;
     current = ready.front();
     ready.pop_front();
@@ -147,7 +147,7 @@ std::string Machine::run_block(const GridShape& shape, const Coordinates& block,
     finished += current->fiber.finished() ? 1 : 0;
     current = nullptr;
   }
-  // Unwinds what is left, those that never ran included.
+  // Unwinds the remaining threads, including those that never ran.
   static const std::function<void()> nothing = [] {};
   body = failed ? &nothing : body;
   for (uint32_t i = 0; i < count; ++i) {
@@ -192,25 +192,25 @@ void run_grid(const GridShape& shape, const std::function<void()>& body) {
   }
 }
 
-const Coordinates& here() { return self().at; }
+const Coordinates& coordinates() { return current_thread().at; }
 uint32_t block_threads() { return machine().count; }
 std::byte* shared_base() { return machine().shared.base(); }
 
-void check_followed(const void* at, Access access) {
+void check_early_access(const void* at, Access access) {
   const Machine& m = machine();
-  if (!m.early || m.current == nullptr || m.current->followed) return;
+  if (!m.early || m.current == nullptr || m.current->waited_for_grid) return;
   if (access == Access::write || !is_sealed(at))
     throw Fault(fmt::format("global {} before griddepcontrol_wait: earlier kernels may not have ended",
                             access == Access::read ? "read" : "write"));
 }
 
 void check_shared(const void* at, size_t bytes, Access access) {
-  machine().shared.check(at, bytes, access, visitor(self()), self().knowledge);
+  machine().shared.check(at, bytes, access, accessor(current_thread()), current_thread().knowledge);
 }
 
 void block_barrier() {
   Machine& m = machine();
-  Thread& thread = self();
+  Thread& thread = current_thread();
   if (++m.at_barrier < m.count) {
     wait_until_ready(thread, State::at_block);
     return;
@@ -226,7 +226,7 @@ void block_barrier() {
 void warp_barrier() {
   collective<char>("warp_barrier", 0, [](const auto&, const auto&) {
     Machine& m = machine();
-    const uint32_t warp = self().warp;
+    const uint32_t warp = current_thread().warp;
     m.warps[warp].clock = ++m.clock;
     if (m.mbarriers.empty()) return;
     Knowledge together;
@@ -238,28 +238,28 @@ void warp_barrier() {
 }
 
 void begin_async_copy(void* shared, const void* global, size_t real) {
-  Thread& thread = self();
+  Thread& thread = current_thread();
   AsyncCopy copy{shared, {}};
   if (real > 0) {
     check_global(global, 16, Access::read);
     std::memcpy(copy.bytes.data(), global, real);
   }
-  machine().shared.begin_copy(shared, copy.bytes.size(), visitor(thread), thread.knowledge);
+  machine().shared.begin_copy(shared, copy.bytes.size(), accessor(thread), thread.knowledge);
   thread.open.push_back(copy);
 }
 
 void commit_async_copies() {
-  Thread& thread = self();
+  Thread& thread = current_thread();
   thread.groups.push_back(std::move(thread.open));
   thread.open.clear();
 }
 
 void wait_async_copies(size_t groups_left) {
-  Thread& thread = self();
+  Thread& thread = current_thread();
   while (thread.groups.size() > groups_left) {
     for (const AsyncCopy& copy : thread.groups.front()) {
       std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
-      machine().shared.end_copy(copy.to, copy.bytes.size(), visitor(thread));
+      machine().shared.end_copy(copy.to, copy.bytes.size(), accessor(thread));
     }
     thread.groups.pop_front();
   }
@@ -267,9 +267,9 @@ void wait_async_copies(size_t groups_left) {
 
 namespace detail {
 
-bool meet(const char* operation, const void* operand, void* result) {
+bool arrive(const char* operation, const void* operand, void* result) {
   Machine& m = machine();
-  Thread& thread = self();
+  Thread& thread = current_thread();
   Warp& warp = m.warps[thread.warp];
   const uint32_t lane = thread.at.thread % kWarpLanes;
   if (warp.arrived != 0 && warp.operation != operation && std::strcmp(warp.operation, operation) != 0)
@@ -284,9 +284,9 @@ bool meet(const char* operation, const void* operand, void* result) {
   return false;
 }
 
-void depart() {
+void release_lanes() {
   Machine& m = machine();
-  Thread& thread = self();
+  Thread& thread = current_thread();
   m.warps[thread.warp].arrived = 0;
   for (uint32_t lane = 0; lane < kWarpLanes; ++lane) {
     Thread& other = *m.threads[thread.warp * kWarpLanes + lane];
@@ -294,14 +294,18 @@ void depart() {
   }
 }
 
-const void* operand_of(uint32_t lane) { return machine().threads[self().warp * kWarpLanes + lane]->operand; }
+const void* operand_of(uint32_t lane) {
+  return machine().threads[current_thread().warp * kWarpLanes + lane]->operand;
+}
 
-void* result_of(uint32_t lane) { return machine().threads[self().warp * kWarpLanes + lane]->result; }
+void* result_of(uint32_t lane) {
+  return machine().threads[current_thread().warp * kWarpLanes + lane]->result;
+}
 
 void check_shared_for(uint32_t lane, const void* at, size_t bytes, Access access) {
   Machine& m = machine();
-  const Thread& thread = *m.threads[self().warp * kWarpLanes + lane];
-  m.shared.check(at, bytes, access, visitor(thread), thread.knowledge);
+  const Thread& thread = *m.threads[current_thread().warp * kWarpLanes + lane];
+  m.shared.check(at, bytes, access, accessor(thread), thread.knowledge);
 }
 
 }  // namespace detail

@@ -19,7 +19,7 @@ std::map<uintptr_t, Buffer>& buffers() {
   return all;
 }
 
-// The buffer of the last access: most follow each other in one.
+// The buffer of the last access, because consecutive accesses are mostly to the same one.
 uintptr_t recent_base = 1;
 uintptr_t recent_end = 0;
 bool recent_is_sealed = false;
@@ -85,7 +85,7 @@ void check_global(const void* at, size_t bytes, Access access) {
     throw Fault(
         fmt::format("global {} of {} bytes at an address that is no multiple of it", name(access), bytes));
   if (access == Access::write && recent_is_sealed) throw Fault("global write to memory that is sealed");
-  check_followed(at, access);
+  check_early_access(at, access);
 }
 
 void SharedMemory::reset(size_t bytes) {
@@ -112,14 +112,14 @@ size_t SharedMemory::place(const void* at, size_t bytes, const char* what) const
 
 namespace {
 
-// Whether what the other did is known to be over.
-bool ordered(const Visitor& other, const Visitor& me, const Knowledge& knows) {
+// Whether the access `other` is ordered before the present one.
+bool ordered(const Accessor& other, const Accessor& me, const Knowledge& knows) {
   if (other.thread == me.thread || other.block_clock != me.block_clock) return true;
   if (other.warp == me.warp && other.warp_clock != me.warp_clock) return true;
   return knows.seen[other.warp] > other.time;
 }
 
-[[noreturn]] void race(const char* mine, const char* theirs, size_t byte, const Visitor& me,
+[[noreturn]] void race(const char* mine, const char* theirs, size_t byte, const Accessor& me,
                        const std::string& other) {
   throw Fault(fmt::format("shared byte {}: thread {} {} what {} {} with no barrier in between", byte,
                           me.thread, mine, other, theirs));
@@ -127,10 +127,11 @@ bool ordered(const Visitor& other, const Visitor& me, const Knowledge& knows) {
 
 }  // namespace
 
-// Of several warps that read a byte only the last one's time is known; of the others, that they have arrived
-// somewhere since the byte was written must do.
-bool SharedMemory::readers_are_done(const Byte& byte, const Visitor& me, const Knowledge& knows) const {
-  const Visitor& last = byte.reader;
+// Whether all reads of a byte are ordered before the present access. If several warps have read it, the time
+// of the read is known only for the last one; of the others it is required that they have arrived at a
+// barrier since the byte was written.
+bool SharedMemory::readers_are_done(const Byte& byte, const Accessor& me, const Knowledge& knows) const {
+  const Accessor& last = byte.reader;
   if (!byte.read || last.block_clock != me.block_clock) return true;
   if (!byte.read_by_many && last.thread == me.thread) return true;
   for (uint32_t warp = 0; warp < 32; ++warp) {
@@ -144,7 +145,7 @@ bool SharedMemory::readers_are_done(const Byte& byte, const Visitor& me, const K
   return true;
 }
 
-void SharedMemory::visit(size_t first, size_t bytes, Access access, const Visitor& me,
+void SharedMemory::visit(size_t first, size_t bytes, Access access, const Accessor& me,
                          const Knowledge& knows) {
   for (size_t i = first; i < first + bytes; ++i) {
     Byte& byte = this->byte(i);
@@ -152,7 +153,7 @@ void SharedMemory::visit(size_t first, size_t bytes, Access access, const Visito
     if (byte.in_flight)
       throw Fault(fmt::format("shared byte {}: thread {} touches it while an asynchronous copy is on its way",
                               i, me.thread));
-    if (write && byte.lent > 0)
+    if (write && byte.product_reads > 0)
       throw Fault(
           fmt::format("shared byte {}: thread {} overwrites it while a product reads it", i, me.thread));
     if (!write && !byte.written)
@@ -187,29 +188,30 @@ void SharedMemory::visit(size_t first, size_t bytes, Access access, const Visito
   }
 }
 
-void SharedMemory::check(const void* at, size_t bytes, Access access, const Visitor& visitor,
+void SharedMemory::check(const void* at, size_t bytes, Access access, const Accessor& accessor,
                          const Knowledge& knows) {
-  visit(place(at, bytes, name(access)), bytes, access, visitor, knows);
+  visit(place(at, bytes, name(access)), bytes, access, accessor, knows);
 }
 
-void SharedMemory::begin_copy(const void* at, size_t bytes, const Visitor& visitor, const Knowledge& knows) {
+void SharedMemory::begin_copy(const void* at, size_t bytes, const Accessor& accessor,
+                              const Knowledge& knows) {
   const size_t first = place(at, bytes, "copy");
-  visit(first, bytes, Access::write, visitor, knows);
+  visit(first, bytes, Access::write, accessor, knows);
   std::fill_n(base_ + first, bytes, std::byte{0xff});
   for (size_t i = first; i < first + bytes; ++i) byte(i).in_flight = true;
 }
 
-void SharedMemory::end_copy(const void* at, size_t bytes, const Visitor& visitor) {
+void SharedMemory::end_copy(const void* at, size_t bytes, const Accessor& accessor) {
   const size_t first = place(at, bytes, "copy");
   for (size_t i = first; i < first + bytes; ++i) {
     byte(i).in_flight = false;
-    byte(i).writer = visitor;
+    byte(i).writer = accessor;
   }
 }
 
-void SharedMemory::end_bulk_copy(const void* at, size_t bytes, const Visitor& visitor, size_t barrier,
+void SharedMemory::end_bulk_copy(const void* at, size_t bytes, const Accessor& accessor, size_t barrier,
                                  uint32_t phase) {
-  end_copy(at, bytes, visitor);
+  end_copy(at, bytes, accessor);
   const size_t first = place(at, bytes, "copy");
   for (size_t i = first; i < first + bytes; ++i) {
     byte(i).barrier = static_cast<uint16_t>(barrier);
@@ -217,16 +219,16 @@ void SharedMemory::end_bulk_copy(const void* at, size_t bytes, const Visitor& vi
   }
 }
 
-void SharedMemory::lend(const void* at, size_t bytes) {
+void SharedMemory::begin_product_read(const void* at, size_t bytes) {
   const size_t first = place(at, bytes, "read");
-  for (size_t i = first; i < first + bytes; ++i) ++byte(i).lent;
+  for (size_t i = first; i < first + bytes; ++i) ++byte(i).product_reads;
 }
 
-void SharedMemory::give_back(const void* at, size_t bytes, const Visitor& visitor) {
+void SharedMemory::end_product_read(const void* at, size_t bytes, const Accessor& accessor) {
   const size_t first = place(at, bytes, "read");
   for (size_t i = first; i < first + bytes; ++i) {
-    --byte(i).lent;
-    byte(i).reader = visitor;
+    --byte(i).product_reads;
+    byte(i).reader = accessor;
   }
 }
 

@@ -1,5 +1,5 @@
-// The memory that emulated kernels see: global buffers, which must be registered, and the shared memory of
-// the block that runs, with a record of who touched which byte and when.
+// The memory of emulated kernels: global buffers, which must be registered, and the shared memory of the
+// running block, with a record of the accesses to each byte.
 #pragma once
 
 #include <algorithm>
@@ -20,23 +20,25 @@ class Fault : public std::runtime_error {
 
 enum class Access : uint8_t { read, write };
 
-// Bytes that kernels may touch. Registering does not own them.
+// Registers memory that kernels may access. The caller keeps ownership.
 void register_global(const void* base, size_t bytes);
 void unregister_global(const void* base);
-// From now on nobody may write there: then even kernels that begin early may read it.
+// Forbids writes to the buffer from now on; kernels that begin early may read it before they wait.
 void seal_global(const void* base);
 bool is_sealed(const void* at);
-// Throws Fault when a kernel that begins early has not yet waited and this is no read of sealed memory.
-void check_followed(const void* at, Access access);
-// Throws Fault unless the bytes lie within one registered buffer, at is a multiple of their number (of 16
-// when there are more), and check_followed agrees.
+// Throws Fault if the running thread belongs to an early kernel, has not called griddepcontrol_wait, and the
+// access is not a read of sealed memory.
+void check_early_access(const void* at, Access access);
+// Throws Fault unless the bytes lie within one registered buffer, `at` is aligned to their number (at most
+// 16), and check_early_access allows the access.
 void check_global(const void* at, size_t bytes, Access access);
-// For a copy that the host asks for.
+// The checks for a copy by the host.
 void check_copy(const void* at, size_t bytes, Access access = Access::read);
 
-// Who touches shared memory, and when. Clocks only grow; a thread sees what another did before its block's
-// last barrier, or before the last barrier of the warp that both are in, or what its Knowledge covers.
-struct Visitor {
+// The thread of an access to shared memory, and its time. Clocks only grow. A thread sees accesses of another
+// thread before the last barrier of the block, or of the warp that both are in, and those that its Knowledge
+// covers.
+struct Accessor {
   uint16_t thread = 0;
   uint16_t warp = 0;
   uint32_t block_clock = 0;
@@ -44,10 +46,10 @@ struct Visitor {
   uint32_t time = 0;  // grows with every arrival at an mbarrier or a named barrier
 };
 
-// What a thread knows from the mbarriers and named barriers that it waited for.
+// A vector clock: what a thread is known to see through the mbarriers and named barriers that it waited for.
 struct Knowledge {
-  std::array<uint32_t, 32> seen{};  // of each warp, whatever it did before this time
-  std::vector<uint32_t> observed;   // of each mbarrier, by index, the phases that are known to be complete
+  std::array<uint32_t, 32> seen{};  // for each warp: its accesses before this time are seen
+  std::vector<uint32_t> observed;   // for each mbarrier: number of its phases known to be complete
 
   void learn(const Knowledge& other) {
     for (size_t i = 0; i < seen.size(); ++i) seen[i] = std::max(seen[i], other.seen[i]);
@@ -62,24 +64,25 @@ struct Knowledge {
 // The shared memory of one block.
 class SharedMemory {
  public:
-  // Garbage everywhere, nothing written.
+  // Begins a new block: all bytes are garbage and unwritten.
   void reset(size_t bytes);
   std::byte* base() { return base_; }
   size_t size() const { return size_; }
-  // Throws Fault for an access out of range or not aligned, for a read of what nobody wrote or what an
-  // asynchronous copy has not delivered, and for two threads at one byte, one of them writing, without a
-  // barrier in between.
-  void check(const void* at, size_t bytes, Access access, const Visitor& visitor, const Knowledge& knows);
-  // An asynchronous copy: from the first call until the second nobody may look.
-  void begin_copy(const void* at, size_t bytes, const Visitor& visitor, const Knowledge& knows);
-  void end_copy(const void* at, size_t bytes, const Visitor& visitor);
-  // The end of a copy that completes a phase of an mbarrier: who reads must have observed that phase.
-  void end_bulk_copy(const void* at, size_t bytes, const Visitor& visitor, size_t barrier, uint32_t phase);
-  // From the first call until the second the bytes are being read by a product, and nobody may write them.
-  void lend(const void* at, size_t bytes);
-  void give_back(const void* at, size_t bytes, const Visitor& visitor);
-  // Calls visit(writer) for the last writer of each of these bytes that was written by a thread (asynchronous
-  // copies of 16 bytes included) and not by a bulk copy.
+  // Throws Fault for an access out of range or unaligned, for a read of bytes that were never written or that
+  // an asynchronous copy has not delivered, and for a race: two threads access a byte, one of them writes,
+  // and no barrier is in between.
+  void check(const void* at, size_t bytes, Access access, const Accessor& accessor, const Knowledge& knows);
+  // An asynchronous copy: between these calls no thread may access the bytes.
+  void begin_copy(const void* at, size_t bytes, const Accessor& accessor, const Knowledge& knows);
+  void end_copy(const void* at, size_t bytes, const Accessor& accessor);
+  // The end of a bulk copy for a phase of an mbarrier: a thread that reads the bytes must have observed that
+  // phase.
+  void end_bulk_copy(const void* at, size_t bytes, const Accessor& accessor, size_t barrier, uint32_t phase);
+  // Between these calls a product reads the bytes, and no thread may write them.
+  void begin_product_read(const void* at, size_t bytes);
+  void end_product_read(const void* at, size_t bytes, const Accessor& accessor);
+  // Calls visit(writer) for the last writer of each of these bytes that a thread has written, also by an
+  // asynchronous copy of 16 bytes, but not for those that a bulk copy has written.
   template <class Visit>
   void writers(const void* at, size_t bytes, const Visit& visit) {
     const size_t first = place(at, bytes, "read");
@@ -87,25 +90,25 @@ class SharedMemory {
       if (byte(i).barrier == kNone) visit(byte(i).writer);
     }
   }
-  // Bytes from the start.
+  // Offset in shared memory.
   size_t offset(const void* at) const { return place(at, 1, "read"); }
 
  private:
   static constexpr uint16_t kNone = 0xffff;
   struct Byte {
-    Visitor writer;
-    Visitor reader;  // the last one
+    Accessor writer;
+    Accessor reader;  // the last reader
     bool written = false;
     bool read = false;
-    bool read_by_many = false;  // threads, since the block's last barrier
+    bool read_by_many = false;  // by several threads since the block's last barrier
     bool in_flight = false;
-    uint8_t lent = 0;          // to so many products
-    uint16_t barrier = kNone;  // of the bulk copy that wrote it, and the phase
+    uint8_t product_reads = 0;  // number of products that read it
+    uint16_t barrier = kNone;   // index of the mbarrier of the bulk copy that wrote it
     uint32_t phase = 0;
-    uint32_t reader_warps = 0;  // since the last write and the block's last barrier, one bit each
-    uint32_t block = 0;         // that it tells of
+    uint32_t reader_warps = 0;  // warps that read it since the last write and barrier of the block, as bits
+    uint32_t block = 0;         // block that the record belongs to
   };
-  // Records of earlier blocks mean nothing: they are forgotten when somebody asks for them.
+  // Records of earlier blocks are invalid; they are cleared at the first access.
   Byte& byte(size_t i) {
     if (shadow_[i].block != block_) {
       shadow_[i] = Byte{};
@@ -114,8 +117,8 @@ class SharedMemory {
     return shadow_[i];
   }
   size_t place(const void* at, size_t bytes, const char* what) const;
-  void visit(size_t first, size_t bytes, Access access, const Visitor& visitor, const Knowledge& knows);
-  bool readers_are_done(const Byte& byte, const Visitor& me, const Knowledge& knows) const;
+  void visit(size_t first, size_t bytes, Access access, const Accessor& accessor, const Knowledge& knows);
+  bool readers_are_done(const Byte& byte, const Accessor& me, const Knowledge& knows) const;
 
   std::vector<std::byte> memory_;
   std::byte* base_ = nullptr;

@@ -1,5 +1,4 @@
-// The emulator's queue behind backends/cuda/device/device.h: work is done at once, or remembered while it is
-// being recorded.
+// The emulator's implementation of a stream: work is done at once, or stored while a recording is being made.
 #pragma once
 
 #include <functional>
@@ -14,10 +13,10 @@ namespace tessera::emulator {
 using RecordedWork = std::vector<std::function<void()>>;
 
 struct WorkQueue {
-  std::optional<RecordedWork> recorded;  // while a recording is made
+  std::optional<RecordedWork> recorded;  // while a recording is being made
 };
 
-// stream: a Queue's.
+// stream: that of a cuda::Queue.
 inline WorkQueue& work_queue(void* stream) { return *static_cast<WorkQueue*>(stream); }
 
 inline void submit(void* stream, std::function<void()> work) {
@@ -29,7 +28,7 @@ inline void submit(void* stream, std::function<void()> work) {
   }
 }
 
-// Throws Fault while a recording is made.
+// Throws Fault while a recording is being made.
 inline void refuse_recording(void* stream, const char* what) {
   if (work_queue(stream).recorded) throw Fault(std::string(what) + " cannot be recorded");
 }

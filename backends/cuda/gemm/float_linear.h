@@ -7,7 +7,8 @@
 
 namespace tessera::cuda {
 
-// y[token][first_column + n] = w[n] . x[token] (+ bias[n]), x f32. Queued; returns at once.
+// y[token][first_column + n] = w[n] . x[token] (+ bias[n]), x f32. Each function queues its launch and
+// returns at once.
 struct LinearJob {
   MatrixView weights;
   Global<const float> bias;  // [rows]; null: none
@@ -20,7 +21,7 @@ void linear_f32(Queue& queue, const LinearJob& job);
 void linear_f16(Queue& queue, const LinearJob& job);
 void linear_bf16(Queue& queue, const LinearJob& job);
 
-// The one of the three that the weights' format needs.
+// The one for the weights' format.
 inline void linear_float(Queue& queue, const LinearJob& job) {
   (job.weights.format == WeightFormat::f16    ? linear_f16
    : job.weights.format == WeightFormat::bf16 ? linear_bf16

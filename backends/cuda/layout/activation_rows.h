@@ -1,4 +1,4 @@
-// An activation tensor as kernels see it: rows of bytes in the arena.
+// An activation tensor for kernels: rows of bytes in device memory.
 #pragma once
 
 #include "backends/cuda/device/views.h"

@@ -1,17 +1,17 @@
-// How table weights (lut2, lut3, lut4 and int4) lie in device memory: constexpr index maps for host and
+// Layout of table weights (lut2, lut3, lut4 and int4) in device memory, as constexpr functions for host and
 // device.
 //
-// A panel of 16 rows is blocks of 128 columns, bits * 256 bytes each, then f16 scales and, with zero points,
-// f16 zero points. Matrices end in whole blocks; what the file does not have is code 0 with scale 0. A block
-// is four steps of 32 columns. Lane 4 g + p of a warp (g = 0..7, p = 0..3) owns rows g and g + 8 and of every
-// step columns 8 p … 8 p + 7: four of them in the A operand's columns 4 p … of mma.m16n8k32, four in 16 +
-// 4 p …, as weight_layout.h has it for the other integer formats. Those eight codes of one row make a nibble
-// word, nibble j for column 8 p + j, so that either half of it selects the bytes of a table in prmt; nibble
-// word 2 s + h is step s of row g + 8 h.
+// A panel of 16 rows is a row of blocks of 128 columns, bits * 256 bytes each, then f16 scales and, with zero
+// points, f16 zero points. Columns are padded to whole blocks with code 0 and scale 0. A block is four steps
+// of 32 columns. Lane 4 g + p of a warp (g = 0..7, p = 0..3) has rows g and g + 8 and, of every step, columns
+// 8 p … 8 p + 7: the first four as columns 4 p … of the A operand of mma.m16n8k32, the others as columns 16 +
+// 4 p …, as in weight_layout.h. The eight codes of one row and step make a nibble word, nibble j for column 8
+// p + j, so that either half of it is a selector for prmt. Nibble word 2 s + h is step s of row g + 8 h.
 //
-// Of its eight nibble words a lane stores 2 * bits words. 4 bits: as they are. 2 bits: words 2 i and 2 i + 1
-// in the low and high halves of stored word i's nibbles. 3 bits: words 4 i … 4 i + 2 in the three low bits of
-// the nibbles of stored words 3 i … 3 i + 2, and bits 0 … 2 of word 4 i + 3 in the fourth bits of the three.
+// A lane's eight nibble words are stored in 2 * bits words. 4 bits: unchanged. 2 bits: nibble words 2 i and 2
+// i + 1 are the low and high halves of the nibbles of stored word i. 3 bits: nibble words 4 i … 4 i + 2 are
+// the three low bits of the nibbles of stored words 3 i … 3 i + 2, whose fourth bits are bits 0 … 2 of nibble
+// word 4 i + 3.
 #pragma once
 
 #include <cstddef>
@@ -29,8 +29,8 @@ inline constexpr uint32_t kGroupBytes = 2 * tile::kPanelRows;  // of scales, or 
 constexpr uint32_t block_bytes(uint32_t bits) { return bits * 256; }
 constexpr size_t device_columns(size_t stored) { return tile::round_up(stored, kBlockColumns); }
 
-// The byte, from the block's start, of a lane's stored word: the words of all lanes lie in pieces of 16 bytes
-// a lane, side by side; the last two words of 3 bits make pieces of 8.
+// Byte offset in the block of a lane's stored word. Four stored words are 16 bytes a lane, and those of all
+// lanes lie side by side; with 3 bits the last two words are 8 bytes a lane.
 constexpr uint32_t word_byte(uint32_t bits, uint32_t lane, uint32_t word) {
   const uint32_t piece_bytes = bits == 3 && word >= 4 ? 8 : 16;
   return word / 4 * 512 + lane * piece_bytes + word % 4 * 4;
@@ -46,7 +46,8 @@ constexpr LaneWord lane_word(uint32_t bits, uint32_t index) {
   return {index % 128 / 4, index / 128 * 4 + index % 4};
 }
 
-// Whose code it is: of a block's (row 0..15, column 0..127).
+// The lane that has the code of (row 0..15, column 0..127) of a block, and its place among the lane's nibble
+// words.
 struct LaneCode {
   uint32_t lane;
   uint32_t nibble_word;
@@ -60,7 +61,7 @@ constexpr uint32_t code_column(uint32_t lane, uint32_t nibble_word, uint32_t nib
   return nibble_word / 2 * kStepColumns + 8 * (lane % 4) + nibble;
 }
 
-// Where bit `bit` of a nibble lies among the lane's stored words.
+// Place of bit `bit` of a nibble among the lane's stored words.
 struct BitPlace {
   uint32_t word;
   uint32_t shift;
@@ -73,8 +74,8 @@ constexpr BitPlace bit_place(uint32_t bits, uint32_t nibble_word, uint32_t nibbl
   return {first + bit, 4 * nibble + 3};
 }
 
-// Bytes from the panel's start to the scales of a group, and to its zero points; in both, rows g and g + 8
-// are the halves of word g. columns are the device's.
+// Byte offsets in the panel of the scales of a group, and of its zero points. In both, rows g and g + 8 are
+// the halves of word g. `columns` is the padded number, device_columns.
 constexpr size_t scales_byte(uint32_t bits, size_t columns, size_t group) {
   return columns / kBlockColumns * block_bytes(bits) + group * kGroupBytes;
 }
@@ -87,7 +88,7 @@ constexpr size_t panel_bytes(uint32_t bits, size_t columns, size_t group_columns
   return scales_byte(bits, columns, (zero_points ? 2 : 1) * (columns / group_columns));
 }
 
-// The table beside the panels, in the forms that kernels read. With zero points the values are the codes.
+// The table of a matrix in the forms that kernels read. With zero points the values are the codes themselves.
 struct Entries {
   float values[16];
   uint32_t int8[4];       // 127 * value, rounded, or the code: signed bytes

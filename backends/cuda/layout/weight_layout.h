@@ -1,7 +1,7 @@
-// How weights lie in device memory. Integer panels keep the file's sizes and order of units
-// (gguf-like-format/ tile_layout.h) but permute the codes inside a unit, so that a warp's 16-byte loads are
-// side by side and give each lane exactly its operand of mma.m16n8k32; float matrices become plain rows.
-// constexpr, for host and device.
+// Layout of weights in device memory. Integer panels keep the file's sizes and order of units
+// (gguf-like-format/ tile_layout.h) but the codes inside a unit are permuted, so that the 16-byte loads of a
+// warp are contiguous and give each lane exactly its operand of mma.m16n8k32. Float matrices become plain
+// rows. All functions are constexpr, for host and device.
 //
 // A unit is 512 bytes of a panel: 64 columns of 4-bit codes, or 32 columns of bytes. Lane 4 g + p of a warp
 // (g = 0..7, p = 0..3) owns the 16 bytes at 16 (4 g + p). With bytes, its words are the four registers of
@@ -27,7 +27,7 @@ namespace layout {
 
 inline constexpr uint32_t kUnitBytes = 512;
 inline constexpr uint32_t kUnitWords = kUnitBytes / 4;
-inline constexpr uint32_t kGroupUnits = 2;  // of w4a8-g128, then 32 bytes of s1 and a
+inline constexpr uint32_t kGroupUnits = 2;  // of w4a8-g128, followed by 32 bytes of s1 and a
 
 constexpr uint32_t unit_columns(WeightFormat format) { return has_nibbles(format) ? 64 : 32; }
 
@@ -37,8 +37,9 @@ constexpr size_t unit_byte(WeightFormat format, size_t unit) {
   return unit / kGroupUnits * tile::kGroupBytes + unit % kGroupUnits * kUnitBytes;
 }
 
-// The file's words (line * 16 + row) that a unit's word is made of. Bytes: `low` alone. 4-bit codes: the
-// upper or the lower nibbles of `low` become its lower ones, those of `high` its upper ones.
+// Which words of the file (line * 16 + row) make a word of a unit. With bytes it is the word `low`. With
+// 4-bit codes the upper or lower nibbles of `low` become its lower nibbles, and those of `high` its upper
+// ones.
 struct WordSource {
   uint32_t low;
   uint32_t high;
@@ -69,7 +70,7 @@ constexpr uint32_t source_parameter(uint32_t i) {
   return kParameters + row + (i / 2 % 2) * static_cast<uint32_t>(tile::kPanelRows);
 }
 
-// Where the code of (row 0..15, column) lies inside a panel.
+// Place of the code of (row 0..15, column) inside a panel.
 struct CodePlace {
   size_t byte;
   bool high;  // nibble
@@ -83,7 +84,7 @@ constexpr CodePlace code_in_panel(WeightFormat format, uint32_t row, uint32_t co
   return {unit_byte(format, column / columns) + 4 * word + inside % 4, nibbles && inside >= 16};
 }
 
-// Elements from one row of a float matrix to the next: kernels copy whole stretches of 64 columns.
+// Elements from one row of a float matrix to the next, a multiple of 64: kernels copy 64 columns at a time.
 constexpr size_t float_row_elements(size_t columns) { return tile::round_up(columns, 64); }
 
 }  // namespace layout

@@ -1,4 +1,5 @@
-// A weight matrix in device memory, laid out as weight_layout.h or, for table schemes, table_layout.h says.
+// Weight matrices in device memory as kernels get them: MatrixView in the layout of weight_layout.h,
+// TableView, for table schemes, in that of table_layout.h.
 #pragma once
 
 #include "backends/cuda/device/views.h"
@@ -10,11 +11,11 @@ namespace tessera::cuda {
 struct MatrixView {
   WeightFormat format = WeightFormat::f32;
   uint32_t rows = 0;
-  uint32_t columns = 0;           // stored ones: integer formats pad to whole units
+  uint32_t columns = 0;           // as stored: integer formats are padded to whole units
   Global<const std::byte> codes;  // panels of 16 rows, or float rows
   size_t panel_bytes = 0;         // integer formats
   Global<const float> scales;     // integer formats: one per row, padded to whole panels
-  Global<const uint8_t> zeros;    // w4a8: likewise
+  Global<const uint8_t> zeros;    // w4a8: one per row, padded to whole panels
 };
 
 struct TableView {
@@ -23,7 +24,7 @@ struct TableView {
   bool zero_points = false;
   bool int8_activations = false;
   uint32_t rows = 0;
-  uint32_t columns = 0;            // of the device: whole blocks
+  uint32_t columns = 0;            // on the device: padded to whole blocks
   Global<const std::byte> panels;  // of 16 rows
   size_t panel_bytes = 0;
   Global<const std::byte> entries;  // table_layout::Entries

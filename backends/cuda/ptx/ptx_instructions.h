@@ -1,5 +1,5 @@
-// Device functions of one instruction each, for nvcc. backends/cuda/emulator/emulated_instructions.h has the
-// same names for the host, so a kernel that uses nothing else compiles both ways.
+// Device functions of one PTX instruction each, for nvcc. emulator/emulated_instructions.h has the same
+// functions for the host, so that a kernel that uses only these compiles for both.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -11,14 +11,14 @@
 #define TESSERA_KERNEL __global__
 #define TESSERA_DEVICE __device__ __forceinline__
 #define TESSERA_BOTH __host__ __device__
-// A kernel's promise never to be launched with more threads in a block.
+// Declares the largest number of threads in a block that the kernel is launched with.
 #define TESSERA_BLOCK_OF(threads) __launch_bounds__(threads, 1)
-// Before a loop whose count is known: its arrays then lie in registers.
+// Unrolls a loop with a constant count, so that arrays indexed in it stay in registers.
 #define TESSERA_UNROLL _Pragma("unroll")
 
 namespace tessera::cuda {
 
-// ---- places ----
+// ---- coordinates ----
 TESSERA_DEVICE uint32_t thread_index() { return threadIdx.x; }
 TESSERA_DEVICE uint32_t lane_index() { return threadIdx.x % 32; }
 TESSERA_DEVICE uint32_t warp_index() { return threadIdx.x / 32; }
@@ -34,7 +34,7 @@ TESSERA_DEVICE std::byte* shared_memory() {
   return reinterpret_cast<std::byte*>(tessera_shared_bytes);
 }
 
-// A value of 16 bytes moves in one instruction.
+// A value of 16 bytes is loaded and stored in one instruction.
 template <class Value>
 TESSERA_DEVICE Value load_vector(const Value* at) {
   if constexpr (sizeof(Value) == 16 && alignof(Value) == 16) {
@@ -76,18 +76,18 @@ TESSERA_DEVICE void store_shared(Value* at, const Value& value) {
 TESSERA_DEVICE uint32_t shared_address(const std::byte* at) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(at));
 }
-// Copies of 16 bytes that go on while the thread does; they belong to the thread's open group.
+// Starts an asynchronous copy of 16 bytes, which joins the thread's open group.
 TESSERA_DEVICE void cp_async_16(std::byte* shared, const std::byte* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global)
                : "memory");
 }
-// With real false the 16 bytes become zero and global is not read.
+// If real is false, writes 16 zero bytes and does not read global.
 TESSERA_DEVICE void cp_async_16_or_zero(std::byte* shared, const std::byte* global, bool real) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(real ? 16 : 0)
                : "memory");
 }
-// The first `bytes` of 16 are copied, 0 to 16; the others become zero.
+// Copies the first `bytes` of 16 bytes, 0 to 16; the others become zero.
 TESSERA_DEVICE void cp_async_16_part(std::byte* shared, const std::byte* global, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(bytes)
@@ -95,8 +95,8 @@ TESSERA_DEVICE void cp_async_16_part(std::byte* shared, const std::byte* global,
 }
 // Closes the thread's open group of copies.
 TESSERA_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits until at most so many of the thread's closed groups, the youngest, are on their way. Other threads
-// see the bytes after a barrier.
+// Waits until at most the kGroupsLeft youngest of the thread's closed groups are in flight. Other threads see
+// the bytes after a barrier.
 template <unsigned kGroupsLeft>
 TESSERA_DEVICE void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroupsLeft) : "memory");
@@ -134,7 +134,7 @@ TESSERA_DEVICE void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], cons
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-// Products and sums in float32; how sums are rounded is the hardware's.
+// Products and sums in float32; the rounding of sums is not documented.
 TESSERA_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -188,13 +188,13 @@ TESSERA_DEVICE uint32_t float_bits(float x) { return __float_as_uint(x); }
 TESSERA_DEVICE float bits_float(uint32_t x) { return __uint_as_float(x); }
 TESSERA_DEVICE float half_to_float(uint16_t x) { return __half2float(__ushort_as_half(x)); }
 TESSERA_DEVICE uint16_t float_to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
-// low in the lower half.
+// Two floats as f16, low in the lower half.
 TESSERA_DEVICE uint32_t floats_to_halves(float low, float high) {
   uint32_t result;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
   return result;
 }
-// Likewise, as bfloat16, to the nearest with ties to even.
+// Two floats as bfloat16, low in the lower half, rounded half to even.
 TESSERA_DEVICE uint32_t floats_to_bf16s(float low, float high) {
   uint32_t result;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
@@ -205,11 +205,11 @@ TESSERA_DEVICE float multiply_rn(float a, float b) { return __fmul_rn(a, b); }
 TESSERA_DEVICE float divide_rn(float a, float b) { return __fdiv_rn(a, b); }
 TESSERA_DEVICE float square_root_rn(float x) { return __fsqrt_rn(x); }
 TESSERA_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-// Of NaN and a number, the number.
+// The maximum; of NaN and a number, the number.
 TESSERA_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 TESSERA_DEVICE float round_even(float x) { return rintf(x); }
 TESSERA_DEVICE float exponential(float x) { return expf(x); }
-// 2^x within 2^-22 of it; results below the smallest normal number are zero.
+// 2^x with a relative error of at most 2^-22; results below the smallest normal number are zero.
 TESSERA_DEVICE float power_of_two(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));

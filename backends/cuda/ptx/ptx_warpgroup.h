@@ -1,5 +1,5 @@
-// Device functions of one instruction each, for nvcc: products of a whole warpgroup (four warps) on sm_90a.
-// backends/cuda/emulator/emulated_warpgroup.h has the same names for the host.
+// Device functions of one PTX instruction each, for nvcc: products of a whole warpgroup (four warps) on
+// sm_90a. emulator/emulated_warpgroup.h has the same functions for the host.
 #pragma once
 
 #include <cstdint>
@@ -13,29 +13,29 @@ inline constexpr bool kHasWarpgroups = false;
 inline constexpr bool kHasWarpgroups = true;
 #endif
 
-// From here on every thread of the warpgroup has so many registers, fewer or more than before.
+// Sets the number of registers of every thread of the warpgroup, to fewer or to more than before.
 template <unsigned kRegisters>
-TESSERA_DEVICE void give_registers() {
+TESSERA_DEVICE void shrink_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 template <unsigned kRegisters>
-TESSERA_DEVICE void take_registers() {
+TESSERA_DEVICE void grow_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// Orders the warpgroup's registers before the products that follow: needed whenever others than products have
-// touched them.
+// Orders the warpgroup's register accesses before the products that follow; needed whenever anything but
+// products has used those registers.
 TESSERA_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-// Closes the open batch of products.
+// Closes the open group of products.
 TESSERA_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Waits until at most so many closed batches, the youngest, are unfinished. Until then their registers and
-// their tile of B belong to them.
+// Waits until at most the kBatchesLeft youngest closed groups are unfinished. Registers and the tile of B of
+// unfinished products must not be accessed.
 template <unsigned kBatchesLeft>
 TESSERA_DEVICE void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kBatchesLeft) : "memory");
 }
 
-// No instruction: keeps the compiler from using sums before the wait that precedes this.
+// No instruction: keeps the compiler from moving uses of the sums before the preceding wait.
 template <unsigned kValues>
 TESSERA_DEVICE void wgmma_done(int32_t (&d)[kValues]) {
   for (unsigned i = 0; i < kValues; ++i) asm volatile("" : "+r"(d[i])::"memory");
@@ -45,7 +45,7 @@ TESSERA_DEVICE void wgmma_done(float (&d)[kValues]) {
   for (unsigned i = 0; i < kValues; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// ---- products: the operands of inline assembly can only be listed, so macros list them ----
+// ---- products: inline assembly needs its operands listed, which these macros do ----
 #define TESSERA_SUMS_8(bind, i)                                                               \
   bind(d[i]), bind(d[i + 1]), bind(d[i + 2]), bind(d[i + 3]), bind(d[i + 4]), bind(d[i + 5]), \
       bind(d[i + 6]), bind(d[i + 7])
@@ -71,7 +71,7 @@ TESSERA_DEVICE void wgmma_done(float (&d)[kValues]) {
   "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
   "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-// What follows so many sums: A, the descriptor of B, and whether to accumulate.
+// The operands after 32, 64 or 128 sums: A, the descriptor of B, and whether to accumulate.
 #define TESSERA_INPUTS_32 "{%32, %33, %34, %35}, %36"
 #define TESSERA_ADD_32 "%37"
 #define TESSERA_INPUTS_64 "{%64, %65, %66, %67}, %68"
@@ -89,16 +89,17 @@ TESSERA_DEVICE void wgmma_done(float (&d)[kValues]) {
   }
 
 // d (+)= A B, A [64, 32] bytes in registers, unsigned or signed, B [32, N] signed bytes in shared memory by
-// descriptor, d [64, N], where N is twice the number of sums that a thread has. Warp w has rows 16 w ... of A
-// and d as mma.m16n8k32 has them; d's registers 4 j ... 4 j + 3 are columns 8 j ... 8 j + 7. With accumulate
-// false d begins at zero.
+// descriptor, d [64, N], where N is twice the number of sums that a thread has. Warp w has rows 16 w ... 16 w
+// + 15 of A and d in the fragments of mma.m16n8k32; d's registers 4 j ... 4 j + 3 are columns 8 j ... 8 j +
+// 7. If accumulate is false, d is not added but overwritten.
 TESSERA_WGMMA(wgmma_k32_u8s8, int32_t, TESSERA_INTEGER, 32, "m64n64k32.s32.u8.s8", "")
 TESSERA_WGMMA(wgmma_k32_u8s8, int32_t, TESSERA_INTEGER, 64, "m64n128k32.s32.u8.s8", "")
 TESSERA_WGMMA(wgmma_k32_u8s8, int32_t, TESSERA_INTEGER, 128, "m64n256k32.s32.u8.s8", "")
 TESSERA_WGMMA(wgmma_k32_s8, int32_t, TESSERA_INTEGER, 32, "m64n64k32.s32.s8.s8", "")
 TESSERA_WGMMA(wgmma_k32_s8, int32_t, TESSERA_INTEGER, 64, "m64n128k32.s32.s8.s8", "")
-// The same of bfloat16, A [64, 16] as mma.m16n8k16 has it and B [16, N], with float32 sums; how they are
-// rounded is the hardware's. Neither operand is negated, and B's columns of a token lie side by side.
+// The same for bfloat16, with A [64, 16] in the fragments of mma.m16n8k16, B [16, N] and float32 sums, whose
+// rounding is not documented. The flags: neither operand is negated, B is not transposed (a token's columns
+// are contiguous).
 TESSERA_WGMMA(wgmma_k16_bf16, float, TESSERA_FLOAT, 32, "m64n64k16.f32.bf16.bf16", ", 1, 1, 0")
 TESSERA_WGMMA(wgmma_k16_bf16, float, TESSERA_FLOAT, 64, "m64n128k16.f32.bf16.bf16", ", 1, 1, 0")
 

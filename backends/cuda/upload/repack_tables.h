@@ -1,4 +1,4 @@
-// From the file's panels of table weights to table_layout.h, on the device.
+// Converts table weights on the device from the file's panels to table_layout.h.
 #pragma once
 
 #include "backends/cuda/device/device.h"
@@ -6,7 +6,7 @@
 
 namespace tessera::cuda {
 
-// Both hold `panels` whole panels of 16 rows.
+// file and device hold `panels` whole panels of 16 rows each.
 struct RepackTableJob {
   Global<const std::byte> file;
   Global<std::byte> device;

@@ -1,4 +1,5 @@
-// backends/cuda/device/device.h on the emulator: memory is the host's, registered; work is done at once.
+// backends/cuda/device/device.h with the emulator: device memory is registered host memory, work is done at
+// once.
 #include "backends/cuda/device/device.h"
 
 #include <fmt/format.h>
@@ -40,7 +41,7 @@ Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
   if (bytes == 0) return Outcome(DeviceMemory());
   const std::string refusal = fmt::format("no room for {} bytes", bytes);
   if (bytes > kMemoryBytes) return Outcome::failure(refusal);
-  // Exactly as many bytes as asked for: the sanitizer sees what lies beyond.
+  // Exactly the requested bytes, so that the address sanitizer finds accesses beyond them.
   void* base = nullptr;
   if (posix_memalign(&base, kAlignment, bytes) != 0) return Outcome::failure(refusal);
   std::memset(base, 0xff, bytes);
@@ -86,7 +87,7 @@ Queue::~Queue() { const std::unique_ptr<emulator::WorkQueue> queue(&emulator::wo
 
 void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
-  note(fault_of([&] {
+  remember_error(fault_of([&] {
     emulator::refuse_recording(stream_, "an upload");
     emulator::check_copy(to, from.size(), emulator::Access::write);
     std::memcpy(to, from.data(), from.size());
@@ -100,7 +101,7 @@ void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, 
 
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
-  note(fault_of([&] {
+  remember_error(fault_of([&] {
     emulator::refuse_recording(stream_, "a download");
     emulator::check_copy(from, to.size());
     std::memcpy(to.data(), from, to.size());
@@ -116,7 +117,7 @@ void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes
 void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
   emulator::submit(stream_, [this, to, value, bytes] {
-    note(fault_of([&] {
+    remember_error(fault_of([&] {
       emulator::check_copy(to, bytes, emulator::Access::write);
       std::memset(to, value, bytes);
     }));
@@ -148,7 +149,7 @@ Status Queue::finish() {
   return status;
 }
 
-void Queue::note(const std::string& error) {
+void Queue::remember_error(const std::string& error) {
   if (!error_ && !error.empty()) error_ = error;
 }
 

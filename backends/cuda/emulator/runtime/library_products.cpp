@@ -1,4 +1,4 @@
-// backends/cuda/device/library_products.h on the emulator, which has no library.
+// backends/cuda/device/library_products.h for the emulator, which has no such library.
 #include "backends/cuda/device/library_products.h"
 
 namespace tessera::cuda {

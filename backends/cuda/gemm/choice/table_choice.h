@@ -1,4 +1,4 @@
-// Which kernel multiplies with table weights: the one that should take least time.
+// Which kernel multiplies with table weights: the one with the smallest estimated time.
 #pragma once
 
 #include <algorithm>
@@ -10,29 +10,32 @@ namespace tessera::cuda::tables {
 
 enum class TableKernel : uint8_t {
   few8,      // sm80_table_few_tokens.h: 16 rows by 8 tokens
-  few16,     // 32 rows by 16 tokens, in groups of 128 columns or more
-  few32,     // 32 rows by 32 tokens, likewise
+  few16,     // 32 rows by 16 tokens, only for groups of 128 columns or more
+  few32,     // 32 rows by 32 tokens, only for groups of 128 columns or more
   many,      // sm80_table_many_tokens.h: 64 rows by 64 tokens
   tiles64,   // sm90_table_tiles.h: 128 rows by 64 tokens
   tiles128,  // 128 rows by 128 tokens
 };
 
-// What a device can do.
+// The properties of a device that the choice depends on.
 struct TableChoices {
   size_t processors = 1;
   bool warpgroups = false;
-  bool few16 = false;  // its shared memory has room for it
+  bool few16 = false;  // this kernel fits in shared memory
   bool few32 = false;
 };
 
-// Reckoned for an H200 and not measured: the clocks that the fullest processor takes for 128 columns of its
-// blocks, in one group. With few tokens codes and activations come from the L2 cache, about 26 bytes a clock;
-// blocks of 16 and 32 tokens have a processor each, and their two warps a scheduler take about 190 and 250
-// clocks for their instructions. Of small blocks three share a processor and issue 500 instructions a
-// scheduler each; one alone waits for most of its 900 clocks. Tiles have a processor each: with 8-bit
-// activations instructions are the limit, about 350 or 450 for each of two warps a scheduler, because either
-// tile expands all codes but the wide one has twice the sums to scale and add; with bfloat16 they still are
-// for 64 tokens, for 128 the tensor cores are, with 1024 clocks.
+// Estimates, for an H200 and not measured, the clocks that the busiest multiprocessor needs for 128 columns
+// of all its blocks.
+// few8, few16, few32: codes and activations come from the L2 cache at about 26 bytes a clock. Blocks of 16
+// and 32 tokens have a multiprocessor to themselves, and each scheduler issues their instructions, for two
+// warps, in about 190 and 250 clocks.
+// many: three blocks share a multiprocessor and issue 500 instructions a scheduler each; a single block takes
+// 900 clocks, most of them waiting.
+// tiles64, tiles128: a block has a multiprocessor to itself. With 8-bit activations instructions are the
+// limit, about 350 or 450 for each of two warps a scheduler: both tiles expand the same codes, but the wide
+// one has twice the sums to scale and add. With bfloat16 that also holds for 64 tokens; for 128 the tensor
+// cores are the limit, with 1024 clocks.
 inline TableKernel choose_table_kernel(const TableChoices& choices, const TableLinearJobs& jobs) {
   const TableLinearJob& job = jobs.items[0];
   const size_t all_rows = size_t{16} * jobs.panels;
@@ -51,7 +54,7 @@ inline TableKernel choose_table_kernel(const TableChoices& choices, const TableL
     return 128 * (element_bytes * tokens + rows * job.weights.bits / 8) / 26;
   };
   if (job.tokens <= 8) return TableKernel::few8;
-  // Of two that take as long, the first one.
+  // Of kernels with equal times the first one considered wins.
   if (job.tokens > 16) {
     if (choices.warpgroups) {
       consider(TableKernel::tiles128, 128, 128, element_bytes == 1 ? 900 : 1100);

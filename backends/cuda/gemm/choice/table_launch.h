@@ -1,4 +1,5 @@
-// Starts the kernel that multiplies with table weights of a number of bits.
+// Starts the chosen kernel of a product with table weights; the source file of each number of bits
+// instantiates it.
 #pragma once
 
 #include "backends/cuda/gemm/choice/table_choice.h"

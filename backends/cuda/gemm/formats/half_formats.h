@@ -1,10 +1,11 @@
-// How f16 and bf16 weights meet float32 activations in the tensor cores, for every kernel alike: a token's
-// result depends neither on its batch nor on the kernel.
+// How f16 and bf16 weights are multiplied with float32 activations on the tensor cores. All kernels use this,
+// so that a token's result depends neither on its batch nor on the kernel.
 //
-// Weights are exact as operands; an activation is the sum of two, both cut from its bits, so that nothing
-// overflows. Sums of 256 columns begin at zero in the tensor cores and are added in order in float32. What
-// follows works on 32 columns of both, staged in shared memory: rows of weights are 64 bytes there and rows
-// of activations 128, in places that let a warp's reads touch every bank once.
+// Weights are exact operands. An activation is split into two operands, a high part and the rest, taken from
+// its bits so that neither overflows. The tensor cores sum 256 columns, starting at zero; these sums are
+// added in order in float32. The functions below work on 32 columns, staged in shared memory: 64 bytes for a
+// row of weights, 128 for a row of activations, at offsets for which the reads of a warp have no bank
+// conflicts.
 #pragma once
 
 #include "backends/cuda/gemm/float_linear.h"
@@ -12,14 +13,14 @@
 namespace tessera::cuda::halves {
 
 inline constexpr uint32_t kBlockColumns = 32;
-inline constexpr uint32_t kChunkColumns = 256;  // that are summed in the tensor cores
+inline constexpr uint32_t kChunkColumns = 256;  // summed in the tensor cores
 inline constexpr uint32_t kWeightRowBytes = 2 * kBlockColumns;
 inline constexpr uint32_t kInputRowBytes = 4 * kBlockColumns;
 inline constexpr uint32_t kWeightPieces = kWeightRowBytes / 16;
 inline constexpr uint32_t kInputPieces = kInputRowBytes / 16;
 
-// Where 16 bytes of a staged row lie: the eight rows that ldmatrix reads at once, and the four tokens that
-// half a warp reads 32 bytes of, are in different banks.
+// Byte offset of 16 bytes of a staged row. The eight rows that ldmatrix reads at once are in different banks,
+// and so are the 32 bytes of each of the four tokens that half a warp reads.
 constexpr uint32_t weight_byte(uint32_t row, uint32_t piece) {
   return row * kWeightRowBytes + (piece ^ row / 2 % kWeightPieces) * 16;
 }
@@ -27,8 +28,8 @@ constexpr uint32_t input_byte(uint32_t token, uint32_t piece) {
   return token * kInputRowBytes + ((piece / 2 ^ token % 4) * 2 + piece % 2) * 16;
 }
 
-// mma.m16n8k16 with bfloat16. An activation becomes its upper 16 bits and the rest, rounded to bfloat16:
-// together within 2^-15 of it. Infinite ones give NaN.
+// mma.m16n8k16 with bfloat16. An activation is split into its upper 16 bits and the rest, rounded to
+// bfloat16; their sum has a relative error of at most 2^-15. Infinite activations give NaN.
 struct Bf16 {
   struct Weights {
     uint32_t a[4];
@@ -58,9 +59,9 @@ struct Bf16 {
   TESSERA_DEVICE static float rest(uint32_t x) { return add_rn(bits_float(x), -bits_float(x & 0xffff0000u)); }
 };
 
-// mma.m16n8k8 with tf32, which has all bits of a half. An activation becomes its upper 19 bits and the upper
-// 19 of the rest: together within 2^-20 of it. A lane's words of weights are columns 2 p and 2 p + 1; they
-// are multiplied as columns p and p + 4 of a step, and so are the activations.
+// mma.m16n8k8 with tf32, which holds every f16 exactly. An activation is split into its upper 19 bits and the
+// upper 19 bits of the rest; their sum has a relative error of at most 2^-20. A lane's words of weights are
+// columns 2 p and 2 p + 1; they are used as columns p and p + 4 of a step, for weights and activations alike.
 struct F16 {
   struct Weights {
     uint32_t a[2][4];
@@ -101,7 +102,7 @@ struct F16 {
   }
 };
 
-// The matrix that a kernel multiplies with.
+// The weight matrix of a job.
 class Matrix {
  public:
   TESSERA_DEVICE explicit Matrix(const LinearJob& job)
@@ -115,7 +116,7 @@ class Matrix {
   TESSERA_DEVICE uint32_t panels() const { return (rows_ + 15) / 16; }
   TESSERA_DEVICE uint32_t columns() const { return columns_; }
   TESSERA_DEVICE size_t row_bytes() const { return row_bytes_; }
-  // There are whole panels of rows.
+  // Rows are padded to whole panels of 16.
   TESSERA_DEVICE Global<const std::byte> row(uint32_t row) const { return codes_ + row * row_bytes_; }
   TESSERA_DEVICE void store(const LinearJob& job, uint32_t token, uint32_t row, float sum) const {
     if (row >= rows_ || token >= job.tokens) return;
@@ -132,16 +133,16 @@ class Matrix {
   Global<const float> bias_;
 };
 
-// A thread's share of the copies of activations: 16 bytes of every kStep-th token from its first one on.
-// What does not exist becomes zero.
+// A thread's share of the copies of activations: 16 bytes of every kStep-th token, kCount of them. Tokens and
+// columns beyond the last are filled with zeros.
 template <uint32_t kStep, uint32_t kCount>
 class InputCopies {
  public:
   static_assert(kStep == 2 || kStep % 4 == 0,
                 "so that the swizzle of tokens is that of the first, or flipped");
 
-  // column: the thread's first one when the stage begins at column 0. place: of its 16 bytes in the stage,
-  // for the first token.
+  // token: the thread's first one. column: its first one in a stage that begins at column 0. place: byte
+  // offset in the stage of the first token's 16 bytes.
   TESSERA_DEVICE InputCopies(const LinearJob& job, uint32_t columns, uint32_t token, uint32_t column,
                              uint32_t place)
       : tokens_(token < job.tokens ? job.tokens - token : 0),
@@ -162,15 +163,15 @@ class InputCopies {
   }
 
  private:
-  uint32_t tokens_;   // from the first one to the last
-  uint32_t columns_;  // likewise
+  uint32_t tokens_;   // left from the thread's first one on
+  uint32_t columns_;  // left from the thread's first one on
   uint32_t place_;
   size_t step_;  // bytes
   Global<std::byte> x_;
 };
 
-// Adds the products of 32 staged columns of 16 kPanels rows and 8 kEights tokens. A fragment of sums: rows
-// lane / 4 and 8 more by tokens 2 (lane % 4) and one more.
+// Adds the products of 32 staged columns of 16 kPanels rows and 8 kEights tokens. The four sums of a fragment
+// are rows lane / 4 and lane / 4 + 8 by tokens 2 (lane % 4) and 2 (lane % 4) + 1.
 template <class Format, uint32_t kPanels, uint32_t kEights>
 TESSERA_DEVICE void add_block(float (&sums)[kPanels][kEights][4], Shared<std::byte> weights,
                               Shared<std::byte> inputs) {

@@ -1,9 +1,10 @@
 // What differs between the integer weight formats: how a lane's bytes of a panel become operands of
-// mma.m16n8k32 and wgmma, and what is subtracted from the sums. Operands are unsigned bytes, activations
-// signed ones, so no code is ever offset.
+// mma.m16n8k32 and wgmma, and the offset that is subtracted from the sums. Weights are unsigned bytes and
+// activations signed ones, so the offset is never applied to single codes.
 //
-// Kernels take weights in pairs of steps: 64 columns of a panel, two operands of 32 columns, one unit of
-// 4-bit codes or two of bytes. Two pairs are a stretch of 128 columns, with w4a8-g128 a group.
+// Kernels read weights in pairs of steps: 64 columns of a panel, that is two operands of 32 columns, one unit
+// of 4-bit codes or two units of bytes. Two pairs are a stretch of 128 columns, which is a group of
+// w4a8-g128.
 #pragma once
 
 #include "backends/cuda/gemm/integer_linear.h"
@@ -23,16 +24,16 @@ template <WeightFormat kFormat_>
 struct IntegerFormat {
   static constexpr WeightFormat kFormat = kFormat_;
   static constexpr uint32_t kPairBytes = layout::kUnitBytes * (has_nibbles(kFormat) ? 1 : 2);
-  // Of a panel. The first pair's bytes, the second's, with groups their s1 and a.
+  // Bytes of a stretch of one panel: those of both pairs and, with groups, s1 and a.
   static constexpr uint32_t kStretchBytes =
       kFormat == WeightFormat::w4a8_g128 ? tile::kGroupBytes : kStretchPairs * kPairBytes;
 
-  // Bytes that pairs of a stretch take, from its start; groups are always whole.
+  // Bytes of the first `pairs` pairs of a stretch; groups are always whole.
   TESSERA_BOTH static uint32_t bytes_of(uint32_t pairs) {
     return kFormat == WeightFormat::w4a8_g128 ? kStretchBytes : pairs * kPairBytes;
   }
 
-  // s1 and a of the lane's two rows in a stretch, as layout::scale_byte has them; 0 without groups.
+  // s1 and a of the lane's two rows in a stretch, in the order of layout::scale_byte; 0 without groups.
   TESSERA_DEVICE static uint32_t parameters(Shared<std::byte> stretch) {
     if constexpr (kFormat != WeightFormat::w4a8_g128) return 0;
     return stretch.as<uint32_t>(layout::kParameters)[lane_index() / 4];
@@ -56,7 +57,7 @@ struct IntegerFormat {
   }
 
  private:
-  // q * s1 + a within each byte: at most 255, so no byte carries into the next.
+  // q * s1 + a for each byte of a word. It is at most 255, so no byte carries into the next.
   TESSERA_DEVICE static uint32_t expanded(uint32_t codes, uint32_t half, uint32_t parameters) {
     if constexpr (kFormat != WeightFormat::w4a8_g128) return codes;
     const uint32_t scale = parameters >> (8 * half) & 255u;
@@ -64,9 +65,9 @@ struct IntegerFormat {
   }
 };
 
-// One thread asks for `bytes` bytes of each of `count` panels, from `byte` on, to places to_stride bytes
-// apart. Panels of one matrix, which are nearly always all, differ by constants: so the loop has its
-// addresses in uniform registers and takes few instructions.
+// Called by one thread: starts bulk copies of `bytes` bytes of each of `count` panels, from offset `byte` on,
+// to places to_stride bytes apart. The addresses of panels of one matrix differ by constants, so the first
+// loop, which nearly always covers all panels, has them in uniform registers and takes few instructions.
 TESSERA_DEVICE void copy_panels(const IntegerJob& job, uint32_t panel, uint32_t count, size_t byte,
                                 Shared<std::byte> to, uint32_t to_stride, uint32_t bytes, std::byte* barrier,
                                 uint64_t policy) {
@@ -80,7 +81,7 @@ TESSERA_DEVICE void copy_panels(const IntegerJob& job, uint32_t panel, uint32_t 
               barrier, policy);
 }
 
-// From an exact sum of unsigned codes to the result for (row of the matrix, token).
+// The result for (row of the matrix, token) from the exact sum over unsigned codes.
 template <class Format>
 TESSERA_DEVICE float finish_integer(const IntegerJob& job, const PlacedMatrix& matrix, uint32_t row,
                                     uint32_t token, int32_t sum) {

@@ -1,6 +1,6 @@
-// From a lane's stored words to operands of the tensor cores: codes select bytes of a table that lies in
-// registers, or pairs of bfloat16 entries in shared memory. Formats and kinds of activations differ here and
-// nowhere else.
+// Turns a lane's stored words into operands of the tensor cores: codes select bytes of a table in registers,
+// or pairs of bfloat16 entries in shared memory. Everything that differs between table formats and types of
+// activations is here.
 #pragma once
 
 #include "backends/cuda/gemm/table_linear.h"
@@ -9,11 +9,11 @@
 
 namespace tessera::cuda::tables {
 
-// How groups and blocks share columns: powers of two, as shifts.
+// Sizes of groups, blocks and chunks of columns relative to each other, all powers of two.
 struct Grouping {
-  uint32_t group_shift;        // 2^this steps of 32 columns in a group: 0 … 3
-  uint32_t chunk_shift;        // 2^this blocks in a chunk, which is whole groups: 1 for groups of 256 columns
-  uint32_t chunk_group_shift;  // 2^this groups in a chunk
+  uint32_t group_shift;  // log2 of the steps of 32 columns in a group: 0 … 3
+  uint32_t chunk_shift;  // log2 of the blocks in a chunk, which has whole groups: 1 for groups of 256 columns
+  uint32_t chunk_group_shift;  // log2 of the groups in a chunk
   TESSERA_BOTH explicit Grouping(uint32_t group)
       : group_shift(group == 256 ? 3 : group / 64),
         chunk_shift(group_shift == 3 ? 1 : 0),
@@ -21,13 +21,13 @@ struct Grouping {
   TESSERA_BOTH uint32_t group_steps() const { return 1u << group_shift; }
   TESSERA_BOTH uint32_t chunk_blocks() const { return 1u << chunk_shift; }
   TESSERA_BOTH uint32_t chunk_groups() const { return 1u << chunk_group_shift; }
-  // Which of its chunk's groups a block's step belongs to.
+  // Index within the chunk of the group that a block's step belongs to.
   TESSERA_BOTH uint32_t slot_of(uint32_t step) const { return step >> group_shift; }
-  // Whether a group ends with so many steps.
+  // Whether a group ends after the first `steps` steps of a row.
   TESSERA_BOTH bool ends(uint32_t steps) const { return (steps & (group_steps() - 1)) == 0; }
 };
 
-// A lane's stored words of a block.
+// Reads a lane's stored words of a block.
 template <uint32_t kBits>
 TESSERA_DEVICE void load_words(Shared<std::byte> block, uint32_t (&stored)[2 * kBits]) {
   const Words4 first = block.as<Words4>()[lane_index()];
@@ -48,8 +48,7 @@ TESSERA_DEVICE void load_words(Shared<std::byte> block, uint32_t (&stored)[2 * k
   }
 }
 
-// Nibble word `index` (0..7) of a lane's stored words, a code in each nibble; other bits of a nibble are
-// zero.
+// Nibble word `index` (0..7) from a lane's stored words: a code in each nibble, its other bits zero.
 template <uint32_t kBits>
 TESSERA_DEVICE uint32_t nibble_word(const uint32_t (&stored)[2 * kBits], uint32_t index) {
   if constexpr (kBits == 4) {
@@ -64,14 +63,14 @@ TESSERA_DEVICE uint32_t nibble_word(const uint32_t (&stored)[2 * kBits], uint32_
   }
 }
 
-// What selects the bytes of four codes, in the low halves. Of 16 entries the three low bits of a code select
-// within both halves of the table, and its fourth bit the half.
+// Selectors of prmt for four codes, in the low 16 bits. With 16 entries the three low bits of a code select
+// an entry in each half of the table, and its fourth bit selects the half.
 struct Selectors {
   uint32_t within;
   uint32_t half;
 };
 
-// Of the eight codes of a nibble word: four, and the other four.
+// Selectors for the first four and the last four codes of a nibble word.
 template <uint32_t kBits>
 TESSERA_DEVICE void select(uint32_t codes, Selectors& first, Selectors& second) {
   if constexpr (kBits == 4) {
@@ -82,7 +81,7 @@ TESSERA_DEVICE void select(uint32_t codes, Selectors& first, Selectors& second) 
   second = {first.within >> 16, first.half >> 16};
 }
 
-// The bytes of four codes among 2^kBits.
+// Looks up the bytes of four codes in a table of 2^kBits.
 template <uint32_t kBits>
 TESSERA_DEVICE uint32_t look_up(const Words4& bytes, const Selectors& codes) {
   if constexpr (kBits == 2) {
@@ -94,7 +93,7 @@ TESSERA_DEVICE uint32_t look_up(const Words4& bytes, const Selectors& codes) {
   }
 }
 
-// Activations in 8 bits: products are exact integers, and one mma multiplies a step of 32 columns.
+// Weights for 8-bit activations: sums are exact integers, and one mma multiplies a step of 32 columns.
 template <uint32_t kCodeBits>
 class Int8Table {
  public:
@@ -110,7 +109,7 @@ class Int8Table {
   TESSERA_DEVICE Int8Table(Global<const std::byte> entries, Shared<std::byte>)
       : bytes_(entries.as<const Words4>(offsetof(table_layout::Entries, int8))[0]) {}
 
-  // upper and lower: the nibble words of rows g and g + 8.
+  // The operand for one step from the nibble words of rows g (upper) and g + 8 (lower).
   TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
     Selectors codes[4];
     select<kBits>(upper, codes[0], codes[2]);
@@ -123,8 +122,9 @@ class Int8Table {
     mma_m16n8k32_s8(d, operand.a[0], b);
   }
 
-  // For wgmma, which reads B from shared memory: 16 bytes of a row are the columns of two lanes, and what
-  // each of them would give the first and the second half of an mma's columns lies 16 bytes apart.
+  // For wgmma, which reads B from shared memory: 16 bytes of a row of activations are the columns of two
+  // lanes; their first and second halves go to the first and second half of the columns of an operand, 16
+  // bytes apart.
   using InputPiece = Words2;
   TESSERA_DEVICE static InputPiece input_piece(const Words4& x, uint32_t number) {
     return number == 0 ? InputPiece{x.x, x.z} : InputPiece{x.y, x.w};
@@ -134,14 +134,15 @@ class Int8Table {
                                            bool accumulate) {
     wgmma_k32_s8(d, a, b, accumulate);
   }
-  // A group's sum has at most 256 terms of 127 * 127 in magnitude, below 2^22: it fits into the last bits of
-  // 1.5 * 2^23. Two plain instructions, where a conversion takes a slower unit.
+  // Converts a group's sum to float. It has at most 256 terms of magnitude up to 127 * 127, so it is below
+  // 2^22 and fits in the low bits of 1.5 * 2^23. This takes two instructions of the main pipeline, where a
+  // conversion would use a slower unit.
   TESSERA_DEVICE static float float_of(Sum sum) {
     static_assert(256 * 127 * 127 < 1 << 22);
     return add_rn(bits_float(0x4b400000u + static_cast<uint32_t>(sum)), -12582912.0f);
   }
 
-  // The sums of a row of activations over each step.
+  // The row's stored sums of activations, one for each step.
   TESSERA_DEVICE static Global<Sum> sums_of(Global<std::byte> row, uint32_t columns) {
     return row.as<Sum>(q8::fine_sums_offset(columns));
   }
@@ -153,7 +154,7 @@ class Int8Table {
     for (uint32_t i = 0; i < count; ++i) sum += sums[first + i];
     return static_cast<float>(sum);
   }
-  // What the sum over all groups is multiplied by.
+  // The factor of the sum over all groups.
   TESSERA_DEVICE static float factor(Global<std::byte> row, uint32_t columns, bool zero_points) {
     const float scale = row.as<float>(q8::scale_offset(columns))[0];
     return zero_points ? scale : divide_rn(scale, 127.0f);
@@ -163,7 +164,8 @@ class Int8Table {
   Words4 bytes_;
 };
 
-// Activations in bfloat16: two mma multiply a step, the first the columns of the low halves of nibble words.
+// Common to both classes for bfloat16 activations, where a step takes two mma, the first for the low halves
+// of nibble words.
 struct Bf16Inputs {
   static constexpr uint32_t kElementBytes = 2;
   using Sum = float;
@@ -172,8 +174,8 @@ struct Bf16Inputs {
     uint32_t a[2][4];
   };
 
-  using InputPiece =
-      uint32_t;  // as above: 16 bytes of a row are one lane's, for two products and both their halves
+  // 16 bytes of a row of activations are one lane's, for both halves of two products.
+  using InputPiece = uint32_t;
   template <uint32_t kValues>
   TESSERA_DEVICE static void multiply_tile(Sum (&d)[kValues], const uint32_t (&a)[4], uint64_t b,
                                            bool accumulate) {
@@ -194,7 +196,7 @@ struct Bf16Inputs {
   TESSERA_DEVICE static float factor(Global<std::byte>, uint32_t, bool) { return 1.0f; }
 };
 
-// With 2 or 3 bits a code's two bytes come from registers.
+// Weights of 2 or 3 bits: both bytes of an entry are looked up in registers.
 template <uint32_t kCodeBits>
 class Bf16Table : public Bf16Inputs {
  public:
@@ -227,7 +229,7 @@ class Bf16Table : public Bf16Inputs {
   }
 
  private:
-  // Columns 0 and 2, and 1 and 3, of four: the pairs of a bf16 row.
+  // The entries of four columns as pairs of columns 0 and 2, and 1 and 3, the order in a bf16 row.
   TESSERA_DEVICE void quad(const Selectors& codes, uint32_t& even, uint32_t& odd) const {
     const uint32_t low = look_up<kBits>(low_, codes);
     const uint32_t high = look_up<kBits>(high_, codes);
@@ -239,16 +241,16 @@ class Bf16Table : public Bf16Inputs {
   Words4 high_;
 };
 
-// With 4 bits a byte of a nibble word, two codes, is looked up in a table of pairs in shared memory: a copy
-// for each lane, so that all lanes read from different banks. From registers it would take 21 instructions
-// for eight codes; here it takes 12.
+// Weights of 4 bits: a byte of a nibble word, two codes, is looked up in a table of pairs in shared memory.
+// Every lane has its own copy, so that all lanes read from different banks. This takes 12 instructions for
+// eight codes; with tables in registers it would take 21.
 class Bf16PairTable : public Bf16Inputs {
  public:
   static constexpr uint32_t kBits = 4;
   static constexpr uint32_t kPairs = 256;
   static constexpr uint32_t kSharedBytes = kPairs * 32 * 4;
 
-  // The whole block fills the pairs; a barrier must follow.
+  // Called by the whole block, which fills the table; a barrier must follow.
   TESSERA_DEVICE Bf16PairTable(Global<const std::byte> entries, Shared<std::byte> pairs)
       : pairs_(pairs), lane_byte_(4 * lane_index()) {
     const Global<const float> values = entries.as<const float>();
@@ -276,12 +278,13 @@ class Bf16PairTable : public Bf16Inputs {
   }
 
  private:
-  // Pairs are columns 0 and 1, and 2 and 3, of four; a bf16 row has 0 and 2, and 1 and 3.
+  // The table's pairs are columns 0 and 1, and 2 and 3, of four; a bf16 row has pairs of 0 and 2, and 1 and
+  // 3.
   static constexpr uint32_t kFirstPair = 0x5410u;
   static constexpr uint32_t kSecondPair = 0x7632u;
 
   TESSERA_DEVICE uint32_t pair(uint32_t codes, uint32_t byte) const {
-    // 128 times the byte, and the lane's word of those 128 bytes.
+    // 128 times the byte, plus the offset of the lane's copy.
     const uint32_t shifted = byte == 0 ? codes << 7 : codes >> (8 * byte - 7);
     return pairs_.as<uint32_t>(lop3<0xea>(shifted, 255u << 7, lane_byte_))[0];
   }
@@ -290,6 +293,7 @@ class Bf16PairTable : public Bf16Inputs {
   uint32_t lane_byte_;
 };
 
+// The scale, or zero point, of row g, or with `lower` of row g + 8.
 TESSERA_DEVICE float row_scale(uint32_t pair, bool lower) {
   return half_to_float(static_cast<uint16_t>(lower ? pair >> 16 : pair & 0xffffu));
 }

@@ -1,9 +1,10 @@
-// How products for many tokens are divided among blocks, on any target: the steps of all tiles form one row,
-// and every block gets an equal run of it, whatever tiles that run touches. Where a tile is cut, the block
-// with its last steps adds up the exact sums of the others, so the result does not depend on the cuts.
+// How integer products for many tokens are divided among blocks, on all targets. The steps of all tiles form
+// one sequence, of which every block gets a run of equal length; a run may begin and end inside tiles. Where
+// a tile is split between blocks, the block with its last steps adds the exact sums of the others, so the
+// result does not depend on the split.
 //
-// Blocks walk their runs backwards. What a block begins with is the head of a tile that a later block ends
-// with: the sums are there long before they are asked for, and blocks only ever wait for earlier ones.
+// Blocks process their runs backwards: first the beginning of a tile that a later block finishes, so that the
+// sums are ready long before that block needs them. Blocks only wait for blocks with lower numbers.
 #pragma once
 
 #include "backends/cuda/gemm/formats/integer_formats.h"
@@ -15,33 +16,33 @@ static_assert(kStretchColumns == kSwizzledBytes);
 
 inline constexpr uint32_t kTileRows = 128;
 inline constexpr uint32_t kTilePanels = 8;
-inline constexpr uint32_t kTileThreads = 256;  // that hold a tile's sums
-inline constexpr uint32_t kTileBarrier = 1;    // of those threads
-inline constexpr uint32_t kLeastSteps = 4;     // of a block's run
+inline constexpr uint32_t kTileThreads = 256;  // threads that hold a tile's sums
+inline constexpr uint32_t kTileBarrier = 1;    // named barrier of those threads
+inline constexpr uint32_t kLeastSteps = 4;     // in the shortest run of a block
 
 struct TilesJob {
   IntegerJob linear;
   uint32_t token_tiles = 0;
   uint32_t steps = 0;  // stretches of 128 columns
   uint32_t tiles = 0;
-  uint32_t grain = 1;  // runs are multiples of so many steps: 1, or a tile's
+  uint32_t run_multiple = 1;  // runs are multiples of this number of steps: 1, or a whole tile
   uint32_t blocks = 0;
   Global<uint32_t> flags;   // one for each block, zero before and after
-  Global<Words4> partials;  // of each block, Queue::kScratchShare bytes
+  Global<Words4> partials;  // Queue::kScratchShare bytes for each block
 
   TESSERA_BOTH uint64_t run_begin(uint32_t block) const {
-    return uint64_t{tiles} * steps / grain * block / blocks * grain;
+    return uint64_t{tiles} * steps / run_multiple * block / blocks * run_multiple;
   }
 };
 
-// Steps of one tile that one block makes.
+// The steps of one tile that one block computes.
 struct TileSegment {
   uint32_t tile = 0;
   uint32_t begin = 0;
   uint32_t end = 0;
 };
 
-// The parts of a block's run, the last one first.
+// Iterates over the tiles of a block's run, the last one first.
 class TileWalk {
  public:
   TESSERA_DEVICE TileWalk(const TilesJob& job, uint32_t block)
@@ -62,23 +63,23 @@ class TileWalk {
   uint64_t at_;
 };
 
-// The pairs of columns that a stretch has: the last one may have only one.
+// Pairs of columns in a stretch; the last stretch may have only one.
 TESSERA_DEVICE uint32_t pairs_of_stretch(const IntegerJob& job, uint32_t stretch) {
   const uint32_t left = job.columns / kPairColumns - stretch * kStretchPairs;
   return left < kStretchPairs ? left : kStretchPairs;
 }
-// Weights are read once for every tile of tokens.
+// Weights are read once for each tile of tokens.
 TESSERA_DEVICE uint64_t weights_policy(const TilesJob& job) {
   return job.token_tiles == 1 ? evict_first_policy() : evict_normal_policy();
 }
-// Tokens beyond the last repeat it: their sums are never stored.
+// Tokens beyond the last repeat it; their sums are not stored.
 TESSERA_DEVICE uint32_t existing_token(const IntegerJob& job, uint32_t token) {
   return token < job.tokens ? token : job.tokens - 1;
 }
 
-// Leaves the sums of a tile's first steps for the block that has its last. By all kTileThreads.
+// Stores the sums of a tile's first steps for the block that has its last ones. Called by all kTileThreads.
 template <uint32_t kValues>
-TESSERA_DEVICE void hand_over(const TilesJob& job, const int32_t (&sums)[kValues], uint32_t thread) {
+TESSERA_DEVICE void store_partial_sums(const TilesJob& job, const int32_t (&sums)[kValues], uint32_t thread) {
   static_assert(kTileThreads * kValues * 4 <= Queue::kScratchShare);
   const Global<Words4> to = job.partials.as<Words4>(block_x() * Queue::kScratchShare);
   TESSERA_UNROLL for (uint32_t i = 0; i < kValues / 4; ++i) {
@@ -90,9 +91,10 @@ TESSERA_DEVICE void hand_over(const TilesJob& job, const int32_t (&sums)[kValues
   if (thread == 0) store_release(job.flags.address() + block_x(), 1);
 }
 
-// Adds what earlier blocks handed over of the tile. By all kTileThreads.
+// Adds the sums that earlier blocks have stored of the tile. Called by all kTileThreads.
 template <uint32_t kValues>
-TESSERA_DEVICE void collect(const TilesJob& job, uint32_t tile, int32_t (&sums)[kValues], uint32_t thread) {
+TESSERA_DEVICE void add_partial_sums(const TilesJob& job, uint32_t tile, int32_t (&sums)[kValues],
+                                     uint32_t thread) {
   const uint64_t first = uint64_t{tile} * job.steps;
   uint32_t block = block_x();
   do {
@@ -114,7 +116,7 @@ TESSERA_DEVICE void collect(const TilesJob& job, uint32_t tile, int32_t (&sums)[
   } while (job.run_begin(block) > first);
 }
 
-// What a lane needs to finish its sums of one panel: rows lane / 4 and lane / 4 + 8.
+// Scales, offsets and biases of a lane's rows of one panel, lane / 4 and lane / 4 + 8.
 template <class Format>
 class LaneRows {
  public:
@@ -132,7 +134,8 @@ class LaneRows {
     }
   }
 
-  // A fragment of sums for 8 tokens: two rows by tokens 2 (lane % 4) and one more.
+  // Stores the results of a fragment of sums of 8 tokens: the two rows by tokens 2 (lane % 4) and 2 (lane %
+  // 4) + 1.
   TESSERA_DEVICE void finish(uint32_t first_token, const int32_t* sums) const {
     for (uint32_t i = 0; i < 2; ++i) {
       const uint32_t token = first_token + 2 * (lane_index() % 4) + i;
@@ -160,15 +163,16 @@ class LaneRows {
   float biases_[2] = {0, 0};
 };
 
-// Tiles of kTileRows rows by `tokens`, cut or whole, over at most one block for each processor.
-inline TilesJob divide(Queue& queue, const IntegerJob& job, uint32_t tokens, bool cut) {
+// Divides a product into tiles of kTileRows rows by `tokens` tokens, over at most one block for each
+// multiprocessor. split: whether a tile may be divided between blocks.
+inline TilesJob divide(Queue& queue, const IntegerJob& job, uint32_t tokens, bool split) {
   TilesJob tiles;
   tiles.linear = job;
   tiles.token_tiles = (job.tokens + tokens - 1) / tokens;
   tiles.steps = (job.columns + kStretchColumns - 1) / kStretchColumns;
   tiles.tiles = (job.panels + kTilePanels - 1) / kTilePanels * tiles.token_tiles;
-  tiles.grain = cut ? 1 : tiles.steps;
-  const uint64_t least = cut ? kLeastSteps : tiles.steps;
+  tiles.run_multiple = split ? 1 : tiles.steps;
+  const uint64_t least = split ? kLeastSteps : tiles.steps;
   const uint64_t runs = (uint64_t{tiles.tiles} * tiles.steps + least - 1) / least;
   const auto processors = static_cast<uint32_t>(queue.facts().processors);
   tiles.blocks = runs < processors ? static_cast<uint32_t>(runs) : processors;

@@ -1,5 +1,5 @@
-// f32 weights with float32 activations and sums: a warp for each row, for up to 8 tokens at a time. A
-// result's order of additions depends on the columns alone.
+// f32 weights with float32 activations and sums: a warp computes one row for up to 8 tokens. The order of the
+// additions depends only on the number of columns.
 #include "backends/cuda/device/launch.h"
 #include "backends/cuda/gemm/float_linear.h"
 
@@ -10,9 +10,9 @@ namespace {
 constexpr uint32_t kWarps = 8;
 constexpr uint32_t kTokens = 8;
 
-// Sums over the warp of 8 values at once: at each of the first three steps a lane keeps half of what it has
-// and hands over the other half. Lane l ends with the sum of value (l / 4): every value is added in the same
-// order.
+// Sums 8 values over the warp at once: in each of the first three steps a lane keeps half of its values and
+// exchanges the other half with another lane. Lane l returns the sum of value l / 4. All values are added in
+// the same order.
 TESSERA_DEVICE float transposed_sum(float (&values)[kTokens]) {
   uint32_t mask = 16;
   for (uint32_t kept = kTokens / 2; kept > 0; kept /= 2) {
@@ -31,7 +31,7 @@ TESSERA_DEVICE float transposed_sum(float (&values)[kTokens]) {
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void linear_float_rows(LinearJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const uint32_t row = block_x() * kWarps + warp_index();
   if (row >= job.weights.rows) return;
   const uint32_t first = block_y() * kTokens;

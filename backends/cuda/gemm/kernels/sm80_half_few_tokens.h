@@ -1,8 +1,8 @@
-// Products with 16-bit weights for 1 to 16 tokens, which are as fast as the weights can be read.
+// Products with 16-bit weights for 1 to 16 tokens, where the time is that of reading the weights.
 //
-// A block has a run of panels and takes them two at a time; its warps take chunks of 256 columns in turn.
-// Every warp streams its own stretches of 64 columns, weights and activations, through a ring of its own. The
-// sums of a round, one chunk of each warp, meet in shared memory and are added in order.
+// A block has a run of panels and processes two at a time; each of its warps has every kWarps-th chunk of 256
+// columns. A warp copies 64 columns of weights and activations at a time into a ring of its own. After each
+// round of one chunk a warp the sums are exchanged in shared memory and added in order.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -10,7 +10,8 @@
 
 namespace tessera::cuda::halves {
 
-// kEights: tokens in eights, 1 or 2. kLarge: for devices whose blocks may have 227 KiB of shared memory.
+// kEights: 1 for up to 8 tokens, 2 for up to 16. kLarge: for devices with up to 227 KiB of shared memory a
+// block.
 template <class Format_, uint32_t kEights_, bool kLarge>
 struct Few {
   using Format = Format_;
@@ -21,7 +22,7 @@ struct Few {
   static constexpr uint32_t kPanels = 2;
   static constexpr uint32_t kRows = 16 * kPanels;
 
-  // What a warp takes at a time: the rows of weights and of activations of 32 columns, twice.
+  // A piece, which a warp copies at a time: weights and activations of kBlocks blocks of 32 columns.
   static constexpr uint32_t kBlocks = 2;
   static constexpr uint32_t kColumns = kBlocks * kBlockColumns;
   static constexpr uint32_t kInputsAt = kRows * kWeightRowBytes;
@@ -30,7 +31,8 @@ struct Few {
   static constexpr uint32_t kChunkPieces = kChunkColumns / kColumns;
   static_assert(layout::float_row_elements(1) % kColumns == 0, "weights are copied whole");
 
-  // Sums of a round [warps][tokens][rows], 4 floats between the tokens' rows: lanes write to different banks.
+  // Sums of a round [warps][tokens][rows], with 4 floats of padding a token, so that lanes write to different
+  // banks.
   static constexpr uint32_t kSumStride = kRows + 4;
   static constexpr uint32_t kWarpSums = kTokens * kSumStride;
   static constexpr uint32_t kSlotsAt = kWarps * kWarpSums * 4;
@@ -39,7 +41,7 @@ struct Few {
   static_assert(kSharedBytes <= (kLarge ? 227u << 10 : 99u << 10));
 };
 
-// Where a warp is: the first of up to two panels of its block, and a piece of their columns.
+// Position of a warp: the first of up to two panels of its block, and a piece of their columns.
 struct Cursor {
   uint32_t panel;
   uint32_t piece;
@@ -76,7 +78,7 @@ class Ring {
     return end_panel_ - panel < Shape::kPanels ? end_panel_ - panel : Shape::kPanels;
   }
 
-  // Starts the copies of a piece, as one group; an empty one beyond the last panel.
+  // Starts the copies of a piece, as one group; an empty group beyond the last panel.
   TESSERA_DEVICE void fill(uint32_t index, const Cursor& at) const {
     fill_weights(index, at);
     fill_inputs(index, at);
@@ -90,7 +92,7 @@ class Ring {
           weights_ + (16 * at.panel * row_bytes_ + size_t{at.piece} * (2 * Shape::kColumns));
       TESSERA_UNROLL for (uint32_t row = 0; row < Shape::kRows; row += kRowsAtOnce) {
         if (row >= rows) break;
-        // The rows' swizzle is that of the first one, or flipped.
+        // The swizzle of these rows is that of the first one, or differs in one bit.
         const uint32_t place = (place_ ^ row / 2 % kWeightPieces * 16) + row * kWeightRowBytes;
         cp_async_16_hinted(to.template as<std::byte>(place).address(), from.address(), policy_);
         from = from + kRowsAtOnce * row_bytes_;
@@ -98,7 +100,7 @@ class Ring {
     }
   }
 
-  // Closes the group.
+  // Starts the copies of the activations and closes the group.
   TESSERA_DEVICE void fill_inputs(uint32_t index, const Cursor& at) const {
     if (at.panel < end_panel_) inputs_.start(at.piece * Shape::kColumns, slot(index));
     cp_async_commit();
@@ -114,7 +116,7 @@ class Ring {
   uint32_t place_;
   size_t row_bytes_;
   uint64_t policy_;
-  Global<const std::byte> weights_;  // the lane's 16 bytes of its first row of the matrix
+  Global<const std::byte> weights_;  // the lane's 16 bytes of its first row
   InputCopies<kTokensAtOnce, Shape::kTokens / kTokensAtOnce> inputs_;
 };
 
@@ -153,7 +155,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_half_few(FewJob 
   const Shared<float> own_sums = all_sums.template as<float>(
       4 * (warp_index() * Shape::kWarpSums + 2 * (lane_index() % 4) * Shape::kSumStride + lane_index() / 4));
   Cursor next{warp_index() < chunks ? first : end, warp_index() * Shape::kChunkPieces};
-  // The first weights are on their way before the kernels that make the activations have ended.
+  // The first weights are copied before the kernels that produce the activations have ended.
   Cursor early = next;
   for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
     ring.fill_weights(i, early);
@@ -173,14 +175,14 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_half_few(FewJob 
       float sums[Shape::kPanels][Shape::kEights][4] = {};
       for (uint32_t i = 0; i < Shape::kChunkPieces && chunk * Shape::kChunkPieces + i < pieces; ++i) {
         cp_async_wait<Shape::kSlots - 2>();
-        // All lanes' copies are there, and all lanes are done with the slot before, which is filled again.
+        // Now all lanes' copies have landed, and all have finished with the previous slot, which is refilled.
         warp_barrier();
         ring.fill(current == 0 ? Shape::kSlots - 1 : current - 1, next);
         if (next.panel < end) next.template advance<Shape>(pieces);
         add_piece<Shape>(sums, ring.slot(current), own_panels);
         current = current + 1 == Shape::kSlots ? 0 : current + 1;
       }
-      if (panel != first || round != 0) block_barrier();  // the sums of the round before have been read
+      if (panel != first || round != 0) block_barrier();  // until the previous round's sums have been read
       TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
         TESSERA_UNROLL for (uint32_t i = 0; i < 4 * Shape::kEights; ++i) {
           own_sums.store((i / 4 * 8 + i % 2) * Shape::kSumStride + 16 * p + i % 4 / 2 * 8,
@@ -207,8 +209,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_half_few(FewJob 
 template <class Shape>
 void launch_few(Queue& queue, const LinearJob& job) {
   const uint32_t panels = (job.weights.rows + 15) / 16;
-  // Two blocks share a processor where its shared memory, 1 KiB more than a block may have, is enough for
-  // both.
+  // Two blocks share a multiprocessor if its shared memory, 1 KiB more than the maximum of a block, is enough
+  // for both.
   const bool two = 2 * (size_t{Shape::kSharedBytes} + 1024) <= queue.facts().shared_bytes + 1024;
   const auto most = static_cast<uint32_t>(queue.facts().processors) * (two ? 2 : 1);
   const FewJob few{job, panels < most ? panels : most};

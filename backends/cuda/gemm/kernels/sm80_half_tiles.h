@@ -1,6 +1,6 @@
-// Products with 16-bit weights for more than 16 tokens: tiles of 128 or 64 rows by 128 or 64 tokens. 32
-// columns at a time arrive by asynchronous copies, four to eight stages deep; a warp has 64 rows by a quarter
-// of the tokens.
+// Products with 16-bit weights for more than 16 tokens: tiles of 128 or 64 rows by 128 or 64 tokens.
+// Asynchronous copies bring 32 columns at a time, four to eight stages deep; a warp computes 64 rows by a
+// quarter of the tokens.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -18,7 +18,7 @@ struct Tile {
   static constexpr uint32_t kThreads = kRows / 64 * 128;
   static constexpr uint32_t kInputsAt = kRows * kWeightRowBytes;
   static constexpr uint32_t kStageBytes = kInputsAt + kTokens * kInputRowBytes;
-  static constexpr uint32_t kStages = (99u << 10) / kStageBytes;  // what sm_86 has room for
+  static constexpr uint32_t kStages = (99u << 10) / kStageBytes;  // as many as fit on sm_86
   static constexpr uint32_t kSharedBytes = kStages * kStageBytes;
 };
 
@@ -40,7 +40,7 @@ class StageCopies {
                 Shape::kInputsAt + input_byte(thread_index() / kInputPieces, thread_index() % kInputPieces)) {
     const uint32_t last = 16 * matrix.panels() - 1;
     TESSERA_UNROLL for (uint32_t i = 0; i < kOwnRows; ++i) {
-      // Beyond the last row the threads copy that one; nobody looks at its sums.
+      // Rows beyond the last repeat it; their sums are not used.
       const uint32_t row = first_row + thread_index() / kWeightPieces + i * kRowsAtOnce;
       rows_[i] = matrix.row(row < last ? row : last) + 16 * (thread_index() % kWeightPieces);
     }
@@ -58,7 +58,7 @@ class StageCopies {
   static constexpr uint32_t kRowsAtOnce = Shape::kThreads / kWeightPieces;
   static constexpr uint32_t kOwnRows = Shape::kRows / kRowsAtOnce;
   static constexpr uint32_t kTokensAtOnce = Shape::kThreads / kInputPieces;
-  static_assert(kRowsAtOnce % 8 == 0, "so that the rows' swizzle is that of the first one");
+  static_assert(kRowsAtOnce % 8 == 0, "so that all of a thread's rows have the same swizzle");
 
   uint32_t place_;
   uint64_t policy_;
@@ -74,7 +74,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void linear_half_tiles(TilesJob
   const uint32_t first_row = block_x() / tiles.token_tiles * Shape::kRows;
   const uint32_t first_token = block_x() % tiles.token_tiles * Shape::kTokens;
   const uint32_t blocks = (matrix.columns() + kBlockColumns - 1) / kBlockColumns;
-  // Weights are read once for every tile of tokens.
+  // Weights are read once for each tile of tokens.
   const uint64_t policy = tiles.token_tiles == 1 ? evict_first_policy() : evict_normal_policy();
   const StageCopies<Shape> copies(job, matrix, first_row, first_token, policy);
   const Shared<std::byte> shared(shared_memory());
@@ -92,7 +92,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void linear_half_tiles(TilesJob
   Sums sums = {};
   for (uint32_t block = 0; block < blocks; ++block) {
     cp_async_wait<Shape::kStages - 2>();
-    block_barrier();  // all copies of this stage are there, and all are done with the one before
+    // All copies of this stage have landed, and all warps have finished with the previous one.
+    block_barrier();
     fill(block + Shape::kStages - 1);
     const Shared<std::byte> stage = stage_of(block);
     add_block<typename Shape::Format>(
@@ -124,7 +125,8 @@ uint32_t tiles_of(const LinearJob& job) {
 template <class Shape>
 void launch_tiles(Queue& queue, const LinearJob& job) {
   const TilesJob tiles{job, (job.tokens + Shape::kTokens - 1) / Shape::kTokens};
-  // Not early: a processor has room for two blocks, and the first ones that are free would get both.
+  // Not early: a multiprocessor has room for two blocks, and the first ones to become free would get two
+  // each.
   launch(queue, {tiles_of<Shape>(job), 1, 1, Shape::kThreads, Shape::kSharedBytes}, &linear_half_tiles<Shape>,
          tiles);
 }

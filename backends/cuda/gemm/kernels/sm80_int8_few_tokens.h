@@ -1,11 +1,10 @@
-// Integer products for 1 to 16 tokens, which are as fast as the weights can be read.
+// Integer products for 1 to 16 tokens, where the time is that of reading the weights.
 //
-// A block has a run of panels and takes them four at a time; its warps share the columns, and their exact
-// sums meet in shared memory at the end of each four. Every warp streams its own stretches of the panels
-// through a ring of its own, filled ahead by itself: on sm_90 by bulk copies that complete on an mbarrier,
-// before that by 16-byte asynchronous copies. The activations of the same columns travel with them, so that
-// neither the number of columns nor the tokens are limited by shared memory. No warp waits for another until
-// its panels are done.
+// A block has a run of panels and processes four at a time. Its warps divide the columns, and add their exact
+// sums in shared memory after every four panels. Each warp copies its stretches of the panels ahead into a
+// ring of its own: on sm_90 by bulk copies that complete on an mbarrier, before that by 16-byte asynchronous
+// copies. The activations of the same columns are copied with them, so that shared memory does not limit the
+// number of columns. Warps wait for each other only when four panels are done.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -13,7 +12,7 @@
 
 namespace tessera::cuda {
 
-// kEights: tokens in eights, 1 or 2.
+// kEights: 1 for up to 8 tokens, 2 for up to 16. kBulk: with bulk copies.
 template <class Format_, uint32_t kEights_, bool kBulk_>
 struct FewTokens {
   using Format = Format_;
@@ -24,27 +23,27 @@ struct FewTokens {
   static constexpr uint32_t kPanels = 4;
   static constexpr uint32_t kPanelRows = tile::kPanelRows;
   static constexpr uint32_t kSlots = kBulk && kEights == 1 ? 4 : 3;
-  // What a warp takes at a time: about 1 KiB of each panel.
+  // A piece, which a warp copies at a time: about 1 KiB of each panel.
   static constexpr uint32_t kPairs = has_nibbles(Format::kFormat) ? 2 : 1;
   static constexpr uint32_t kColumns = kPairs * kPairColumns;
   static constexpr uint32_t kPieceBytes =
       Format::kFormat == WeightFormat::w4a8_g128 ? Format::kStretchBytes : kPairs * Format::kPairBytes;
-  // 16 more than a power of two: the eight rows that ldmatrix reads at once lie in different banks.
+  // 16 more than a power of two, so that the eight rows that ldmatrix reads at once are in different banks.
   static constexpr uint32_t kRowBytes = kColumns + 16;
   static constexpr uint32_t kSlotBytes = kPanels * kPieceBytes + kTokens * kRowBytes;
 
-  // Shared memory: mbarriers, sums, rings. Rows of sums are 4 words longer than their 64 rows of weights, so
-  // that the lanes of a fragment write to different banks.
+  // Shared memory: mbarriers, sums, rings. The sums of a token have 4 words of padding, so that the lanes of
+  // a fragment write to different banks.
   static constexpr uint32_t kSumsAt = 256;
   static constexpr uint32_t kSumStride = kPanels * kPanelRows + 4;
   static constexpr uint32_t kWarpSums = kTokens * kSumStride;
   static constexpr uint32_t kSlotsAt = kSumsAt + kWarps * kWarpSums * 4;
   static constexpr uint32_t kSharedBytes = kSlotsAt + kWarps * kSlots * kSlotBytes;
   static_assert(kWarps * kSlots * 8 <= kSumsAt);
-  static_assert(kSharedBytes <= (kBulk ? 227u << 10 : 99u << 10), "what every device of the target has");
+  static_assert(kSharedBytes <= (kBulk ? 227u << 10 : 99u << 10), "available on every device of the target");
 };
 
-// Where a warp is: some panels of its block, and a piece of their columns.
+// Position of a warp: up to four panels of its block, and a piece of their columns.
 struct PieceCursor {
   uint32_t panel;  // the first of up to four
   uint32_t piece;
@@ -83,7 +82,7 @@ class PieceRing {
     return left < Shape::kPairs ? left : Shape::kPairs;
   }
 
-  // Starts the copies of a piece; the lane's own ones are one group, empty beyond the last panel.
+  // Starts the copies of a piece, as one group; an empty group beyond the last panel.
   TESSERA_DEVICE void fill(uint32_t index, const PieceCursor& at) const {
     fill_weights(index, at);
     fill_activations(index, at);
@@ -112,7 +111,7 @@ class PieceRing {
     }
   }
 
-  // Closes the group.
+  // Starts the copies of the activations and closes the group.
   TESSERA_DEVICE void fill_activations(uint32_t index, const PieceCursor& at) const {
     if (at.panel < end_panel_) {
       const Shared<std::byte> own = rows(slot(index))
@@ -128,20 +127,20 @@ class PieceRing {
     cp_async_commit();
   }
 
-  // The activations in a slot.
+  // Where the activations begin in a slot.
   TESSERA_DEVICE static Shared<std::byte> rows(Shared<std::byte> slot) {
     return slot.as<std::byte>(Shape::kPanels * Shape::kPieceBytes);
   }
 
  private:
-  // Lanes that copy one token's piece, and tokens that a warp copies at once.
+  // kChunks lanes copy one token's piece, so a warp copies kAtOnce tokens at once.
   static constexpr uint32_t kChunks = Shape::kColumns / 16;
   static constexpr uint32_t kAtOnce = 32 / kChunks;
 
   const IntegerJob& job_;
   uint32_t end_panel_;
   uint64_t policy_;
-  Global<std::byte> x_;  // the lane's 16 bytes of its first token and of the first piece
+  Global<std::byte> x_;  // the lane's 16 bytes of its first token in the first piece
 };
 
 // Adds a piece's products to the lane's sums of each panel.
@@ -151,7 +150,7 @@ TESSERA_DEVICE void add_piece(int32_t (&sums)[Shape::kPanels][Shape::kEights][4]
   using Format = typename Shape::Format;
   uint32_t b[Shape::kPairs][Shape::kEights][4];
   TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
-    // Rows of tokens that do not exist repeat the last one; nobody looks at their sums.
+    // Rows beyond the last token repeat it; their sums are not used.
     const uint32_t token = 8 * e + lane_index() % 8;
     const uint32_t row = token < tokens ? token : tokens - 1;
     const Shared<std::byte> at =
@@ -177,7 +176,7 @@ TESSERA_DEVICE void add_piece(int32_t (&sums)[Shape::kPanels][Shape::kEights][4]
   }
 }
 
-// Adds up what the block's warps have of up to four panels, and stores the results.
+// Adds the sums of the block's warps for up to four panels, and stores the results.
 template <class Shape>
 TESSERA_DEVICE void finish_panels(const IntegerJob& job,
                                   const int32_t (&sums)[Shape::kPanels][Shape::kEights][4],
@@ -228,7 +227,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
       warp_barrier();
     }
     PieceCursor next{warp_index() < pieces ? first : end, warp_index()};
-    // The first weights are on their way before the kernels that make the activations have ended.
+    // The first weights are copied before the kernels that produce the activations have ended.
     PieceCursor early = next;
     for (uint32_t i = 0; i + 1 < Shape::kSlots; ++i) {
       ring.fill_weights(i, early);
@@ -247,7 +246,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
       for (uint32_t piece = warp_index(); piece < pieces; piece += Shape::kWarps) {
         cp_async_wait<Shape::kSlots - 2>();
         if constexpr (Shape::kBulk) mbarrier_wait(ring.barrier(current), parity);
-        // All lanes' copies are there, and all lanes are done with the slot before, which is filled again.
+        // Now all lanes' copies have landed, and all have finished with the previous slot, which is refilled.
         warp_barrier();
         ring.fill(current == 0 ? Shape::kSlots - 1 : current - 1, next);
         if (next.panel < end) next.advance(Shape::kWarps, pieces, Shape::kPanels);
@@ -257,7 +256,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
           parity ^= 1;
         }
       }
-      if (panel != first) block_barrier();  // the sums of the panels before have been read
+      if (panel != first) block_barrier();  // until the previous panels' sums have been read
       finish_panels<Shape>(job, sums, panel, own_panels);
     }
   }
@@ -265,8 +264,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * Shape::kWarps) void linear_few_tokens(FewTo
 
 template <class Shape>
 void launch_few_tokens(Queue& queue, const IntegerJob& job) {
-  // Two blocks share a processor where its shared memory, 1 KiB more than a block may have, is enough for
-  // both.
+  // Two blocks share a multiprocessor if its shared memory, 1 KiB more than the maximum of a block, is enough
+  // for both.
   const bool two =
       !Shape::kBulk && 2 * (size_t{Shape::kSharedBytes} + 1024) <= queue.facts().shared_bytes + 1024;
   const auto most = static_cast<uint32_t>(queue.facts().processors) * (two ? 2 : 1);

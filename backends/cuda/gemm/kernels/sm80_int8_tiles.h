@@ -1,6 +1,6 @@
 // Integer products for many tokens with mma.m16n8k32, for sm_80 and later: tiles of 128 rows by 64 or 128
-// tokens. Weights and activations of 128 columns at a time arrive by asynchronous copies, three stages deep;
-// eight warps share a tile, two panels by half the tokens each, and expand their weights in registers.
+// tokens. Asynchronous copies bring weights and activations of 128 columns at a time, three stages deep.
+// Eight warps share a tile, each two panels by half the tokens, and expand their weights in registers.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -19,14 +19,14 @@ struct Sm80Tile {
   static constexpr uint32_t kWeightsAt = kTokens * kStretchColumns;
   static constexpr uint32_t kStageBytes = kWeightsAt + kTilePanels * Format::kStretchBytes;
   static constexpr uint32_t kSharedBytes = kStages * kStageBytes;
-  static_assert(kSharedBytes <= 99u << 10, "what sm_86 has");
+  static_assert(kSharedBytes <= 99u << 10, "the maximum on sm_86");
 };
 
 template <class Shape>
 TESSERA_DEVICE void fill_stage(const IntegerJob& job, uint32_t first_panel, uint32_t first_token,
                                uint32_t stretch, Shared<std::byte> stage, uint64_t policy) {
   using Format = typename Shape::Format;
-  const uint32_t panel = first_panel + warp_index();  // one for each warp
+  const uint32_t panel = first_panel + warp_index();  // each warp copies one panel
   if (panel < job.panels) {
     const Global<const std::byte> from = job.codes_of(panel) + size_t{stretch} * Format::kStretchBytes;
     const Shared<std::byte> to =
@@ -105,16 +105,17 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kTileThreads) void linear_sm80_tiles(TilesJob jo
     int32_t sums[Shape::kValues] = {};
     for (uint32_t step = segment.begin; step < segment.end; ++step) {
       cp_async_wait<Shape::kStages - 2>();
-      block_barrier();  // all copies of this stage are there, and all are done with the one before
+      // All copies of this stage have landed, and all warps have finished with the previous one.
+      block_barrier();
       fill(step + Shape::kStages - 1);
       add_stage<Shape>(sums, stage_of(step), pairs_of_stretch(job.linear, step), own_panels);
     }
     block_barrier();  // before the next segment's copies
     if (segment.end < job.steps) {
-      hand_over(job, sums, thread_index());
+      store_partial_sums(job, sums, thread_index());
       continue;
     }
-    if (segment.begin > 0) collect(job, segment.tile, sums, thread_index());
+    if (segment.begin > 0) add_partial_sums(job, segment.tile, sums, thread_index());
     TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kWarpPanels; ++p) {
       const LaneRows<Format> rows(job.linear, own_first + p);
       TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e)
@@ -127,7 +128,8 @@ template <class Format, uint32_t kTokens>
 void launch_sm80_tiles(Queue& queue, const IntegerJob& job) {
   using Shape = Sm80Tile<Format, kTokens>;
   const TilesJob tiles = divide(queue, job, kTokens, true);
-  // Not early: a processor has room for two blocks, and the first ones that are free would get both.
+  // Not early: a multiprocessor has room for two blocks, and the first ones to become free would get two
+  // each.
   launch(queue, {tiles.blocks, 1, 1, kTileThreads, Shape::kSharedBytes}, &linear_sm80_tiles<Shape>, tiles);
 }
 

@@ -1,10 +1,10 @@
-// Products with table weights for few tokens, sm_80 and later: a block for one or two panels of 16 rows and
-// 8, 16 or 32 tokens, its eight warps take turns at chunks of columns. Each warp keeps several blocks of
-// codes on their way into a ring of its own in shared memory. One token too is a column of mma, which adds
-// the columns of a step within the tensor core: with dp4a every group would end in shuffles.
+// Products with table weights for few tokens, sm_80 and later. A block computes one or two panels of 16 rows
+// for 8, 16 or 32 tokens; each of its eight warps has every eighth chunk of columns and a ring of its own in
+// shared memory, with several blocks of codes in flight. A single token uses mma too, which adds the columns
+// of a step within the tensor core: dp4a would need shuffles at the end of every group.
 //
 // A chunk is a block of 128 columns, or a group of 256. After every round of eight chunks the sums of their
-// groups lie in shared memory and are added up in order, so the result is the same as with any other kernel.
+// groups are in shared memory and are added in order, so the result is the same as with any other kernel.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -14,8 +14,8 @@ namespace tessera::cuda::tables {
 
 inline constexpr uint32_t kFewWarps = 8;
 
-// What a block makes: panels of 16 rows by eights of tokens. Groups have 128 columns or more (wide), so that
-// none ends within a block, or fewer.
+// A block computes kPanels panels of 16 rows for 8 kEights tokens. kWide: groups have 128 columns or more, so
+// that none ends inside a block of columns.
 template <class Table_, bool kWide_, uint32_t kPanels_, uint32_t kEights_>
 struct FewShape {
   using Table = Table_;
@@ -25,7 +25,7 @@ struct FewShape {
   static constexpr uint32_t kRows = 16 * kPanels;
   static constexpr uint32_t kTokens = 8 * kEights;
   static constexpr uint32_t kThreads = 32 * kFewWarps;
-  // Blocks of codes on their way to a warp: 3 KiB of each panel, so 48 KiB a processor with 16 panels.
+  // Blocks of codes in flight for each warp: 3 KiB of each panel, 48 KiB for a multiprocessor with 16 warps.
   static constexpr uint32_t kStages = Table::kBits == 4 ? 3 : Table::kBits == 3 ? 4 : 6;
   static constexpr uint32_t kBlockBytes = table_layout::block_bytes(Table::kBits);
   static constexpr uint32_t kStageBytes = kPanels * kBlockBytes;
@@ -33,8 +33,9 @@ struct FewShape {
   static constexpr uint32_t kTableAt = kFewWarps * kRingBytes;
   static constexpr uint32_t kSlotsAt = kTableAt + Table::kSharedBytes;
 
-  // What a warp hands over for a group: sums [tokens][rows], rows of four floats more so that lanes write to
-  // different banks; scales and zero points as each panel has them; and sums of the activations [tokens].
+  // A slot is what a warp stores for a group: sums [tokens][rows], with four floats of padding a token so
+  // that lanes write to different banks; scales and zero points in the order of the panels; and sums of the
+  // activations [tokens].
   static constexpr uint32_t kSlotTokenFloats = kRows + 4;
   static constexpr uint32_t kSlotScales = kTokens * kSlotTokenFloats * 4;
   static constexpr uint32_t kSlotZeros = kSlotScales + kPanels * table_layout::kGroupBytes;
@@ -47,7 +48,7 @@ struct FewShape {
   }
 };
 
-// The part of one warp: every eighth chunk, block by block.
+// The work of one warp: every eighth chunk, block by block.
 template <class Shape>
 class FewWarp {
  public:
@@ -56,7 +57,7 @@ class FewWarp {
   using Sums = typename Table::Sum[Shape::kPanels][Shape::kEights][4];
   using Codes = uint32_t[Shape::kPanels][2 * kBits];
 
-  // What a block needs beside its codes, asked for one block ahead.
+  // What a block needs besides its codes, loaded one block ahead.
   struct Inputs {
     typename Table::Inputs x[Shape::kEights][table_layout::kSteps];
     uint32_t scale[Shape::kPanels];
@@ -71,7 +72,7 @@ class FewWarp {
         last_part_(grouping.chunk_blocks() - 1),
         policy_(job.tokens <= Shape::kTokens ? evict_first_policy() : evict_normal_policy()),
         ring_(shared_memory() + warp_index() * Shape::kRingBytes) {
-    // Panels and tokens that do not exist are other ones twice; nobody reads what comes of them.
+    // Panels and tokens beyond the last repeat others; their results are not used.
     const uint32_t panels = (job.weights.rows + 15) / 16;
     TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
       const uint32_t own = first_panel + p;
@@ -90,13 +91,13 @@ class FewWarp {
 
   TESSERA_DEVICE bool has(uint32_t block) const { return block < blocks_; }
   TESSERA_DEVICE uint32_t first_block() const { return warp_index() << grouping_.chunk_shift; }
-  // The warp's block after this one: the other of its chunk, or the first of its next.
+  // The warp's next block: the next of its chunk, or the first of its next chunk.
   TESSERA_DEVICE uint32_t after(uint32_t block) const {
     const uint32_t skipped = (kFewWarps - 1) << grouping_.chunk_shift;
     return block + 1 + ((block & last_part_) == last_part_ ? skipped : 0);
   }
 
-  // Starts the copy of a block's codes; one group of copies whether there is such a block or not.
+  // Starts the copies of a block's codes as one group, an empty group beyond the last block.
   TESSERA_DEVICE void fetch(uint32_t block, uint32_t stage_byte) const {
     if (has(block)) {
       TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
@@ -111,7 +112,7 @@ class FewWarp {
           if constexpr (Shape::kEights < 4) {
             cp_async_16_hinted(own, (from + byte).address(), policy_);
           } else {
-            cp_async_16(own, (from + byte).address());  // no registers are left for the hint
+            cp_async_16(own, (from + byte).address());  // too few registers for the hint
           }
         }
       }
@@ -119,13 +120,13 @@ class FewWarp {
     cp_async_commit();
   }
 
-  // Moves on to the activations of a block so many further on.
+  // Advances the pointers to activations by `blocks` blocks.
   TESSERA_DEVICE void skip_inputs(uint32_t blocks) {
     TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) x_[e] =
         x_[e] + size_t{blocks} * (table_layout::kBlockColumns * Table::kElementBytes);
   }
 
-  // block: where the activations are.
+  // Loads activations, scales and zero points of `block`, which the pointers must have reached.
   TESSERA_DEVICE void load(uint32_t block, Inputs& inputs) const {
     TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
       const auto x = x_[e].template as<typename Table::Inputs>();
@@ -140,9 +141,9 @@ class FewWarp {
     }
   }
 
-  // Waits for the codes of a block and takes them out of the ring. Barriers, because with 3 bits a lane's
-  // words came by other lanes' copies and because the next copy overwrites them.
-  TESSERA_DEVICE void take(uint32_t stage_byte, Codes& stored) const {
+  // Waits for the codes of a block and reads them from the ring. Needs the barriers because with 3 bits a
+  // lane reads what other lanes copied, and because the next copy overwrites the codes.
+  TESSERA_DEVICE void read_codes(uint32_t stage_byte, Codes& stored) const {
     cp_async_wait<Shape::kStages - 1>();
     warp_barrier();
     TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p)
@@ -150,7 +151,8 @@ class FewWarp {
     warp_barrier();
   }
 
-  // Adds a block to d; groups that end go to the chunk's slots and leave d at zero.
+  // Adds the products of a block to d. The sums of groups that end are stored in the chunk's slots, and d
+  // restarts at zero.
   TESSERA_DEVICE void multiply(uint32_t block, const Table& table, const Codes& stored, const Inputs& inputs,
                                Sums& d, Shared<std::byte> slots) const {
     const uint32_t before = (block & last_part_) * table_layout::kSteps;
@@ -164,14 +166,14 @@ class FewWarp {
       }
       if (Shape::kWide && step + 1 < table_layout::kSteps) continue;
       if (!grouping_.ends(before + step + 1)) continue;
-      put_sums(slots.template as<std::byte>(Shape::kWide ? 0 : grouping_.slot_of(step) * Shape::kSlotBytes),
-               d);
+      store_sums(slots.template as<std::byte>(Shape::kWide ? 0 : grouping_.slot_of(step) * Shape::kSlotBytes),
+                 d);
     }
-    if ((block & last_part_) == last_part_) hand_over(block, inputs, slots);
+    if ((block & last_part_) == last_part_) store_group_parameters(block, inputs, slots);
   }
 
  private:
-  TESSERA_DEVICE static void put_sums(Shared<std::byte> slot, Sums& d) {
+  TESSERA_DEVICE static void store_sums(Shared<std::byte> slot, Sums& d) {
     TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
       const uint32_t token = 8 * e + 2 * (lane_index() % 4);
       const Shared<float> sums =
@@ -185,8 +187,9 @@ class FewWarp {
     }
   }
 
-  // The scales, zero points and sums of activations of the groups that end with a block.
-  TESSERA_DEVICE void hand_over(uint32_t block, const Inputs& inputs, Shared<std::byte> slots) const {
+  // Stores the scales, zero points and sums of activations of the groups that end with a block.
+  TESSERA_DEVICE void store_group_parameters(uint32_t block, const Inputs& inputs,
+                                             Shared<std::byte> slots) const {
     const uint32_t lane = lane_index();
     if (lane < 8 * grouping_.chunk_groups()) {
       const Shared<std::byte> slot = slots.template as<std::byte>(lane / 8 * Shape::kSlotBytes);
@@ -212,16 +215,16 @@ class FewWarp {
   const Grouping& grouping_;
   uint32_t blocks_;
   uint32_t groups_;
-  uint32_t last_part_;  // of a chunk's blocks, counted from 0
+  uint32_t last_part_;  // index of the last block in a chunk
   Global<const std::byte> panels_[Shape::kPanels];
   Global<const uint32_t> scales_[Shape::kPanels];
-  uint32_t tokens_[Shape::kEights];  // whose activations the lane loads
+  uint32_t tokens_[Shape::kEights];  // tokens whose activations the lane loads
   Global<std::byte> x_[Shape::kEights];
   uint64_t policy_;
   Shared<std::byte> ring_;
 };
 
-// Adds `groups` slots to the sum of (row, token).
+// Adds the first `groups` slots to the sum of (row, token) and returns it.
 template <class Shape>
 TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32_t row, uint32_t token,
                                 bool zero_points, float sum) {
@@ -254,7 +257,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
       all_slots.as<std::byte>((warp_index() << grouping.chunk_group_shift) * Shape::kSlotBytes);
   const uint32_t groups = job.weights.columns / table_layout::kStepColumns >> grouping.group_shift;
   const uint32_t round_groups = kFewWarps << grouping.chunk_group_shift;
-  // Of the results a thread has the row and tokens a whole block of threads apart.
+  // A thread has one row of the results, and tokens kTokensApart apart.
   constexpr uint32_t kTokensApart = Shape::kThreads / Shape::kRows;
   const uint32_t row = thread_index() % Shape::kRows;
   const uint32_t first_token = thread_index() / Shape::kRows;
@@ -263,7 +266,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
   };
 
   uint32_t block = warp.first_block();
-  uint32_t coming = block;  // the block that is fetched next
+  uint32_t coming = block;  // the next block to fetch
   for (uint32_t stage = 0; stage < Shape::kRingBytes; stage += Shape::kStageBytes) {
     warp.fetch(coming, stage);
     coming = warp.after(coming);
@@ -273,7 +276,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
   if (Table::kSharedBytes > 0) block_barrier();
   typename Warp::Inputs next{};
   if (warp.has(block)) warp.load(block, next);
-  // What the results need, while nothing else is there.
+  // Loaded here because the first codes are still in flight.
   const uint32_t n = 16 * first_panel + row;
   const float bias = !job.bias.null() && n < job.weights.rows ? job.bias[n] : 0.0f;
   float factors[Shape::kValues] = {};
@@ -290,7 +293,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
     for (uint32_t part = 0; part < grouping.chunk_blocks() && warp.has(block); ++part) {
       const auto inputs = next;
       typename Warp::Codes stored;
-      warp.take(stage, stored);
+      warp.read_codes(stage, stored);
       warp.fetch(coming, stage);
       coming = warp.after(coming);
       stage = stage + Shape::kStageBytes == Shape::kRingBytes ? 0 : stage + Shape::kStageBytes;
@@ -327,8 +330,8 @@ void launch_few_tokens(Queue& queue, const TableLinearJobs& jobs) {
   shape.grid_y = (jobs.items[0].tokens + Shape::kTokens - 1) / Shape::kTokens;
   shape.threads = Shape::kThreads;
   shape.shared_bytes = Shape::shared_bytes(Grouping(jobs.items[0].weights.group));
-  // A processor has room for two of the small blocks: a few of them must not begin on the first processors
-  // that are free.
+  // A multiprocessor has room for two of the small blocks: if there are few of them, they must not all begin
+  // on the first multiprocessors that become free.
   shape.early = size_t{shape.grid_x} * shape.grid_y > queue.facts().processors;
   launch(queue, shape, &table_few_tokens<Shape>, jobs);
 }

@@ -1,6 +1,6 @@
-// Products with table weights for many tokens, sm_80 and later: blocks of 64 rows by 64 tokens. A
-// warp expands the codes of its panel once for all tokens of the block; activations are staged in shared
-// memory by asynchronous copies, a block of 128 columns at a time.
+// Products with table weights for many tokens, sm_80 and later. A block computes 64 rows by 64 tokens. A warp
+// expands the codes of its panel once for all tokens of the block; asynchronous copies bring activations to
+// shared memory, 128 columns at a time.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -8,14 +8,14 @@
 
 namespace tessera::cuda::tables {
 
-inline constexpr uint32_t kManyWarps = 4;  // a panel each
+inline constexpr uint32_t kManyWarps = 4;  // each has one panel
 inline constexpr uint32_t kManyTokens = 64;
 inline constexpr uint32_t kManyTiles = kManyTokens / 8;
 inline constexpr uint32_t kManyStages = 2;
 inline constexpr uint32_t kManySums = table_layout::kSteps * kManyTokens;  // of a stage, with zero points
 
-// Bytes from one token's staged activations to the next: so that lanes which read together, four tokens of 8
-// bytes a lane or two of 16, read from different banks.
+// Bytes from one token's staged activations to the next, padded so that lanes which read together, four
+// tokens of 8 bytes a lane or two of 16, read from different banks.
 constexpr uint32_t many_stride(uint32_t element_bytes) {
   return element_bytes * table_layout::kBlockColumns + (element_bytes == 1 ? 32 : 64);
 }
@@ -23,7 +23,7 @@ constexpr uint32_t many_stage_bytes(uint32_t element_bytes) {
   return kManyTokens * many_stride(element_bytes);
 }
 
-// Starts the copies of a block of columns of the tokens; tokens that do not exist become zero.
+// Starts the copies of a block of columns of all tokens; tokens beyond the last are zero.
 template <class Table>
 TESSERA_DEVICE void stage_inputs(const TableLinearJob& job, uint32_t block, Shared<std::byte> stage) {
   constexpr uint32_t kRowBytes = Table::kElementBytes * table_layout::kBlockColumns;
@@ -39,8 +39,8 @@ TESSERA_DEVICE void stage_inputs(const TableLinearJob& job, uint32_t block, Shar
   cp_async_commit();
 }
 
-// With zero points: the sums of the tokens' activations over the groups that end with the block, [groups of a
-// chunk][tokens].
+// With zero points: stores the sums of the tokens' activations over the groups that end with the block,
+// [groups of a chunk][tokens].
 template <class Table>
 TESSERA_DEVICE void stage_sums(const TableLinearJob& job, const Grouping& grouping, uint32_t block,
                                Shared<float> sums) {
@@ -57,7 +57,7 @@ TESSERA_DEVICE void stage_sums(const TableLinearJob& job, const Grouping& groupi
   }
 }
 
-// A warp's panel: the codes of a block straight from global memory, a block ahead of their use.
+// A warp's panel, whose codes are loaded from global memory one block ahead.
 template <class Table>
 class ManyPanel {
  public:
@@ -113,7 +113,8 @@ class ManyPanel {
   Global<const uint32_t> scales_;
 };
 
-// acc = fma(scale, d - zero point * sum of activations, acc), and d begins anew. sums: of the tokens.
+// acc = fma(scale, d - zero point * sum of activations, acc), then d = 0. sums: of the tokens' activations in
+// the group.
 template <class Table>
 TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, uint32_t group,
                               uint32_t scales, Shared<float> sums, typename Table::Sum (&d)[kManyTiles][4],
@@ -213,7 +214,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
 
 template <class Table>
 void launch_many_tokens(Queue& queue, const TableLinearJobs& jobs) {
-  // Not early: a processor has room for two blocks, and the first ones that are free would get both.
+  // Not early: a multiprocessor has room for two blocks, and the first ones to become free would get two
+  // each.
   launch(queue,
          {jobs.blocks(kManyWarps), (jobs.items[0].tokens + kManyTokens - 1) / kManyTokens, 1, 32 * kManyWarps,
           kManyStages * (many_stage_bytes(Table::kElementBytes) + kManySums * 4) + Table::kSharedBytes},

@@ -1,13 +1,13 @@
 // Integer products for many tokens with wgmma, for sm_90a: tiles of 128 rows by 64, 128 or 256 tokens.
 //
-// A block stays on its processor for a whole run of steps (split_tiles.h). Its first warpgroup fills a ring
-// of stages of 128 columns: one thread asks for the weights by bulk copies, three warps copy activations, 16
-// bytes a thread, to where the swizzle of B wants them. The two others have 64 rows each: they expand their
-// weights in registers as A while the tensor cores work on the stage before, whose sums stay in registers.
+// A block processes a whole run of steps (int8_split_tiles.h). Its first warpgroup fills a ring of stages of
+// 128 columns: one thread starts bulk copies of the weights, three warps copy activations, 16 bytes a thread,
+// to their swizzled places in B. Each of the other two warpgroups has 64 rows: it expands its weights in
+// registers as A while the tensor cores multiply the previous stage. Sums stay in registers.
 //
-// Each stage has two mbarriers. `full`: the announced weights have landed and each warp of the first group
-// that copies has arrived, after its copies and a proxy fence, for wgmma reads what threads wrote. `free`:
-// each warp of the others has arrived, after its products were waited for.
+// Each stage has two mbarriers. `full` completes when the announced weights have landed and each copying warp
+// has arrived, after its copies and the proxy fence that wgmma needs to read what threads have written.
+// `free` completes when each warp of the other warpgroups has arrived, after waiting for its products.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -20,21 +20,21 @@ struct Sm90Tile {
   using Format = Format_;
   static constexpr uint32_t kTokens = kTokens_;
   static constexpr uint32_t kGroupThreads = 128;
-  static constexpr uint32_t kGroups = 3;  // the first one copies
+  static constexpr uint32_t kGroups = 3;  // warpgroups; the first one copies
   static constexpr uint32_t kValues = kTokens / 2;
   static constexpr uint32_t kTokenBytes = kTokens * kStretchColumns;
   static constexpr uint32_t kWeightBytes = kTilePanels * Format::kStretchBytes;
   static constexpr uint32_t kMostStages = ((227u << 10) - 1024) / (kTokenBytes + kWeightBytes);
   static constexpr uint32_t kStages = kMostStages < 8 ? kMostStages : 8;
-  // Copies of activations that a thread may have on their way while it goes on. A stage is handed over when
-  // so many more have been begun, and consumers hold two.
+  // Copies of activations that a thread has in flight: it arrives at a stage's barrier when it has begun
+  // kAhead later stages. Consumers hold two stages.
   static constexpr uint32_t kAhead = kStages > 4 ? 2 : 1;
   static constexpr uint32_t kWeightsAt = kStages * kTokenBytes;
   static constexpr uint32_t kBarriersAt = kWeightsAt + kStages * kWeightBytes;
   static constexpr uint32_t kSharedBytes = kBarriersAt + 2 * kStages * 8;
-  static_assert(kStages > kAhead + 2, "the copying warps never wait for a stage that waits for them");
-  static_assert(kSharedBytes <= 227u << 10, "what a block may have on compute capability 9.0");
-  static constexpr uint32_t kCopyWarps = kGroupThreads / 32 - 1;  // of activations
+  static_assert(kStages > kAhead + 2, "otherwise copying warps and consumers could wait for each other");
+  static_assert(kSharedBytes <= 227u << 10, "the maximum on compute capability 9.0");
+  static constexpr uint32_t kCopyWarps = kGroupThreads / 32 - 1;  // warps that copy activations
   static constexpr uint32_t kFullArrivals = kCopyWarps + 1;
   static constexpr uint32_t kFreeArrivals = 2 * kGroupThreads / 32;
 };
@@ -53,10 +53,10 @@ struct Sm90Stages {
   TESSERA_DEVICE static std::byte* free(uint32_t stage) { return full(Shape::kStages + stage); }
 };
 
-// The first warp: one thread asks for the weights of the whole run, wherever a stage is free. It needs
-// nothing of the kernels before.
+// One thread of the first warp: starts the copies of all weights of the run, each as soon as its stage is
+// free. Weights are sealed, so it does not wait for earlier kernels.
 template <class Shape>
-TESSERA_DEVICE void ask_for_weights(const TilesJob& job) {
+TESSERA_DEVICE void copy_weights(const TilesJob& job) {
   using Format = typename Shape::Format;
   using Stages = Sm90Stages<Shape>;
   const IntegerJob& linear = job.linear;
@@ -86,7 +86,7 @@ TESSERA_DEVICE void copy_activations(const TilesJob& job) {
   using Stages = Sm90Stages<Shape>;
   const IntegerJob& linear = job.linear;
   RingPlace<Shape::kStages> place;
-  RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not seen to the end
+  RingPlace<Shape::kStages> copied;  // the oldest stage whose copies this thread has not waited for
   uint32_t begun = 0;
   const auto arrive = [&] {
     proxy_fence();
@@ -121,7 +121,7 @@ TESSERA_DEVICE void copy_activations(const TilesJob& job) {
   for (uint32_t left = begun < Shape::kAhead ? begun : Shape::kAhead; left > 0; --left) arrive();
 }
 
-// A warp of the other two warpgroups: its panel of the tile.
+// A warp of the other two warpgroups, which computes one panel of each tile.
 template <class Shape>
 class Sm90Warp {
  public:
@@ -130,7 +130,7 @@ class Sm90Warp {
 
   TESSERA_DEVICE explicit Sm90Warp(const TilesJob& job) : job_(job) {}
 
-  // All parts of the block's run.
+  // Processes the block's run.
   TESSERA_DEVICE void run() {
     const uint32_t thread = thread_index() - Shape::kGroupThreads;
     const uint32_t own = thread / 32;
@@ -141,14 +141,14 @@ class Sm90Warp {
       const uint32_t panel = segment.tile / job_.token_tiles * kTilePanels + own;
       const uint32_t first_token = segment.tile % job_.token_tiles * Shape::kTokens;
       int32_t sums[Shape::kValues] = {};
-      wgmma_done(sums);  // zero before the first fence
+      wgmma_done(sums);  // keeps the zeros before the first fence
       add_steps(sums, segment, own, panel < panels);
       if (segment.end < job_.steps) {
-        hand_over_if_cut(sums, thread);
+        store_partial_sums_if_split(sums, thread);
         continue;
       }
-      if constexpr (kCut) {
-        if (segment.begin > 0) collect(job_, segment.tile, sums, thread);
+      if constexpr (kSplit) {
+        if (segment.begin > 0) add_partial_sums(job_, segment.tile, sums, thread);
       }
       const LaneRows<Format> rows(job_.linear, panel);
       TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kTokens / 8; ++e)
@@ -157,14 +157,15 @@ class Sm90Warp {
   }
 
  private:
-  // Tiles of more tokens than scratch memory has room for are never cut.
-  static constexpr bool kCut = kTileThreads * Shape::kValues * 4 <= Queue::kScratchShare;
+  // Tiles whose sums do not fit in a block's scratch memory are never split.
+  static constexpr bool kSplit = kTileThreads * Shape::kValues * 4 <= Queue::kScratchShare;
 
-  TESSERA_DEVICE void hand_over_if_cut(const int32_t (&sums)[Shape::kValues], uint32_t thread) const {
-    if constexpr (kCut) hand_over(job_, sums, thread);
+  TESSERA_DEVICE void store_partial_sums_if_split(const int32_t (&sums)[Shape::kValues],
+                                                  uint32_t thread) const {
+    if constexpr (kSplit) store_partial_sums(job_, sums, thread);
   }
 
-  // Two sets of operands take turns: one is filled while products read the other.
+  // Two sets of operands alternate: one is filled while products read the other.
   TESSERA_DEVICE void add_steps(int32_t (&sums)[Shape::kValues], const TileSegment& segment, uint32_t own,
                                 bool exists) {
     PairOperands even[kStretchPairs] = {};
@@ -204,7 +205,7 @@ class Sm90Warp {
     place_.advance();
   }
 
-  // One batch of products without branches.
+  // One group of products, without branches between them.
   template <uint32_t kPairs>
   TESSERA_DEVICE static void multiply_pairs(int32_t (&sums)[Shape::kValues],
                                             const PairOperands (&a)[kStretchPairs], uint64_t b,
@@ -215,7 +216,7 @@ class Sm90Warp {
     wgmma_commit();
   }
 
-  // Of the oldest stage that this warp has not given back.
+  // Frees the oldest stage that this warp still holds.
   TESSERA_DEVICE void release() {
     warp_barrier();
     if (lane_index() == 0) mbarrier_arrive(Stages::free(read_.stage));
@@ -241,12 +242,12 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kGroups* Shape::kGroupThreads) void linea
     }
     block_barrier();
     if (thread_index() < Shape::kGroupThreads) {
-      give_registers<56>();
-      if (thread_index() == 0) ask_for_weights<Shape>(job);
+      shrink_registers<56>();
+      if (thread_index() == 0) copy_weights<Shape>(job);
       griddepcontrol_wait();
       if (warp_index() > 0) copy_activations<Shape>(job);
     } else {
-      take_registers<224>();
+      grow_registers<224>();
       griddepcontrol_wait();
       Sm90Warp<Shape>(job).run();
     }

@@ -1,14 +1,14 @@
 // Products with table weights for many tokens with wgmma, for sm_90a: tiles of 128 rows by 64 or 128 tokens.
 //
-// A block makes one tile, a stage of 128 columns after the other. Its first warpgroup fills a ring of stages:
-// bulk copies bring codes, scales and zero points; activations pass through its registers, for wgmma reads
-// them from shared memory in another order than rows have them. The two others have 64 rows each: they expand
-// their codes in registers as A while the tensor cores work on those before, wait for the sums of a group and
-// add them, scaled, to those of all groups. While one of them does that, the tensor cores have the other's.
+// A block computes one tile in stages of 128 columns. Its first warpgroup fills a ring of stages: bulk copies
+// bring codes, scales and zero points; activations pass through registers, because wgmma reads them from
+// shared memory in another order than that of the rows. Each of the other two warpgroups has 64 rows: it
+// expands its codes in registers as A while the tensor cores multiply the previous ones, waits for the sums
+// of a group and adds them, scaled, to its totals. Meanwhile the tensor cores work for the other warpgroup.
 //
-// Each stage has two mbarriers. `full`: the announced bytes have landed and each warp of the first group has
-// arrived, after its stores and a proxy fence. `free`: each warp of the others has arrived, after its
-// products were waited for.
+// Each stage has two mbarriers. `full` completes when the announced bytes have landed and each warp of the
+// first warpgroup has arrived, after its stores and a proxy fence. `free` completes when each warp of the
+// other warpgroups has arrived, after waiting for its products.
 #pragma once
 
 #include "backends/cuda/device/launch.h"
@@ -27,11 +27,12 @@ struct TableTile {
   static constexpr uint32_t kThreads = 3 * kGroupThreads;
   static constexpr uint32_t kValues = kTokens / 2;  // sums of a thread
 
-  // What one set of A's registers is for: four products, of 32 columns of bytes or 16 of bfloat16.
+  // A unit is what one set of A's registers holds: operands of four products, of 32 columns of bytes or 16 of
+  // bfloat16.
   static constexpr uint32_t kProducts = 4;
   static constexpr uint32_t kStepProducts = Table::kElementBytes;
   static constexpr uint32_t kUnitSteps = kProducts / kStepProducts;
-  static constexpr uint32_t kUnits = table_layout::kSteps / kUnitSteps;  // of a stage: 1 or 2
+  static constexpr uint32_t kUnits = table_layout::kSteps / kUnitSteps;  // units of a stage: 1 or 2
 
   // A stage: for each unit 128 bytes of every token; codes, scales and zero points of each panel; and with
   // zero points the sums of the tokens' activations over the groups that end with the stage.
@@ -57,8 +58,8 @@ struct TableTile {
   static constexpr uint32_t kFullArrivals = kGroupThreads / 32 + 1;
   static constexpr uint32_t kFreeArrivals = 2 * kGroupThreads / 32;
 
-  // Tokens of a unit that a copying thread has 16 bytes of, and stages that it has on their way in registers:
-  // 64 of those, or 32 for few tokens.
+  // A copying thread has 16 bytes of every kTokensApart-th token, of each unit, and kAhead stages in flight
+  // in registers: up to 64 of those, or 32 for 64 tokens.
   static constexpr uint32_t kTokensApart = kGroupThreads * 16 / kSwizzledBytes;
   static constexpr uint32_t kRows = kTokens / kTokensApart;
   static constexpr uint32_t kAhead = kRows * kUnits > 8 ? 1 : 2;
@@ -77,7 +78,7 @@ struct TableTile {
   TESSERA_DEVICE static std::byte* free(uint32_t stage) { return full(kStages + stage); }
 };
 
-// What a block multiplies.
+// The tile of a block.
 struct TableBlock {
   const TableView& weights;
   Global<const float> bias;
@@ -104,18 +105,19 @@ class TableCopies {
     from_ = job.x.bytes(block.first_token + (token < left ? token : 0)) + 16 * chunk;
     to_ = swizzled_chunk(token, chunk / kPieces * kPieces) + chunk % kPieces * kPieceBytes;
     summed_ = block.weights.zero_points && thread_index() < Tile::kTokens;
-    const uint32_t own = thread_index() < left ? thread_index() : 0;  // nobody stores what comes of another
+    // Results beyond the last token are not stored.
+    const uint32_t own = thread_index() < left ? thread_index() : 0;
     if (summed_) sums_ = Table::sums_of(job.x.bytes(block.first_token + own), job.x_columns);
   }
 
   TESSERA_DEVICE void run() {
-    // The first codes are on their way before the kernels that make the activations have ended.
+    // The first codes are copied before the kernels that produce the activations have ended.
     const uint32_t early = block_.stages < Tile::kStages ? block_.stages : Tile::kStages;
     if (lane_index() == 0) {
       for (uint32_t stage = 0; stage < early; ++stage) copy_panels(stage, stage);
     }
     griddepcontrol_wait();
-    // There before the products ask for them: they wait for the first stage.
+    // Stored before the other warpgroups read them, which wait for the first stage.
     if (thread_index() < Tile::kTokens) {
       const uint32_t left = job_.tokens - block_.first_token;
       const uint32_t own = thread_index() < left ? thread_index() : 0;
@@ -144,18 +146,18 @@ class TableCopies {
   }
 
  private:
-  // The parts of 16 bytes of activations that go to different places: wgmma reads columns in the order in
-  // which mma takes them from the lanes, which have 16 bytes each, or 8 of 8-bit activations.
+  // The pieces of 16 bytes of activations that go to different places: wgmma reads columns in the order in
+  // which mma gets them from the lanes, which have 16 bytes each, or 8 with 8-bit activations.
   using InputPiece = typename Table::InputPiece;
   static constexpr uint32_t kPieceBytes = sizeof(InputPiece);
   static constexpr uint32_t kPieces = 16 / kPieceBytes;
 
   struct Stage {
-    Words4 x[Tile::kRows][Tile::kUnits];  // zero for tokens that do not exist
+    Words4 x[Tile::kRows][Tile::kUnits];  // zero beyond the last token
     typename Table::Sum sums[table_layout::kSteps];
   };
 
-  // The stage after the one before.
+  // Loads the next stage.
   TESSERA_DEVICE void load(Stage& stage) {
     Global<std::byte> row = from_;
     TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kRows; ++i) {
@@ -172,8 +174,9 @@ class TableCopies {
     sums_ = sums_ + table_layout::kSteps;
   }
 
-  // One lane of each warp asks for two panels: addresses that differ by constants take few instructions. The
-  // first one announces the bytes of all; others may be on their way already.
+  // One lane of each warp copies two panels, whose addresses differ by constants and so take few
+  // instructions. The first warp's announces the bytes of all panels; copies of other warps may begin before
+  // that.
   TESSERA_DEVICE void copy_panels(uint32_t number, uint32_t stage) const {
     constexpr uint32_t kOwn = Tile::kPanels / (Tile::kGroupThreads / 32);
     const TableView& weights = block_.weights;
@@ -183,7 +186,7 @@ class TableCopies {
     const uint32_t parameter_bytes = weights.zero_points ? 2 * group_bytes : group_bytes;
     std::byte* const barrier = Tile::full(stage);
     if (warp_index() == 0) mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + parameter_bytes));
-    // Weights are read once for every tile of tokens.
+    // Weights are read once for each tile of tokens.
     const uint64_t policy = job_.tokens <= Tile::kTokens ? evict_first_policy() : evict_normal_policy();
     const uint32_t group = number * table_layout::kSteps >> grouping_.group_shift;
     const size_t scales = table_layout::scales_byte(Table::kBits, weights.columns, group);
@@ -205,8 +208,8 @@ class TableCopies {
     }
   }
 
-  // Parts go to chunks that differ in their numbers' last bits, the same for all tokens, which are a multiple
-  // of eight apart; the lanes of a warp write to different banks.
+  // Pieces go to chunks whose numbers differ in their last bits. That is the same for all tokens of the
+  // thread, which are a multiple of eight apart. The lanes of a warp write to different banks.
   TESSERA_DEVICE void store(const Stage& stage) const {
     const Shared<std::byte> to = Tile::inputs(place_.stage);
     TESSERA_UNROLL for (uint32_t piece = 0; piece < kPieces; ++piece) {
@@ -219,7 +222,7 @@ class TableCopies {
     }
   }
 
-  // One token for each thread: adds up its steps, and leaves what groups come to where they end.
+  // Each thread adds the steps of one token and stores the sum of every group that ends in the stage.
   TESSERA_DEVICE void add_sums(uint32_t number, const Stage& stage) {
     const Shared<float> to = Tile::sums(place_.stage);
     TESSERA_UNROLL for (uint32_t step = 0; step < table_layout::kSteps; ++step) {
@@ -235,7 +238,7 @@ class TableCopies {
   const TableBlock& block_;
   const Grouping& grouping_;
   size_t next_row_;  // bytes from one token of the thread to its next
-  uint32_t rows_;    // of its tokens that exist
+  uint32_t rows_;    // number of its tokens that exist
   Global<std::byte> from_;
   uint32_t to_;
   bool summed_;
@@ -244,7 +247,7 @@ class TableCopies {
   RingPlace<Tile::kStages> place_;
 };
 
-// A warp of the other two warpgroups: its panel of the tile.
+// A warp of the other two warpgroups, which computes one panel of the tile.
 template <class Tile>
 class TableProducts {
  public:
@@ -274,7 +277,7 @@ class TableProducts {
  private:
   using Operands = uint32_t[Tile::kProducts][4];
 
-  // The codes of a unit, where next_ is.
+  // Expands the codes of a unit of the stage at next_.
   template <uint32_t kUnit>
   TESSERA_DEVICE void expand(Operands& a) {
     if (kUnit == 0) mbarrier_wait(Tile::full(next_.stage), next_.parity);
@@ -292,7 +295,7 @@ class TableProducts {
     if (kUnit + 1 == Tile::kUnits) next_.advance();
   }
 
-  // Multiplies a unit, group by group, and expands the next one meanwhile.
+  // Multiplies a unit, group by group, and meanwhile expands the next one.
   template <uint32_t kUnit>
   TESSERA_DEVICE void add_unit(Operands& a, Operands& other, uint32_t unit, bool more) {
     const uint32_t before = unit * Tile::kUnitSteps;
@@ -323,7 +326,7 @@ class TableProducts {
     place_.advance();
   }
 
-  // One batch of products without branches.
+  // One group of products, without branches between them.
   template <uint32_t kSteps>
   TESSERA_DEVICE void multiply_steps(const Operands& a, uint64_t b, bool accumulate) {
     wgmma_fence();
@@ -332,7 +335,7 @@ class TableProducts {
     wgmma_commit();
   }
 
-  // What is left of the operands moves to the front: registers cannot be indexed.
+  // Moves the remaining operands to the front, because registers cannot be indexed at run time.
   TESSERA_DEVICE static void shift(Operands& a, uint32_t count) {
     TESSERA_UNROLL for (uint32_t i = 0; i + 1 < Tile::kProducts; ++i) {
       TESSERA_UNROLL for (uint32_t j = 0; j < 4; ++j) a[i][j] =
@@ -394,8 +397,8 @@ class TableProducts {
   const Table& table_;
   uint32_t own_;
   bool exists_;
-  Sum sums_[Tile::kValues] = {};   // of the group
-  float acc_[Tile::kValues] = {};  // of all groups before
+  Sum sums_[Tile::kValues] = {};   // of the current group
+  float acc_[Tile::kValues] = {};  // of all earlier groups
   RingPlace<Tile::kStages> place_;
   RingPlace<Tile::kStages> next_;
 };
@@ -426,10 +429,10 @@ TESSERA_KERNEL TESSERA_BLOCK_OF((TableTile<Table, kTokens>::kThreads)) void tabl
     }
     block_barrier();
     if (thread_index() < Tile::kGroupThreads) {
-      give_registers<120>();
+      shrink_registers<120>();
       TableCopies<Tile>(job, block, grouping).run();
     } else {
-      take_registers<192>();
+      grow_registers<192>();
       griddepcontrol_wait();
       TableProducts<Tile>(block, grouping, table).run(job);
     }
