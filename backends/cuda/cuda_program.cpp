@@ -7,8 +7,8 @@
 
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
-#include "backends/cuda/gemm/integer_job.h"
-#include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/gemm/float_linear.h"
+#include "backends/cuda/gemm/integer_linear.h"
 #include "backends/cuda/gemm/table_linear.h"
 #include "backends/cuda/sampling/best_tokens.h"
 
@@ -88,7 +88,7 @@ AttentionShape shape_of(const Attention& kind, const DeviceKv& kv, const PlanLim
   const auto query_heads = static_cast<uint32_t>(kind.query_heads);
   const auto head_dim = static_cast<uint32_t>(kind.head_dim);
   return {query_heads, static_cast<uint32_t>(kind.kv_heads), head_dim,
-          wanted_records(query_heads, head_dim, kv.pages(), limits.max_tokens)};
+          useful_records(query_heads, head_dim, kv.pages(), limits.max_tokens)};
 }
 
 // The rotation that the kernel which appends keys and values does as well: directly before the attention, of

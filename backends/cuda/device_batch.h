@@ -1,4 +1,4 @@
-// A batch as kernels see it: everything the host knows about the rows of one run, in one upload.
+// A batch in device memory: tokens, positions, pages and tiles of one run, in one upload.
 #pragma once
 
 #include <optional>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backends/cuda/attention_tiles.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
 #include "graph/batch.h"
 #include "graph/memory_plan.h"
 
@@ -14,22 +14,22 @@ namespace tessera::cuda {
 
 struct DeviceBatchLimits {
   PlanLimits plan;
-  size_t pages = 0;       // page ids are below this
-  size_t vocabulary = 0;  // token ids are below this
+  size_t pages = 0;       // number of KV pages: ids are smaller
+  size_t vocabulary = 0;  // number of token ids
 };
 
 class DeviceBatch {
  public:
-  // attention: the shapes of the attention ops, each once.
+  // attention: the distinct shapes of the graph's attention ops.
   DeviceBatch(const DeviceBatchLimits& limits, std::vector<AttentionShape> attention)
       : limits_(limits), attention_(std::move(attention)) {}
 
   // Queues the upload. Fails with one line for a batch that cannot run.
   Status load(Queue& queue, const Batch& batch);
 
-  // All that launches may be given by value for this batch: rows, outputs, addresses and counts that these
-  // functions return are the same for two batches of the same key. What else differs, the sequences'
-  // positions and pages, lies in device memory.
+  // Identifies batches whose launches get the same arguments: for two batches with equal keys all functions
+  // below return the same rows, outputs, addresses and counts. Only the contents of device memory differ:
+  // tokens, positions and pages.
   std::vector<uint64_t> key() const;
 
   uint32_t rows() const { return rows_; }
@@ -54,7 +54,7 @@ class DeviceBatch {
   DeviceMemory memory_;
   uint32_t rows_ = 0;
   uint32_t outputs_ = 0;
-  // Where each array begins, in words.
+  // Offset of each array, in 32-bit words.
   size_t tokens_ = 0;
   size_t positions_ = 0;
   size_t first_pages_ = 0;
@@ -64,9 +64,9 @@ class DeviceBatch {
     size_t whole;
     size_t split;
     size_t first_record;
-    AttentionTiles tiles;  // but for the addresses
+    AttentionTiles tiles;  // addresses are filled in by tiles()
   };
-  std::vector<PlacedTiles> tiles_;  // of each shape
+  std::vector<PlacedTiles> tiles_;  // for each shape
 };
 
 }  // namespace tessera::cuda

@@ -2,16 +2,16 @@
 #pragma once
 
 #include "backends/backend.h"
-#include "backends/cuda/device.h"
-#include "backends/cuda/weights.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/weight_views.h"
 
 namespace tessera::cuda {
 
 class UploadedWeight : public AdoptedWeight {
  public:
-  // Copies the tensor and rearranges it on the device. staging is grown to what the copy needs, at most 64
-  // MiB, and may serve the next upload. Fails with one line that names the tensor: a scheme without kernels,
-  // sizes beyond 32 bits, bytes that do not fit the shape, no memory.
+  // Copies the tensor and rearranges it on the device; returns when that is done. staging grows as
+  // upload_panels says and can be reused for the next upload. Fails with one line that names the tensor: a
+  // scheme without kernels, sides beyond 2^30, a number of bytes that does not match the shape, or no memory.
   static Result<std::unique_ptr<UploadedWeight>> upload(Queue& queue, DeviceMemory& staging,
                                                         const StoredTensor& tensor);
 
@@ -20,7 +20,7 @@ class UploadedWeight : public AdoptedWeight {
   size_t rows() const { return shape_.size() == 2 ? static_cast<size_t>(shape_[0]) : 1; }
   size_t columns() const { return static_cast<size_t>(shape_.back()); }
   bool is_table() const { return table_format(scheme_).has_value(); }
-  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table
+  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table scheme
   const TableView& table() const { return table_; }                           // rank 2, a table scheme
   Global<const float> vector() const { return memory_.view<const float>(); }  // rank 1
 
