@@ -8,23 +8,15 @@
 #include "backends/cuda/attention_tiles.h"
 #include "backends/cuda/device.h"
 #include "graph/batch.h"
-#include "graph/memory_plan.h"
 
 namespace tessera::cuda {
-
-struct DeviceBatchLimits {
-  PlanLimits plan;
-  size_t pages = 0;       // page ids are below this
-  size_t vocabulary = 0;  // token ids are below this
-};
 
 class DeviceBatch {
  public:
   // attention: the shapes of the attention ops, each once.
-  DeviceBatch(const DeviceBatchLimits& limits, std::vector<AttentionShape> attention)
-      : limits_(limits), attention_(std::move(attention)) {}
+  explicit DeviceBatch(std::vector<AttentionShape> attention) : attention_(std::move(attention)) {}
 
-  // Queues the upload. Fails with one line for a batch that cannot run.
+  // Queues the upload. Fails with one line without memory for it.
   Status load(Queue& queue, const Batch& batch);
 
   // All that launches may be given by value for this batch: rows, outputs, addresses and counts that these
@@ -43,12 +35,10 @@ class DeviceBatch {
 
  private:
   Global<const uint32_t> view(size_t word) const { return memory_.view<const uint32_t>(4 * word); }
-  std::string fault(const Batch& batch) const;
   void add_positions(const Batch& batch);
   void add_tiles(const Batch& batch);
   void add_page_ids(const Batch& batch);
 
-  DeviceBatchLimits limits_;
   std::vector<AttentionShape> attention_;
   std::vector<uint32_t> words_;  // what is uploaded
   DeviceMemory memory_;

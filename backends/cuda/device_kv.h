@@ -13,14 +13,10 @@ class DeviceKv : public KvStorage {
   // Fails with one line: a geometry without kernels, or no memory.
   static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);
 
-  const KvGeometry& geometry() const { return geometry_; }
-  size_t pages() const { return pages_; }
   KvLayer layer(size_t index) const;
 
  private:
   DeviceKv(const KvGeometry& geometry, size_t pages, DeviceMemory memory);
-  KvGeometry geometry_;
-  size_t pages_;
   std::vector<size_t> layer_offset_;
   DeviceMemory memory_;
 };

@@ -16,7 +16,7 @@ foreach(kernel ${simt_kernels})
 endforeach()
 add_library(tessera_simt STATIC ${simt_sources} ${simt_backend})
 target_compile_definitions(tessera_simt PUBLIC TESSERA_SIMT)
-target_link_libraries(tessera_simt PUBLIC tessera_graph fmt::fmt)
+target_link_libraries(tessera_simt PUBLIC tessera_backend fmt::fmt)
 
 function(tessera_simt_test name source)
   add_executable(${name} ${source} ${ARGN})
