@@ -3,6 +3,7 @@
 #include <set>
 
 #include "engine/models/model_graph.h"
+#include "graph/op_weights.h"
 
 namespace tessera {
 
@@ -32,13 +33,9 @@ size_t Model::weight_bytes() const {
 size_t Model::weight_bytes_per_token() const {
   std::set<WeightId> read;
   for (const Op& op : graph_.ops) {
-    if (const auto* norm = std::get_if<Norm>(&op.kind)) read.insert(norm->gain);
-    if (const auto* linear = std::get_if<Linear>(&op.kind)) {
-      for (const LinearPart& part : linear->parts) {
-        read.insert(part.weight);
-        if (part.bias) read.insert(*part.bias);
-      }
-    }
+    for_each_weight(op, [&](WeightId id, WeightRole role) {
+      if (role != WeightRole::table) read.insert(id);
+    });
   }
   size_t bytes = 0;
   for (const WeightId id : read) bytes += file_->require(graph_.weights[id].name).bytes.size();

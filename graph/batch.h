@@ -1,5 +1,4 @@
-// The work of one run: several sequences, each with some new tokens at its own position. And what may come
-// back of a row of logits.
+// The work of one run, several sequences with new tokens, and what a ranking of its logits holds.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +8,10 @@
 
 namespace tessera {
 
-inline constexpr size_t kKvPageTokens =
-    64;  // tokens in one KV page (one page id serves every layer and head)
+// Tokens in one KV page. A page has room for every layer and head.
+inline constexpr size_t kKvPageTokens = 64;
 
+// The new tokens of one sequence. Positions are below 2^32.
 struct BatchSequence {
   size_t first_row = 0;             // its first token's index in Batch::tokens
   size_t token_count = 0;           // new tokens, consecutive in Batch::tokens; at least 1
@@ -22,12 +22,12 @@ struct BatchSequence {
 struct Batch {
   std::span<const uint32_t> tokens;
   std::span<const BatchSequence> sequences;  // cover tokens exactly, in order
-  std::span<const uint32_t> output_rows;     // indices into tokens whose logits are wanted, ascending
-  std::span<const float> input = {};         // [tokens, columns] of the graph's input op, where it has one
+  std::span<const uint32_t> output_rows;  // ascending indices into tokens: rows of which logits are computed
+  std::span<const float> input = {};      // [tokens, input_columns(graph)]
 };
 
-// A token of the vocabulary and its logit. The one before this in a ranking has a higher logit, or the same
-// and a smaller token id.
+// A token of the vocabulary and its logit. Rankings go by descending logit, and by ascending token id among
+// equal logits.
 struct TokenLogit {
   float logit = -std::numeric_limits<float>::infinity();
   uint32_t token = 0;

@@ -1,6 +1,6 @@
-// One row of activations rounded to bfloat16 (half to even) in memory: values in the order of
-// tile::bf16_position, zeros to the end of the padding, then sums; padded so that rows never lie a multiple
-// of 4096 bytes apart (such rows share L1 sets).
+// The layout of one row of activations that are rounded to bfloat16 (half to even): values in the order of
+// tile::bf16_position, zeros up to the padded length, then sums. Rows are never a multiple of 4096 bytes
+// apart: such rows share L1 sets.
 #pragma once
 
 #include <cstddef>

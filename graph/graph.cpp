@@ -6,16 +6,11 @@
 #include <limits>
 #include <unordered_set>
 
+#include "graph/overloaded.h"
+
 namespace tessera {
 
 namespace {
-
-template <class... Cases>
-struct Overloaded : Cases... {
-  using Cases::operator()...;
-};
-template <class... Cases>
-Overloaded(Cases...) -> Overloaded<Cases...>;
 
 // False when a * b does not fit size_t.
 bool multiply(size_t a, size_t b, size_t& product) {
@@ -52,7 +47,7 @@ class Checker {
   }
 
  private:
-  // Far beyond any model, and small enough that byte counts of a row cannot overflow.
+  // Far beyond any model, and small enough that the bytes of a row cannot overflow.
   static constexpr size_t kMostColumns = size_t{1} << 40;
 
   const Tensor& tensor(TensorId id) const { return graph_.tensors[id]; }
@@ -68,15 +63,7 @@ class Checker {
       if (produced_[id]) return fmt::format("output \"{}\" is written twice", tensor(id).name);
       produced_[id] = true;
     }
-    return std::visit(Overloaded{[&](const Embed& kind) { return check_embed(op, kind); },
-                                 [&](const Input&) { return check_input(op); },
-                                 [&](const Norm& kind) { return check_norm(op, kind); },
-                                 [&](const Linear& kind) { return check_linear(op, kind); },
-                                 [&](const Rope& kind) { return check_rope(op, kind); },
-                                 [&](const Attention& kind) { return check_attention(op, kind); },
-                                 [&](const Gate&) { return check_gate(op); },
-                                 [&](const Quantize&) { return check_quantize(op); }},
-                      op.kind);
+    return std::visit([&](const auto& kind) { return check_kind(op, kind); }, op.kind);
   }
 
   static std::string check_counts(const Op& op, size_t inputs, size_t outputs) {
@@ -122,19 +109,19 @@ class Checker {
                        scheme_name(weight(id).scheme));
   }
 
-  std::string check_embed(const Op& op, const Embed& kind) const {
+  std::string check_kind(const Op& op, const Embed& kind) const {
     if (std::string fault = check_counts(op, 0, 1); !fault.empty()) return fault;
     if (std::string fault = check_matrix(kind.table); !fault.empty()) return fault;
     return check_tensor(op.outputs[0], RowExtent::tokens, weight(kind.table).columns, ElementType::f32);
   }
 
-  std::string check_input(const Op& op) const {
+  std::string check_kind(const Op& op, const Input&) const {
     if (std::string fault = check_counts(op, 0, 1); !fault.empty()) return fault;
     if (&op != graph_.ops.data()) return "only the first op can be an input";
     return check_tensor(op.outputs[0], RowExtent::tokens, tensor(op.outputs[0]).columns, ElementType::f32);
   }
 
-  std::string check_norm(const Op& op, const Norm& kind) const {
+  std::string check_kind(const Op& op, const Norm& kind) const {
     const size_t count = op.inputs.size() == 2 ? 2 : 1;
     if (std::string fault = check_counts(op, count, count); !fault.empty()) return fault;
     const Tensor& first = tensor(op.inputs[0]);
@@ -152,7 +139,7 @@ class Checker {
     return check_tensor(op.outputs[1], written, first.columns, ElementType::f32);
   }
 
-  std::string check_linear(const Op& op, const Linear& kind) const {
+  std::string check_kind(const Op& op, const Linear& kind) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     if (kind.parts.empty()) return "no weight";
     const Tensor& input = tensor(op.inputs[0]);
@@ -166,10 +153,10 @@ class Checker {
       if (matrix.columns > most_summed_columns(matrix.scheme))
         return fmt::format("weight \"{}\" ({}) has {} columns, its 32-bit sums hold at most {}", matrix.name,
                            scheme_name(matrix.scheme), matrix.columns, most_summed_columns(matrix.scheme));
-      const ElementType wanted = linear_input(matrix.scheme);
-      if (input.type != wanted)
+      const ElementType read = linear_input(matrix.scheme);
+      if (input.type != read)
         return fmt::format("weight \"{}\" ({}) takes {} activations, \"{}\" is {}", matrix.name,
-                           scheme_name(matrix.scheme), element_name(wanted), input.name,
+                           scheme_name(matrix.scheme), element_name(read), input.name,
                            element_name(input.type));
       if (part.bias) {
         if (std::string fault = check_vector(*part.bias, matrix.rows); !fault.empty()) return fault;
@@ -180,7 +167,7 @@ class Checker {
     return check_tensor(op.outputs[0], input.rows, columns, ElementType::f32);
   }
 
-  std::string check_rope(const Op& op, const Rope& kind) const {
+  std::string check_kind(const Op& op, const Rope& kind) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& input = tensor(op.inputs[0]);
     for (const TensorId id : {op.inputs[0], op.outputs[0]}) {
@@ -200,7 +187,7 @@ class Checker {
     return {};
   }
 
-  std::string check_attention(const Op& op, const Attention& kind) {
+  std::string check_kind(const Op& op, const Attention& kind) {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     if (kind.head_dim == 0 || kind.head_dim % 8 != 0)
       return fmt::format("head size {} is no multiple of 8", kind.head_dim);
@@ -223,7 +210,7 @@ class Checker {
     return {};
   }
 
-  std::string check_gate(const Op& op) const {
+  std::string check_kind(const Op& op, const Gate&) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& output = tensor(op.outputs[0]);
     const Tensor& input = tensor(op.inputs[0]);
@@ -232,7 +219,7 @@ class Checker {
     return check_tensor(op.inputs[0], output.rows, 2 * output.columns, ElementType::f32);
   }
 
-  std::string check_quantize(const Op& op) const {
+  std::string check_kind(const Op& op, const Quantize&) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& input = tensor(op.inputs[0]);
     if (std::string fault = check_type(op.inputs[0], ElementType::f32); !fault.empty()) return fault;
@@ -282,12 +269,11 @@ const char* element_name(ElementType type) {
 }
 
 const char* op_name(const OpKind& kind) {
-  return std::visit(
-      Overloaded{[](const Embed&) { return "embed"; }, [](const Input&) { return "input"; },
-                 [](const Norm&) { return "norm"; }, [](const Linear&) { return "linear"; },
-                 [](const Rope&) { return "rope"; }, [](const Attention&) { return "attention"; },
-                 [](const Gate&) { return "gate"; }, [](const Quantize&) { return "quantize"; }},
-      kind);
+  return std::visit([](const auto& op) { return op.kName; }, kind);
+}
+
+bool can_work_in_place(const OpKind& kind) {
+  return std::visit(Overloaded{[](const Rope&) { return true; }, [](const auto&) { return false; }}, kind);
 }
 
 std::string check_graph(const Graph& graph) { return Checker(graph).check(); }

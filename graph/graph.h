@@ -1,6 +1,9 @@
 // The computation graph: plain data that a model family describes and a backend compiles.
 // Activations are two-dimensional, [rows of the batch, columns]; the number of rows is only known at run
 // time.
+//
+// A new op is a struct here with its kName, its place in OpKind, its check in graph.cpp, its weights in
+// op_weights.h and one overload in every backend; the compiler names each of these places that is missing.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +31,9 @@ enum class ElementType : uint8_t {
   bf16,  // bfloat16 values with group sums: see bf16_row.h
 };
 
-ElementType linear_input(Scheme scheme);     // what a linear layer with such weights reads
+// The type of the activations that a linear layer with weights of this scheme reads.
+ElementType linear_input(Scheme scheme);
+
 const char* element_name(ElementType type);  // "f32", "q8", "bf16"
 
 struct Tensor {
@@ -38,39 +43,44 @@ struct Tensor {
   ElementType type = ElementType::f32;
 };
 
-// A weight the graph reads: the backend is handed the stored tensor of this name.
+// A weight that the graph reads: the stored tensor of this name. A vector has one row.
 struct Weight {
   std::string name;
   Scheme scheme = Scheme::f32;
-  size_t rows = 1;  // 1 for vectors
+  size_t rows = 1;
   size_t columns = 0;
 };
 
 // tokens -> [tokens, columns of table]; a row of the table per token id.
 struct Embed {
+  static constexpr const char* kName = "embed";
   WeightId table;
 };
 
-// -> [tokens, columns] f32: rows that the batch brings, in a graph that begins where another one ends. Only
-// the first op can be one.
-struct Input {};
+// -> [tokens, columns] f32: the rows of Batch::input, in a graph that begins where another one ends. Only the
+// first op can be one.
+struct Input {
+  static constexpr const char* kName = "input";
+};
 
 // y = x / sqrt(mean(x^2) + epsilon) * gain. With a second input the two are added first and a second output
 // holds the sum. With select_rows only the batch's output rows are read and the outputs have
 // RowExtent::outputs.
 struct Norm {
+  static constexpr const char* kName = "norm";
   WeightId gain;
   float epsilon;
   bool select_rows;
 };
 
-// y[:, parts side by side] = x * W^T (+ bias). All parts read the same input; x has the type that
-// linear_input says for their schemes.
+// y = x * W^T (+ bias) for each part; the columns of the parts' results lie side by side in y. All parts read
+// the same input x, whose type is linear_input of their schemes.
 struct LinearPart {
   WeightId weight;
   std::optional<WeightId> bias;  // f32 vector [rows of weight]
 };
 struct Linear {
+  static constexpr const char* kName = "linear";
   std::vector<LinearPart> parts;
 };
 
@@ -78,6 +88,7 @@ struct Linear {
 // Face). Input and output are [tokens, total columns]; heads of head_dim columns start at column 0; columns
 // after the rotated heads pass through unchanged. The output may share the input's memory.
 struct Rope {
+  static constexpr const char* kName = "rope";
   size_t heads;
   size_t head_dim;
   std::vector<double> inverse_frequency;  // rotary_dim / 2 entries
@@ -87,6 +98,7 @@ struct Rope {
 // token to its sequence's KV pages, then attends causally: softmax(scale * q k^T) v. Output [tokens,
 // query_heads * head_dim].
 struct Attention {
+  static constexpr const char* kName = "attention";
   size_t layer;
   size_t query_heads;
   size_t kv_heads;
@@ -95,10 +107,14 @@ struct Attention {
 };
 
 // Input [rows, 2 columns] holds gate and up side by side: y = silu(gate) * up, rounded to the output's type.
-struct Gate {};
+struct Gate {
+  static constexpr const char* kName = "gate";
+};
 
 // f32 -> q8 or bf16, each row by itself.
-struct Quantize {};
+struct Quantize {
+  static constexpr const char* kName = "quantize";
+};
 
 using OpKind = std::variant<Embed, Input, Norm, Linear, Rope, Attention, Gate, Quantize>;
 
@@ -118,11 +134,23 @@ struct Graph {
 
 const char* op_name(const OpKind& kind);  // "embed", "norm", …
 
+// Whether the op's output may share the memory of its input.
+bool can_work_in_place(const OpKind& kind);
+
+// Calls f(op, kind) for every op of one kind, in order: for_each_op<Rope>(graph, [](const Op&, const Rope&)
+// …).
+template <class Kind, class Function>
+void for_each_op(const Graph& graph, Function&& f) {
+  for (const Op& op : graph.ops) {
+    if (const Kind* kind = std::get_if<Kind>(&op.kind)) f(op, *kind);
+  }
+}
+
 // One line that names the first op whose ids, shapes or types do not fit together; empty when the graph is
 // sound.
 std::string check_graph(const Graph& graph);
 
-// Columns of the rows that a batch has to bring to a sound graph; 0 when it has no input op.
+// Columns of Batch::input for a sound graph; 0 when it has no input op.
 size_t input_columns(const Graph& graph);
 
 // Graphviz text of the graph, one node per op with its weights, one edge per tensor with its shape.

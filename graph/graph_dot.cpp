@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "graph/op_weights.h"
+#include "graph/overloaded.h"
 
 namespace tessera {
 
@@ -25,40 +27,41 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
-std::vector<WeightId> weights_of(const OpKind& kind) {
-  if (const auto* embed = std::get_if<Embed>(&kind)) return {embed->table};
-  if (const auto* norm = std::get_if<Norm>(&kind)) return {norm->gain};
-  std::vector<WeightId> ids;
-  if (const auto* linear = std::get_if<Linear>(&kind)) {
-    for (const LinearPart& part : linear->parts) {
-      ids.push_back(part.weight);
-      if (part.bias) ids.push_back(*part.bias);
-    }
-  }
-  return ids;
+std::string parameters_of(const OpKind& kind) {
+  return std::visit(
+      Overloaded{[](const Norm& norm) { return std::string(norm.select_rows ? "selected rows" : ""); },
+                 [](const Rope& rope) {
+                   return fmt::format("{} heads of {}, {} rotated", rope.heads, rope.head_dim,
+                                      2 * rope.inverse_frequency.size());
+                 },
+                 [](const Attention& attention) {
+                   return fmt::format("{} query and {} kv heads of {}", attention.query_heads,
+                                      attention.kv_heads, attention.head_dim);
+                 },
+                 [](const auto&) { return std::string(); }},
+      kind);
 }
 
-std::string parameters_of(const OpKind& kind) {
-  if (const auto* rope = std::get_if<Rope>(&kind))
-    return fmt::format("{} heads of {}, {} rotated", rope->heads, rope->head_dim,
-                       2 * rope->inverse_frequency.size());
-  if (const auto* attention = std::get_if<Attention>(&kind))
-    return fmt::format("{} query and {} kv heads of {}", attention->query_heads, attention->kv_heads,
-                       attention->head_dim);
-  if (const auto* norm = std::get_if<Norm>(&kind); norm != nullptr && norm->select_rows)
-    return "selected rows";
-  return {};
+// The edge into an op that reads something of the batch itself, and the node where it begins; empty for
+// others.
+std::string edge_from_batch(const OpKind& kind, size_t index) {
+  return std::visit(Overloaded{[&](const Embed&) { return fmt::format("  tokens -> op{};\n", index); },
+                               [&](const Input&) {
+                                 return fmt::format("  input [shape=oval];\n  input -> op{};\n", index);
+                               },
+                               [](const auto&) { return std::string(); }},
+                    kind);
 }
 
 std::string op_label(const Graph& graph, const Op& op) {
   std::string label = fmt::format("{}\\n{}", escaped(op.name), op_name(op.kind));
   if (const std::string parameters = parameters_of(op.kind); !parameters.empty()) label += "\\n" + parameters;
-  for (const WeightId id : weights_of(op.kind)) {
-    if (id >= graph.weights.size()) continue;
+  for_each_weight(op, [&](WeightId id, WeightRole) {
+    if (id >= graph.weights.size()) return;
     const Weight& weight = graph.weights[id];
     label += fmt::format("\\n{} {} [{}, {}]", escaped(weight.name), scheme_name(weight.scheme), weight.rows,
                          weight.columns);
-  }
+  });
   return label;
 }
 
@@ -78,9 +81,7 @@ std::string graph_to_dot(const Graph& graph) {
   for (size_t index = 0; index < graph.ops.size(); ++index) {
     const Op& op = graph.ops[index];
     text += fmt::format("  op{} [label=\"{}\"];\n", index, op_label(graph, op));
-    if (std::holds_alternative<Embed>(op.kind)) text += fmt::format("  tokens -> op{};\n", index);
-    if (std::holds_alternative<Input>(op.kind))
-      text += fmt::format("  input [shape=oval];\n  input -> op{};\n", index);
+    text += edge_from_batch(op.kind, index);
     for (const TensorId id : op.outputs) {
       if (id < writer.size()) writer[id] = index;
     }

@@ -40,7 +40,7 @@ size_t checked_bytes(const Tensor& tensor, const PlanLimits& limits) {
   return rows * stride;
 }
 
-// Op index of the last reader of every tensor; a tensor nobody reads lives only while it is written.
+// The index of the last op that reads each tensor; a tensor that no op reads lives only while it is written.
 std::vector<size_t> last_readers(const Graph& graph) {
   std::vector<size_t> last(graph.tensors.size(), 0);
   for (size_t index = 0; index < graph.ops.size(); ++index) {
@@ -53,16 +53,15 @@ std::vector<size_t> last_readers(const Graph& graph) {
 
 // The lowest offset at which block overlaps none of the placed blocks that live at the same time.
 size_t first_fit(const Block& block, const std::vector<Block>& placed) {
-  std::vector<const Block*> rivals;
+  std::vector<const Block*> alive;
   for (const Block& other : placed) {
-    if (alive_together(block, other)) rivals.push_back(&other);
+    if (alive_together(block, other)) alive.push_back(&other);
   }
-  std::sort(rivals.begin(), rivals.end(),
-            [](const Block* a, const Block* b) { return a->offset < b->offset; });
+  std::sort(alive.begin(), alive.end(), [](const Block* a, const Block* b) { return a->offset < b->offset; });
   size_t offset = 0;
-  for (const Block* rival : rivals) {
-    if (offset + block.bytes <= rival->offset) break;
-    offset = std::max(offset, rival->offset + rival->bytes);
+  for (const Block* other : alive) {
+    if (offset + block.bytes <= other->offset) break;
+    offset = std::max(offset, other->offset + other->bytes);
   }
   return offset;
 }
@@ -89,7 +88,7 @@ MemoryPlan plan_memory(const Graph& graph, const PlanLimits& limits) {
     const Op& op = graph.ops[index];
     for (const TensorId id : op.outputs) {
       plan.stride[id] = row_stride(graph.tensors[id]);
-      const bool in_place = std::holds_alternative<Rope>(op.kind) && last[op.inputs[0]] == index;
+      const bool in_place = can_work_in_place(op.kind) && last[op.inputs[0]] == index;
       if (in_place) {
         block_of[id] = block_of[op.inputs[0]];
         blocks[block_of[id]].last_op = last[id];

@@ -23,9 +23,10 @@ struct MemoryPlan {
 // Bytes from one row of the tensor to the next: whole cache lines, never a multiple of 4096.
 size_t row_stride(const Tensor& tensor);
 
-// First-fit by decreasing size over op-index lifetimes; an op that may work in place (rope) reuses its input
-// when that input dies there. The logits tensor outlives the run. The graph must be sound (check_graph).
-// Throws std::runtime_error with the tensor's name when the limits exceed the address space.
+// Places tensors by decreasing size, each at the lowest offset where no tensor lies that is needed at the
+// same time. An op that can work in place shares its input's bytes when no later op reads the input. The
+// logits are needed until the end of the run. The graph must be sound (check_graph). Throws
+// std::runtime_error with the tensor's name when the limits exceed the address space.
 MemoryPlan plan_memory(const Graph& graph, const PlanLimits& limits);
 
 }  // namespace tessera

@@ -4,6 +4,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "graph/op_weights.h"
+
 namespace tessera {
 
 namespace {
@@ -30,14 +32,7 @@ class Copier {
   void add(std::string name, OpKind kind, const std::vector<TensorId>& inputs,
            const std::vector<TensorId>& outputs) {
     Op op{std::move(name), std::move(kind), {}, {}};
-    if (auto* embed = std::get_if<Embed>(&op.kind)) embed->table = weight(embed->table);
-    if (auto* norm = std::get_if<Norm>(&op.kind)) norm->gain = weight(norm->gain);
-    if (auto* linear = std::get_if<Linear>(&op.kind)) {
-      for (LinearPart& part : linear->parts) {
-        part.weight = weight(part.weight);
-        if (part.bias) part.bias = weight(*part.bias);
-      }
-    }
+    for_each_weight(op, [&](WeightId& id, WeightRole) { id = weight(id); });
     for (const TensorId id : inputs) op.inputs.push_back(tensor(id));
     for (const TensorId id : outputs) op.outputs.push_back(tensor(id));
     to_.ops.push_back(std::move(op));
@@ -65,7 +60,7 @@ class Copier {
   std::unordered_map<WeightId, WeightId> weights_;
 };
 
-// Whether the op at `cut` adds up all that earlier ops hand to it and to later ones.
+// Whether the op at `cut` is a norm of a sum, and this sum is all that later ops read of earlier ones.
 bool adds_everything(const Graph& graph, size_t cut) {
   const Op& op = graph.ops[cut];
   const auto* norm = std::get_if<Norm>(&op.kind);
@@ -105,7 +100,8 @@ std::optional<SplitGraph> split_graph(const Graph& graph, size_t layer) {
   const std::optional<size_t> cut = find_cut(graph, layer);
   if (!cut) return std::nullopt;
   const Op& between = graph.ops[*cut];
-  const auto& norm = std::get<Norm>(between.kind);
+  Norm norm_of_outputs = std::get<Norm>(between.kind);
+  norm_of_outputs.select_rows = true;
   const TensorId y = between.outputs[0];
   const TensorId sum = between.outputs[1];
 
@@ -116,11 +112,11 @@ std::optional<SplitGraph> split_graph(const Graph& graph, size_t layer) {
   }
   first.tensor(y, RowExtent::outputs, ElementType::f32);
   first.tensor(sum, RowExtent::outputs, ElementType::f32);
-  first.add(between.name, Norm{norm.gain, norm.epsilon, true}, between.inputs, between.outputs);
+  first.add(between.name, norm_of_outputs, between.inputs, between.outputs);
 
   Copier second(graph);
   second.add("input", Input{}, {}, {sum});
-  second.add(between.name, norm, {sum}, {y});
+  second.add(between.name, between.kind, {sum}, {y});
   for (size_t i = *cut + 1; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     OpKind kind = op.kind;

@@ -10,18 +10,19 @@ namespace tessera {
 
 struct GraphPart {
   Graph graph;
-  std::vector<WeightId> weights;  // what each of the part's weights is in the whole graph
+  std::vector<WeightId> weights;  // per weight of the part: its id in the whole graph
 };
 
 struct SplitGraph {
-  GraphPart first;  // its logits are rows of the residual stream: with every token an output row, all of them
-  GraphPart second;  // its input op takes these rows; its attention layers count from 0
+  // Its logits are the residual stream [outputs, hidden size]; run with every token as an output row.
+  GraphPart first;
+  // Its input op reads these rows; its attention layers count from 0.
+  GraphPart second;
 };
 
-// layer: the first one of the second part, by the number of its attention op. Both parts together compute
-// what the graph computes, bit for bit: the cut lies in the sum of the layer's first norm. Nothing when there
-// is no such place: no such layer, or something else is handed on besides the residual stream. The graph must
-// be sound (check_graph).
+// Cuts a sound graph (check_graph) before the attention op of `layer`, in the sum of the norm that precedes
+// it. Both parts together compute what the graph computes, bit for bit. Nothing when there is no such layer,
+// or when later ops read more than the residual stream.
 std::optional<SplitGraph> split_graph(const Graph& graph, size_t layer);
 
 }  // namespace tessera

@@ -6,8 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
-#include <limits>
-#include <new>
+#include <variant>
 
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/instruction_sets.h"
@@ -26,7 +25,7 @@ class CpuProgram : public Program {
  public:
   CpuProgram(const Graph& graph, const MemoryPlan& plan, std::span<const WeightHandle> weights, PagedKv& kv,
              const Kernels& kernels, ThreadPool& pool, const Placement& placement, ReservedMemory arena)
-      : limits_(plan.limits), kv_(kv), pool_(pool), arena_(std::move(arena)) {
+      : pool_(pool), arena_(std::move(arena)) {
     NodeContext context;
     context.graph = &graph;
     context.kernels = &kernels;
@@ -41,53 +40,47 @@ class CpuProgram : public Program {
       std::byte* base = i == graph.logits ? nullptr : arena_.base() + plan.offset[i];
       context.views.push_back({base, plan.stride[i], tensor.columns, tensor.rows, tensor.type});
     }
-    for (const Op& op : graph.ops) {
-      const auto number = static_cast<size_t>(&op - graph.ops.data());
-      if (const auto* attention = std::get_if<Attention>(&op.kind)) {
-        nodes_.push_back(make_kv_store_node(context, op, *attention));
-        nodes_.push_back(make_attend_node(context, op, *attention));
-        node_op_.insert(node_op_.end(), 2, number);
-        continue;
-      }
-      node_op_.push_back(number);
-      std::visit(
-          [&](const auto& kind) {
-            if constexpr (!std::is_same_v<std::decay_t<decltype(kind)>, Attention>) {
-              nodes_.push_back(make_node(context, op, kind));
-            }
-          },
-          op.kind);
-      if (const auto* embed = std::get_if<Embed>(&op.kind)) vocabulary_ = graph.weights[embed->table].rows;
+    for (size_t number = 0; number < graph.ops.size(); ++number) {
+      const Op& op = graph.ops[number];
+      std::visit([&](const auto& kind) { add_nodes(context, op, kind); }, op.kind);
+      node_op_.resize(nodes_.size(), number);
     }
     op_seconds_.resize(graph.ops.size());
-    input_columns_ = input_columns(graph);
-    logits_columns_ = graph.tensors[graph.logits].columns;
     size_t scratch = 64;
     for (const auto& node : nodes_) scratch = std::max(scratch, node->scratch_bytes());
     scratch = tile::round_up(scratch, 4096) + 4096;
     scratch_.resize(pool.size());
     for (std::vector<std::byte>& memory : scratch_) memory.resize(scratch);
-    job_ = [this](size_t thread) { execute(thread); };
+    job_ = [this](size_t thread) { run_nodes(thread); };
     ready_ = split_attention_.allocate();
   }
 
   bool ready() const { return ready_; }
 
-  Status run(const Batch& batch, std::span<float> logits) override {
-    const std::string fault = check(batch, logits.size());
-    if (!fault.empty()) return Status::failure(fault);
+  std::vector<double> op_seconds() const override { return op_seconds_; }
+
+ protected:
+  Status execute(const Batch& batch, std::span<float> logits) override {
     run_.batch = &batch;
     run_.logits = logits.data();
-    locate(batch);
+    set_positions(batch);
     for (const auto& node : nodes_) node->prepare(run_);
     pool_.run(job_);
     return Status::success();
   }
 
-  std::vector<double> op_seconds() const override { return op_seconds_; }
-
  private:
-  void execute(size_t thread) {
+  // Attention stores the new keys and values before it reads them; every other op is one node.
+  void add_nodes(const NodeContext& context, const Op& op, const Attention& attention) {
+    nodes_.push_back(make_kv_store_node(context, op, attention));
+    nodes_.push_back(make_attend_node(context, op, attention));
+  }
+  template <class Kind>
+  void add_nodes(const NodeContext& context, const Op& op, const Kind& kind) {
+    nodes_.push_back(make_node(context, op, kind));
+  }
+
+  void run_nodes(size_t thread) {
     // A line-aligned view of this thread's scratch.
     std::vector<std::byte>& memory = scratch_[thread];
     const size_t skip = (4096 - reinterpret_cast<uintptr_t>(memory.data()) % 4096) % 4096;
@@ -103,45 +96,8 @@ class CpuProgram : public Program {
     }
   }
 
-  std::string check(const Batch& batch, size_t logits_size) const {
-    if (batch.tokens.size() > limits_.max_tokens || batch.output_rows.size() > limits_.max_outputs) {
-      return fmt::format("batch of {} tokens and {} outputs: at most {} and {} were planned",
-                         batch.tokens.size(), batch.output_rows.size(), limits_.max_tokens,
-                         limits_.max_outputs);
-    }
-    if (logits_size < batch.output_rows.size() * logits_columns_)
-      return "logits buffer is too small for the batch";
-    if (batch.input.size() != batch.tokens.size() * input_columns_) {
-      return fmt::format("batch of {} tokens: expected {} input values for each, found {} in all",
-                         batch.tokens.size(), input_columns_, batch.input.size());
-    }
-    for (const uint32_t token : batch.tokens) {
-      if (token >= vocabulary_)
-        return fmt::format("token id {}: the model has {} tokens", token, vocabulary_);
-    }
-    for (const uint32_t row : batch.output_rows) {
-      if (row >= batch.tokens.size())
-        return fmt::format("output row {} of {} tokens", row, batch.tokens.size());
-    }
-    size_t rows = 0;
-    for (const BatchSequence& sequence : batch.sequences) {
-      if (sequence.first_row != rows || sequence.token_count == 0)
-        return "sequences do not cover the batch in order";
-      rows += sequence.token_count;
-      if (sequence.pages.size() * kKvPageTokens < sequence.position + sequence.token_count) {
-        return fmt::format("position {} lies beyond the sequence's {} KV pages",
-                           sequence.position + sequence.token_count - 1, sequence.pages.size());
-      }
-      for (const uint32_t page : sequence.pages) {
-        if (page >= kv_.pages()) return fmt::format("KV page {} of {}", page, kv_.pages());
-      }
-    }
-    if (rows != batch.tokens.size()) return "sequences do not cover the batch in order";
-    return {};
-  }
-
   // Positions of all rows and the rotation tables for them.
-  void locate(const Batch& batch) {
+  void set_positions(const Batch& batch) {
     run_.position.resize(batch.tokens.size());
     for (const BatchSequence& sequence : batch.sequences) {
       for (size_t i = 0; i < sequence.token_count; ++i) {
@@ -162,8 +118,6 @@ class CpuProgram : public Program {
     }
   }
 
-  PlanLimits limits_;
-  PagedKv& kv_;
   ThreadPool& pool_;
   ReservedMemory arena_;
   SplitAttention split_attention_;
@@ -171,9 +125,6 @@ class CpuProgram : public Program {
   std::vector<size_t> node_op_;     // the op that a node belongs to
   std::vector<double> op_seconds_;  // written by thread 0
   RunState run_;
-  size_t vocabulary_ = std::numeric_limits<size_t>::max();  // without an embedding any id will do
-  size_t input_columns_ = 0;
-  size_t logits_columns_ = 0;
   std::vector<std::vector<std::byte>> scratch_;
   std::function<void(size_t)> job_;
   bool ready_ = false;
@@ -192,7 +143,7 @@ class CpuBackend : public Backend {
     placement_.nodes = nodes.nodes();
     for (size_t i = 0; i < pool_.size(); ++i) {
       const std::optional<size_t> core = pool_.core_of(i);
-      // Threads that may run anywhere are at home nowhere.
+      // A thread that is not pinned has no node of its own, so its weights are interleaved.
       if (!core && mode == NumaMode::local) placement_.mode = NumaMode::interleave;
       placement_.node_of_thread.push_back(core ? nodes.node_of(*core) : nodes.nodes().front());
     }
@@ -211,19 +162,19 @@ class CpuBackend : public Backend {
 
   size_t kv_page_bytes(const KvGeometry& geometry) const override { return PagedKv::page_bytes(geometry); }
 
-  Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) override {
+ protected:
+  Result<std::unique_ptr<KvStorage>> make_kv(const KvGeometry& geometry, size_t pages) override {
     return PagedKv::create(geometry, pages);
   }
 
-  Result<WeightHandle> adopt(const StoredTensor& tensor) override {
+  Result<WeightHandle> make_weight(const StoredTensor& tensor) override {
     return Result<WeightHandle>(std::make_unique<CpuWeight>(tensor));
   }
 
-  Result<std::unique_ptr<Program>> compile(const Graph& graph, const MemoryPlan& plan,
-                                           std::span<const WeightHandle> weights, KvStorage& kv) override {
+  Result<std::unique_ptr<Program>> make_program(const Graph& graph, const MemoryPlan& plan,
+                                                std::span<const WeightHandle> weights,
+                                                KvStorage& kv) override {
     using Made = Result<std::unique_ptr<Program>>;
-    const std::string fault = check_graph(graph);
-    if (!fault.empty()) return Made::failure(fault);
     ReservedMemory arena(plan.arena_bytes);
     if (arena.size() != plan.arena_bytes)
       return Made::failure(fmt::format("{} bytes of working memory are not available", plan.arena_bytes));
@@ -236,7 +187,7 @@ class CpuBackend : public Backend {
  private:
   const Kernels& kernels_;
   ThreadPool pool_;
-  size_t nodes_ = 0;  // 0: nobody asked
+  size_t nodes_ = 0;  // memory nodes; 0 where weights are not placed
   Placement placement_;
 };
 

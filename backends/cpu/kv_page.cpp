@@ -213,7 +213,7 @@ size_t PagedKv::page_bytes(const KvGeometry& geometry) {
   return bytes;
 }
 
-PagedKv::PagedKv(const KvGeometry& geometry, size_t pages) : geometry_(geometry), pages_(pages) {
+PagedKv::PagedKv(const KvGeometry& geometry, size_t pages) : KvStorage(geometry, pages) {
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
     layer_offset_.push_back(bytes_);
     bytes_ += pages * geometry.kv_heads * (layout(layer).k_bytes() + layout(layer).v_bytes());
@@ -222,9 +222,6 @@ PagedKv::PagedKv(const KvGeometry& geometry, size_t pages) : geometry_(geometry)
 
 Result<std::unique_ptr<KvStorage>> PagedKv::create(const KvGeometry& geometry, size_t pages) {
   using Made = Result<std::unique_ptr<KvStorage>>;
-  if (geometry.head_dim % 8 != 0 || geometry.head_dim == 0) {
-    return Made::failure(fmt::format("head size {}: expected a multiple of 8", geometry.head_dim));
-  }
   if (geometry.bits != 16 && geometry.head_dim > kLongestHead) {
     return Made::failure(
         fmt::format("heads of {} elements: a KV cache of {} bits is limited to {}, --kv 16 is not",

@@ -43,15 +43,14 @@ void store_token(const KvBlockLayout& layout, uint8_t* key_block, uint8_t* value
 // Anonymous zero pages: memory is taken only when a page is first written.
 class PagedKv : public KvStorage {
  public:
+  // Fails with one line: heads that are too long for the precision, no address space.
   static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);
   static size_t page_bytes(const KvGeometry& geometry);
   ~PagedKv() override;
   PagedKv(const PagedKv&) = delete;
   PagedKv& operator=(const PagedKv&) = delete;
 
-  const KvGeometry& geometry() const { return geometry_; }
-  size_t pages() const { return pages_; }
-  KvBlockLayout layout(size_t layer) const { return {geometry_.layer_bits(layer), geometry_.head_dim}; }
+  KvBlockLayout layout(size_t layer) const { return {geometry().layer_bits(layer), geometry().head_dim}; }
   // Blocks of one head in page order lie side by side: a sequence whose pages follow each other is read as
   // one stream.
   struct HeadBlocks {
@@ -66,15 +65,13 @@ class PagedKv : public KvStorage {
   HeadBlocks head(size_t layer, size_t kv_head) const {
     const KvBlockLayout blocks = layout(layer);
     uint8_t* keys = base_ + layer_offset_[layer];
-    uint8_t* values = keys + geometry_.kv_heads * pages_ * blocks.k_bytes();
-    return {keys + kv_head * pages_ * blocks.k_bytes(), values + kv_head * pages_ * blocks.v_bytes(),
+    uint8_t* values = keys + geometry().kv_heads * pages() * blocks.k_bytes();
+    return {keys + kv_head * pages() * blocks.k_bytes(), values + kv_head * pages() * blocks.v_bytes(),
             blocks.k_bytes(), blocks.v_bytes()};
   }
 
  private:
   PagedKv(const KvGeometry& geometry, size_t pages);
-  KvGeometry geometry_;
-  size_t pages_;
   std::vector<size_t> layer_offset_;
   size_t bytes_ = 0;
   uint8_t* base_ = nullptr;

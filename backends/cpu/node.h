@@ -77,7 +77,7 @@ class Node {
 // A stored tensor in the mapped file.
 class CpuWeight : public AdoptedWeight {
  public:
-  explicit CpuWeight(StoredTensor stored) : tensor(std::move(stored)) {}
+  explicit CpuWeight(const StoredTensor& stored) : AdoptedWeight(stored), tensor(stored) {}
   StoredTensor tensor;
 };
 

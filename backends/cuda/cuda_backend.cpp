@@ -17,7 +17,7 @@ namespace cuda {
 
 namespace {
 
-// For the driver, kernels and staging.
+// Device memory that is left to the driver, kernels and staging.
 constexpr size_t kReservedBytes = size_t{256} << 20;
 
 class CudaBackend : public Backend {
@@ -46,23 +46,22 @@ class CudaBackend : public Backend {
 
   size_t kv_page_bytes(const KvGeometry& geometry) const override { return DeviceKv::page_bytes(geometry); }
 
-  Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages) override {
+ protected:
+  Result<std::unique_ptr<KvStorage>> make_kv(const KvGeometry& geometry, size_t pages) override {
     return DeviceKv::create(geometry, pages);
   }
 
-  Result<WeightHandle> adopt(const StoredTensor& tensor) override {
+  Result<WeightHandle> make_weight(const StoredTensor& tensor) override {
     auto weight = UploadedWeight::upload(*queue_, staging_, tensor);
     if (!weight.ok()) return Result<WeightHandle>::failure(weight.error());
     return Result<WeightHandle>(std::move(weight.value()));
   }
 
-  Result<std::unique_ptr<Program>> compile(const Graph& graph, const MemoryPlan& plan,
-                                           std::span<const WeightHandle> weights, KvStorage& kv) override {
-    staging_ = DeviceMemory();  // everything is uploaded; a later adopt makes it anew
-    auto* device_kv = dynamic_cast<DeviceKv*>(&kv);
-    if (device_kv == nullptr)
-      return Result<std::unique_ptr<Program>>::failure("the kv cache belongs to another backend");
-    return CudaProgram::create(*queue_, graph, plan, weights, *device_kv);
+  Result<std::unique_ptr<Program>> make_program(const Graph& graph, const MemoryPlan& plan,
+                                                std::span<const WeightHandle> weights,
+                                                KvStorage& kv) override {
+    staging_ = DeviceMemory();  // everything is uploaded; a later upload makes it anew
+    return CudaProgram::create(*queue_, graph, plan, weights, static_cast<DeviceKv&>(kv));
   }
 
  private:

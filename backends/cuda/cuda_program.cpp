@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <variant>
 
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
@@ -17,69 +18,22 @@ namespace tessera::cuda {
 namespace {
 
 constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
-constexpr size_t kMostDecodingSteps = 64;  // kinds of them that are remembered
-constexpr size_t kMostTokens = 65535 * 8;  // rows of blocks, each of at least 8 tokens
+constexpr size_t kMostDecodingSteps = 64;  // decoding steps that are remembered
+constexpr size_t kMostTokens =
+    65535 * 8;  // a launch has at most 65535 rows of blocks, of 8 or more tokens each
 
-std::string weight_fault(const Weight& wanted, const UploadedWeight* found) {
-  if (found == nullptr) return fmt::format("weight \"{}\" was not adopted by the cuda backend", wanted.name);
-  if (found->scheme() == wanted.scheme && found->rows() == wanted.rows && found->columns() == wanted.columns)
-    return {};
-  return fmt::format("weight \"{}\": expected {} [{}, {}], found {} [{}, {}]", wanted.name,
-                     scheme_name(wanted.scheme), wanted.rows, wanted.columns, scheme_name(found->scheme()),
-                     found->rows(), found->columns());
+const UploadedWeight& uploaded(const WeightHandle& handle) {
+  return static_cast<const UploadedWeight&>(*handle);
 }
 
-// A matrix used as a vector, or the other way round, would be read by the wrong layout.
-std::string rank_fault(const Graph& graph, std::span<const UploadedWeight* const> weights) {
-  std::string fault;
-  const auto expect = [&](WeightId id, size_t rank) {
-    if (fault.empty() && weights[id]->shape().size() != rank)
-      fault = fmt::format("weight \"{}\": expected rank {}, found {}", graph.weights[id].name, rank,
-                          weights[id]->shape().size());
-  };
-  for (const Op& op : graph.ops) {
-    if (const auto* embed = std::get_if<Embed>(&op.kind)) expect(embed->table, 2);
-    if (const auto* norm = std::get_if<Norm>(&op.kind)) expect(norm->gain, 1);
-    if (const auto* linear = std::get_if<Linear>(&op.kind)) {
-      for (const LinearPart& part : linear->parts) {
-        expect(part.weight, 2);
-        if (part.bias) expect(*part.bias, 1);
-      }
-    }
-  }
-  return fault;
-}
-
-std::string tensor_fault(const Graph& graph, const MemoryPlan& plan) {
-  if (plan.offset.size() != graph.tensors.size() || plan.stride.size() != graph.tensors.size())
-    return "the memory plan belongs to another graph";
-  if (plan.limits.max_tokens > kMostTokens || plan.limits.max_outputs > kMostTokens)
-    return fmt::format("{} tokens in one run: the cuda backend takes {}", plan.limits.max_tokens,
-                       kMostTokens);
-  for (size_t id = 0; id < graph.tensors.size(); ++id) {
-    const Tensor& tensor = graph.tensors[id];
+// What the graph and the plan may not exceed for the kernels' numbers.
+std::string size_fault(const Graph& graph, const PlanLimits& limits) {
+  if (limits.max_tokens > kMostTokens || limits.max_outputs > kMostTokens)
+    return fmt::format("{} tokens in one run: the cuda backend takes {}", limits.max_tokens, kMostTokens);
+  for (const Tensor& tensor : graph.tensors) {
     if (tensor.columns > kMostColumns)
       return fmt::format("tensor \"{}\": {} columns: the cuda backend takes {}", tensor.name, tensor.columns,
                          kMostColumns);
-    const size_t count = tensor.rows == RowExtent::outputs ? plan.limits.max_outputs : plan.limits.max_tokens;
-    const size_t stride = plan.stride[id];
-    if (stride < row_stride(tensor) || stride % 64 != 0 || plan.offset[id] % 64 != 0 ||
-        plan.offset[id] > plan.arena_bytes || count > (plan.arena_bytes - plan.offset[id]) / stride)
-      return fmt::format("the memory plan has no room for tensor \"{}\"", tensor.name);
-  }
-  return {};
-}
-
-std::string attention_fault(const Graph& graph, const KvGeometry& kv) {
-  for (const Op& op : graph.ops) {
-    const auto* attention = std::get_if<Attention>(&op.kind);
-    if (attention == nullptr) continue;
-    if (attention->layer >= kv.layers || attention->kv_heads != kv.kv_heads ||
-        attention->head_dim != kv.head_dim)
-      return fmt::format(
-          "op \"{}\": layer {} with {} kv heads of {} does not fit a kv cache of {} layers, {} heads of {}",
-          op.name, attention->layer, attention->kv_heads, attention->head_dim, kv.layers, kv.kv_heads,
-          kv.head_dim);
   }
   return {};
 }
@@ -91,22 +45,32 @@ AttentionShape shape_of(const Attention& kind, const DeviceKv& kv, const PlanLim
           useful_records(query_heads, head_dim, kv.pages(), limits.max_tokens)};
 }
 
-// The rotation that the kernel which appends keys and values does as well: directly before the attention, of
-// exactly its queries and keys, and read by nothing else.
-const Op* fused_rope(const Graph& graph, const Op& op) {
-  const auto* attention = std::get_if<Attention>(&op.kind);
-  if (attention == nullptr || &op == graph.ops.data()) return nullptr;
+bool reads(const Op& op, TensorId id) {
+  return std::find(op.inputs.begin(), op.inputs.end(), id) != op.inputs.end();
+}
+
+// The rotation that the kernel which appends keys and values does as well, or null: the op directly before
+// the attention, of exactly its queries and keys, whose result no other op reads.
+const Op* fused_rope(const Graph& graph, const Op& op, const Attention& attention) {
+  if (&op == graph.ops.data()) return nullptr;
   const Op& before = *(&op - 1);
   const auto* rope = std::get_if<Rope>(&before.kind);
   if (rope == nullptr || before.outputs[0] != op.inputs[0] || rope->inverse_frequency.empty() ||
-      rope->heads != attention->query_heads + attention->kv_heads || rope->head_dim != attention->head_dim)
+      rope->heads != attention.query_heads + attention.kv_heads || rope->head_dim != attention.head_dim)
     return nullptr;
   const TensorId rotated = before.outputs[0];
   for (const Op& other : graph.ops) {
-    if (&other != &op && std::find(other.inputs.begin(), other.inputs.end(), rotated) != other.inputs.end())
-      return nullptr;
+    if (&other != &op && reads(other, rotated)) return nullptr;
   }
   return graph.logits == rotated ? nullptr : &before;
+}
+
+// Whether the attention after this rotation does it as well.
+bool is_fused(const Graph& graph, const Op& rope) {
+  if (&rope == &graph.ops.back()) return false;
+  const Op& next = *(&rope + 1);
+  const auto* attention = std::get_if<Attention>(&next.kind);
+  return attention != nullptr && fused_rope(graph, next, *attention) != nullptr;
 }
 
 }  // namespace
@@ -114,46 +78,25 @@ const Op* fused_rope(const Graph& graph, const Op& op) {
 Result<std::unique_ptr<Program>> CudaProgram::create(Queue& queue, const Graph& graph, const MemoryPlan& plan,
                                                      std::span<const WeightHandle> weights, DeviceKv& kv) {
   using Outcome = Result<std::unique_ptr<Program>>;
-  if (std::string fault = check_graph(graph); !fault.empty()) return Outcome::failure(std::move(fault));
-  if (weights.size() != graph.weights.size())
-    return Outcome::failure(
-        fmt::format("expected {} weights, found {}", graph.weights.size(), weights.size()));
-  std::vector<const UploadedWeight*> uploaded;
-  for (size_t id = 0; id < weights.size(); ++id) {
-    uploaded.push_back(dynamic_cast<const UploadedWeight*>(weights[id].get()));
-    if (std::string fault = weight_fault(graph.weights[id], uploaded.back()); !fault.empty())
-      return Outcome::failure(std::move(fault));
-  }
-  for (std::string fault :
-       {rank_fault(graph, uploaded), tensor_fault(graph, plan), attention_fault(graph, kv.geometry())}) {
-    if (!fault.empty()) return Outcome::failure(std::move(fault));
-  }
-  DeviceBatchLimits limits{plan.limits, kv.pages(), std::numeric_limits<uint32_t>::max()};
+  if (std::string fault = size_fault(graph, plan.limits); !fault.empty())
+    return Outcome::failure(std::move(fault));
   std::vector<AttentionShape> shapes;
-  for (const Op& op : graph.ops) {
-    if (const auto* embed = std::get_if<Embed>(&op.kind))
-      limits.vocabulary = std::min(limits.vocabulary, graph.weights[embed->table].rows);
-    if (const auto* attention = std::get_if<Attention>(&op.kind)) {
-      const AttentionShape shape = shape_of(*attention, kv, plan.limits);
-      if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
-    }
-  }
-  std::unique_ptr<CudaProgram> program(
-      new CudaProgram(queue, graph, plan, std::move(uploaded), kv, limits, std::move(shapes)));
+  for_each_op<Attention>(graph, [&](const Op&, const Attention& attention) {
+    const AttentionShape shape = shape_of(attention, kv, plan.limits);
+    if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
+  });
+  std::unique_ptr<CudaProgram> program(new CudaProgram(queue, graph, plan, weights, kv, std::move(shapes)));
   if (std::string fault = program->allocate(); !fault.empty()) return Outcome::failure(std::move(fault));
-  for (const Op& op : graph.ops) program->add(op);
+  for (const Op& op : graph.ops) std::visit([&](const auto& kind) { program->add(op, kind); }, op.kind);
   return Outcome(std::move(program));
 }
 
 CudaProgram::CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
-                         std::vector<const UploadedWeight*> weights, DeviceKv& kv,
-                         const DeviceBatchLimits& limits, std::vector<AttentionShape> attention)
-    : queue_(queue),
-      graph_(graph),
-      plan_(plan),
-      weights_(std::move(weights)),
-      kv_(kv),
-      batch_(limits, std::move(attention)) {}
+                         std::span<const WeightHandle> weights, DeviceKv& kv,
+                         std::vector<AttentionShape> attention)
+    : queue_(queue), graph_(graph), plan_(plan), kv_(kv), batch_(std::move(attention)) {
+  for (const WeightHandle& handle : weights) weights_.push_back(&uploaded(handle));
+}
 
 // The arena, records of attention, and a rope table for every set of frequencies.
 std::string CudaProgram::allocate() {
@@ -162,79 +105,55 @@ std::string CudaProgram::allocate() {
   arena_ = std::move(arena.value());
   queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: what no op wrote shows
   size_t record_bytes = 0;
-  for (const Op& op : graph_.ops) {
-    const auto* kind = std::get_if<Attention>(&op.kind);
-    if (kind == nullptr) continue;
-    const AttentionShape shape = shape_of(*kind, kv_, plan_.limits);
+  for_each_op<Attention>(graph_, [&](const Op&, const Attention& attention) {
+    const AttentionShape shape = shape_of(attention, kv_, plan_.limits);
     record_bytes = std::max(record_bytes,
                             shape.records * record_floats(shape.query_heads, shape.head_dim) * sizeof(float));
-  }
+  });
   auto records = DeviceMemory::allocate(record_bytes);
   if (!records.ok()) return fmt::format("attention: {}", records.error());
   records_ = std::move(records.value());
-  for (const Op& op : graph_.ops) {
-    const auto* kind = std::get_if<Rope>(&op.kind);
-    if (kind == nullptr) continue;
-    const auto same = [&](const auto& table) { return table->inverse_frequency == kind->inverse_frequency; };
-    if (std::any_of(rope_tables_.begin(), rope_tables_.end(), same)) continue;
-    auto table = std::make_unique<RopeTable>();
-    table->inverse_frequency = kind->inverse_frequency;
-    const size_t half = kind->inverse_frequency.size();
-    auto frequencies = DeviceMemory::allocate(half * sizeof(double));
-    auto cosines = DeviceMemory::allocate(plan_.limits.max_tokens * half * sizeof(float));
-    auto sines = DeviceMemory::allocate(plan_.limits.max_tokens * half * sizeof(float));
-    for (auto* memory : {&frequencies, &cosines, &sines}) {
-      if (!memory->ok()) return fmt::format("op \"{}\": {}", op.name, memory->error());
-    }
-    table->frequencies = std::move(frequencies.value());
-    table->cosines = std::move(cosines.value());
-    table->sines = std::move(sines.value());
-    queue_.upload(table->frequencies.address(), std::as_bytes(std::span(table->inverse_frequency)));
-    steps_.push_back([this, at = table.get()] {
-      rope_table(queue_,
-                 {batch_.positions(), at->frequencies.view<const double>(), at->cosines.view<float>(),
-                  at->sines.view<float>(), static_cast<uint32_t>(at->inverse_frequency.size())},
-                 batch_.rows());
-    });
-    rope_tables_.push_back(std::move(table));
-  }
+  std::string fault;
+  for_each_op<Rope>(graph_, [&](const Op& op, const Rope& kind) {
+    if (fault.empty()) fault = add_rope_table(op, kind);
+  });
+  if (!fault.empty()) return fault;
   const Status status = queue_.finish();
   return status.ok() ? std::string() : status.error();
+}
+
+// The table for these frequencies, and the step that computes it, unless there already is one.
+std::string CudaProgram::add_rope_table(const Op& op, const Rope& kind) {
+  const auto same = [&](const auto& table) { return table->inverse_frequency == kind.inverse_frequency; };
+  if (std::any_of(rope_tables_.begin(), rope_tables_.end(), same)) return {};
+  auto table = std::make_unique<RopeTable>();
+  table->inverse_frequency = kind.inverse_frequency;
+  const size_t half = kind.inverse_frequency.size();
+  auto frequencies = DeviceMemory::allocate(half * sizeof(double));
+  auto cosines = DeviceMemory::allocate(plan_.limits.max_tokens * half * sizeof(float));
+  auto sines = DeviceMemory::allocate(plan_.limits.max_tokens * half * sizeof(float));
+  for (auto* memory : {&frequencies, &cosines, &sines}) {
+    if (!memory->ok()) return fmt::format("op \"{}\": {}", op.name, memory->error());
+  }
+  table->frequencies = std::move(frequencies.value());
+  table->cosines = std::move(cosines.value());
+  table->sines = std::move(sines.value());
+  queue_.upload(table->frequencies.address(), std::as_bytes(std::span(table->inverse_frequency)));
+  steps_.push_back([this, at = table.get()] {
+    rope_table(queue_,
+               {batch_.positions(), at->frequencies.view<const double>(), at->cosines.view<float>(),
+                at->sines.view<float>(), static_cast<uint32_t>(at->inverse_frequency.size())},
+               batch_.rows());
+  });
+  rope_tables_.push_back(std::move(table));
+  return {};
 }
 
 Rows CudaProgram::rows(TensorId id) const {
   return {arena_.view<std::byte>(plan_.offset[id]), plan_.stride[id]};
 }
 
-void CudaProgram::add(const Op& op) {
-  if (const auto* embed_op = std::get_if<Embed>(&op.kind)) {
-    add_embed(op, *embed_op);
-  } else if (std::holds_alternative<Input>(op.kind)) {
-    input_ = op.outputs[0];
-  } else if (const auto* norm_op = std::get_if<Norm>(&op.kind)) {
-    add_norm(op, *norm_op);
-  } else if (const auto* linear_op = std::get_if<Linear>(&op.kind)) {
-    add_linear(op, *linear_op);
-  } else if (const auto* rope_op = std::get_if<Rope>(&op.kind)) {
-    add_rope(op, *rope_op);
-  } else if (const auto* attention_op = std::get_if<Attention>(&op.kind)) {
-    add_attention(op, *attention_op);
-  } else {
-    const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
-    const Rows x = rows(op.inputs[0]);
-    const Rows y = rows(op.outputs[0]);
-    const uint32_t width = columns(op.outputs[0]);
-    if (std::holds_alternative<Gate>(op.kind)) {
-      const GateJob job{x, y, width, type(op.outputs[0])};
-      steps_.push_back([this, job, extent] { gate(queue_, job, count(extent)); });
-    } else {
-      const QuantizeJob job{x, y, width, type(op.outputs[0])};
-      steps_.push_back([this, job, extent] { quantize(queue_, job, count(extent)); });
-    }
-  }
-}
-
-void CudaProgram::add_embed(const Op& op, const Embed& kind) {
+void CudaProgram::add(const Op& op, const Embed& kind) {
   const UploadedWeight& weight = *weights_[kind.table];
   const auto queue_rows = [this](auto job, auto function) {
     steps_.push_back([this, job, function]() mutable {
@@ -250,7 +169,9 @@ void CudaProgram::add_embed(const Op& op, const Embed& kind) {
   }
 }
 
-void CudaProgram::add_norm(const Op& op, const Norm& kind) {
+void CudaProgram::add(const Op& op, const Input&) { input_ = op.outputs[0]; }
+
+void CudaProgram::add(const Op& op, const Norm& kind) {
   NormJob job;
   job.x = rows(op.inputs[0]);
   if (op.inputs.size() == 2) job.added = rows(op.inputs[1]);
@@ -268,7 +189,7 @@ void CudaProgram::add_norm(const Op& op, const Norm& kind) {
 }
 
 // Matrices of one format that read the same activations are launched together.
-void CudaProgram::add_linear(const Op& op, const Linear& kind) {
+void CudaProgram::add(const Op& op, const Linear& kind) {
   const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
   IntegerJob integers;
   integers.x = rows(op.inputs[0]);
@@ -337,9 +258,8 @@ const RopeTable& CudaProgram::rope_table_of(const Rope& kind) const {
   return **std::find_if(rope_tables_.begin(), rope_tables_.end(), same);
 }
 
-void CudaProgram::add_rope(const Op& op, const Rope& kind) {
-  const bool is_last = &op == &graph_.ops.back();
-  if (!is_last && fused_rope(graph_, *(&op + 1)) != nullptr) return;
+void CudaProgram::add(const Op& op, const Rope& kind) {
+  if (is_fused(graph_, op)) return;
   RopeJob job;
   job.x = rows(op.inputs[0]);
   job.y = rows(op.outputs[0]);
@@ -353,13 +273,13 @@ void CudaProgram::add_rope(const Op& op, const Rope& kind) {
   steps_.push_back([this, job] { rope(queue_, job, batch_.rows()); });
 }
 
-void CudaProgram::add_attention(const Op& op, const Attention& kind) {
+void CudaProgram::add(const Op& op, const Attention& kind) {
   AppendJob store;
   store.kv = kv_.layer(kind.layer);
   store.x = rows(op.inputs[0]);
   store.query_heads = static_cast<uint32_t>(kind.query_heads);
   store.y = store.x;
-  if (const Op* before = fused_rope(graph_, op)) {
+  if (const Op* before = fused_rope(graph_, op, kind)) {
     const RopeTable& table = rope_table_of(std::get<Rope>(before->kind));
     store.x = rows(before->inputs[0]);
     store.cosines = table.cosines.view<const float>();
@@ -383,11 +303,20 @@ void CudaProgram::add_attention(const Op& op, const Attention& kind) {
   });
 }
 
-// Uploads what the host knows about a batch, and the rows that it brings.
+void CudaProgram::add(const Op& op, const Gate&) {
+  const GateJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), type(op.outputs[0])};
+  steps_.push_back(
+      [this, job, extent = graph_.tensors[op.outputs[0]].rows] { gate(queue_, job, count(extent)); });
+}
+
+void CudaProgram::add(const Op& op, const Quantize&) {
+  const QuantizeJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), type(op.outputs[0])};
+  steps_.push_back(
+      [this, job, extent = graph_.tensors[op.outputs[0]].rows] { quantize(queue_, job, count(extent)); });
+}
+
+// Uploads what the kernels read of the batch, and its input rows.
 Status CudaProgram::load(const Batch& batch) {
-  if (batch.input.size() != batch.tokens.size() * input_columns(graph_))
-    return Status::failure(fmt::format("batch: expected {} rows of {} input values, found {} values",
-                                       batch.tokens.size(), input_columns(graph_), batch.input.size()));
   if (Status status = batch_.load(queue_, batch); !status.ok()) return status;
   if (!input_) return Status::success();
   const Rows input = rows(*input_);
@@ -441,10 +370,8 @@ size_t CudaProgram::recordings() const {
                     [](const DecodingStep& step) { return step.recording.has_value(); }));
 }
 
-Status CudaProgram::run(const Batch& batch, std::span<float> logits) {
+Status CudaProgram::execute(const Batch& batch, std::span<float> logits) {
   const size_t vocabulary = graph_.tensors[graph_.logits].columns;
-  if (batch.output_rows.size() > logits.size() / vocabulary)
-    return Status::failure("logits buffer is too small for the batch");
   if (Status status = load(batch); !status.ok()) return status;
   queue_steps(batch);
   const Rows result = rows(graph_.logits);
@@ -457,11 +384,7 @@ size_t CudaProgram::most_best() const {
   return graph_.tensors[graph_.logits].columns <= kBestTokensColumns ? kMostBestTokens : 0;
 }
 
-Status CudaProgram::run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) {
-  if (count == 0 || count > most_best())
-    return Status::failure(fmt::format("{} best logits: expected 1 to {}", count, most_best()));
-  if (batch.output_rows.size() > best.size() / count)
-    return Status::failure("the buffer of best logits is too small for the batch");
+Status CudaProgram::execute_best(const Batch& batch, size_t count, std::span<TokenLogit> best) {
   if (Status status = load(batch); !status.ok()) return status;
   if (Status status = reserve_best(count); !status.ok()) return status;
   queue_steps(batch);

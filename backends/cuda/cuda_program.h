@@ -1,5 +1,6 @@
-// A graph compiled for the device: one step for each op, queued in order. The steps of a batch in which every
-// sequence has one token are recorded when its like comes a second time, and replayed from then on.
+// A graph compiled for the device: steps for each op, queued in order. A batch in which every sequence has
+// one token is a decoding step; its steps are recorded when a batch with the same DeviceBatch::key() runs for
+// the second time, and replayed from then on.
 #pragma once
 
 #include <functional>
@@ -14,7 +15,7 @@
 
 namespace tessera::cuda {
 
-// One kind of decoding step, by DeviceBatch::key(): seen once, then recorded.
+// Decoding steps of one DeviceBatch::key().
 struct DecodingStep {
   std::vector<uint64_t> key;
   std::optional<Recording> recording;
@@ -32,39 +33,45 @@ struct RopeTable {
 
 class CudaProgram : public Program {
  public:
-  // Fails with one line: a graph, plan, weights or cache that do not fit together or that have no kernels, no
-  // memory.
+  // Arguments have passed the checks of Backend::compile. Fails with one line: sizes beyond those of the
+  // kernels, no memory.
   static Result<std::unique_ptr<Program>> create(Queue& queue, const Graph& graph, const MemoryPlan& plan,
                                                  std::span<const WeightHandle> weights, DeviceKv& kv);
-  Status run(const Batch& batch, std::span<float> logits) override;
   size_t most_best() const override;
-  Status run_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override;
 
-  // Decoding steps that are replayed.
+  // The number of recorded decoding steps.
   size_t recordings() const;
 
+ protected:
+  Status execute(const Batch& batch, std::span<float> logits) override;
+  Status execute_best(const Batch& batch, size_t count, std::span<TokenLogit> best) override;
+
  private:
-  CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
-              std::vector<const UploadedWeight*> weights, DeviceKv& kv, const DeviceBatchLimits& limits,
-              std::vector<AttentionShape> attention);
+  CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan, std::span<const WeightHandle> weights,
+              DeviceKv& kv, std::vector<AttentionShape> attention);
   std::string allocate();
+  std::string add_rope_table(const Op& op, const Rope& kind);
   Status load(const Batch& batch);
   void queue_steps(const Batch& batch);
   void queue_decoding_step();
   Status reserve_best(size_t count);
   Status finished();
-  void add(const Op& op);
-  void add_embed(const Op& op, const Embed& kind);
-  void add_attention(const Op& op, const Attention& kind);
-  void add_linear(const Op& op, const Linear& kind);
-  void add_norm(const Op& op, const Norm& kind);
-  void add_rope(const Op& op, const Rope& kind);
+
+  // Adds the steps of an op; one overload for each kind.
+  void add(const Op& op, const Embed& kind);
+  void add(const Op& op, const Input& kind);
+  void add(const Op& op, const Norm& kind);
+  void add(const Op& op, const Linear& kind);
+  void add(const Op& op, const Rope& kind);
+  void add(const Op& op, const Attention& kind);
+  void add(const Op& op, const Gate& kind);
+  void add(const Op& op, const Quantize& kind);
   const RopeTable& rope_table_of(const Rope& kind) const;
 
   Rows rows(TensorId id) const;
   ElementType type(TensorId id) const { return graph_.tensors[id].type; }
   uint32_t columns(TensorId id) const { return static_cast<uint32_t>(graph_.tensors[id].columns); }
-  // Rows of a tensor in the current batch.
+  // The number of rows that a tensor of this extent has in the current batch.
   uint32_t count(RowExtent extent) const {
     return extent == RowExtent::outputs ? batch_.outputs() : batch_.rows();
   }
@@ -75,11 +82,11 @@ class CudaProgram : public Program {
   std::vector<const UploadedWeight*> weights_;
   DeviceKv& kv_;
   DeviceMemory arena_;
-  DeviceMemory records_;  // of attention over split contexts
+  DeviceMemory records_;  // partial results of attention over split contexts
   DeviceBatch batch_;
-  std::optional<TensorId> input_;  // rows that a batch brings
+  std::optional<TensorId> input_;  // the tensor that Batch::input is copied to
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
-  DeviceMemory best_;  // of run_best: the results, then scratch
+  DeviceMemory best_;  // results of execute_best, then its scratch
   std::vector<std::function<void()>> steps_;
   std::vector<DecodingStep> decoding_steps_;
   uint64_t clock_ = 0;

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 namespace tessera::cuda {
 
@@ -15,40 +14,7 @@ size_t pages_needed(const BatchSequence& sequence) {
 
 }  // namespace
 
-std::string DeviceBatch::fault(const Batch& batch) const {
-  if (batch.tokens.size() > limits_.plan.max_tokens || batch.output_rows.size() > limits_.plan.max_outputs)
-    return fmt::format("batch of {} tokens and {} outputs: at most {} and {} were planned",
-                       batch.tokens.size(), batch.output_rows.size(), limits_.plan.max_tokens,
-                       limits_.plan.max_outputs);
-  for (const uint32_t token : batch.tokens) {
-    if (token >= limits_.vocabulary)
-      return fmt::format("token id {}: the model has {} tokens", token, limits_.vocabulary);
-  }
-  for (const uint32_t row : batch.output_rows) {
-    if (row >= batch.tokens.size())
-      return fmt::format("output row {} of {} tokens", row, batch.tokens.size());
-  }
-  size_t covered = 0;
-  for (const BatchSequence& sequence : batch.sequences) {
-    if (sequence.first_row != covered || sequence.token_count == 0 ||
-        sequence.token_count > batch.tokens.size() - covered)
-      return "sequences do not cover the batch in order";
-    covered += sequence.token_count;
-    if (sequence.position > std::numeric_limits<uint32_t>::max() - sequence.token_count)
-      return fmt::format("position {} is out of range", sequence.position);
-    if (sequence.pages.size() < pages_needed(sequence))
-      return fmt::format("position {} lies beyond the sequence's {} KV pages",
-                         sequence.position + sequence.token_count - 1, sequence.pages.size());
-    for (const uint32_t page : sequence.pages.first(pages_needed(sequence))) {
-      if (page >= limits_.pages) return fmt::format("KV page {} of {}", page, limits_.pages);
-    }
-  }
-  if (covered != batch.tokens.size()) return "sequences do not cover the batch in order";
-  return {};
-}
-
 Status DeviceBatch::load(Queue& queue, const Batch& batch) {
-  if (std::string line = fault(batch); !line.empty()) return Status::failure(std::move(line));
   rows_ = static_cast<uint32_t>(batch.tokens.size());
   outputs_ = static_cast<uint32_t>(batch.output_rows.size());
   words_.clear();

@@ -8,23 +8,15 @@
 #include "backends/cuda/attention_tiles.h"
 #include "backends/cuda/device/device.h"
 #include "graph/batch.h"
-#include "graph/memory_plan.h"
 
 namespace tessera::cuda {
 
-struct DeviceBatchLimits {
-  PlanLimits plan;
-  size_t pages = 0;       // number of KV pages: ids are smaller
-  size_t vocabulary = 0;  // number of token ids
-};
-
 class DeviceBatch {
  public:
-  // attention: the distinct shapes of the graph's attention ops.
-  DeviceBatch(const DeviceBatchLimits& limits, std::vector<AttentionShape> attention)
-      : limits_(limits), attention_(std::move(attention)) {}
+  // attention: the shapes of the attention ops, each once.
+  explicit DeviceBatch(std::vector<AttentionShape> attention) : attention_(std::move(attention)) {}
 
-  // Queues the upload. Fails with one line for a batch that cannot run.
+  // Queues the upload. Fails with one line without memory for it.
   Status load(Queue& queue, const Batch& batch);
 
   // Identifies batches whose launches get the same arguments: for two batches with equal keys all functions
@@ -43,12 +35,10 @@ class DeviceBatch {
 
  private:
   Global<const uint32_t> view(size_t word) const { return memory_.view<const uint32_t>(4 * word); }
-  std::string fault(const Batch& batch) const;
   void add_positions(const Batch& batch);
   void add_tiles(const Batch& batch);
   void add_page_ids(const Batch& batch);
 
-  DeviceBatchLimits limits_;
   std::vector<AttentionShape> attention_;
   std::vector<uint32_t> words_;  // what is uploaded
   DeviceMemory memory_;

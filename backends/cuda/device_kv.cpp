@@ -14,13 +14,10 @@ KvLayer shape_of(const KvGeometry& geometry, size_t layer) {
 }
 
 std::string fault_of(const KvGeometry& geometry) {
-  if (geometry.bits != 4 && geometry.bits != 8 && geometry.bits != 16)
-    return fmt::format("kv cache: expected 4, 8 or 16 bits, found {}", geometry.bits);
-  if (geometry.head_dim == 0 || geometry.head_dim % 8 != 0 || geometry.head_dim > kLongestHead)
-    return fmt::format(
-        "kv cache: the cuda backend expects heads of a multiple of 8 up to {} elements, found {}",
-        kLongestHead, geometry.head_dim);
-  if (geometry.kv_heads == 0 || geometry.kv_heads > std::numeric_limits<uint16_t>::max())
+  if (geometry.head_dim > kLongestHead)
+    return fmt::format("kv cache: the cuda backend expects heads of up to {} elements, found {}",
+                       kLongestHead, geometry.head_dim);
+  if (geometry.kv_heads > std::numeric_limits<uint16_t>::max())
     return fmt::format("kv cache: expected 1 to 65535 kv heads, found {}", geometry.kv_heads);
   return {};
 }
@@ -38,15 +35,14 @@ Result<std::unique_ptr<KvStorage>> DeviceKv::create(const KvGeometry& geometry, 
   using Outcome = Result<std::unique_ptr<KvStorage>>;
   if (std::string fault = fault_of(geometry); !fault.empty()) return Outcome::failure(std::move(fault));
   const size_t page = page_bytes(geometry);
-  const bool fits = page == 0 || pages <= std::numeric_limits<size_t>::max() / page;
-  auto memory = DeviceMemory::allocate(fits ? page * pages : std::numeric_limits<size_t>::max());
+  auto memory = DeviceMemory::allocate(page * pages);
   if (!memory.ok())
     return Outcome::failure(fmt::format("kv cache: {} pages of {} bytes: {}", pages, page, memory.error()));
   return Outcome(std::unique_ptr<KvStorage>(new DeviceKv(geometry, pages, std::move(memory.value()))));
 }
 
 DeviceKv::DeviceKv(const KvGeometry& geometry, size_t pages, DeviceMemory memory)
-    : geometry_(geometry), pages_(pages), memory_(std::move(memory)) {
+    : KvStorage(geometry, pages), memory_(std::move(memory)) {
   size_t bytes = 0;
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
     layer_offset_.push_back(bytes);
@@ -55,7 +51,7 @@ DeviceKv::DeviceKv(const KvGeometry& geometry, size_t pages, DeviceMemory memory
 }
 
 KvLayer DeviceKv::layer(size_t index) const {
-  KvLayer layer = shape_of(geometry_, index);
+  KvLayer layer = shape_of(geometry(), index);
   layer.base = memory_.view<std::byte>(layer_offset_[index]);
   return layer;
 }

@@ -14,14 +14,10 @@ class DeviceKv : public KvStorage {
   // memory is short.
   static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);
 
-  const KvGeometry& geometry() const { return geometry_; }
-  size_t pages() const { return pages_; }
   KvLayer layer(size_t index) const;
 
  private:
   DeviceKv(const KvGeometry& geometry, size_t pages, DeviceMemory memory);
-  KvGeometry geometry_;
-  size_t pages_;
   std::vector<size_t> layer_offset_;
   DeviceMemory memory_;
 };

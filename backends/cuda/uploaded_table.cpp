@@ -45,9 +45,7 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload_table(Queue& queu
     return Outcome::failure(fmt::format("tensor \"{}\": {}", tensor.name, why));
   };
   const size_t panels = (tensor.rows() + tile::kPanelRows - 1) / tile::kPanelRows;
-  auto weight = std::make_unique<UploadedWeight>();
-  weight->scheme_ = tensor.scheme;
-  weight->shape_ = tensor.shape;
+  auto weight = std::make_unique<UploadedWeight>(tensor);
   RepackTableJob job;
   job.bits = format.bits;
   job.group = static_cast<uint32_t>(format.group);

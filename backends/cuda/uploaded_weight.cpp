@@ -50,9 +50,7 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
                                tensor.columns(), kMostSide));
   if (table) return upload_table(queue, staging, tensor, *table);
 
-  auto weight = std::make_unique<UploadedWeight>();
-  weight->scheme_ = tensor.scheme;
-  weight->shape_ = tensor.shape;
+  auto weight = std::make_unique<UploadedWeight>(tensor);
   const bool is_vector = tensor.shape.size() == 1;
   const size_t panels = (tensor.rows() + tile::kPanelRows - 1) / tile::kPanelRows;
   const size_t file_panel = is_vector ? 0 : panel_bytes(tensor.scheme, tensor.columns());

@@ -9,17 +9,15 @@ namespace tessera::cuda {
 
 class UploadedWeight : public AdoptedWeight {
  public:
+  explicit UploadedWeight(const StoredTensor& tensor) : AdoptedWeight(tensor) {}
+
   // Copies the tensor and rearranges it on the device; returns when that is done. staging grows as
   // upload_panels says and can be reused for the next upload. Fails with one line that names the tensor: a
   // scheme without kernels, sides beyond 2^30, a number of bytes that does not match the shape, or no memory.
   static Result<std::unique_ptr<UploadedWeight>> upload(Queue& queue, DeviceMemory& staging,
                                                         const StoredTensor& tensor);
 
-  Scheme scheme() const { return scheme_; }
-  const std::vector<uint64_t>& shape() const { return shape_; }
-  size_t rows() const { return shape_.size() == 2 ? static_cast<size_t>(shape_[0]) : 1; }
-  size_t columns() const { return static_cast<size_t>(shape_.back()); }
-  bool is_table() const { return table_format(scheme_).has_value(); }
+  bool is_table() const { return table_format(scheme()).has_value(); }
   const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table scheme
   const TableView& table() const { return table_; }                           // rank 2, a table scheme
   Global<const float> vector() const { return memory_.view<const float>(); }  // rank 1
@@ -29,8 +27,6 @@ class UploadedWeight : public AdoptedWeight {
                                                               const StoredTensor& tensor,
                                                               const TableFormat& format);
 
-  Scheme scheme_ = Scheme::f32;
-  std::vector<uint64_t> shape_;
   DeviceMemory memory_;
   MatrixView matrix_;
   TableView table_;

@@ -1,7 +1,6 @@
 // The reference KV cache: every page holds the float64 values that the stored form means.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,13 +11,12 @@ namespace tessera::reference {
 
 class KvStore : public KvStorage {
  public:
-  // Doubles in one page over all layers, parameters aside; nothing when their number overflows.
-  static std::optional<size_t> page_values(const KvGeometry& geometry);
-  // The geometry must have no kv_fault. Throws std::bad_alloc or std::length_error.
+  // Doubles in one page over all layers, without the parameters.
+  static size_t page_values(const KvGeometry& geometry);
+
+  // The geometry must be one that Backend::create_kv accepts. Throws std::bad_alloc or std::length_error.
   KvStore(const KvGeometry& geometry, size_t pages);
 
-  const KvGeometry& geometry() const { return geometry_; }
-  size_t pages() const { return pages_; }
   // head_dim values of one token in a page; slot is the token's number within the page.
   std::span<double> key(size_t layer, size_t page, size_t head, size_t slot) {
     return entry(layer, page, head, slot, 0);
@@ -36,20 +34,15 @@ class KvStore : public KvStorage {
 
  private:
   size_t row_of(size_t layer, size_t page, size_t head, size_t slot) const {
-    return ((page * geometry_.layers + layer) * geometry_.kv_heads + head) * kKvPageTokens + slot;
+    return ((page * geometry().layers + layer) * geometry().kv_heads + head) * kKvPageTokens + slot;
   }
   std::span<double> entry(size_t layer, size_t page, size_t head, size_t slot, size_t which) {
-    return {values_.data() + (2 * row_of(layer, page, head, slot) + which) * geometry_.head_dim,
-            geometry_.head_dim};
+    return {values_.data() + (2 * row_of(layer, page, head, slot) + which) * geometry().head_dim,
+            geometry().head_dim};
   }
 
-  KvGeometry geometry_;
-  size_t pages_;
   std::vector<double> values_;
   std::vector<KvParameters> parameters_;
 };
-
-// One line that says what is wrong with a geometry; empty when it is usable.
-std::string kv_fault(const KvGeometry& geometry);
 
 }  // namespace tessera::reference

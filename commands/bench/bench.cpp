@@ -18,6 +18,7 @@
 #include "engine/model.h"
 #include "engine/session.h"
 #include "gguf-like-format/temporary_file.h"
+#include "graph/op_weights.h"
 
 namespace tessera {
 
@@ -60,13 +61,12 @@ struct LinearWork {
 LinearWork linear_work(const Graph& graph) {
   LinearWork work;
   for (const Op& op : graph.ops) {
-    const auto* linear = std::get_if<Linear>(&op.kind);
-    if (linear == nullptr) continue;
     double weights = 0;
-    for (const LinearPart& part : linear->parts) {
-      const Weight& weight = graph.weights[part.weight];
-      weights += static_cast<double>(weight.rows) * static_cast<double>(weight.columns);
-    }
+    for_each_weight(op, [&](WeightId id, WeightRole role) {
+      const Weight& weight = graph.weights[id];
+      if (role == WeightRole::matrix)
+        weights += static_cast<double>(weight.rows) * static_cast<double>(weight.columns);
+    });
     const bool outputs = graph.tensors[op.outputs.front()].rows == RowExtent::outputs;
     (outputs ? work.every_output : work.every_token) += 2 * weights;
   }
@@ -76,10 +76,9 @@ LinearWork linear_work(const Graph& graph) {
 // Operations of attention for one token and one key it sees.
 double attention_work(const Graph& graph) {
   double work = 0;
-  for (const Op& op : graph.ops) {
-    if (const auto* attention = std::get_if<Attention>(&op.kind))
-      work += 4.0 * static_cast<double>(attention->query_heads * attention->head_dim);
-  }
+  for_each_op<Attention>(graph, [&](const Op&, const Attention& attention) {
+    work += 4.0 * static_cast<double>(attention.query_heads * attention.head_dim);
+  });
   return work;
 }
 

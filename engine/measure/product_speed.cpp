@@ -38,25 +38,23 @@ bool same(const Graph& graph, const Linear& a, const Linear& b) {
 
 std::vector<Kind> kinds_of(const Graph& graph, const std::function<size_t(const Weight&)>& stored_bytes) {
   std::vector<Kind> kinds;
-  for (const Op& op : graph.ops) {
-    const auto* linear = std::get_if<Linear>(&op.kind);
-    if (linear == nullptr) continue;
+  for_each_op<Linear>(graph, [&](const Op& op, const Linear& linear) {
     auto kind = std::find_if(kinds.begin(), kinds.end(),
-                             [&](const Kind& known) { return same(graph, *known.ops.front(), *linear); });
+                             [&](const Kind& known) { return same(graph, *known.ops.front(), linear); });
     if (kind == kinds.end()) {
       kind = kinds.emplace(kinds.end());
-      const Weight& first = graph.weights[linear->parts.front().weight];
+      const Weight& first = graph.weights[linear.parts.front().weight];
       kind->speed.name = op.name.substr(op.name.rfind('.') + 1);
       kind->speed.scheme = scheme_name(first.scheme);
       kind->speed.shape.columns = first.columns;
-      for (const LinearPart& part : linear->parts) {
+      for (const LinearPart& part : linear.parts) {
         kind->speed.shape.rows += graph.weights[part.weight].rows;
         kind->speed.weight_bytes += stored_bytes(graph.weights[part.weight]);
       }
     }
-    kind->ops.push_back(linear);
+    kind->ops.push_back(&linear);
     ++kind->speed.copies;
-  }
+  });
   return kinds;
 }
 
@@ -197,9 +195,7 @@ std::vector<ProductSpeed> measure_products(Backend& backend, const Graph& graph,
 double measure_attention(Backend& backend, const Graph& graph, std::vector<WeightHandle>& weights,
                          KvStorage& kv, size_t position) {
   std::vector<const Attention*> ops;
-  for (const Op& op : graph.ops) {
-    if (const auto* attention = std::get_if<Attention>(&op.kind)) ops.push_back(attention);
-  }
+  for_each_op<Attention>(graph, [&](const Op&, const Attention& attention) { ops.push_back(&attention); });
   if (ops.empty()) return 0;
   const Attention& first = *ops.front();
   const size_t columns = (first.query_heads + 2 * first.kv_heads) * first.head_dim;

@@ -13,6 +13,7 @@
 #include "backends/reference/reference_backend.h"
 #include "graph/q8_row.h"
 #include "tests/cuda/test_queue.h"
+#include "tests/unit/backend_faults.h"
 #include "tests/unit/op_cases.h"
 
 using namespace tessera;
@@ -168,34 +169,31 @@ TEST_CASE("what the backend cannot do is refused in one line") {
   const std::unique_ptr<Backend> cuda = cuda::any_backend("cuda backend");
   if (!cuda) return;
   rig::Random random = cuda::seeded("refusals");
-  for (const size_t head_dim : {size_t{12}, size_t{264}, size_t{0}}) {
-    auto kv = cuda->create_kv({1, 1, head_dim, 16, 0}, 1);
-    REQUIRE_FALSE(kv.ok());
-    CHECK(contains(kv.error(), "heads of a multiple of 8 up to 256 elements, found"));
-  }
-  CHECK_FALSE(cuda->create_kv({1, 1, 64, 5, 0}, 1).ok());
-  auto huge = cuda->create_kv({80, 8, 128, 16, 0}, size_t{1} << 40);
+  auto long_heads = cuda->create_kv({1, 1, 264, 16, 0}, 1);
+  REQUIRE_FALSE(long_heads.ok());
+  CHECK(contains(long_heads.error(), "heads of up to 256 elements, found 264"));
+  auto huge = cuda->create_kv({80, 8, 128, 16, 0}, size_t{1} << 39);
   REQUIRE_FALSE(huge.ok());
-  CHECK(contains(huge.error(), "kv cache: 1099511627776 pages of"));
+  CHECK(contains(huge.error(), "kv cache: 549755813888 pages of"));
   CHECK(contains(huge.error(), "no room for"));
 
   rig::OpCase test = rig::linear_case(random, Scheme::w8a8, {{16}, 40, 3, true, false});
   CHECK(refusal(*cuda, test) == "");
   rig::OpCase bad = test;
   bad.runs[0].tokens[0] = 37;
-  CHECK(contains(refusal(*cuda, bad), "token id 37: the model has 37 tokens"));
+  CHECK(contains(refusal(*cuda, bad), "expected token ids below 37, found 37"));
   bad = test;
   bad.runs[0].sequences[0].pages[0] = 1000;
-  CHECK(contains(refusal(*cuda, bad), "KV page 1000 of"));
+  CHECK(contains(refusal(*cuda, bad), "kv page 1000 of"));
   bad = test;
   bad.runs[0].sequences[0].position = 1000;
-  CHECK(contains(refusal(*cuda, bad), "lies beyond the sequence's"));
+  CHECK(contains(refusal(*cuda, bad), "tokens need 16 kv pages, found"));
   bad = test;
   bad.runs[0].sequences[0].position = std::numeric_limits<size_t>::max() - 1;
   CHECK(contains(refusal(*cuda, bad), "out of range"));
   bad = test;
   bad.runs[0].sequences[0].token_count += 1;
-  CHECK(contains(refusal(*cuda, bad), "do not cover"));
+  CHECK(contains(refusal(*cuda, bad), "batch: sequence"));
   bad = test;
   bad.runs[0].output_rows.back() = 1000;
   CHECK(contains(refusal(*cuda, bad), "output row 1000"));
@@ -206,11 +204,16 @@ TEST_CASE("what the backend cannot do is refused in one line") {
   bad.graph.weights[0].rows += 1;
   CHECK_FALSE(refusal(*cuda, bad).empty());
 
+  // Every fault that the other backends are tested with, and the same lines.
+  rig::check_all_faults(*cuda, *rig::unwrap(make_cuda_backend(), "cuda"), random);
+
   const std::unique_ptr<Backend> reference = make_reference_backend();
   auto other_kv = reference->create_kv(test.kv, 4);
   REQUIRE(other_kv.ok());
-  const std::vector<WeightHandle> none;
-  auto program = cuda->compile(test.graph, plan_memory(test.graph, test.limits), none, *other_kv.value());
+  std::vector<WeightHandle> handles;
+  for (const rig::PackedTensor& weight : test.weights)
+    handles.push_back(rig::unwrap(cuda->adopt(weight.view()), "adopt"));
+  auto program = cuda->compile(test.graph, plan_memory(test.graph, test.limits), handles, *other_kv.value());
   REQUIRE_FALSE(program.ok());
   CHECK(program.error() == "the kv cache belongs to another backend");
 }

@@ -106,7 +106,7 @@ TEST_CASE("what a split backend cannot do is refused in one line") {
   CHECK(refusal(*at(1), bad).find("found 1000") != std::string::npos);
   bad = test;
   bad.limits.max_tokens = 0;
-  CHECK(refusal(*at(1), bad).find("at most 0 were planned") != std::string::npos);
+  CHECK(refusal(*at(1), bad).find("at most 0 tokens were planned") != std::string::npos);
   CHECK(at(1)->describe().find("1 layers on reference") == 0);
 }
 
