@@ -103,7 +103,7 @@ std::string CudaProgram::allocate() {
   auto arena = DeviceMemory::allocate(plan_.arena_bytes);
   if (!arena.ok()) return fmt::format("activations: {}", arena.error());
   arena_ = std::move(arena.value());
-  queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: what no op wrote shows
+  queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: values that no op wrote are noticed
   size_t record_bytes = 0;
   for_each_op<Attention>(graph_, [&](const Op&, const Attention& attention) {
     const AttentionShape shape = shape_of(attention, kv_, plan_.limits);
