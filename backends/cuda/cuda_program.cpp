@@ -19,8 +19,8 @@ namespace {
 
 constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
 constexpr size_t kMostDecodingSteps = 64;  // decoding steps that are remembered
-constexpr size_t kMostTokens =
-    65535 * 8;  // a launch has at most 65535 rows of blocks, of 8 or more tokens each
+// A launch has at most 65535 rows of blocks, each of 8 or more tokens.
+constexpr size_t kMostTokens = 65535 * 8;
 
 const UploadedWeight& uploaded(const WeightHandle& handle) {
   return static_cast<const UploadedWeight&>(*handle);
