@@ -7,8 +7,8 @@
 
 namespace tessera {
 
-// out[m][n] = sum_k a[m][k] b[n][k], plus what out held when accumulate. Row-major, strides in floats; out
-// must not overlap a or b.
+// out[m][n] = sum_k a[m][k] b[n][k], added to what out holds if accumulate is set. All matrices are row-major
+// with strides in floats; out must not overlap a or b.
 struct DenseProduct {
   const float* a = nullptr;
   size_t a_stride = 0;
@@ -31,9 +31,10 @@ class DenseProducts {
   virtual ~DenseProducts() = default;
   // Uses all threads. A result does not depend on their number.
   virtual void multiply(const DenseProduct& job) = 0;
-  // Calls work(task, thread) once for every task below count on all threads; thread < threads(). work must
-  // not throw.
+  // Calls work(task, thread) once for each of the tasks 0 … count - 1, on all threads; thread < threads().
+  // work must not throw.
   virtual void for_each(size_t count, const std::function<void(size_t task, size_t thread)>& work) = 0;
+  // The number of threads that for_each uses.
   virtual size_t threads() const = 0;
 };
 

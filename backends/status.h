@@ -24,6 +24,8 @@ class [[nodiscard]] Status {
   std::optional<std::string> error_;
 };
 
+// A value, or the line that says why there is none. value() and error() may only be called where ok() says
+// so.
 template <class Value>
 class [[nodiscard]] Result {
  public:

@@ -22,7 +22,7 @@ using WeightId = uint32_t;
 
 enum class RowExtent : uint8_t {
   tokens,   // one row per token of the batch
-  outputs,  // one row per token whose logits were asked for
+  outputs,  // one row per output row of the batch: a token whose logits are computed
 };
 
 enum class ElementType : uint8_t {

@@ -21,12 +21,12 @@ class Copier {
     return found->second;
   }
 
-  // A tensor that differs from the original.
+  // The copy of a tensor, with another extent and type.
   TensorId tensor(TensorId id, RowExtent rows, ElementType type) {
-    const TensorId made = tensor(id);
-    to_.tensors[made].rows = rows;
-    to_.tensors[made].type = type;
-    return made;
+    const TensorId copy = tensor(id);
+    to_.tensors[copy].rows = rows;
+    to_.tensors[copy].type = type;
+    return copy;
   }
 
   void add(std::string name, OpKind kind, const std::vector<TensorId>& inputs,

@@ -96,7 +96,7 @@ class CpuProgram : public Program {
     }
   }
 
-  // Positions of all rows and the rotation tables for them.
+  // Positions of all rows, and cosines and sines for them.
   void set_positions(const Batch& batch) {
     run_.position.resize(batch.tokens.size());
     for (const BatchSequence& sequence : batch.sequences) {

@@ -19,8 +19,8 @@ namespace {
 
 constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
 constexpr size_t kMostDecodingSteps = 64;  // decoding steps that are remembered
-constexpr size_t kMostTokens =
-    65535 * 8;  // a launch has at most 65535 rows of blocks, of 8 or more tokens each
+// A launch has at most 65535 rows of blocks, each of 8 or more tokens.
+constexpr size_t kMostTokens = 65535 * 8;
 
 const UploadedWeight& uploaded(const WeightHandle& handle) {
   return static_cast<const UploadedWeight&>(*handle);
@@ -103,7 +103,7 @@ std::string CudaProgram::allocate() {
   auto arena = DeviceMemory::allocate(plan_.arena_bytes);
   if (!arena.ok()) return fmt::format("activations: {}", arena.error());
   arena_ = std::move(arena.value());
-  queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: what no op wrote shows
+  queue_.fill(arena_.address(), 0xff, arena_.size());  // NaN as floats: values that no op wrote are noticed
   size_t record_bytes = 0;
   for_each_op<Attention>(graph_, [&](const Op&, const Attention& attention) {
     const AttentionShape shape = shape_of(attention, kv_, plan_.limits);

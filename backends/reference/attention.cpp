@@ -33,8 +33,8 @@ void append(const Attention& kind, const BatchSequence& sequence, KvStore& kv, c
   }
 }
 
-// x in whole steps of max|x| / most, half to even; all zero when there is nothing to round.
-std::vector<double> in_steps(std::span<const double> x, double most, double& step) {
+// step = max|x| / most; returns x / step rounded half to even, or zeros if all of x is zero.
+std::vector<double> rounded_to_steps(std::span<const double> x, double most, double& step) {
   double largest = 0;
   for (const double value : x) largest = std::max(largest, std::abs(value));
   step = largest / most;
@@ -44,9 +44,10 @@ std::vector<double> in_steps(std::span<const double> x, double most, double& ste
   return rounded;
 }
 
-// One query head of one token over positions 0 … position. Against 4-bit pages the other factor of each
-// product is rounded to 8 bits as well, so that the products are small integers: the query as a whole, and
-// the weights (times the values' scales) of every page, in both cases around the middle of the codes.
+// One query head of one token over positions 0 … position. With 4-bit pages the other factor of each product
+// is rounded to 8 bits, so that products are of small integers: the query with one step for all of it, and
+// the softmax weights times the values' scales with one step per page. Codes count from their middle, and
+// what the middle contributes is added unrounded.
 class HeadAttention {
  public:
   HeadAttention(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t kv_head)
@@ -76,7 +77,7 @@ class HeadAttention {
   std::vector<double> scores(size_t position, std::span<const float> query) {
     std::vector<double> exact(query.begin(), query.end());
     double step = 0;
-    std::vector<double> rounded = rounds_ ? in_steps(exact, 127, step) : exact;
+    std::vector<double> rounded = rounds_ ? rounded_to_steps(exact, 127, step) : exact;
     if (rounds_) {
       for (double& value : rounded) value *= step;
     }
@@ -96,14 +97,14 @@ class HeadAttention {
     std::vector<double> scaled(weights.size());
     for (size_t t = 0; t < weights.size(); ++t) scaled[t] = weights[t] * parameters(first + t).scale;
     double step = 0;
-    const std::vector<double> rounded = in_steps(scaled, 255, step);
+    const std::vector<double> rounded = rounded_to_steps(scaled, 255, step);
     for (size_t t = 0; t < weights.size(); ++t) {
       const Slot slot = slot_of(sequence_, first + t);
       const std::span<const double> value = kv_.value(kind_.layer, slot.page, head_, slot.index);
-      const KvParameters beside = parameters(first + t);
-      const double weight = rounds_ && beside.scale > 0 ? rounded[t] * step / beside.scale : weights[t];
+      const KvParameters stored = parameters(first + t);
+      const double weight = rounds_ && stored.scale > 0 ? rounded[t] * step / stored.scale : weights[t];
       for (size_t i = 0; i < sum.size(); ++i)
-        sum[i] += weight * (value[i] - beside.middle) + weights[t] * beside.middle;
+        sum[i] += weight * (value[i] - stored.middle) + weights[t] * stored.middle;
     }
   }
 

@@ -1,4 +1,4 @@
-// Activations rounded to bfloat16: how they are rounded and where they lie (graph/bf16_row.h).
+// Activations rounded to bfloat16: how they are rounded, in the layout of graph/bf16_row.h.
 #pragma once
 
 #include <cstddef>

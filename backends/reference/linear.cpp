@@ -29,7 +29,8 @@ void run_integer(const StoredTensor& matrix, const StoredTensor* bias, const Row
 // Whole numbers are summed exactly within a group; groups are added in float64.
 void run_table(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
                size_t first_column) {
-  const double steps = table_format(matrix.scheme)->zero_points ? 1 : 127;  // in which entries are whole
+  // Entries times `steps`, rounded, are the whole numbers that are summed.
+  const double steps = table_format(matrix.scheme)->zero_points ? 1 : 127;
   std::vector<double> entries(x.columns);
   std::vector<int64_t> whole(x.columns);
   for (size_t n = 0; n < matrix.rows(); ++n) {

@@ -26,31 +26,37 @@ struct Rows {
   }
 };
 
-// Writes a finished row into a tensor of any type.
+// Writes a row of float32 values [columns] into a tensor, rounded to the tensor's type.
 void store_row(const Rows& out, size_t row, std::span<const float> values);
 
+// Row i of out is row tokens[i] of the table.
 void run_embed(const StoredTensor& table, std::span<const uint32_t> tokens, const Rows& out);
 
+// added and sum are set for a norm of two inputs.
 struct NormRows {
   Rows x;
   std::optional<Rows> added;
   Rows y;
   std::optional<Rows> sum;
 };
-// selected holds the input row of every output row when the op selects rows.
+// gain [columns]. selected holds the input row of every output row when the op selects rows.
 void run_norm(const StoredTensor& gain, float epsilon, const NormRows& rows,
               std::optional<std::span<const uint32_t>> selected);
 
-// Writes columns [first_column, first_column + matrix rows) of y.
+// Columns [first_column, first_column + matrix rows) of y become x times the transposed matrix, plus a bias
+// [matrix rows] if there is one.
 void run_linear_part(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
                      size_t first_column);
 
-// positions [rows]; y may be x.
+// positions [rows]; y may be the same tensor as x.
 void run_rope(const Rope& kind, std::span<const size_t> positions, const Rows& x, const Rows& y);
 
+// Appends the keys and values of all tokens to kv, then attends. qkv [tokens, (query_heads + 2 kv_heads) *
+// head_dim], y [tokens, query_heads * head_dim].
 void run_attention(const Attention& kind, std::span<const BatchSequence> sequences, KvStore& kv,
                    const Rows& qkv, const Rows& y);
 
+// y = silu(gate) * up. gate_up [rows, 2 columns] holds gate and up side by side.
 void run_gate(const Rows& gate_up, const Rows& y);
 
 }  // namespace tessera::reference

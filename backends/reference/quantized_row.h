@@ -1,4 +1,4 @@
-// Int8 activations with one scale per row: how they are rounded and where they lie (graph/q8_row.h).
+// Int8 activations with one scale per row: how they are rounded, in the layout of graph/q8_row.h.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@ namespace tessera::reference {
 // finite has codes 0 and a NaN scale, so that the fault stays visible.
 void quantize_row(std::span<const float> x, std::byte* row);
 
+// The codes [columns] and the scale of such a row.
 std::span<const int8_t> codes_of(const std::byte* row, size_t columns);
 float scale_of(const std::byte* row, size_t columns);
 

@@ -20,7 +20,7 @@ Value load(const StoredTensor& tensor, size_t byte) {
   return value;
 }
 
-// One row's place: its panel's first byte and its number within the panel.
+// Where a row lies: the first byte of its panel, and its number within the panel.
 struct RowPlace {
   size_t panel;
   size_t row;

@@ -7,6 +7,9 @@
 #include <functional>
 #include <limits>
 #include <utility>
+#include <vector>
+
+#include "graph/op_weights.h"
 
 using namespace tessera;
 
@@ -210,6 +213,33 @@ TEST_CASE("every op has a name") {
   std::string names;
   for (const Op& op : sample().ops) names += std::string(op_name(op.kind)) + " ";
   CHECK(names == "embed norm linear rope attention quantize linear norm linear gate linear ");
+}
+
+TEST_CASE("the weights of an op are visited in its order, and can be changed") {
+  Graph graph = sample();
+  const auto weights_of = [](const Op& op) {
+    std::vector<std::pair<WeightId, WeightRole>> found;
+    for_each_weight(op, [&](WeightId id, WeightRole role) { found.emplace_back(id, role); });
+    return found;
+  };
+  using Found = std::vector<std::pair<WeightId, WeightRole>>;
+  CHECK(weights_of(graph.ops[kEmbedOp]) == Found{{kTable, WeightRole::table}});
+  CHECK(weights_of(graph.ops[kNormOp]) == Found{{kGain, WeightRole::vector}});
+  CHECK(weights_of(graph.ops[kQkvOp]) == Found{{kWq, WeightRole::matrix},
+                                               {kWk, WeightRole::matrix},
+                                               {kBias, WeightRole::vector},
+                                               {kWv, WeightRole::matrix},
+                                               {kBias, WeightRole::vector}});
+  for (const size_t op : {kRopeOp, kAttentionOp, kQuantizeOp, kGateOp})
+    CHECK(weights_of(graph.ops[op]).empty());
+  for_each_weight(graph.ops[kQkvOp], [](WeightId& id, WeightRole) { id += 100; });
+  CHECK(weights_of(graph.ops[kQkvOp]).back().first == kBias + 100);
+  size_t linear_ops = 0;
+  for_each_op<Linear>(graph, [&](const Op& op, const Linear& linear) {
+    CHECK(&std::get<Linear>(op.kind) == &linear);
+    ++linear_ops;
+  });
+  CHECK(linear_ops == 4);
 }
 
 TEST_CASE("the dot text has a node per op, an edge per read, shapes and weights") {
