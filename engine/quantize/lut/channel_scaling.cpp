@@ -5,18 +5,18 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <optional>
+#include <utility>
 
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/float_ops.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/float_layer.h"
 #include "engine/quantize/qoq/reorder.h"
 #include "engine/quantize/qoq/smooth_outputs.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 namespace {
-
-using qoq::FloatMatrix;
 
 constexpr int kAlphas = 11;
 constexpr double kMostDivisor = 1e4;
@@ -26,7 +26,7 @@ constexpr size_t kRowBlock = 16;
 template <typename Change>
 void change_columns(DenseProducts& products, FloatMatrix& matrix, std::span<const float> by, Change change) {
   assert(by.size() == matrix.columns);
-  qoq::for_row_blocks(products, matrix.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
+  for_row_blocks(products, matrix.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
     for (size_t row = first; row < first + count; ++row)
       for (size_t i = 0; i < by.size(); ++i)
         matrix.values[row * matrix.columns + i] = change(matrix.values[row * matrix.columns + i], by[i]);
@@ -43,78 +43,93 @@ void divide(DenseProducts& products, FloatMatrix& matrix, std::span<const float>
 
 class Scaling {
  public:
-  Scaling(const qoq::LayerContext& context, qoq::LayerWeights& weights, qoq::LayerStatistics& statistics)
+  Scaling(const LayerContext& context, const TableFormat& format, bool scale_search, FloatLayer& layer,
+          LayerStatistics& statistics)
       : context_(context),
         products_(context.products),
-        format_(*table_format(context.scheme)),
-        weights_(weights),
+        format_(format),
+        scale_search_(scale_search),
+        layer_(layer),
+        graph_(layer.graph()),
         statistics_(statistics) {}
 
   void attention_inputs() {
-    const qoq::AttentionScore score(products_, context_.precision, context_.shape, weights_,
-                                    statistics_.sample);
-    const qoq::InputStatistics& inputs = statistics_.attention;
+    const AttentionBlock& block = *graph_.attention;
+    const std::optional<WeightId> gain = graph_.gain_before(block.input);
+    if (!gain) return context_.say("attention inputs: left out, because something else reads them too");
+    const AttentionScore score(products_, context_.precision, layer_, statistics_.sample);
+    InputStatistics& inputs = statistics_.inputs.at(block.input);
     const std::vector<float> divisors =
         best("attention inputs", inputs.squares, [&](std::span<const float> candidate) {
-          const FloatMatrix x = read(statistics_.sample.input, candidate);
-          FloatMatrix query = product(x, weights_.q, candidate, inputs, weights_.q_bias);
-          FloatMatrix key = product(x, weights_.k, candidate, inputs, weights_.k_bias);
-          const FloatMatrix value = product(x, weights_.v, candidate, inputs, weights_.v_bias);
-          qoq::turn_to_positions(products_, context_.shape, statistics_.sample.windows, query);
-          qoq::turn_to_positions(products_, context_.shape, statistics_.sample.windows, key);
-          return score.error(score.attended(query, key, value));
+          const FloatMatrix x = divided(statistics_.sample.input, candidate);
+          FloatMatrix projected(x.rows, score.inputs().columns);
+          size_t first = 0;
+          for (const LinearPart& part : {block.q, block.k, block.v}) {
+            const FloatMatrix weights = rounded(layer_.matrix(part.weight), candidate, inputs);
+            project_into(products_, context_.precision, x, weights, layer_.bias(part), projected, first);
+            first += weights.rows;
+          }
+          return score.error(score.attended(score.inputs_of(std::move(projected))));
         });
-    for (FloatMatrix* matrix : {&weights_.q, &weights_.k, &weights_.v})
-      multiply(products_, *matrix, divisors);
-    divide_gain(weights_.attention_norm, divisors);
-    qoq::divide_inputs(products_, statistics_.attention, divisors);
+    for (const LinearPart& part : {block.q, block.k, block.v})
+      multiply(products_, layer_.matrix(part.weight), divisors);
+    divide_gain(layer_.values(*gain), divisors);
+    divide_inputs(products_, inputs, divisors);
     divide(products_, statistics_.sample.input, divisors);
   }
 
   void o_inputs() {
-    const qoq::InputStatistics& inputs = statistics_.o;
-    const FloatMatrix output = float_product(inputs.sample, weights_.o);
+    const AttentionBlock& block = *graph_.attention;
+    const InputStatistics& inputs = statistics_.inputs.at(block.output);
+    const FloatMatrix& o = layer_.matrix(block.o.weight);
+    const FloatMatrix output = float_product(inputs.sample, o);
     // Query heads that share a KV head share its factors: the largest square counts.
-    const std::vector<float> squares = qoq::maximum_over_queries(context_.shape, inputs.squares);
+    const std::vector<float> squares = maximum_over_queries(block.shape, inputs.squares);
     const std::vector<float> divisors = best("o inputs", squares, [&](std::span<const float> candidate) {
-      const std::vector<float> by_input = qoq::repeated_for_queries(context_.shape, candidate);
-      return qoq::squared_difference(
-          products_, product(read(inputs.sample, by_input), weights_.o, by_input, inputs, {}), output);
+      const std::vector<float> by_input = repeated_for_queries(block.shape, candidate);
+      return squared_difference(products_, rounded_product(inputs, o, by_input), output);
     });
-    qoq::apply_value_divisors(products_, context_.shape, divisors, weights_, statistics_);
+    apply_value_divisors(products_, divisors, layer_, statistics_);
   }
 
   void ffn_inputs() {
-    const qoq::InputStatistics& inputs = statistics_.ffn;
-    const auto block = [&](FloatMatrix gate, const FloatMatrix& up) {
-      qoq::apply_gate(products_, gate, up);
-      return float_product(gate, weights_.down);
+    const FeedForwardBlock& block = *graph_.feed_forward;
+    const std::optional<WeightId> gain = graph_.gain_before(block.input);
+    if (!gain) return context_.say("ffn inputs: left out, because something else reads them too");
+    InputStatistics& inputs = statistics_.inputs.at(block.input);
+    FloatMatrix& gate = layer_.matrix(block.gate.weight);
+    FloatMatrix& up = layer_.matrix(block.up.weight);
+    // The output of down for what gate and up make of x.
+    const auto block_output = [&](const FloatMatrix& x, const FloatMatrix& with_gate,
+                                  const FloatMatrix& with_up) {
+      FloatMatrix both(x.rows, with_gate.rows + with_up.rows);
+      project_into(products_, context_.precision, x, with_gate, layer_.bias(block.gate), both, 0);
+      project_into(products_, context_.precision, x, with_up, layer_.bias(block.up), both, with_gate.rows);
+      return float_product(gated(products_, both), layer_.matrix(block.down.weight));
     };
-    const FloatMatrix output =
-        block(float_product(inputs.sample, weights_.gate), float_product(inputs.sample, weights_.up));
+    const FloatMatrix output = block_output(inputs.sample, gate, up);
     const std::vector<float> divisors =
         best("ffn inputs", inputs.squares, [&](std::span<const float> candidate) {
-          const FloatMatrix x = read(inputs.sample, candidate);
-          return qoq::squared_difference(products_,
-                                         block(product(x, weights_.gate, candidate, inputs, {}),
-                                               product(x, weights_.up, candidate, inputs, {})),
-                                         output);
+          const FloatMatrix found =
+              block_output(divided(inputs.sample, candidate), rounded(gate, candidate, inputs),
+                           rounded(up, candidate, inputs));
+          return squared_difference(products_, found, output);
         });
-    for (FloatMatrix* matrix : {&weights_.gate, &weights_.up}) multiply(products_, *matrix, divisors);
-    divide_gain(weights_.ffn_norm, divisors);
-    qoq::divide_inputs(products_, statistics_.ffn, divisors);
+    for (FloatMatrix* matrix : {&gate, &up}) multiply(products_, *matrix, divisors);
+    divide_gain(layer_.values(*gain), divisors);
+    divide_inputs(products_, inputs, divisors);
   }
 
   void down_inputs() {
-    const qoq::InputStatistics& inputs = statistics_.down;
-    const FloatMatrix output = float_product(inputs.sample, weights_.down);
+    const FeedForwardBlock& block = *graph_.feed_forward;
+    const InputStatistics& inputs = statistics_.inputs.at(block.output);
+    const FloatMatrix& down = layer_.matrix(block.down.weight);
+    const FloatMatrix output = float_product(inputs.sample, down);
     const std::vector<float> divisors =
         best("down inputs", inputs.squares, [&](std::span<const float> candidate) {
-          return qoq::squared_difference(
-              products_, product(read(inputs.sample, candidate), weights_.down, candidate, inputs, {}),
-              output);
+          return squared_difference(products_, rounded_product(inputs, down, candidate), output);
         });
-    qoq::apply_ffn_divisors(products_, divisors, weights_, statistics_);
+    apply_ffn_divisors(products_, divisors, layer_, statistics_);
   }
 
  private:
@@ -132,42 +147,49 @@ class Scaling {
       exponent = alpha;
       found = std::move(candidate);
     }
-    if (context_.note) context_.note(fmt::format("{}: alpha {:.1f}", place, exponent));
+    context_.say(fmt::format("{}: alpha {:.1f}", place, exponent));
     return found;
   }
 
   // Inputs over the divisors as the scheme reads them.
-  FloatMatrix read(const FloatMatrix& inputs, std::span<const float> divisors) {
+  FloatMatrix divided(const FloatMatrix& inputs, std::span<const float> divisors) {
     FloatMatrix x = inputs;
     divide(products_, x, divisors);
-    if (format_.int8_activations) qoq::round_to_int8(products_, x);
+    if (format_.int8_activations) round_to_int8(products_, x);
     return x;
   }
 
-  // What such inputs give with the matrix's columns times the divisors, rounded.
-  FloatMatrix product(const FloatMatrix& x, const FloatMatrix& matrix, std::span<const float> divisors,
-                      const qoq::InputStatistics& inputs, std::span<const float> bias) {
+  // The matrix with its columns times the divisors, rounded; inputs are what it reads before the division.
+  FloatMatrix rounded(const FloatMatrix& matrix, std::span<const float> divisors,
+                      const InputStatistics& inputs) {
     FloatMatrix scaled = matrix;
     multiply(products_, scaled, divisors);
     std::vector<float> importance = importance_of(&inputs);
     for (size_t i = 0; i < importance.size(); ++i) importance[i] /= divisors[i] * divisors[i];
-    return qoq::project(products_, context_.precision, x,
-                        rounded(products_, format_, scaled, context_.recipe.scale_search, importance), bias);
+    return rounded_to_table(products_, format_, scaled, scale_search_, importance);
+  }
+
+  // What the matrix gives, without bias, when its inputs are divided and both are rounded.
+  FloatMatrix rounded_product(const InputStatistics& inputs, const FloatMatrix& matrix,
+                              std::span<const float> divisors) {
+    return float_product(divided(inputs.sample, divisors), rounded(matrix, divisors, inputs));
   }
 
   FloatMatrix float_product(const FloatMatrix& x, const FloatMatrix& matrix) {
-    return qoq::project(products_, context_.precision, x, matrix, {});
+    return project(products_, context_.precision, x, matrix, {});
   }
 
-  static void divide_gain(std::vector<float>& gain, std::span<const float> divisors) {
+  static void divide_gain(std::span<float> gain, std::span<const float> divisors) {
     for (size_t i = 0; i < gain.size(); ++i) gain[i] /= divisors[i];
   }
 
-  const qoq::LayerContext& context_;
+  const LayerContext& context_;
   DenseProducts& products_;
   TableFormat format_;
-  qoq::LayerWeights& weights_;
-  qoq::LayerStatistics& statistics_;
+  bool scale_search_;
+  FloatLayer& layer_;
+  const LayerGraph& graph_;
+  LayerStatistics& statistics_;
 };
 
 }  // namespace
@@ -175,14 +197,14 @@ class Scaling {
 std::vector<float> channel_divisors(std::span<const float> mean_squares, double alpha) {
   std::vector<double> logarithms(mean_squares.size(), 0.0);
   double sum = 0;
-  size_t living = 0;
+  size_t used = 0;
   for (size_t i = 0; i < mean_squares.size(); ++i) {
     if (!(mean_squares[i] > 0)) continue;
     logarithms[i] = alpha * 0.5 * std::log(static_cast<double>(mean_squares[i]));
     sum += logarithms[i];
-    ++living;
+    ++used;
   }
-  const double mean = living > 0 ? sum / static_cast<double>(living) : 0;
+  const double mean = used > 0 ? sum / static_cast<double>(used) : 0;
   std::vector<float> divisors(mean_squares.size(), 1.0f);
   for (size_t i = 0; i < divisors.size(); ++i)
     if (mean_squares[i] > 0)
@@ -191,13 +213,17 @@ std::vector<float> channel_divisors(std::span<const float> mean_squares, double 
   return divisors;
 }
 
-void scale_channels(const qoq::LayerContext& context, qoq::LayerWeights& weights,
-                    qoq::LayerStatistics& statistics) {
-  Scaling scaling(context, weights, statistics);
-  scaling.attention_inputs();
-  scaling.o_inputs();
-  scaling.ffn_inputs();
-  scaling.down_inputs();
+void scale_channels(const LayerContext& context, const TableFormat& format, bool scale_search,
+                    FloatLayer& layer, LayerStatistics& statistics) {
+  Scaling scaling(context, format, scale_search, layer, statistics);
+  if (layer.graph().attention) {
+    scaling.attention_inputs();
+    scaling.o_inputs();
+  }
+  if (layer.graph().feed_forward) {
+    scaling.ffn_inputs();
+    scaling.down_inputs();
+  }
 }
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

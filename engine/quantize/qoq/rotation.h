@@ -1,12 +1,12 @@
 // Orthogonal transforms that spread the energy of a vector evenly over its elements, of any size and fast:
-// what a model's residual stream and its value heads are turned by.
+// what a model's residual stream and the values of its heads are rotated by.
 #pragma once
 
 #include <cstddef>
 #include <span>
 #include <vector>
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // x -> x * Q for row vectors, Q orthogonal: Q = D * (A (x) S) where D flips signs by a fixed pattern, S is
 // the scaled Sylvester Hadamard matrix of a power of two and A covers the odd part of the size. A is a scaled
@@ -29,11 +29,12 @@ class Rotation {
   void undo(std::span<double> row) const;
 
  private:
-  void turn(std::span<double> row, bool transposed) const;
+  // row * (A (x) S), or with the transposed A.
+  void multiply_factors(std::span<double> row, bool transposed) const;
   size_t order_ = 1;
   bool paley_ = true;
   std::vector<double> factor_;  // A, [order, order] row-major
   std::vector<double> signs_;   // D
 };
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize
