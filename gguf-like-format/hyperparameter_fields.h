@@ -66,6 +66,11 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("tied_head", h.tied_head);
   visitor("qkv_bias", h.qkv_bias);
   visitor("output_bias", h.output_bias);
+  constexpr Real kMultiplier{1.0 / kMostMultiplier, kMostMultiplier, true, 1.0};
+  visitor("embedding_multiplier", h.embedding_multiplier, kMultiplier);
+  visitor("residual_multiplier", h.residual_multiplier, kMultiplier);
+  visitor("attention_scale", h.attention_scale, Real{0.0, kMostMultiplier, true, 0.0});
+  visitor("logits_divisor", h.logits_divisor, kMultiplier);
 }
 
 // The fields of RoPE scaling that its kind has, apart from the kind itself.

@@ -26,7 +26,7 @@ struct RopeScaling {
 };
 
 struct Hyperparameters {
-  std::string family;  // "llama" or "qwen2"
+  std::string family;  // a name of the table in engine/models/families.cpp
   uint64_t vocabulary = 0;
   uint64_t hidden = 0;
   uint64_t layers = 0;
@@ -40,7 +40,11 @@ struct Hyperparameters {
   RopeScaling rope_scaling;
   bool tied_head = false;
   bool qkv_bias = false;
-  bool output_bias = false;  // bias on the attention output projection
+  bool output_bias = false;           // bias on the attention output projection
+  double embedding_multiplier = 1.0;  // of rows of the token embedding
+  double residual_multiplier = 1.0;   // of what attention and feed-forward part add to the residual stream
+  double attention_scale = 0.0;       // of scores; 0: 1 / sqrt(head_dim)
+  double logits_divisor = 1.0;        // that the stored gains of output_norm have been divided by
 };
 
 struct GenerationDefaults {  // sampling defaults of the model; absent values fall back to the tool's own

@@ -112,6 +112,7 @@ class Checker {
   std::string check_kind(const Op& op, const Embed& kind) const {
     if (std::string fault = check_counts(op, 0, 1); !fault.empty()) return fault;
     if (std::string fault = check_matrix(kind.table); !fault.empty()) return fault;
+    if (!std::isfinite(kind.multiplier)) return "the multiplier is not finite";
     return check_tensor(op.outputs[0], RowExtent::tokens, weight(kind.table).columns, ElementType::f32);
   }
 
@@ -133,6 +134,7 @@ class Checker {
     }
     if (!(kind.epsilon >= 0.0f) || !std::isfinite(kind.epsilon))
       return fmt::format("epsilon {} is not a finite number of at least 0", kind.epsilon);
+    if (!std::isfinite(kind.added_multiplier)) return "the multiplier is not finite";
     if (std::string fault = check_vector(kind.gain, first.columns); !fault.empty()) return fault;
     if (std::string fault = check_shape(op.outputs[0], written, first.columns); !fault.empty()) return fault;
     if (count == 1) return {};

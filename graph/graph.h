@@ -51,10 +51,11 @@ struct Weight {
   size_t columns = 0;
 };
 
-// tokens -> [tokens, columns of table]; a row of the table per token id.
+// tokens -> [tokens, columns of table]; a row of the table per token id, times the multiplier.
 struct Embed {
   static constexpr const char* kName = "embed";
   WeightId table;
+  float multiplier = 1.0f;
 };
 
 // -> [tokens, columns] f32: the rows of Batch::input, in a graph that begins where another one ends. Only the
@@ -63,14 +64,15 @@ struct Input {
   static constexpr const char* kName = "input";
 };
 
-// y = x / sqrt(mean(x^2) + epsilon) * gain. With a second input the two are added first and a second output
-// holds the sum. With select_rows only the batch's output rows are read and the outputs have
-// RowExtent::outputs.
+// y = x / sqrt(mean(x^2) + epsilon) * gain. With a second input that one, times added_multiplier, is added to
+// the first before, and a second output holds the sum. With select_rows only the batch's output rows are read
+// and the outputs have RowExtent::outputs.
 struct Norm {
   static constexpr const char* kName = "norm";
   WeightId gain;
   float epsilon;
   bool select_rows;
+  float added_multiplier = 1.0f;
 };
 
 // y = x * W^T (+ bias) for each part; the columns of the parts' results lie side by side in y. All parts read

@@ -140,17 +140,23 @@ class EmbedNode : public Node {
   EmbedNode(const NodeContext& context, const Op& op, const Embed& embed)
       : y_(context.views[op.outputs[0]]),
         table_(context.weight(embed.table)),
+        multiplier_(embed.multiplier),
         reader_(reader_of(scheme_facts(table_.scheme).kind)) {}
 
   void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const size_t rows = run.batch->tokens.size();
-    for (size_t row = next_task(); row < rows; row = next_task())
-      reader_.read({table_, run.batch->tokens[row]}, y_.floats(run, row));
+    for (size_t row = next_task(); row < rows; row = next_task()) {
+      float* y = y_.floats(run, row);
+      reader_.read({table_, run.batch->tokens[row]}, y);
+      if (multiplier_ == 1.0f) continue;
+      for (size_t i = 0; i < y_.columns; ++i) y[i] *= multiplier_;
+    }
   }
 
  private:
   View y_;
   const StoredTensor& table_;
+  float multiplier_;
   const RowReader& reader_;
 };
 

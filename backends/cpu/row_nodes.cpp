@@ -41,6 +41,7 @@ class NormNode : public Node {
         y_(context.views[op.outputs[0]]),
         gain_(context.vector(norm.gain)),
         epsilon_(norm.epsilon),
+        added_multiplier_(norm.added_multiplier),
         select_rows_(norm.select_rows) {
     if (op.inputs.size() == 2) {
       residual_ = context.views[op.inputs[1]];
@@ -55,7 +56,8 @@ class NormNode : public Node {
       const size_t source = select_rows_ ? run.batch->output_rows[row] : row;
       float* y = unrounded(y_, run, row, scratch);
       kernels_.rows.rms_norm(x_.floats(run, source), fused_ ? residual_.floats(run, source) : nullptr,
-                             fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_, x_.columns, y);
+                             added_multiplier_, fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_,
+                             x_.columns, y);
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -70,6 +72,7 @@ class NormNode : public Node {
   View sum_;
   const float* gain_;
   float epsilon_;
+  float added_multiplier_;
   bool select_rows_;
   bool fused_ = false;
 };

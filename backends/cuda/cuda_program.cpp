@@ -163,9 +163,9 @@ void CudaProgram::add(const Op& op, const Embed& kind) {
   };
   const Rows y = rows(op.outputs[0]);
   if (weight.is_table()) {
-    queue_rows(EmbedTableJob{weight.table(), {}, y, columns(op.outputs[0])}, &embed_table);
+    queue_rows(EmbedTableJob{weight.table(), {}, y, columns(op.outputs[0]), kind.multiplier}, &embed_table);
   } else {
-    queue_rows(EmbedJob{weight.matrix(), {}, y, columns(op.outputs[0])}, &embed);
+    queue_rows(EmbedJob{weight.matrix(), {}, y, columns(op.outputs[0]), kind.multiplier}, &embed);
   }
 }
 
@@ -180,6 +180,7 @@ void CudaProgram::add(const Op& op, const Norm& kind) {
   job.gain = weights_[kind.gain]->vector();
   job.columns = columns(op.outputs[0]);
   job.epsilon = kind.epsilon;
+  job.added_multiplier = kind.added_multiplier;
   job.type = type(op.outputs[0]);
   const RowExtent extent = graph_.tensors[op.outputs[0]].rows;
   steps_.push_back([this, job, extent, selects = kind.select_rows]() mutable {

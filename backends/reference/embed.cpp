@@ -3,12 +3,13 @@
 
 namespace tessera::reference {
 
-void run_embed(const StoredTensor& table, std::span<const uint32_t> tokens, const Rows& out) {
+void run_embed(const StoredTensor& table, float multiplier, std::span<const uint32_t> tokens,
+               const Rows& out) {
   std::vector<double> values(out.columns);
   for (size_t row = 0; row < tokens.size(); ++row) {
     read_row(table, tokens[row], values);
     const std::span<float> to = out.floats(row);
-    for (size_t i = 0; i < values.size(); ++i) to[i] = static_cast<float>(values[i]);
+    for (size_t i = 0; i < values.size(); ++i) to[i] = static_cast<float>(values[i]) * multiplier;
   }
 }
 

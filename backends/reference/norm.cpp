@@ -5,7 +5,7 @@
 
 namespace tessera::reference {
 
-void run_norm(const StoredTensor& gain, float epsilon, const NormRows& rows,
+void run_norm(const StoredTensor& gain, const Norm& kind, const NormRows& rows,
               std::optional<std::span<const uint32_t>> selected) {
   const size_t columns = rows.x.columns;
   std::vector<float> x(columns);
@@ -14,12 +14,12 @@ void run_norm(const StoredTensor& gain, float epsilon, const NormRows& rows,
     const size_t from = selected ? (*selected)[row] : row;
     for (size_t i = 0; i < columns; ++i) {
       x[i] = rows.x.floats(from)[i];
-      if (rows.added) x[i] += rows.added->floats(from)[i];
+      if (rows.added) x[i] += kind.added_multiplier * rows.added->floats(from)[i];
       if (rows.sum) rows.sum->floats(row)[i] = x[i];
     }
     double squares = 0;
     for (const float value : x) squares += double{value} * double{value};
-    const double factor = 1.0 / std::sqrt(squares / static_cast<double>(columns) + double{epsilon});
+    const double factor = 1.0 / std::sqrt(squares / static_cast<double>(columns) + double{kind.epsilon});
     for (size_t i = 0; i < columns; ++i)
       y[i] = static_cast<float>(double{x[i]} * factor * double{vector_entry(gain, i)});
     store_row(rows.y, row, y);

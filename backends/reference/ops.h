@@ -30,7 +30,8 @@ struct Rows {
 void store_row(const Rows& out, size_t row, std::span<const float> values);
 
 // Row i of out is row tokens[i] of the table.
-void run_embed(const StoredTensor& table, std::span<const uint32_t> tokens, const Rows& out);
+void run_embed(const StoredTensor& table, float multiplier, std::span<const uint32_t> tokens,
+               const Rows& out);
 
 // added and sum are set for a norm of two inputs.
 struct NormRows {
@@ -40,7 +41,7 @@ struct NormRows {
   std::optional<Rows> sum;
 };
 // gain [columns]. selected holds the input row of every output row when the op selects rows.
-void run_norm(const StoredTensor& gain, float epsilon, const NormRows& rows,
+void run_norm(const StoredTensor& gain, const Norm& kind, const NormRows& rows,
               std::optional<std::span<const uint32_t>> selected);
 
 // Columns [first_column, first_column + matrix rows) of y become x times the transposed matrix, plus a bias

@@ -94,7 +94,7 @@ class ReferenceProgram : public Program {
   const StoredTensor& weight(WeightId id) const { return *weights_[id]; }
 
   void run_op(const Op& op, const Embed& embed, const Batch& batch) {
-    run_embed(weight(embed.table), batch.tokens, output(op, 0, batch));
+    run_embed(weight(embed.table), embed.multiplier, batch.tokens, output(op, 0, batch));
   }
 
   void run_op(const Op& op, const Input&, const Batch& batch) {
@@ -111,7 +111,7 @@ class ReferenceProgram : public Program {
       tensors.added = input(op, 1, batch);
       tensors.sum = output(op, 1, batch);
     }
-    run_norm(weight(norm.gain), norm.epsilon, tensors,
+    run_norm(weight(norm.gain), norm, tensors,
              norm.select_rows ? std::optional(batch.output_rows) : std::nullopt);
   }
 

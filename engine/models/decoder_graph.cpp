@@ -50,7 +50,7 @@ class GraphBuilder {
   TensorId embed() {
     const TensorId out =
         tensor("embedding", RowExtent::tokens, weight(Role::token_embedding).columns, ElementType::f32);
-    graph_.ops.push_back({"embed", Embed{id(Role::token_embedding)}, {}, {out}});
+    graph_.ops.push_back({"embed", Embed{id(Role::token_embedding), d_.embedding_multiplier}, {}, {out}});
     return out;
   }
 
@@ -61,7 +61,10 @@ class GraphBuilder {
     const RowExtent rows = select_rows ? RowExtent::outputs : graph_.tensors[residual].rows;
     const size_t columns = graph_.tensors[residual].columns;
     const TensorId out = tensor(name, rows, columns, input_type(reader));
-    Op op{name, Norm{id(gain), d_.norm_epsilon, select_rows}, {residual}, {out}};
+    Op op{name,
+          Norm{id(gain), d_.norm_epsilon, select_rows, added ? d_.residual_multiplier : 1.0f},
+          {residual},
+          {out}};
     if (added) {
       op.inputs.push_back(*added);
       residual = tensor(name + ".sum", rows, columns, ElementType::f32);

@@ -53,7 +53,11 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.inverse_frequency = rope_inverse_frequencies(out.head_dim, h.rope_theta, h.rope_scaling);
   // A factor of all rotated elements of queries and keys is one of their products.
   const double rotated = h.rope_scaling.kind == RopeScalingKind::yarn ? h.rope_scaling.attention_factor : 1.0;
-  out.attention_scale = static_cast<float>(rotated * rotated / std::sqrt(static_cast<double>(h.head_dim)));
+  const double scale =
+      h.attention_scale != 0 ? h.attention_scale : 1.0 / std::sqrt(static_cast<double>(h.head_dim));
+  out.attention_scale = static_cast<float>(rotated * rotated * scale);
+  out.embedding_multiplier = static_cast<float>(h.embedding_multiplier);
+  out.residual_multiplier = static_cast<float>(h.residual_multiplier);
   out.qkv_bias = h.qkv_bias;
   out.output_bias = h.output_bias;
   out.tied_head = h.tied_head;

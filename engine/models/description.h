@@ -11,8 +11,9 @@
 
 namespace tessera {
 
-// Every layer: x += attention(norm(x)); x += feed_forward(norm(x)). Norms divide by the root mean square;
-// queries and keys are rotated in half-split order; the feed-forward part is down(silu(gate) * up).
+// Every layer: x += m * attention(norm(x)); x += m * feed_forward(norm(x)), with m the residual multiplier.
+// Norms divide by the root mean square; queries and keys are rotated in half-split order; the feed-forward
+// part is down(silu(gate) * up).
 struct DecoderDescription {
   size_t vocabulary = 0;
   size_t hidden = 0;
@@ -24,6 +25,8 @@ struct DecoderDescription {
   float norm_epsilon = 0;
   std::vector<double> inverse_frequency;  // of rotary positions, radians per position and pair
   float attention_scale = 0;              // of scores before the softmax
+  float embedding_multiplier = 1;         // x = embedding * this
+  float residual_multiplier = 1;          // x += this * what a part of a layer gives
   bool qkv_bias = false;
   bool output_bias = false;
   bool tied_head = false;

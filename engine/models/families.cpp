@@ -40,9 +40,14 @@ constexpr std::array kQwen2Classes = {
     HuggingFaceClass{"qwen2", "Qwen2ForCausalLM", read_llama_config, 32, true, true, 0, false},
 };
 
+constexpr std::array kGraniteClasses = {
+    HuggingFaceClass{"granite", "GraniteForCausalLM", read_granite_config, 0, false, false, 0, true},
+};
+
 constexpr std::array kFamilies = {
     // Llama 1 to 3 and everything built alike.
     Family{"llama", BiasRule::configured, BiasRule::configured, kLlamaClasses, kLlamaNames},
+    Family{"granite", BiasRule::configured, BiasRule::configured, kGraniteClasses, kLlamaNames},
     Family{"qwen2", BiasRule::always, BiasRule::never, kQwen2Classes, kLlamaNames},
 };
 

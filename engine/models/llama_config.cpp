@@ -227,4 +227,19 @@ Hyperparameters read_llama_config(const json& document, const JsonFields& config
   return h;
 }
 
+Hyperparameters read_granite_config(const json& document, const JsonFields& config,
+                                    const HuggingFaceClass& type, std::vector<std::string>& notes) {
+  Hyperparameters h = read_llama_config(document, config, type, notes);
+  // An absent multiplier is 1, also that of attention.
+  const auto multiplier = [&](std::string_view field) {
+    return config.optional_number(field, 1.0 / limits::kMostMultiplier, limits::kMostMultiplier)
+        .value_or(1.0);
+  };
+  h.embedding_multiplier = multiplier("embedding_multiplier");
+  h.residual_multiplier = multiplier("residual_multiplier");
+  h.attention_scale = multiplier("attention_multiplier");
+  h.logits_divisor = multiplier("logits_scaling");
+  return h;
+}
+
 }  // namespace tessera

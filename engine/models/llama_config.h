@@ -9,4 +9,8 @@ namespace tessera {
 Hyperparameters read_llama_config(const nlohmann::json& document, const JsonFields& config,
                                   const HuggingFaceClass& type, std::vector<std::string>& notes);
 
+// The same with Granite's multipliers.
+Hyperparameters read_granite_config(const nlohmann::json& document, const JsonFields& config,
+                                    const HuggingFaceClass& type, std::vector<std::string>& notes);
+
 }  // namespace tessera

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes the small random checkpoints under tests/golden/models and what Hugging Face transformers computes from them.
 
-  make_model_golden.py             writes models/<name>/ (checkpoint folder and golden.json) for every model below
+  make_model_golden.py [NAME...]   writes models/<name>/ (checkpoint folder and golden.json) for every model below, or
+                                   for these
   make_model_golden.py --check D   compares D/golden.json (a folder with a checkpoint) with transformers
   make_model_golden.py --kv16 D... writes kv16_logits.json for checkpoints whose golden.json has exact logits only
 
@@ -23,9 +24,11 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers.models.granite import modeling_granite
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 HERE = pathlib.Path(__file__).resolve().parent
 NEW_TOKENS = 24
@@ -71,6 +74,23 @@ MODELS = {
             num_hidden_layers=2, num_attention_heads=5, num_key_value_heads=1, head_dim=16, vocab_size=272,
             max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=1000000.0, sliding_window=None,
             hidden_act="silu", tie_word_embeddings=False)),
+    # Multipliers of embeddings, residual sums, scores and logits, with biases on all four projections of attention.
+    "granite-multipliers-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:5], shards=1,
+        config=dict(
+            architectures=["GraniteForCausalLM"], model_type="granite", hidden_size=80, intermediate_size=116,
+            num_hidden_layers=3, num_attention_heads=5, num_key_value_heads=1, vocab_size=288,
+            max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=10000.0, embedding_multiplier=3.0,
+            attention_multiplier=0.11, residual_multiplier=0.7, logits_scaling=2.0,
+            hidden_act="silu", tie_word_embeddings=False, attention_bias=True, mlp_bias=False)),
+    # Norms of queries and keys before rotation, query heads that are wider together than the hidden state.
+    "qwen3-norms-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:9], shards=1,
+        config=dict(
+            architectures=["Qwen3ForCausalLM"], model_type="qwen3", hidden_size=72, intermediate_size=100,
+            num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=24, vocab_size=304,
+            max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
+            hidden_act="silu", tie_word_embeddings=True, attention_bias=False)),
 }
 
 
@@ -143,7 +163,7 @@ class RoundedCache:
     """While entered, attention sees keys and values rounded to f16."""
 
     def __enter__(self):
-        modules = (modeling_llama, modeling_mistral, modeling_qwen2)
+        modules = (modeling_llama, modeling_mistral, modeling_qwen2, modeling_granite, modeling_qwen3)
         self.originals = [(module, module.eager_attention_forward) for module in modules]
         for module, original in self.originals:
             module.eager_attention_forward = self.rounded(original)
@@ -299,6 +319,7 @@ def make_kv16(folders):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", metavar="NAME", nargs="*")
     parser.add_argument("--check", metavar="FOLDER", type=pathlib.Path, action="append")
     parser.add_argument("--kv16", metavar="FOLDER", type=pathlib.Path, nargs="+")
     arguments = parser.parse_args()
@@ -309,8 +330,8 @@ def main():
     if arguments.kv16:
         make_kv16(arguments.kv16)
         return
-    for name, recipe in MODELS.items():
-        make(name, recipe)
+    for name in arguments.names or MODELS:
+        make(name, MODELS[name])
 
 
 if __name__ == "__main__":

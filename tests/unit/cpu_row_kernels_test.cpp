@@ -45,6 +45,7 @@ TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundin
     for (const float deviation : {1.0f, 0.0f, 1e-40f, 1e-3f, 1e30f}) {
       for (const bool add : {false, true}) {
         const float epsilon = deviation == 1e-3f ? 1e-6f : 1e-5f;
+        const float multiplier = random() % 2 == 0 ? 1.0f : 0.37f;
         EdgeArray<float> x(n, any_skew(random));
         EdgeArray<float> residual(n, any_skew(random));
         EdgeArray<float> gain(n, any_skew(random));
@@ -54,7 +55,7 @@ TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundin
         std::vector<float> added(x.data(), x.data() + n);
         double squares = 0;
         for (size_t i = 0; i < n; ++i) {
-          if (add) added[i] = x[i] + residual[i];
+          if (add) added[i] = x[i] + multiplier * residual[i];
           squares += static_cast<double>(added[i]) * added[i];
         }
         const double factor =
@@ -62,8 +63,8 @@ TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundin
         for (const cpu::Kernels* kernels : runnable_kernels()) {
           EdgeArray<float> sum(n, any_skew(random));
           EdgeArray<float> y(n, any_skew(random));
-          kernels->rows.rms_norm(x.data(), add ? residual.data() : nullptr, add ? sum.data() : nullptr,
-                                 gain.data(), epsilon, n, y.data());
+          kernels->rows.rms_norm(x.data(), add ? residual.data() : nullptr, multiplier,
+                                 add ? sum.data() : nullptr, gain.data(), epsilon, n, y.data());
           double worst = 0;
           for (size_t i = 0; i < n; ++i) {
             if (add) REQUIRE(same_bits(sum[i], added[i]));
@@ -86,7 +87,8 @@ TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundin
             EdgeArray<float> both(n, any_skew(random));
             std::copy(residual.data(), residual.data() + n, both.data());
             EdgeArray<float> again(n, any_skew(random));
-            kernels->rows.rms_norm(x.data(), both.data(), both.data(), gain.data(), epsilon, n, again.data());
+            kernels->rows.rms_norm(x.data(), both.data(), multiplier, both.data(), gain.data(), epsilon, n,
+                                   again.data());
             CHECK(std::memcmp(both.data(), sum.data(), n * sizeof(float)) == 0);
             CHECK(std::memcmp(again.data(), y.data(), n * sizeof(float)) == 0);
           }

@@ -168,6 +168,32 @@ TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
   CHECK(contains(fault_of(config, [](auto& c) { c["use_mrope"] = true; }), "use_mrope"));
 }
 
+TEST_CASE("granite has multipliers, each 1 when absent") {
+  const ordered_json config = of_type("granite", "GraniteForCausalLM");
+  Hyperparameters h = read_with(config, [](auto&) {});
+  CHECK(h.family == "granite");
+  CHECK(h.embedding_multiplier == 1.0);
+  CHECK(h.residual_multiplier == 1.0);
+  CHECK(h.attention_scale == 1.0);
+  CHECK(h.logits_divisor == 1.0);
+  h = read_with(config, [](auto& c) {
+    c["embedding_multiplier"] = 12;
+    c["residual_multiplier"] = 0.22;
+    c["attention_multiplier"] = 0.015625;
+    c["logits_scaling"] = 8.0;
+    c["attention_bias"] = true;
+  });
+  CHECK(h.embedding_multiplier == 12.0);
+  CHECK(h.residual_multiplier == 0.22);
+  CHECK(h.attention_scale == 0.015625);
+  CHECK(h.logits_divisor == 8.0);
+  CHECK(h.qkv_bias);
+  CHECK(h.output_bias);
+  CHECK(contains(fault_of(config, [](auto& c) { c["residual_multiplier"] = 0; }), "residual_multiplier"));
+  CHECK(contains(fault_of(config, [](auto& c) { c["logits_scaling"] = -8; }), "logits_scaling"));
+  CHECK(contains(fault_of(config, [](auto& c) { c["mlp_bias"] = true; }), "mlp_bias"));
+}
+
 TEST_CASE("mistral is a llama graph when it has no window") {
   const ordered_json config = of_type("mistral", "MistralForCausalLM");
   for (const auto& window : {ordered_json(nullptr), ordered_json(8192), ordered_json(100000)}) {
@@ -302,7 +328,7 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
       CHECK(contains(fault_with([&](auto& c) { c[field] = bad; }), fmt::format("{}: expected", field)));
   }
   CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt2"; }),
-                 "model_type: expected llama, mistral or"));
+                 "model_type: expected llama, mistral, granite or"));
   CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
                  "architectures"));
   CHECK(contains(fault_with([](auto& c) {

@@ -30,6 +30,9 @@ inline std::string label(std::string op, Scheme scheme, size_t a, size_t b) {
 
 inline KvGeometry small_kv() { return {1, 1, 8, 16, 0}; }
 
+// 1 as in most models, or another one.
+inline float any_multiplier(Random& random) { return random() % 2 == 0 ? 1.0f : 0.37f; }
+
 inline OpCase embed_case(Random& random, Scheme scheme, size_t rows, size_t columns) {
   OpCase test;
   test.name = label("embed", scheme, rows, columns);
@@ -37,7 +40,7 @@ inline OpCase embed_case(Random& random, Scheme scheme, size_t rows, size_t colu
   // Code - zero need not be a float.
   test.bound = table_format(scheme) && table_format(scheme)->zero_points ? kFloat : kExact;
   CaseBuilder build(test);
-  build.read_out(build.embed(random_matrix(random, "table", scheme, rows, columns)));
+  build.read_out(build.embed(random_matrix(random, "table", scheme, rows, columns), any_multiplier(random)));
   random_runs(random, test, {});
   return test;
 }
@@ -64,7 +67,7 @@ inline OpCase norm_case(Random& random, const NormShape& shape) {
   std::vector<TensorId> outputs = {build.tensor(rows, shape.columns, shape.type)};
   if (shape.added) outputs.push_back(build.tensor(rows, shape.columns, ElementType::f32));
   const WeightId gain = build.weight(random_vector(random, "gain", shape.columns));
-  build.op(Norm{gain, 1e-5f, shape.select_rows}, inputs, outputs);
+  build.op(Norm{gain, 1e-5f, shape.select_rows, any_multiplier(random)}, inputs, outputs);
   build.read_out(shape.read_sum ? outputs[1] : outputs[0]);
   random_runs(random, test, {});
   return test;
@@ -237,6 +240,7 @@ inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
   const auto part = [&](size_t rows, size_t columns) {
     return LinearPart{build.weight(random_matrix(random, "w", scheme, rows, columns)), std::nullopt};
   };
+  const float multiplier = any_multiplier(random);
   const auto norm = [&](TensorId& residual, std::optional<TensorId> added, bool select) {
     const RowExtent rows = select ? RowExtent::outputs : RowExtent::tokens;
     const WeightId gain = build.weight(packed_vector("gain", std::vector<float>(kHidden, 0.12f)));
@@ -248,10 +252,11 @@ inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
       outputs.push_back(build.tensor(rows, kHidden, ElementType::f32));
       residual = outputs[1];
     }
-    build.op(Norm{gain, 1e-5f, select}, inputs, outputs);
+    build.op(Norm{gain, 1e-5f, select, multiplier}, inputs, outputs);
     return y;
   };
-  TensorId residual = build.embed(random_matrix(random, "table", scheme, 53, kHidden));
+  TensorId residual =
+      build.embed(random_matrix(random, "table", scheme, 53, kHidden), any_multiplier(random));
   std::optional<TensorId> added;
   for (size_t layer = 0; layer < kLayers; ++layer) {
     TensorId x = norm(residual, added, false);

@@ -82,9 +82,9 @@ class CaseBuilder {
   }
   const Tensor& info(TensorId id) const { return case_.graph.tensors[id]; }
 
-  TensorId embed(PackedTensor table) {
+  TensorId embed(PackedTensor table, float multiplier = 1.0f) {
     const TensorId out = tensor(RowExtent::tokens, table.columns(), ElementType::f32);
-    op(Embed{weight(std::move(table))}, {}, {out});
+    op(Embed{weight(std::move(table)), multiplier}, {}, {out});
     return out;
   }
   TensorId quantize(TensorId x, ElementType type = ElementType::q8) {

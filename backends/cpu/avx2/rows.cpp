@@ -45,14 +45,15 @@ __m256i quotients(const float* x, size_t left, __m256 scale) {
   return _mm256_cvtps_epi32(_mm256_div_ps(load_floats(x, left), scale));
 }
 
-void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
-              float* y) {
+void rms_norm(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+              float epsilon, size_t n, float* y) {
   // Squares are summed in double: no overflow for any finite x, and the result hardly depends on the order.
+  const __m256 multipliers = _mm256_set1_ps(multiplier);
   __m256d squares[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
   for (size_t i = 0; i < n; i += 8) {
     __m256 value = load_floats(x + i, n - i);
-    if (residual != nullptr) {
-      value = _mm256_add_ps(value, load_floats(residual + i, n - i));
+    if (added != nullptr) {
+      value = _mm256_add_ps(value, _mm256_mul_ps(multipliers, load_floats(added + i, n - i)));
       store_floats(sum + i, n - i, value);
     }
     const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(value));
@@ -62,7 +63,7 @@ void rms_norm(const float* x, const float* residual, float* sum, const float* ga
   }
   const double mean = sum_of_lanes(_mm256_add_pd(squares[0], squares[1])) / static_cast<double>(n);
   const auto factor = static_cast<float>(1.0 / __builtin_sqrt(mean + static_cast<double>(epsilon)));
-  const float* source = residual != nullptr ? sum : x;
+  const float* source = added != nullptr ? sum : x;
   const __m256 factors = _mm256_set1_ps(factor);
   for (size_t i = 0; i < n; i += 8) {
     const __m256 value = _mm256_mul_ps(load_floats(source + i, n - i), factors);

@@ -32,15 +32,16 @@ __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
-              float* y) {
+void rms_norm(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+              float epsilon, size_t n, float* y) {
   // Squares are summed in double: no overflow for any finite x, and the result hardly depends on the order.
+  const __m512 multipliers = _mm512_set1_ps(multiplier);
   __m512d squares[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
   for (size_t i = 0; i < n; i += 16) {
     const __mmask16 mask = mask_of(n - i);
     __m512 value = _mm512_maskz_loadu_ps(mask, x + i);
-    if (residual != nullptr) {
-      value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual + i));
+    if (added != nullptr) {
+      value = _mm512_add_ps(value, _mm512_mul_ps(multipliers, _mm512_maskz_loadu_ps(mask, added + i)));
       _mm512_mask_storeu_ps(sum + i, mask, value);
     }
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(value));
@@ -50,7 +51,7 @@ void rms_norm(const float* x, const float* residual, float* sum, const float* ga
   }
   const double mean = _mm512_reduce_add_pd(_mm512_add_pd(squares[0], squares[1])) / static_cast<double>(n);
   const auto factor = static_cast<float>(1.0 / __builtin_sqrt(mean + static_cast<double>(epsilon)));
-  const float* source = residual != nullptr ? sum : x;
+  const float* source = added != nullptr ? sum : x;
   const __m512 factors = _mm512_set1_ps(factor);
   for (size_t i = 0; i < n; i += 16) {
     const __mmask16 mask = mask_of(n - i);

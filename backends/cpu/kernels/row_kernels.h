@@ -7,9 +7,10 @@
 namespace tessera::cpu {
 
 struct RowKernels {
-  // sum = x + residual when residual is given; y = sum / sqrt(mean(sum^2) + epsilon) * gain, all [n].
-  void (*rms_norm)(const float* x, const float* residual, float* sum, const float* gain, float epsilon,
-                   size_t n, float* y);
+  // sum = x + multiplier * added where added is given, rounded twice; y = sum / sqrt(mean(sum^2) + epsilon) *
+  // gain, all [n].
+  void (*rms_norm)(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+                   float epsilon, size_t n, float* y);
   // n floats to a q8 row (graph/q8_row.h) or to a bf16 row (graph/bf16_row.h).
   void (*quantize_row)(const float* x, size_t n, uint8_t* q8_row);
   void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);

@@ -12,11 +12,11 @@ namespace tessera::cpu::portable {
 
 namespace {
 
-void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
-              float* y) {
+void rms_norm(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+              float epsilon, size_t n, float* y) {
   double squares = 0;
-  if (residual != nullptr) {
-    for (size_t i = 0; i < n; ++i) sum[i] = x[i] + residual[i];
+  if (added != nullptr) {
+    for (size_t i = 0; i < n; ++i) sum[i] = x[i] + multiplier * added[i];
     x = sum;
   }
   for (size_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];

@@ -30,7 +30,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
   if (!is_integer(table.format)) {
     const size_t first = row * layout::float_row_elements(table.columns);
     for (uint32_t k = thread_index(); k < job.columns; k += block_size())
-      y.store(k, float_weight(table, first + k));
+      y.store(k, multiply_rn(float_weight(table, first + k), job.multiplier));
     return;
   }
   const Global<const std::byte> panel = table.codes + row / 16 * table.panel_bytes;
@@ -43,7 +43,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
           (panel + k / tile::kGroupColumns * tile::kGroupBytes).as<const uint8_t>();
       code = code * group[layout::scale_byte(row % 16)] + group[layout::offset_byte(row % 16)];
     }
-    y.store(k, multiply_rn(static_cast<float>(code - offset), scale));
+    y.store(k, multiply_rn(multiply_rn(static_cast<float>(code - offset), scale), job.multiplier));
   }
 }
 

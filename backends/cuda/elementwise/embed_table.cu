@@ -38,7 +38,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_table_rows(EmbedTabl
       const size_t zeros = table_layout::zeros_byte(table.bits, table.columns, table.group, group);
       value = add_rn(value, -half_to_float(panel.as<const uint16_t>(zeros)[half]));
     }
-    y.store(k, multiply_rn(scale, value));
+    y.store(k, multiply_rn(multiply_rn(scale, value), job.multiplier));
   }
 }
 

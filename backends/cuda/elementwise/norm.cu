@@ -40,7 +40,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void norm_rows(NormJob job) {
     if (job.added.base.null()) return result;
     const Quad added = load_quad(job.added.floats(from), job.columns, quad);
     TESSERA_UNROLL
-    for (uint32_t i = 0; i < 4; ++i) result.at[i] = add_rn(result.at[i], added.at[i]);
+    for (uint32_t i = 0; i < 4; ++i)
+      result.at[i] = add_rn(result.at[i], multiply_rn(job.added_multiplier, added.at[i]));
     return result;
   });
   float squares = 0;

@@ -14,6 +14,7 @@ struct EmbedJob {
   Global<const uint32_t> tokens;
   Rows y;
   uint32_t columns = 0;
+  float multiplier = 1;  // of y
 };
 void embed(Queue& queue, const EmbedJob& job, uint32_t rows);
 
@@ -23,10 +24,12 @@ struct EmbedTableJob {
   Global<const uint32_t> tokens;
   Rows y;
   uint32_t columns = 0;
+  float multiplier = 1;  // of y
 };
 void embed_table(Queue& queue, const EmbedTableJob& job, uint32_t rows);
 
-// v = x (+ added); y = v / sqrt(mean(v^2) + epsilon) * gain, rounded to y's type. sum receives v.
+// v = x (+ added_multiplier * added); y = v / sqrt(mean(v^2) + epsilon) * gain, rounded to y's type. sum
+// receives v.
 struct NormJob {
   Rows x;
   Rows added;  // base null: none
@@ -36,6 +39,7 @@ struct NormJob {
   Global<const uint32_t> selected;  // index of each output row's input row; null: the same index
   uint32_t columns = 0;
   float epsilon = 0;
+  float added_multiplier = 1;
   ElementType type = ElementType::f32;  // of y
 };
 void norm(Queue& queue, const NormJob& job, uint32_t rows);

@@ -69,9 +69,10 @@ FloatMatrix with_columns(FloatMatrix x, ColumnRange range, const FloatMatrix& co
   return x;
 }
 
-void add_rows(DenseProducts& products, FloatMatrix& to, const FloatMatrix& from) {
+void add_rows(DenseProducts& products, FloatMatrix& to, const FloatMatrix& from, float multiplier) {
   for_row_blocks(products, to.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t i = first * to.columns; i < (first + count) * to.columns; ++i) to.values[i] += from.values[i];
+    for (size_t i = first * to.columns; i < (first + count) * to.columns; ++i)
+      to.values[i] += multiplier * from.values[i];
   });
 }
 

@@ -44,7 +44,7 @@ FloatMatrix attend(DenseProducts& products, const Attention& attention, std::spa
 // silu(gate) * up, which x holds side by side.
 FloatMatrix gated(DenseProducts& products, const FloatMatrix& x);
 
-// to += from
-void add_rows(DenseProducts& products, FloatMatrix& to, const FloatMatrix& from);
+// to += multiplier * from
+void add_rows(DenseProducts& products, FloatMatrix& to, const FloatMatrix& from, float multiplier);
 
 }  // namespace tessera::quantize

@@ -78,7 +78,7 @@ void OpRun::run_norm(const Op& op, const Norm& norm) {
     read = op.outputs[1];
     if (values_.count(read) == 0) {
       FloatMatrix sum = values_.at(op.inputs[0]);
-      add_rows(products_, sum, values_.at(op.inputs[1]));
+      add_rows(products_, sum, values_.at(op.inputs[1]), norm.added_multiplier);
       set(read, std::move(sum));
     }
   }
@@ -104,7 +104,9 @@ void run_layer(DenseProducts& products, DenseProduct::Precision precision, const
   run.set(graph.before.stream, std::move(residual));
   run.run(graph.before.op, graph.after.op, observer);
   residual = run.release(graph.after.parts[0]);
-  if (graph.after.parts.size() == 2) add_rows(products, residual, run.release(graph.after.parts[1]));
+  if (graph.after.parts.size() != 2) return;
+  const auto& norm = std::get<Norm>(graph.graph->ops[graph.after.op].kind);
+  add_rows(products, residual, run.release(graph.after.parts[1]), norm.added_multiplier);
 }
 
 }  // namespace tessera::quantize

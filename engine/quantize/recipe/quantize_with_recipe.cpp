@@ -195,6 +195,7 @@ FloatLayer Run::rotated_layer(size_t layer) const {
 // The embedded text, rotated where the model is.
 void Run::write_first_stream(RunFolder& folder) const {
   const PlannedWeight& embedding = planned(Role::token_embedding);
+  const auto& embed = std::get<Embed>(graph_.ops.front().kind);
   RunFolder::StreamWriter writer = folder.write_stream(0);
   FloatMatrix block;
   std::vector<std::vector<double>> scratch(products_.threads());
@@ -202,6 +203,8 @@ void Run::write_first_stream(RunFolder& folder) const {
     block = FloatMatrix(window.size(), hidden_);
     for (size_t i = 0; i < window.size(); ++i)
       read_finite(options_.source, embedding, uint64_t{window[i]} * hidden_, block.row(i));
+    if (embed.multiplier != 1.0f)
+      for (float& value : block.values) value *= embed.multiplier;
     if (rotation_)
       for_row_blocks(products_, block.rows, 16, [&](size_t first, size_t count, size_t thread) {
         for (size_t row = first; row < first + count; ++row)
