@@ -37,4 +37,8 @@ foreach(source ${test_sources})
   target_link_libraries(${name} PRIVATE doctest_main)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
+# An emulator takes too long for the trained models, but not for the random ones.
+if(CMAKE_CROSSCOMPILING)
+  add_test(NAME random_model_golden_test COMMAND model_golden_test "--test-case=random models*")
+endif()
 include(tests/cuda/cuda_tests.cmake)

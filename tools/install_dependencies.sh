@@ -94,8 +94,8 @@ fetch_aarch64_libraries() {
   echo "fetching the libraries for aarch64"
   work=$folder.new
   rm -rf "$work"
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages" "$work/root"
-  if (cd "$work/packages" &&
+  if (mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages" "$work/root" &&
+    cd "$work/packages" &&
     apt_for_aarch64() {
       apt-get -q -o APT::Architectures::=arm64 -o APT::Sandbox::User=root -o Dir::State::Lists="$work/lists" \
         -o Dir::Cache="$work/cache" "$@"

@@ -119,6 +119,8 @@ std::string processor_name() {
   }
 #if defined(__x86_64__)
   return "x86-64";
+#elif defined(__aarch64__)
+  return "aarch64";
 #else
   return "unknown processor";
 #endif

@@ -21,9 +21,10 @@ namespace tessera {
 // A tokenizer as stored in a .tess file: small settings as JSON text and arrays that need no parsing.
 struct TokenizerArrays {
   TokenizerSettings settings;
-  std::vector<std::pair<std::string, std::vector<uint8_t>>> byte_tensors;  // "tokenizer.pieces", …
-  std::vector<std::pair<std::string, std::vector<uint32_t>>>
-      word_tensors;  // "tokenizer.offsets", "tokenizer.merges", …
+  // By name: "tokenizer.pieces".
+  std::vector<std::pair<std::string, std::vector<uint8_t>>> byte_tensors;
+  // By name: "tokenizer.offsets", "tokenizer.merges", …
+  std::vector<std::pair<std::string, std::vector<uint32_t>>> word_tensors;
 };
 
 class Tokenizer {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <set>
@@ -187,10 +186,7 @@ TEST_CASE("attention over whole and split contexts: the reference's results, and
     shapes.push_back({3, 1, bits == 16 ? 256u : 136u, bits});
     shapes.push_back({12, 1, bits == 16 ? 136u : 256u, bits});
   }
-  // Sanitizers make the emulator ten times slower: with them every second shape, chosen at random.
-  const size_t step = std::getenv("TESSERA_SANITIZED") != nullptr ? 2 : 1;
-  for (size_t i = rig::pick(random, 0, step - 1); i < shapes.size(); i += step) {
-    const Shape& shape = shapes[i];
+  for (const Shape& shape : shapes) {
     const size_t most = shape.query_heads > 8 ? 60 : 200;
     Text text = random_text(random, shape, {rig::pick(random, 65, 65 + most), rig::pick(random, 1, 40)});
     DeviceText device(*queue, text);

@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <random>
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/dense_products.h"

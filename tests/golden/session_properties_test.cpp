@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <map>
-#include <random>
 
 #include "tests/golden/golden_model.h"
 
