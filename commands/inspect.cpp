@@ -59,7 +59,7 @@ std::string summary(const TessFile& file) {
   uint64_t weights = 0;
   uint64_t weight_bytes = 0;
   for (const StoredTensor& tensor : file.tensors()) {
-    if (tensor.scheme == Scheme::u8 || tensor.scheme == Scheme::u32) continue;
+    if (!scheme_facts(tensor.scheme).stores_matrices()) continue;  // vocabularies and other data
     weights += static_cast<uint64_t>(tensor.rows()) * tensor.columns();
     weight_bytes += tensor.bytes.size();
   }

@@ -65,6 +65,8 @@ struct SchemeFacts {
   size_t vector_bytes = 0;  // of an element of a plain vector; 0 for schemes that store no vectors
 
   bool stores_matrices() const { return column_pad != 0; }
+  // Whether weights become codes with scales, and not floats.
+  bool stores_codes() const { return stores_matrices() && (row_scales || group != 0); }
 };
 const SchemeFacts& scheme_facts(Scheme scheme);  // of a scheme that exists
 

@@ -21,7 +21,7 @@ bool multiply(size_t a, size_t b, size_t& product) {
 
 const char* rows_name(RowExtent rows) { return rows == RowExtent::outputs ? "outputs" : "tokens"; }
 
-bool is_matrix_scheme(Scheme scheme) { return scheme != Scheme::u8 && scheme != Scheme::u32; }
+bool is_matrix_scheme(Scheme scheme) { return scheme_facts(scheme).stores_matrices(); }
 
 // Checks one op at a time; every function returns an empty string or what is wrong.
 class Checker {

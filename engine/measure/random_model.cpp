@@ -168,7 +168,7 @@ PanelPool make_pool(Scheme scheme, size_t columns, size_t threads, uint64_t seed
     pool.scales.resize(rows);
     std::memcpy(pool.scales.data(), matrix.data() + tail.scales, rows * sizeof(float));
   }
-  if (scheme == Scheme::w4a8) {
+  if (scheme_facts(scheme).row_zeros) {
     pool.zeros.assign(matrix.begin() + static_cast<std::ptrdiff_t>(tail.zeros),
                       matrix.begin() + static_cast<std::ptrdiff_t>(tail.zeros + rows));
   }
@@ -218,7 +218,7 @@ bool is_head_or_embedding(const ExpectedTensor& tensor) {
 TessImage build_image(const std::string& name, const Hyperparameters& shape, Scheme scheme, size_t threads,
                       uint64_t seed) {
   // As quantizing does it: the embedding and the head of a model of codes are w8a8.
-  const Scheme head = has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
+  const Scheme head = scheme_facts(scheme).stores_codes() ? Scheme::w8a8 : scheme;
   const TokenizerArrays arrays = synthetic_tokenizer(shape.vocabulary);
   ModelHeader header;
   header.name = name;
