@@ -9,6 +9,7 @@ namespace tessera::cuda {
 
 class DeviceKv : public KvStorage {
  public:
+  // Bytes of one page of all layers.
   static size_t page_bytes(const KvGeometry& geometry);
   // Memory for `pages` pages of every layer. Fails with one line when no kernel supports the geometry or
   // memory is short.
@@ -16,6 +17,7 @@ class DeviceKv : public KvStorage {
 
   const KvGeometry& geometry() const { return geometry_; }
   size_t pages() const { return pages_; }
+  // The pages of one layer, for kernels.
   KvLayer layer(size_t index) const;
 
  private:
