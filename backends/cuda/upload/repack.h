@@ -16,6 +16,7 @@ struct RepackJob {
   size_t file_panel_bytes = 0;
   size_t device_panel_bytes = 0;
 };
+// Queues the launch. Panels of integer formats keep their size.
 void repack(Queue& queue, const RepackJob& job);
 
 }  // namespace tessera::cuda

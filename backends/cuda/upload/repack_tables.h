@@ -19,6 +19,7 @@ struct RepackTableJob {
   size_t file_panel_bytes = 0;
   size_t device_panel_bytes = 0;
 };
+// Queues the launch. Columns beyond the file's become code 0 with scale 0.
 void repack_table(Queue& queue, const RepackTableJob& job);
 
 }  // namespace tessera::cuda

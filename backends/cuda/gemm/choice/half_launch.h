@@ -7,6 +7,7 @@
 
 namespace tessera::cuda::halves {
 
+// Queues the product; nothing for no tokens or rows. Format: Bf16 or F16.
 template <class Format>
 void launch_half(Queue& queue, const LinearJob& job) {
   if (job.tokens == 0 || job.weights.rows == 0) return;

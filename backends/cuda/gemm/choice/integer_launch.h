@@ -10,6 +10,7 @@ namespace tessera::cuda {
 
 static_assert(kIntegerTilePanels == kTilePanels);
 
+// Queues the product; nothing for no tokens. Format: an IntegerFormat.
 template <class Format>
 void launch_integer(Queue& queue, const IntegerJob& job) {
   if (job.tokens == 0) return;

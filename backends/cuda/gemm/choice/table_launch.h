@@ -9,6 +9,7 @@
 
 namespace tessera::cuda::tables {
 
+// Queues the products of the jobs. Table: a class of table_codes.h.
 template <class Table>
 void launch_table(Queue& queue, const TableLinearJobs& jobs) {
   using Few16 = FewShape<Table, true, 2, 2>;
@@ -35,6 +36,7 @@ void launch_table(Queue& queue, const TableLinearJobs& jobs) {
   }
 }
 
+// The same, with the Table for weights of kBits bits and the type of their activations.
 template <uint32_t kBits>
 void launch_bits(Queue& queue, const TableLinearJobs& jobs) {
   if (jobs.items[0].weights.int8_activations) {
