@@ -1,6 +1,6 @@
 # The CUDA backend. TESSERA_CUDA is ON, OFF or AUTO: AUTO builds it where nvcc is found, except with sanitizers, fuzzing
-# or another compiler than GCC, which have the emulator of tests/simt instead. CMAKE_CUDA_ARCHITECTURES (or CUDAARCHS in
-# the environment) chooses the targets.
+# or another compiler than GCC: those builds have only the emulator of backends/cuda/emulator. CMAKE_CUDA_ARCHITECTURES
+# (or CUDAARCHS in the environment) chooses the targets.
 set(TESSERA_CUDA AUTO CACHE STRING "Build the CUDA backend: ON, OFF or AUTO (where nvcc is found)")
 set_property(CACHE TESSERA_CUDA PROPERTY STRINGS AUTO ON OFF)
 
@@ -30,8 +30,9 @@ if(tessera_cuda_wanted AND TESSERA_NVCC)
   # Index maps and other constexpr functions are shared with the host.
   add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra>")
   file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/backends/cuda/*.cpp"
-       "${CMAKE_SOURCE_DIR}/backends/cuda/runtime/*.cpp" "${CMAKE_SOURCE_DIR}/backends/cuda/*/*.cu")
-  add_library(tessera_cuda STATIC ${cuda_sources})
+       "${CMAKE_SOURCE_DIR}/backends/cuda/runtime/*.cpp")
+  file(GLOB_RECURSE cuda_kernels CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/backends/cuda/*.cu")
+  add_library(tessera_cuda STATIC ${cuda_sources} ${cuda_kernels})
   target_include_directories(tessera_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_link_libraries(tessera_cuda PUBLIC tessera_backend fmt::fmt ${CMAKE_DL_LIBS})
   message(STATUS "CUDA backend: ${TESSERA_NVCC}, ${CMAKE_CUDA_ARCHITECTURES}")

@@ -23,6 +23,10 @@ std::string rope_text(const Hyperparameters& h) {
       return fmt::format("theta {}", h.rope_theta);
     case RopeScalingKind::linear:
       return fmt::format("theta {}, linear scaling by {}", h.rope_theta, scaling.factor);
+    case RopeScalingKind::yarn:
+      return fmt::format("theta {}, YaRN by {} beyond {} tokens (beta {} to {}, attention factor {:.4f})",
+                         h.rope_theta, scaling.factor, scaling.original_context, scaling.beta_slow,
+                         scaling.beta_fast, scaling.attention_factor);
     case RopeScalingKind::llama3:
       break;
   }

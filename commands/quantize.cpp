@@ -15,10 +15,8 @@
 #include "commands/load_model.h"
 #include "commands/terminal.h"
 #include "commands/text_file.h"
-#include "engine/chat_template/chat_template.h"
 #include "engine/dense_products.h"
 #include "engine/readable_bytes.h"
-#include "gguf-like-format/huggingface/huggingface_config.h"
 
 namespace tessera {
 
@@ -43,17 +41,6 @@ std::string table(const std::vector<QuantizeSummary>& lines) {
   text += fmt::format("{:<12} {:<10} {:>7} {:>14} {:>10} {:>12.3f}\n", "all", "", all.tensors, all.weights,
                       readable_bytes(all.bytes), bits_per_weight(all));
   return text;
-}
-
-// A template that cannot be used would make a file that cannot be loaded: better to say so before the work.
-void check_chat_template(const std::string& source) {
-  const std::string text = read_huggingface_folder(source).chat.chat_template;
-  if (text.empty()) return;
-  try {
-    const ChatTemplate parsed(text);
-  } catch (const TemplateError& error) {
-    throw FileError(fmt::format("{}: {}", source, error.what()));
-  }
 }
 
 constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-windows", "calibration-window"};
@@ -176,10 +163,10 @@ int run_quantize(const Arguments& arguments, const std::string& command_line) {
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
   options.command = command_line;
+  options.import_note = [](const std::string& line) { say(line); };
   options.recipe = recipe_of(arguments, options.scheme);
   if (!options.recipe && arguments.has("verbose"))
     throw UsageError("--verbose: says what a recipe chose; plain rounding (--recipe rtn) chooses nothing");
-  check_chat_template(options.source);
 
   std::unique_ptr<DenseProducts> products;
   std::string resumable;

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <vector>
 
+#include "gguf-like-format/scheme.h"
+
 namespace tessera {
 
 namespace {
@@ -18,14 +20,6 @@ constexpr const char* kSampling = "Sampling";
 constexpr const char* kRunning = "Running";
 constexpr const char* kBenchmark = "Benchmark";
 constexpr const char* kGeneral = "General";
-
-// Every scheme of matrices, as matrix_schemes lists them (tests/unit/verbs_test.cpp).
-constexpr const char* kSchemes =
-    "f32 f16 bf16 w8a8 w4a8 w4a8-g128 "
-    "lut2-g32 lut2-g32-a8 lut2-g64 lut2-g64-a8 lut2-g128 lut2-g128-a8 lut2-g256 lut2-g256-a8 "
-    "lut3-g32 lut3-g32-a8 lut3-g64 lut3-g64-a8 lut3-g128 lut3-g128-a8 lut3-g256 lut3-g256-a8 "
-    "lut4-g32 lut4-g32-a8 lut4-g64 lut4-g64-a8 lut4-g128 lut4-g128-a8 lut4-g256 lut4-g256-a8 "
-    "int4-g32 int4-g32-a8 int4-g64 int4-g64-a8 int4-g128 int4-g128-a8 int4-g256 int4-g256-a8";
 
 constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
 
@@ -64,7 +58,7 @@ constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on st
 constexpr Option kParseSpecial = {
     kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
 
-constexpr std::array kRunOptions = {
+const std::array kRunOptions = {
     Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
     Option{kPrompt, 'p', "prompt", "TEXT", "", "chat", "answer this and end; - reads stdin"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "the same with the text of a file"},
@@ -113,7 +107,7 @@ constexpr std::array kRunOptions = {
     Option{kBenchmark, 0, "plot", "FILE", "", "", "draw the roofline as SVG"},
     Option{kBenchmark, 0, "shape", "NAME", "", "",
            "random weights of a known model's shape, such as llama-3-8b"},
-    Option{kBenchmark, 0, "scheme", "NAME", kSchemes, "w4a8-g128",
+    Option{kBenchmark, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
            "schemes of the random weights, as tessera quantize --help lists them; several: A,B"},
     Option{kGeneral, 0, "no-stats", "", "", "", "no speed figures after an answer"},
     kVerbose,
@@ -126,9 +120,9 @@ constexpr const char* kOutput = "Output";
 constexpr const char* kWhat = "What to make";
 constexpr const char* kRecipe = "Recipe";
 
-constexpr std::array kQuantizeOptions = {
+const std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
-    Option{kWhat, 0, "scheme", "NAME", kSchemes, "w4a8-g128",
+    Option{kWhat, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
            "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 followed by -g32 -g64 -g128 or -g256 "
            "and, for 8-bit activations, -a8"},
     Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",

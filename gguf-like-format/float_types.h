@@ -2,9 +2,18 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace tessera {
+
+// Kernels read a mapped file as it lies on disk: little-endian numbers, with offsets and sizes of 64 bits.
+static_assert(std::endian::native == std::endian::little,
+              "Tessera reads .tess files where they are mapped, and their numbers are little-endian: "
+              "big-endian machines are not supported");
+static_assert(sizeof(size_t) == 8,
+              "Tessera maps whole model files and counts their bytes in 64 bits: "
+              "32-bit machines are not supported");
 
 inline float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 

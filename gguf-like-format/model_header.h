@@ -9,14 +9,20 @@
 
 namespace tessera {
 
-enum class RopeScalingKind : uint8_t { none, linear, llama3 };
+enum class RopeScalingKind : uint8_t { none, linear, llama3, yarn };
 
 struct RopeScaling {
   RopeScalingKind kind = RopeScalingKind::none;
   double factor = 1.0;
   double low_freq_factor = 1.0;   // llama3 only
   double high_freq_factor = 4.0;  // llama3 only
-  uint64_t original_context = 0;  // llama3 only
+  uint64_t original_context = 0;  // llama3 and yarn
+  // yarn only: rotations over the original context of the fastest and the slowest pair that are blended,
+  // whether the bounds are whole pairs, and the factor of rotated queries and of rotated keys.
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  bool whole_pairs = true;
+  double attention_factor = 1.0;
 };
 
 struct Hyperparameters {

@@ -1,7 +1,10 @@
 #include "gguf-like-format/scheme.h"
 
+#include <algorithm>
 #include <array>
+#include <cassert>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "gguf-like-format/tile_layout.h"
@@ -10,95 +13,119 @@ namespace tessera {
 
 namespace {
 
-struct SchemeName {
-  Scheme scheme;
-  std::string_view name;
-};
+constexpr size_t kPanelRows = tile::kPanelRows;
+constexpr ActivationType kF32 = ActivationType::f32;
+constexpr ActivationType kBf16 = ActivationType::bf16;
+constexpr ActivationType kInt8 = ActivationType::int8;
 
-constexpr std::array<SchemeName, 8> kNames{{
-    {Scheme::f32, "f32"},
-    {Scheme::f16, "f16"},
-    {Scheme::bf16, "bf16"},
-    {Scheme::w8a8, "w8a8"},
-    {Scheme::w4a8, "w4a8"},
-    {Scheme::w4a8_g128, "w4a8-g128"},
-    {Scheme::u8, "u8"},
-    {Scheme::u32, "u32"},
-}};
-
-// A table scheme's number is kFirstTable + 8 * kind + 2 * log2(group / 32) + int8_activations.
-constexpr unsigned kFirstTable = 64;
-constexpr unsigned kTableKinds = 4;
-constexpr unsigned kPerKind = 8;
-
-struct TableKind {
-  unsigned bits;
-  bool zero_points;
-};
-constexpr std::array<TableKind, kTableKinds> kTableKindList{{{2, false}, {3, false}, {4, false}, {4, true}}};
-
-struct TableName {
-  std::array<char, 16> text{};
-  size_t length = 0;
-
-  constexpr void add(std::string_view part) {
-    for (const char character : part) text[length++] = character;
-  }
-  constexpr std::string_view view() const { return {text.data(), length}; }
-};
-
-constexpr std::array<TableName, kTableKinds* kPerKind> kTableNames = [] {
-  constexpr std::array<std::string_view, kTableKinds> kinds{"lut2", "lut3", "lut4", "int4"};
-  constexpr std::array<std::string_view, 4> groups{"-g32", "-g64", "-g128", "-g256"};
-  std::array<TableName, kTableKinds * kPerKind> names{};
-  for (size_t i = 0; i < names.size(); ++i) {
-    names[i].add(kinds[i / kPerKind]);
-    names[i].add(groups[i % kPerKind / 2]);
-    if (i % 2 == 1) names[i].add("-a8");
-  }
-  return names;
-}();
-
-// What the scheme asks of a matrix. Stored columns are a multiple of column_pad; panel_unit bytes hold
-// column_pad columns of 16 rows; tail_row_bytes for every padded row and then tail_bytes follow all panels.
-struct MatrixRule {
-  uint64_t column_pad;
-  uint64_t panel_unit;
-  uint64_t tail_row_bytes = 0;
-  uint64_t tail_bytes = 0;
-};
-
-std::optional<MatrixRule> matrix_rule(Scheme scheme) {
-  constexpr uint64_t rows = tile::kPanelRows;
-  constexpr uint64_t pad = tile::kIntegerColumnPad;
-  if (const std::optional<TableFormat> format = table_format(scheme)) {
-    const uint64_t unit = tile::table_group_bytes(format->bits, format->group, format->zero_points);
-    return MatrixRule{format->group, unit, 0, format->zero_points ? 0 : tile::kTableBytes};
-  }
-  switch (scheme) {
-    case Scheme::f32:
-      return MatrixRule{1, rows * 4};
-    case Scheme::f16:
-      return MatrixRule{1, rows * 2};
-    case Scheme::bf16:
-      return MatrixRule{2, rows * 2 * 2};
-    case Scheme::w8a8:
-      return MatrixRule{pad, rows * pad, 4};
-    case Scheme::w4a8:
-      return MatrixRule{pad, rows * pad / 2, 5};
-    case Scheme::w4a8_g128:
-      return MatrixRule{tile::kGroupColumns, tile::kGroupBytes, 4};
-    case Scheme::u8:
-    case Scheme::u32:
-      break;
-  }
-  return std::nullopt;
+// A row of a kind with f16 scales per group.
+constexpr SchemeFacts group_codes(std::string_view name, CodeKind kind, size_t group,
+                                  ActivationType activations) {
+  const unsigned bits = kind == CodeKind::lut2 ? 2 : kind == CodeKind::lut3 ? 3 : 4;
+  const bool zero_points = kind == CodeKind::int4;
+  return {.name = name,
+          .kind = kind,
+          .activations = activations,
+          .bits = bits,
+          .group = group,
+          .column_pad = group,
+          .unit_bytes = tile::table_group_bytes(bits, group, zero_points),
+          .table = !zero_points};
 }
 
-// Bytes of one element of a plain vector; 0 when the scheme stores no vectors.
-uint64_t vector_element_bytes(Scheme scheme) {
-  if (scheme == Scheme::f32 || scheme == Scheme::u32) return 4;
-  return scheme == Scheme::u8 ? 1 : 0;
+// Every scheme; its number is its place here. Rows with an enumerator come first, in the order of Scheme; new
+// ones are added at the end. Files hold names, never numbers.
+constexpr std::array kSchemes = {
+    SchemeFacts{.name = "f32",
+                .kind = CodeKind::f32,
+                .activations = kF32,
+                .bits = 32,
+                .column_pad = 1,
+                .unit_bytes = kPanelRows * 4,
+                .vector_bytes = 4},
+    SchemeFacts{.name = "f16",
+                .kind = CodeKind::f16,
+                .activations = kF32,
+                .bits = 16,
+                .column_pad = 1,
+                .unit_bytes = kPanelRows * 2},
+    SchemeFacts{.name = "bf16",
+                .kind = CodeKind::bf16,
+                .activations = kF32,
+                .bits = 16,
+                .column_pad = 2,
+                .unit_bytes = kPanelRows * 2 * 2},
+    SchemeFacts{.name = "w8a8",
+                .kind = CodeKind::row_bytes,
+                .activations = kInt8,
+                .bits = 8,
+                .column_pad = tile::kIntegerColumnPad,
+                .unit_bytes = kPanelRows * tile::kIntegerColumnPad,
+                .row_scales = true,
+                .largest_code = 128},
+    SchemeFacts{.name = "w4a8",
+                .kind = CodeKind::row_nibbles,
+                .activations = kInt8,
+                .bits = 4,
+                .column_pad = tile::kIntegerColumnPad,
+                .unit_bytes = kPanelRows * tile::kIntegerColumnPad / 2,
+                .row_scales = true,
+                .row_zeros = true,
+                .largest_code = 15},
+    SchemeFacts{.name = "w4a8-g128",
+                .kind = CodeKind::progressive,
+                .activations = kInt8,
+                .bits = 4,
+                .group = tile::kGroupColumns,
+                .column_pad = tile::kGroupColumns,
+                .unit_bytes = tile::progressive_group_bytes(tile::kGroupColumns),
+                .row_scales = true,
+                .largest_code = 128},
+    SchemeFacts{.name = "u8", .kind = CodeKind::data, .activations = kF32, .bits = 8, .vector_bytes = 1},
+    SchemeFacts{.name = "u32", .kind = CodeKind::data, .activations = kF32, .bits = 32, .vector_bytes = 4},
+    group_codes("lut2-g32", CodeKind::lut2, 32, kBf16),
+    group_codes("lut2-g32-a8", CodeKind::lut2, 32, kInt8),
+    group_codes("lut2-g64", CodeKind::lut2, 64, kBf16),
+    group_codes("lut2-g64-a8", CodeKind::lut2, 64, kInt8),
+    group_codes("lut2-g128", CodeKind::lut2, 128, kBf16),
+    group_codes("lut2-g128-a8", CodeKind::lut2, 128, kInt8),
+    group_codes("lut2-g256", CodeKind::lut2, 256, kBf16),
+    group_codes("lut2-g256-a8", CodeKind::lut2, 256, kInt8),
+    group_codes("lut3-g32", CodeKind::lut3, 32, kBf16),
+    group_codes("lut3-g32-a8", CodeKind::lut3, 32, kInt8),
+    group_codes("lut3-g64", CodeKind::lut3, 64, kBf16),
+    group_codes("lut3-g64-a8", CodeKind::lut3, 64, kInt8),
+    group_codes("lut3-g128", CodeKind::lut3, 128, kBf16),
+    group_codes("lut3-g128-a8", CodeKind::lut3, 128, kInt8),
+    group_codes("lut3-g256", CodeKind::lut3, 256, kBf16),
+    group_codes("lut3-g256-a8", CodeKind::lut3, 256, kInt8),
+    group_codes("lut4-g32", CodeKind::lut4, 32, kBf16),
+    group_codes("lut4-g32-a8", CodeKind::lut4, 32, kInt8),
+    group_codes("lut4-g64", CodeKind::lut4, 64, kBf16),
+    group_codes("lut4-g64-a8", CodeKind::lut4, 64, kInt8),
+    group_codes("lut4-g128", CodeKind::lut4, 128, kBf16),
+    group_codes("lut4-g128-a8", CodeKind::lut4, 128, kInt8),
+    group_codes("lut4-g256", CodeKind::lut4, 256, kBf16),
+    group_codes("lut4-g256-a8", CodeKind::lut4, 256, kInt8),
+    group_codes("int4-g32", CodeKind::int4, 32, kBf16),
+    group_codes("int4-g32-a8", CodeKind::int4, 32, kInt8),
+    group_codes("int4-g64", CodeKind::int4, 64, kBf16),
+    group_codes("int4-g64-a8", CodeKind::int4, 64, kInt8),
+    group_codes("int4-g128", CodeKind::int4, 128, kBf16),
+    group_codes("int4-g128-a8", CodeKind::int4, 128, kInt8),
+    group_codes("int4-g256", CodeKind::int4, 256, kBf16),
+    group_codes("int4-g256-a8", CodeKind::int4, 256, kInt8),
+};
+
+constexpr std::string_view name_of(Scheme scheme) { return kSchemes[static_cast<size_t>(scheme)].name; }
+static_assert(name_of(Scheme::f32) == "f32" && name_of(Scheme::f16) == "f16" &&
+                  name_of(Scheme::bf16) == "bf16" && name_of(Scheme::w8a8) == "w8a8" &&
+                  name_of(Scheme::w4a8) == "w4a8" && name_of(Scheme::w4a8_g128) == "w4a8-g128" &&
+                  name_of(Scheme::u8) == "u8" && name_of(Scheme::u32) == "u32",
+              "rows with an enumerator lie at its number");
+
+bool is_table(CodeKind kind) {
+  return kind == CodeKind::lut2 || kind == CodeKind::lut3 || kind == CodeKind::lut4 || kind == CodeKind::int4;
 }
 
 constexpr uint64_t kMostBytes = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
@@ -110,79 +137,80 @@ std::optional<uint64_t> checked_multiply(uint64_t a, uint64_t b) {
 
 }  // namespace
 
+const SchemeFacts& scheme_facts(Scheme scheme) {
+  assert(static_cast<size_t>(scheme) < kSchemes.size());
+  return kSchemes[static_cast<size_t>(scheme)];
+}
+
 Scheme table_scheme(const TableFormat& format) {
-  const unsigned kind = format.zero_points ? kTableKinds - 1 : format.bits - 2;
-  unsigned group = 0;
-  while ((size_t{32} << group) < format.group) ++group;
-  return static_cast<Scheme>(kFirstTable + kPerKind * kind + 2 * group + (format.int8_activations ? 1 : 0));
+  size_t number = 0;
+  while (number < kSchemes.size() && table_format(static_cast<Scheme>(number)) != format) ++number;
+  assert(number < kSchemes.size());
+  return static_cast<Scheme>(number);
 }
 
 std::optional<TableFormat> table_format(Scheme scheme) {
-  const auto number = static_cast<unsigned>(scheme);
-  if (number < kFirstTable || number >= kFirstTable + kTableNames.size()) return std::nullopt;
-  const unsigned index = number - kFirstTable;
-  const TableKind kind = kTableKindList[index / kPerKind];
-  return TableFormat{kind.bits, size_t{32} << (index % kPerKind / 2), kind.zero_points, index % 2 == 1};
+  if (static_cast<size_t>(scheme) >= kSchemes.size()) return std::nullopt;
+  const SchemeFacts& facts = scheme_facts(scheme);
+  if (!is_table(facts.kind)) return std::nullopt;
+  return TableFormat{facts.bits, facts.group, !facts.table, facts.activations == ActivationType::int8};
 }
 
 std::span<const Scheme> matrix_schemes() {
   static const std::vector<Scheme> schemes = [] {
-    std::vector<Scheme> all{Scheme::f32,  Scheme::f16,  Scheme::bf16,
-                            Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128};
-    for (unsigned i = 0; i < kTableNames.size(); ++i) all.push_back(static_cast<Scheme>(kFirstTable + i));
-    return all;
+    std::vector<Scheme> found;
+    for (size_t i = 0; i < kSchemes.size(); ++i)
+      if (kSchemes[i].stores_matrices()) found.push_back(static_cast<Scheme>(i));
+    return found;
   }();
   return schemes;
 }
 
+const char* matrix_scheme_names() {
+  static const std::string names = [] {
+    std::string list;
+    for (const Scheme scheme : matrix_schemes()) {
+      if (!list.empty()) list += ' ';
+      list += scheme_name(scheme);
+    }
+    return list;
+  }();
+  return names.c_str();
+}
+
 std::string_view scheme_name(Scheme scheme) {
-  for (const SchemeName& entry : kNames)
-    if (entry.scheme == scheme) return entry.name;
-  if (table_format(scheme)) return kTableNames[static_cast<size_t>(scheme) - kFirstTable].view();
-  return "unknown";
+  return static_cast<size_t>(scheme) < kSchemes.size() ? name_of(scheme) : "unknown";
 }
 
 std::optional<Scheme> parse_scheme(std::string_view name) {
-  for (const SchemeName& entry : kNames)
-    if (entry.name == name) return entry.scheme;
-  for (size_t i = 0; i < kTableNames.size(); ++i)
-    if (kTableNames[i].view() == name) return static_cast<Scheme>(kFirstTable + i);
+  for (size_t i = 0; i < kSchemes.size(); ++i)
+    if (kSchemes[i].name == name) return static_cast<Scheme>(i);
   return std::nullopt;
 }
 
-ActivationType activation_type(Scheme scheme) {
-  if (const std::optional<TableFormat> format = table_format(scheme))
-    return format->int8_activations ? ActivationType::int8 : ActivationType::bf16;
-  return has_row_scales(scheme) ? ActivationType::int8 : ActivationType::f32;
-}
+ActivationType activation_type(Scheme scheme) { return scheme_facts(scheme).activations; }
 
-bool has_row_scales(Scheme scheme) {
-  return scheme == Scheme::w8a8 || scheme == Scheme::w4a8 || scheme == Scheme::w4a8_g128;
-}
+bool has_row_scales(Scheme scheme) { return scheme_facts(scheme).row_scales; }
 
 size_t most_summed_columns(Scheme scheme) {
-  if (!has_row_scales(scheme)) return std::numeric_limits<size_t>::max();
+  const size_t largest_code = scheme_facts(scheme).largest_code;
+  if (largest_code == 0) return std::numeric_limits<size_t>::max();
   // Partial sums may wrap: only the last one, codes less their zero point times activations, has to fit.
   constexpr size_t kMostActivation = 127;
-  const size_t most_code = scheme == Scheme::w4a8 ? 15 : 128;
-  return size_t{std::numeric_limits<int32_t>::max()} / (most_code * kMostActivation);
+  return size_t{std::numeric_limits<int32_t>::max()} / (largest_code * kMostActivation);
 }
 
-size_t group_columns(Scheme scheme) {
-  if (const std::optional<TableFormat> format = table_format(scheme)) return format->group;
-  return scheme == Scheme::w4a8_g128 ? tile::kGroupColumns : 0;
-}
+size_t group_columns(Scheme scheme) { return scheme_facts(scheme).group; }
 
 size_t padded_columns(Scheme scheme, size_t columns) {
-  const std::optional<MatrixRule> rule = matrix_rule(scheme);
-  return rule ? tile::round_up(columns, static_cast<size_t>(rule->column_pad)) : columns;
+  const SchemeFacts& facts = scheme_facts(scheme);
+  return facts.stores_matrices() ? tile::round_up(columns, facts.column_pad) : columns;
 }
 
 size_t panel_bytes(Scheme scheme, size_t columns) {
-  const std::optional<MatrixRule> rule = matrix_rule(scheme);
-  if (!rule) return 0;
-  return padded_columns(scheme, columns) / static_cast<size_t>(rule->column_pad) *
-         static_cast<size_t>(rule->panel_unit);
+  const SchemeFacts& facts = scheme_facts(scheme);
+  if (!facts.stores_matrices()) return 0;
+  return padded_columns(scheme, columns) / facts.column_pad * facts.unit_bytes;
 }
 
 double bits_per_weight(Scheme scheme, size_t rows, size_t columns) {
@@ -193,33 +221,35 @@ double bits_per_weight(Scheme scheme, size_t rows, size_t columns) {
 }
 
 std::optional<uint64_t> stored_bytes(Scheme scheme, std::span<const uint64_t> shape) {
+  const SchemeFacts& facts = scheme_facts(scheme);
   if (shape.size() == 1) {
-    const uint64_t element = vector_element_bytes(scheme);
-    if (element == 0 || shape[0] == 0) return std::nullopt;
-    return checked_multiply(shape[0], element);
+    if (facts.vector_bytes == 0 || shape[0] == 0) return std::nullopt;
+    return checked_multiply(shape[0], facts.vector_bytes);
   }
-  const std::optional<MatrixRule> rule = matrix_rule(scheme);
-  if (!rule || shape.size() != 2 || shape[0] == 0 || shape[1] == 0) return std::nullopt;
+  if (!facts.stores_matrices() || shape.size() != 2 || shape[0] == 0 || shape[1] == 0) return std::nullopt;
   // Rounding up must not wrap either, so both dimensions are held well below 2^63 first.
-  if (shape[0] > kMostBytes - tile::kPanelRows || shape[1] > kMostBytes - rule->column_pad)
-    return std::nullopt;
-  const uint64_t panels = (shape[0] + tile::kPanelRows - 1) / tile::kPanelRows;
-  const uint64_t units = (shape[1] + rule->column_pad - 1) / rule->column_pad;
-  const std::optional<uint64_t> one_panel = checked_multiply(units, rule->panel_unit);
+  if (shape[0] > kMostBytes - kPanelRows || shape[1] > kMostBytes - facts.column_pad) return std::nullopt;
+  const uint64_t row_bytes = (facts.row_scales ? 4u : 0u) + (facts.row_zeros ? 1u : 0u);
+  const uint64_t table_bytes = facts.table ? tile::kTableBytes : 0u;
+  const uint64_t panels = (shape[0] + kPanelRows - 1) / kPanelRows;
+  const uint64_t units = (shape[1] + facts.column_pad - 1) / facts.column_pad;
+  const std::optional<uint64_t> one_panel = checked_multiply(units, facts.unit_bytes);
   if (!one_panel) return std::nullopt;
   const std::optional<uint64_t> all_panels = checked_multiply(panels, *one_panel);
-  const std::optional<uint64_t> tail = checked_multiply(panels, tile::kPanelRows * rule->tail_row_bytes);
-  if (!all_panels || !tail || *tail > kMostBytes - rule->tail_bytes) return std::nullopt;
-  const uint64_t whole_tail = *tail + rule->tail_bytes;
-  if (*all_panels > kMostBytes - whole_tail) return std::nullopt;
-  return *all_panels + whole_tail;
+  const std::optional<uint64_t> row_arrays = checked_multiply(panels, kPanelRows * row_bytes);
+  if (!all_panels || !row_arrays || *row_arrays > kMostBytes - table_bytes) return std::nullopt;
+  const uint64_t after_panels = *row_arrays + table_bytes;
+  if (*all_panels > kMostBytes - after_panels) return std::nullopt;
+  return *all_panels + after_panels;
 }
 
 RowTail row_tail(Scheme scheme, size_t rows, size_t columns) {
-  const size_t padded_rows = tile::round_up(rows, tile::kPanelRows);
-  const size_t scales =
-      padded_rows / tile::kPanelRows * panel_bytes(scheme, columns);  // the end of the panels
-  return {scales, scales + padded_rows * 4, scales};
+  const SchemeFacts& facts = scheme_facts(scheme);
+  const size_t padded_rows = tile::round_up(rows, kPanelRows);
+  const size_t scales = padded_rows / kPanelRows * panel_bytes(scheme, columns);
+  const size_t zeros = scales + (facts.row_scales ? padded_rows * 4 : 0);
+  const size_t table = zeros + (facts.row_zeros ? padded_rows : 0);
+  return {scales, zeros, table};
 }
 
 }  // namespace tessera

@@ -1,5 +1,5 @@
-// The ways a tensor can be stored, their names in files and on the command line, and the exact bytes each
-// takes.
+// The ways a tensor can be stored: their names in files and on the command line, the exact bytes each takes,
+// and what its codes are. All of it comes from one table, a row for each scheme (scheme.cpp).
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,8 @@
 
 namespace tessera {
 
-// Table schemes have no names here: they are made by table_scheme.
+// A scheme is the number of its row. Only those that the program speaks of by name have an enumerator; the
+// others are found by parse_scheme or table_scheme.
 enum class Scheme : uint8_t {
   f32,        // vectors: plain floats; matrices: panels of f32
   f16,        // matrices only, panels of IEEE half
@@ -23,8 +24,49 @@ enum class Scheme : uint8_t {
   u32,        // vectors of little-endian u32
 };
 
+// What the elements of a tensor are. Schemes that differ in their groups or activations share a kind, and
+// with it the codec, the readers and the kernels: every table of these is asked by kind.
+enum class CodeKind : uint8_t {
+  f32,
+  f16,
+  bf16,
+  row_bytes,    // 8 bits around 128, an f32 scale per row
+  row_nibbles,  // 4 bits, an f32 scale and a u8 zero point per row
+  progressive,  // 4 bits, a whole-number scale and offset per group, an f32 scale per row
+  lut2,         // 2 bits, an index into the matrix's table of values; an f16 scale per group
+  lut3,         // 3 bits
+  lut4,         // 4 bits
+  int4,         // 4 bits, an f16 scale and zero point per group
+  data,         // of vectors that are no weights
+};
+
 // What a linear layer with weights in this scheme multiplies with.
 enum class ActivationType : uint8_t { f32, bf16, int8 };
+
+// A row of the table. Matrices are stored as panels of 16 rows (tile_layout.h); arrays of the whole matrix
+// follow the last panel.
+struct SchemeFacts {
+  std::string_view name;
+  CodeKind kind;
+  ActivationType activations;
+  unsigned bits;     // of one element or code
+  size_t group = 0;  // columns that share a scale within a row; 0 without groups
+  // Stored columns are a multiple of column_pad; unit_bytes hold that many columns of 16 rows. 0 for schemes
+  // that store no matrices.
+  size_t column_pad = 0;
+  size_t unit_bytes = 0;
+  // Arrays after the panels, in this order. Rows are padded to whole panels.
+  bool row_scales = false;  // f32[rows]
+  bool row_zeros = false;   // u8[rows]
+  bool table = false;       // f32[16]: the values that codes stand for
+  // Largest magnitude of a stored code less its zero point, where a row's products are summed in int32 over
+  // all columns; 0 where they are not.
+  size_t largest_code = 0;
+  size_t vector_bytes = 0;  // of an element of a plain vector; 0 for schemes that store no vectors
+
+  bool stores_matrices() const { return column_pad != 0; }
+};
+const SchemeFacts& scheme_facts(Scheme scheme);  // of a scheme that exists
 
 // Codes of 2 to 4 bits in panels, with an f16 scale for every row and group of columns. A weight is
 // scale * table[code], with one table of 2^bits entries for the whole matrix ("lut4-g64"), or, with zero
@@ -41,7 +83,10 @@ struct TableFormat {
 };
 Scheme table_scheme(const TableFormat& format);          // of a format within the limits above
 std::optional<TableFormat> table_format(Scheme scheme);  // nothing for all other schemes
-std::span<const Scheme> matrix_schemes();                // every scheme a matrix can have, in a fixed order
+
+std::span<const Scheme> matrix_schemes();  // every scheme a matrix can have, in a fixed order
+// Their names in the same order with a space between them: what --scheme takes. Ends with a null character.
+const char* matrix_scheme_names();
 
 std::string_view scheme_name(Scheme scheme);                // "w4a8-g128"
 std::optional<Scheme> parse_scheme(std::string_view name);  // nothing for an unknown name
@@ -60,11 +105,12 @@ double bits_per_weight(Scheme scheme, size_t rows, size_t columns);  // stored b
 // is 0, or the product overflows 63 bits. shape is [length] or [rows, columns].
 std::optional<uint64_t> stored_bytes(Scheme scheme, std::span<const uint64_t> shape);
 
-// Offsets of what follows the panels inside a stored matrix.
+// Where the arrays after the panels begin inside a stored matrix. An array that the scheme does not have
+// takes no bytes.
 struct RowTail {
-  size_t scales;  // f32[round_up(rows,16)]: w8a8, w4a8, w4a8-g128
-  size_t zeros;   // u8[round_up(rows,16)]: w4a8 only
-  size_t table;   // f32[16]: table schemes without zero points
+  size_t scales;  // f32[round_up(rows,16)]
+  size_t zeros;   // u8[round_up(rows,16)]
+  size_t table;   // f32[16]
 };
 RowTail row_tail(Scheme scheme, size_t rows, size_t columns);
 

@@ -12,7 +12,10 @@ inline constexpr size_t kPanelRows = 16;
 inline constexpr size_t kLineBytes = 64;
 inline constexpr size_t kGroupColumns = 128;     // columns that share one s1/a pair in w4a8-g128
 inline constexpr size_t kIntegerColumnPad = 64;  // w8a8 and w4a8 pad their columns to this
-inline constexpr size_t kGroupBytes = 16 * kLineBytes + 2 * kPanelRows;  // 16 lines, then s1[16], then a[16]
+
+// Bytes of a progressive group of 16 rows: lines of 8 columns, then s1[16], then a[16].
+constexpr size_t progressive_group_bytes(size_t group) { return group / 8 * kLineBytes + 2 * kPanelRows; }
+inline constexpr size_t kGroupBytes = progressive_group_bytes(kGroupColumns);
 
 static_assert(kGroupBytes == 1056,
               "a w4a8-g128 group of 16 rows is 1024 bytes of codes and 32 bytes of s1 and a");
@@ -34,18 +37,19 @@ constexpr Nibble nibble_in_panel(size_t row, size_t column) {
   return {column / 8 * kLineBytes + n.byte, n.high};
 }
 
-// Code (row 0..15, any column) inside a w4a8-g128 panel, where s1 and a follow every 128 columns.
-constexpr Nibble nibble_in_grouped_panel(size_t row, size_t column) {
-  const Nibble n = nibble_in_panel(row, column % kGroupColumns);
-  return {column / kGroupColumns * kGroupBytes + n.byte, n.high};
+// Code (row 0..15, any column) inside a panel of progressive groups, where s1 and a follow the columns of
+// every group; the default is that of w4a8-g128.
+constexpr Nibble nibble_in_grouped_panel(size_t row, size_t column, size_t group_columns = kGroupColumns) {
+  const Nibble n = nibble_in_panel(row, column % group_columns);
+  return {column / group_columns * progressive_group_bytes(group_columns) + n.byte, n.high};
 }
 
-// Byte offsets of s1 and a for (row, group) inside a w4a8-g128 panel.
-constexpr size_t group_scale_byte(size_t row, size_t group) {
-  return group * kGroupBytes + 16 * kLineBytes + row;
+// Byte offsets of s1 and a for (row, group) inside such a panel.
+constexpr size_t group_scale_byte(size_t row, size_t group, size_t group_columns = kGroupColumns) {
+  return group * progressive_group_bytes(group_columns) + group_columns / 8 * kLineBytes + row;
 }
-constexpr size_t group_offset_byte(size_t row, size_t group) {
-  return group_scale_byte(row, group) + kPanelRows;
+constexpr size_t group_offset_byte(size_t row, size_t group, size_t group_columns = kGroupColumns) {
+  return group_scale_byte(row, group, group_columns) + kPanelRows;
 }
 
 // Byte (row, column) inside a panel of bytes (w8a8, and 4-bit panels after expansion): a 64-byte line is

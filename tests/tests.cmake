@@ -2,7 +2,7 @@
 file(GLOB test_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/unit/*_test.cpp"
      "${CMAKE_SOURCE_DIR}/tests/golden/*_test.cpp")
 set(TESSERA_SHARED_DIR "${CMAKE_SOURCE_DIR}/../shared" CACHE PATH "Folder with the shared models and tokenizers")
-set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tessera_text tessera_models tessera_codec
+set(test_rooms tessera_engine tessera_quantize tessera_reference tessera_cpu tessera_checkpoint tessera_text tessera_models tessera_codec
     tessera_graph tessera_format)
 # Built alone with the thread sanitizer: all else would be compiled for nothing.
 set(thread_pool_test_rooms Threads::Threads)
@@ -37,4 +37,4 @@ foreach(source ${test_sources})
   target_link_libraries(${name} PRIVATE doctest_main)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
-include(tests/simt/simt.cmake)
+include(tests/cuda/cuda_tests.cmake)

@@ -3,8 +3,10 @@
 # otherwise installs Debian packages as root or by sudo, or names them and exits 1.
 #
 #   tools/install_dependencies.sh            what building, running and testing need
-#   tools/install_dependencies.sh --checks   also Clang with its fuzzer, clang-format and ccache; and where there is nvcc
-#                                            without a disassembler, that, into build/disassembler
+#   tools/install_dependencies.sh --checks   also Clang with its fuzzer, clang-format and ccache; a cross compiler for
+#                                            aarch64, the emulator that runs its programs and the libraries they need
+#                                            (into build/aarch64-libraries); and where there is nvcc without a
+#                                            disassembler, that (into build/disassembler)
 set -euo pipefail
 
 checks=no
@@ -55,6 +57,8 @@ find_missing() {
     need_command clang++ clang
     need_command clang-format clang-format
     need_command ccache ccache
+    need_command aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+    need_command qemu-aarch64 qemu-user
     local runtime=""
     command -v clang++ >/dev/null && runtime=$(clang++ -print-resource-dir)/lib/linux
     compgen -G "$runtime/libclang_rt.fuzzer-*.a" >/dev/null || missing+=(libclang-rt-14-dev)
@@ -77,11 +81,41 @@ can_install() {
   command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }
 }
 
+build_folder() { (cd "$(dirname "$0")/.." && echo "$PWD/build"); }
+
+# Debian's libraries for aarch64, unpacked into a folder that cmake/aarch64.cmake reads: installing them would make
+# aarch64 an architecture of this system and upgrade the same packages of its own. apt-get reads lists of its own, so
+# that this needs no rights. Without them only the aarch64 preset cannot be configured, and says so.
+fetch_aarch64_libraries() {
+  local folder work
+  folder=$(build_folder)/aarch64-libraries
+  [ -d "$folder" ] && return 0
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 0
+  echo "fetching the libraries for aarch64"
+  work=$folder.new
+  rm -rf "$work"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages" "$work/root"
+  if (cd "$work/packages" &&
+    apt_for_aarch64() {
+      apt-get -q -o APT::Architectures::=arm64 -o APT::Sandbox::User=root -o Dir::State::Lists="$work/lists" \
+        -o Dir::Cache="$work/cache" "$@"
+    } &&
+    apt_for_aarch64 update &&
+    apt_for_aarch64 download {libfmt-dev,libfmt9,libpcre2-dev,libpcre2-8-0,libutf8proc-dev,libutf8proc2}:arm64 \
+      {libxxhash-dev,libxxhash0,libedit-dev,libedit2,libtinfo6,libbsd0,libmd0}:arm64 &&
+    for package in *.deb; do dpkg-deb -x "$package" "$work/root" || exit 1; done); then
+    mv "$work/root" "$folder"
+  else
+    echo "the libraries for aarch64 could not be fetched: the preset aarch64 cannot be built" >&2
+  fi
+  rm -rf "$work"
+}
+
 # The disassembler of CUDA 13, for tools/kernel_instructions.sh. Checks that need it are skipped without it, so that it
 # cannot be had is no error.
 fetch_disassembler() {
   local tools=${CUDA_PATH:-/usr/local/cuda}/bin folder nvcc
-  folder=$(cd "$(dirname "$0")/.." && pwd)/build/disassembler
+  folder=$(build_folder)/disassembler
   nvcc=$(command -v nvcc || command -v "$tools/nvcc") || return 0
   PATH=$PATH:$(dirname "$nvcc"):$folder/nvidia/cu13/bin
   command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null && return 0
@@ -96,7 +130,10 @@ fetch_disassembler() {
 }
 
 finish() {
-  [ "$checks" = no ] || fetch_disassembler
+  if [ "$checks" = yes ]; then
+    fetch_aarch64_libraries
+    fetch_disassembler
+  fi
   exit 0
 }
 

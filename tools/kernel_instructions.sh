@@ -52,7 +52,7 @@ if [ $# -gt 0 ]; then
   mapfile -t objects < <(find "$1" -path '*backends/cuda*' -name '*.cu.o')
 else
   objects=()
-  for source in backends/cuda/*/*.cu; do
+  for source in $(find backends/cuda -name '*.cu' | sort); do
     object=$work/$(basename "$source" .cu).o
     "$nvcc" -std=c++20 -O3 -I. --expt-relaxed-constexpr -gencode arch=compute_80,code=sm_80 \
       -gencode arch=compute_90a,code=sm_90a -c "$source" -o "$object"

@@ -17,7 +17,7 @@ trap 'rm -f "$log" "$object"' EXIT
 
 echo "| kernel | target | registers | shared bytes | stack bytes | spilled bytes |"
 echo "|---|---|---|---|---|---|"
-for source in backends/cuda/*/*.cu; do
+for source in $(find backends/cuda -name '*.cu' | sort); do
   "$nvcc" -std=c++20 -O3 -I. --expt-relaxed-constexpr "${generate[@]}" -Xptxas -v -c "$source" -o "$object" 2>"$log" ||
     { cat "$log" >&2; exit 1; }
   # Notes, not warnings: products one after another, or registers that were not handed over.

@@ -24,7 +24,7 @@ constexpr size_t kChunkKeys = kChunkPages * kKvPageTokens;
 // Queries that share a pass over the keys: a multiple of the kernels' tiles, and scores that fit a 1 MiB
 // cache.
 constexpr size_t kTileQueries = 48;
-constexpr size_t kPagesAhead = 3;  // how far memory is asked for before its use
+constexpr size_t kPagesAhead = 3;  // distance of prefetches
 constexpr float kLogTwoOfE = 1.44269504f;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
@@ -48,8 +48,8 @@ struct Tile {
   const uint8_t* values_of(size_t page) const { return blocks.values(sequence->pages[page]); }
 };
 
-// Asks for bytes that are wanted soon, into the second-level cache.
-void ask_for(const uint8_t* begin, const uint8_t* end) {
+// Prefetches bytes into the second-level cache.
+void prefetch(const uint8_t* begin, const uint8_t* end) {
   for (; begin < end; begin += tile::kLineBytes) __builtin_prefetch(begin, 0, 2);
 }
 
@@ -74,7 +74,7 @@ class AttendNode : public Node {
         ranges_(context.threads),
         padded_(tile::round_up(attention.head_dim, tile::kPanelRows)),
         shared_(*context.split_attention) {
-    shared_.want(split_units(), split_chunks(), group_ * (padded_ + 2));
+    shared_.reserve_at_least(split_units(), split_chunks(), group_ * (padded_ + 2));
   }
 
   void prepare(const RunState& run) override {
@@ -95,7 +95,7 @@ class AttendNode : public Node {
     for (const BatchSequence& sequence : run.batch->sequences) {
       const size_t chunks = chunks_of(sequence);
       tasks += chunks * shape_.kv_heads;
-      for (size_t head = 0; head < shape_.kv_heads; ++head) shared_.expect(unit++, chunks);
+      for (size_t head = 0; head < shape_.kv_heads; ++head) shared_.begin_unit(unit++, chunks);
     }
     ranges_.deal(tasks);
   }
@@ -133,11 +133,11 @@ class AttendNode : public Node {
 
   // Every task is a tile with all of its keys.
   void attend_tiles(const RunState& run, const Scratch& memory) {
-    size_t task = take();
+    size_t task = next_task();
     size_t before = 0;
     for (const BatchSequence& sequence : run.batch->sequences) {
       const size_t tiles = tiles_of(sequence);
-      for (; task < before + tiles * shape_.kv_heads; task = take()) {
+      for (; task < before + tiles * shape_.kv_heads; task = next_task()) {
         // Later tokens see more keys: the long tasks go first so that threads end together.
         const size_t tile_index = tiles - 1 - (task - before) / shape_.kv_heads;
         const size_t first = tile_index * tile_tokens_;
@@ -152,7 +152,8 @@ class AttendNode : public Node {
   // each other in memory.
   void attend_chunks(const RunState& run, size_t thread, const Scratch& memory) {
     size_t split_unit = TaskRanges::kNone;  // whose queries are in memory
-    for (size_t task = ranges_.take(thread); task != TaskRanges::kNone; task = ranges_.take(thread)) {
+    for (size_t task = ranges_.next_task(thread); task != TaskRanges::kNone;
+         task = ranges_.next_task(thread)) {
       size_t local = task;
       size_t unit = 0;
       const BatchSequence* sequence = run.batch->sequences.data();
@@ -187,25 +188,25 @@ class AttendNode : public Node {
 
   Scratch carve(std::byte* base) const {
     const size_t rows = capacity();
-    const auto take_bytes = [&](size_t bytes) {
+    const auto next_bytes = [&](size_t bytes) {
       std::byte* at = base;
       base += tile::round_up(bytes, 64);
       return at;
     };
-    const auto take_floats = [&](size_t count) {
-      return reinterpret_cast<float*>(take_bytes(count * sizeof(float)));
+    const auto next_floats = [&](size_t count) {
+      return reinterpret_cast<float*>(next_bytes(count * sizeof(float)));
     };
     Scratch s{};
-    s.scores = take_floats(rows * kChunkKeys);
-    s.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * digit_bytes()));
-    s.queries = reinterpret_cast<QueryTerms*>(take_bytes(rows * sizeof(QueryTerms)));
+    s.scores = next_floats(rows * kChunkKeys);
+    s.digits = reinterpret_cast<uint8_t*>(next_bytes(rows * digit_bytes()));
+    s.queries = reinterpret_cast<QueryTerms*>(next_bytes(rows * sizeof(QueryTerms)));
     for (PageWeights& weights : s.weights) {
-      weights.digits = reinterpret_cast<uint8_t*>(take_bytes(rows * kWeightBytes));
-      weights.steps = take_floats(rows);
+      weights.digits = reinterpret_cast<uint8_t*>(next_bytes(rows * kWeightBytes));
+      weights.steps = next_floats(rows);
     }
-    s.constants = take_floats(rows * kConstantLanes);
-    s.chunk = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
-    s.total = {take_floats(rows * padded_), take_floats(rows), take_floats(rows)};
+    s.constants = next_floats(rows * kConstantLanes);
+    s.chunk = {next_floats(rows * padded_), next_floats(rows), next_floats(rows)};
+    s.total = {next_floats(rows * padded_), next_floats(rows), next_floats(rows)};
     s.end = base;
     return s;
   }
@@ -221,11 +222,11 @@ class AttendNode : public Node {
     store(run, tile, memory.total);
   }
 
-  // One chunk of a token's keys; whoever ends last puts the chunks together, in order.
+  // One chunk of a token's keys; the thread that finishes the unit merges its chunks, in order.
   void attend_chunk(const RunState& run, const Tile& tile, size_t chunk, size_t unit,
                     const Scratch& memory) const {
     run_chunk(tile, chunk, memory, shared_partial(unit, chunk));
-    if (!shared_.last(unit)) return;
+    if (!shared_.finish_chunk(unit)) return;
     const Partial total = shared_partial(unit, 0);
     for (size_t other = 1; other < tile.chunks(); ++other) merge(shared_partial(unit, other), total, group_);
     store(run, tile, total);
@@ -246,7 +247,7 @@ class AttendNode : public Node {
         auto* scaled = reinterpret_cast<float*>(digits);
         for (size_t i = 0; i < shape_.head_dim; ++i) scaled[i] = source[i] * scale;
       } else {
-        (layout_.bits == 8 ? kernels_.attention.split_query8 : kernels_.attention.split_query4)(
+        (layout_.bits == 8 ? kernels_.attention_rows.split_query8 : kernels_.attention_rows.split_query4)(
             source, shape_.head_dim, scale, digits, memory.queries + q);
       }
     }
@@ -282,13 +283,13 @@ class AttendNode : public Node {
     for (size_t page = first; page < end; ++page) {
       if (layout_.bits != 16 && page + 1 < end) split(page + 1);
       const uint8_t* ahead = nullptr;
-      const size_t wanted = page + kPagesAhead;
-      if (wanted < end) {
-        ahead = tile.values_of(wanted);
-        ask_for(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
-      } else if (wanted < tile.sequence->pages.size() && end == first + kChunkPages) {
-        ahead = tile.keys_of(wanted);  // of the next chunk, which this thread probably takes
-        ask_for(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
+      const size_t later = page + kPagesAhead;
+      if (later < end) {
+        ahead = tile.values_of(later);
+        prefetch(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
+      } else if (later < tile.sequence->pages.size() && end == first + kChunkPages) {
+        ahead = tile.keys_of(later);  // of the next chunk, which this thread probably takes
+        prefetch(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
       }
       add_page(tile.values_of(page), ahead, (page - first) * kKvPageTokens, keys_of(page), rows, memory,
                memory.weights[page % 2], out);
@@ -300,31 +301,31 @@ class AttendNode : public Node {
   void score_page(const uint8_t* block, const uint8_t* ahead, size_t keys, size_t rows, float* scores,
                   const Scratch& memory) const {
     if (layout_.bits == 16) {
-      kernels_.product_f16({.panels = block,
-                            .panel_stride = layout_.k_panel_bytes(),
-                            .rows = keys,
-                            .columns = shape_.head_dim,
-                            .x = reinterpret_cast<const float*>(memory.digits),
-                            .x_stride = shape_.head_dim,
-                            .tokens = rows,
-                            .bias = nullptr,
-                            .y = scores,
-                            .y_stride = kChunkKeys,
-                            .accumulate = false});
+      kernels_.floats.product_f16({.panels = block,
+                                   .panel_stride = layout_.k_panel_bytes(),
+                                   .rows = keys,
+                                   .columns = shape_.head_dim,
+                                   .x = reinterpret_cast<const float*>(memory.digits),
+                                   .x_stride = shape_.head_dim,
+                                   .tokens = rows,
+                                   .bias = nullptr,
+                                   .y = scores,
+                                   .y_stride = kChunkKeys,
+                                   .accumulate = false});
       return;
     }
-    (layout_.bits == 8 ? kernels_.attention.score_keys8
-                       : kernels_.attention.score_keys4)({.panels = block,
-                                                          .panel_stride = layout_.k_panel_bytes(),
-                                                          .keys = keys,
-                                                          .head_dim = shape_.head_dim,
-                                                          .query = memory.digits,
-                                                          .query_stride = digit_bytes(),
-                                                          .terms = memory.queries,
-                                                          .queries = rows,
-                                                          .y = scores,
-                                                          .y_stride = kChunkKeys,
-                                                          .ahead = ahead});
+    (layout_.bits == 8 ? kernels_.attention_products.score_keys8
+                       : kernels_.attention_products.score_keys4)({.panels = block,
+                                                                   .panel_stride = layout_.k_panel_bytes(),
+                                                                   .keys = keys,
+                                                                   .head_dim = shape_.head_dim,
+                                                                   .query = memory.digits,
+                                                                   .query_stride = digit_bytes(),
+                                                                   .terms = memory.queries,
+                                                                   .queries = rows,
+                                                                   .y = scores,
+                                                                   .y_stride = kChunkKeys,
+                                                                   .ahead = ahead});
   }
 
   // Turns scores into weights; keys after a query's own token weigh 0, and so does what fills the last page.
@@ -335,15 +336,15 @@ class AttendNode : public Node {
       const size_t position = tile.sequence->position + tile.first_token + q / group_;
       const size_t seen = position < first_key ? 0 : std::min(keys, position - first_key + 1);
       float* scores = memory.scores + q * kChunkKeys;
-      out.reference[q] = seen > 0 ? std::ceil(kernels_.maximum(scores, seen)) : kNothing;
-      out.sum[q] = (layout_.bits == 4 ? kernels_.attention.coarse_powers : kernels_.attention.powers)(
-          scores, out.reference[q], seen, end);
+      out.reference[q] = seen > 0 ? std::ceil(kernels_.rows.maximum(scores, seen)) : kNothing;
+      out.sum[q] = (layout_.bits == 4 ? kernels_.attention_rows.coarse_powers
+                                      : kernels_.attention_rows.powers)(scores, out.reference[q], seen, end);
     }
   }
 
   void split_page(const uint8_t* block, size_t first_key, size_t keys, size_t rows, const Scratch& memory,
                   const PageWeights& weights) const {
-    (layout_.bits == 8 ? kernels_.attention.split_weights8 : kernels_.attention.split_weights4)(
+    (layout_.bits == 8 ? kernels_.attention_rows.split_weights8 : kernels_.attention_rows.split_weights4)(
         {.weights = memory.scores + first_key,
          .stride = kChunkKeys,
          .queries = rows,
@@ -358,30 +359,30 @@ class AttendNode : public Node {
   void add_page(const uint8_t* block, const uint8_t* ahead, size_t first_key, size_t keys, size_t rows,
                 const Scratch& memory, const PageWeights& weights, const Partial& out) const {
     if (layout_.bits == 16) {
-      kernels_.product_f16({.panels = block,
-                            .panel_stride = layout_.v_panel_bytes(),
-                            .rows = shape_.head_dim,
-                            .columns = keys,
-                            .x = memory.scores + first_key,
-                            .x_stride = kChunkKeys,
-                            .tokens = rows,
-                            .bias = nullptr,
-                            .y = out.output,
-                            .y_stride = padded_,
-                            .accumulate = true});
+      kernels_.floats.product_f16({.panels = block,
+                                   .panel_stride = layout_.v_panel_bytes(),
+                                   .rows = shape_.head_dim,
+                                   .columns = keys,
+                                   .x = memory.scores + first_key,
+                                   .x_stride = kChunkKeys,
+                                   .tokens = rows,
+                                   .bias = nullptr,
+                                   .y = out.output,
+                                   .y_stride = padded_,
+                                   .accumulate = true});
       return;
     }
-    (layout_.bits == 8 ? kernels_.attention.add_values8
-                       : kernels_.attention.add_values4)({.panels = block,
-                                                          .panel_stride = layout_.v_panel_bytes(),
-                                                          .keys = keys,
-                                                          .head_dim = shape_.head_dim,
-                                                          .digits = weights.digits,
-                                                          .steps = weights.steps,
-                                                          .queries = rows,
-                                                          .y = out.output,
-                                                          .y_stride = padded_,
-                                                          .ahead = ahead});
+    (layout_.bits == 8 ? kernels_.attention_products.add_values8
+                       : kernels_.attention_products.add_values4)({.panels = block,
+                                                                   .panel_stride = layout_.v_panel_bytes(),
+                                                                   .keys = keys,
+                                                                   .head_dim = shape_.head_dim,
+                                                                   .digits = weights.digits,
+                                                                   .steps = weights.steps,
+                                                                   .queries = rows,
+                                                                   .y = out.output,
+                                                                   .y_stride = padded_,
+                                                                   .ahead = ahead});
   }
 
   // What 4-bit values add to all dimensions alike.
@@ -401,12 +402,12 @@ class AttendNode : public Node {
       if (part.reference[q] == kNothing) continue;
       const float reference = std::fmax(part.reference[q], total.reference[q]);
       const float keep = power_of_two(total.reference[q] - reference);
-      const float take_in = power_of_two(part.reference[q] - reference);
+      const float scale_part = power_of_two(part.reference[q] - reference);
       total.reference[q] = reference;
-      total.sum[q] = total.sum[q] * keep + part.sum[q] * take_in;
+      total.sum[q] = total.sum[q] * keep + part.sum[q] * scale_part;
       float* output = total.output + q * padded_;
       const float* added = part.output + q * padded_;
-      for (size_t i = 0; i < shape_.head_dim; ++i) output[i] = output[i] * keep + added[i] * take_in;
+      for (size_t i = 0; i < shape_.head_dim; ++i) output[i] = output[i] * keep + added[i] * scale_part;
     }
   }
 

@@ -9,7 +9,8 @@
 #include <variant>
 
 #include "backends/cpu/cpu_features.h"
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/instruction_sets.h"
+#include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/node.h"
 #include "backends/cpu/thread_pool.h"
 #include "gguf-like-format/tile_layout.h"
@@ -194,31 +195,17 @@ class CpuBackend : public Backend {
 
 }  // namespace cpu
 
-std::vector<std::string_view> usable_instruction_sets() {
-  std::vector<std::string_view> sets;
-  const cpu::Features features = cpu::detect_features();
-  if (features.avx512) sets.push_back("avx512");
-  if (features.avx2) sets.push_back("avx2");
-  sets.push_back("portable");
-  return sets;
-}
+std::vector<std::string_view> usable_instruction_sets() { return cpu::usable_instruction_set_names(); }
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options) {
   using Made = Result<std::unique_ptr<Backend>>;
   const std::vector<std::string_view> usable = usable_instruction_sets();
   const std::string_view isa = options.isa == "auto" ? usable.front() : std::string_view(options.isa);
-  if (std::find(usable.begin(), usable.end(), isa) == usable.end()) {
+  const cpu::Kernels* kernels = cpu::find_kernels(isa);
+  if (kernels == nullptr) {
     return Made::failure(
         fmt::format("instruction set {}: this machine offers {}", isa, fmt::join(usable, ", ")));
   }
-  const cpu::Kernels* kernels = &cpu::portable_kernels();
-#if defined(__x86_64__)
-  if (isa == "avx512") {
-    const cpu::Features features = cpu::detect_features();
-    kernels = &cpu::avx512_kernels({.bf16 = features.avx512_bf16, .vbmi = features.avx512_vbmi});
-  }
-  if (isa == "avx2") kernels = &cpu::avx2_kernels();
-#endif
   const size_t threads = options.threads == 0 ? cpu::usable_threads() : options.threads;
   const cpu::NumaMode mode = options.numa == "local"        ? cpu::NumaMode::local
                              : options.numa == "interleave" ? cpu::NumaMode::interleave

@@ -7,11 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__x86_64__)
-#include "backends/cpu/avx512/bf16_pairs.h"
-#endif
 #include "backends/cpu/cpu_features.h"
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/instruction_sets.h"
+#include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/thread_pool.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
@@ -39,7 +37,7 @@ constexpr size_t kRoundPanels = 64;
 constexpr size_t kCopyStride = kDepth + 16;
 constexpr size_t kPairStride = kDepth / 2 + 16;
 constexpr size_t kACopyBytes = kTaskRows * kCopyStride * sizeof(float);
-constexpr size_t kTasksPerThread = 4;  // so that the last task to finish is not waited for long
+constexpr size_t kTasksPerThread = 4;  // at least: then threads finish at about the same time
 
 // Memory that starts on a cache line, so that no vector load crosses two.
 class Lines {
@@ -94,7 +92,10 @@ static_assert(tile::element_in_panel(3, 5) == 5 * kPanelRows + 3 &&
 class CpuDenseProducts : public DenseProducts {
  public:
   CpuDenseProducts(const Kernels& kernels, size_t threads)
-      : kernels_(kernels), pair_products_(kernels.bf16_pairs), pool_(threads), a_copies_(pool_.size()) {}
+      : kernels_(kernels.floats),
+        pairs_(kernels.floats.bf16_pairs),
+        pool_(threads),
+        a_copies_(pool_.size()) {}
 
   void multiply(const DenseProduct& job) override {
     if (job.m == 0 || job.n == 0) return;
@@ -159,7 +160,7 @@ class CpuDenseProducts : public DenseProducts {
     return (round.panels + round.task_panels - 1) / round.task_panels;
   }
 
-  void pack(const Round& round, size_t panel, [[maybe_unused]] size_t thread) {
+  void pack(const Round& round, size_t panel, size_t thread) {
     const DenseProduct& job = *round.job;
     const size_t row = (round.first_panel + panel) * kPanelRows;
     const size_t rows = std::min(kPanelRows, job.n - row);
@@ -167,17 +168,15 @@ class CpuDenseProducts : public DenseProducts {
     std::byte* to = round.packed + panel * round.panel_stride;
     if (job.precision == Precision::f32) {
       pack_f32(b, job.b_stride, rows, round.depth, reinterpret_cast<float*>(to));
-#if defined(__x86_64__)
-    } else if (pair_products_) {
+    } else if (pairs_.product != nullptr) {
       auto* panel_pairs = reinterpret_cast<uint32_t*>(to);
       const size_t pairs = (round.depth + 1) / 2;
       if (rows < kPanelRows) std::fill_n(panel_pairs, pairs * kPanelRows, 0u);
       auto* row_pairs = reinterpret_cast<uint32_t*>(a_copies_[thread].reserve(kACopyBytes));
       for (size_t r = 0; r < rows; ++r) {
-        avx512::round_to_bf16_pairs(b + r * job.b_stride, round.depth, row_pairs);
+        pairs_.round_row(b + r * job.b_stride, round.depth, row_pairs);
         for (size_t i = 0; i < pairs; ++i) panel_pairs[i * kPanelRows + r] = row_pairs[i];
       }
-#endif
     } else {
       pack_bf16(b, job.b_stride, rows, round.depth, reinterpret_cast<uint32_t*>(to));
     }
@@ -191,12 +190,11 @@ class CpuDenseProducts : public DenseProducts {
     const size_t panels = std::min(round.task_panels, round.panels - panel);
     const size_t column = (round.first_panel + panel) * kPanelRows;
     const float* a = job.a + row * job.a_stride + round.first_k;
-#if defined(__x86_64__)
-    if (job.precision == Precision::bf16 && pair_products_) {
+    if (job.precision == Precision::bf16 && pairs_.product != nullptr) {
       auto* pairs = reinterpret_cast<uint32_t*>(a_copies_[thread].reserve(kACopyBytes));
       for (size_t r = 0; r < rows; ++r)
-        avx512::round_to_bf16_pairs(a + r * job.a_stride, round.depth, pairs + r * kPairStride);
-      const avx512::Bf16PairProduct product{
+        pairs_.round_row(a + r * job.a_stride, round.depth, pairs + r * kPairStride);
+      const Bf16PairProduct product{
           .panels = reinterpret_cast<const uint32_t*>(round.packed + panel * round.panel_stride),
           .panel_stride = round.panel_stride / sizeof(uint32_t),
           .rows = std::min(panels * kPanelRows, job.n - column),
@@ -208,10 +206,9 @@ class CpuDenseProducts : public DenseProducts {
           .y_stride = job.out_stride,
           .accumulate = job.accumulate || round.first_k > 0,
       };
-      avx512::product_bf16_pairs(product);
+      pairs_.product(product);
       return;
     }
-#endif
     size_t a_stride = job.a_stride;
     // The kernels read eight rows at once: rows whose distance is a multiple of half a page crowd into a few
     // sets of the cache.
@@ -245,8 +242,8 @@ class CpuDenseProducts : public DenseProducts {
     (job.precision == Precision::f32 ? kernels_.product_f32 : kernels_.product_bf16)(product);
   }
 
-  const Kernels& kernels_;
-  bool pair_products_;
+  const FloatKernels& kernels_;
+  const Bf16PairKernels& pairs_;
   ThreadPool pool_;
   Lines packed_;
   std::vector<Lines> a_copies_;  // one for each thread
@@ -261,13 +258,7 @@ std::unique_ptr<DenseProducts> make_dense_products(const Kernels& kernels, size_
 }  // namespace cpu
 
 std::unique_ptr<DenseProducts> make_cpu_dense_products(size_t threads) {
-  const cpu::Kernels* kernels = &cpu::portable_kernels();
-#if defined(__x86_64__)
-  const cpu::Features features = cpu::detect_features();
-  if (features.avx2) kernels = &cpu::avx2_kernels();
-  if (features.avx512) kernels = &cpu::avx512_kernels({.bf16 = features.avx512_bf16});
-#endif
-  return cpu::make_dense_products(*kernels, threads == 0 ? cpu::usable_threads() : threads);
+  return cpu::make_dense_products(cpu::best_kernels(), threads == 0 ? cpu::usable_threads() : threads);
 }
 
 }  // namespace tessera

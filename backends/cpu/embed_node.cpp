@@ -1,7 +1,9 @@
 // Looks up one row of a stored matrix per token. A row is spread over the lines of its panel; reading it
 // touches one dword a line, which is little beside the rest of a token's work.
+#include <algorithm>
+#include <cassert>
 #include <cstring>
-#include <optional>
+#include <iterator>
 
 #include "backends/cpu/node.h"
 #include "gguf-like-format/float_types.h"
@@ -22,94 +24,134 @@ unsigned code_at(const uint8_t* panel, tile::Nibble at) {
   return at.high ? panel[at.byte] >> 4u : panel[at.byte] & 15u;
 }
 
+// One row of a stored matrix.
+struct StoredRow {
+  const StoredTensor& matrix;
+  const uint8_t* bytes;  // of the whole matrix
+  const uint8_t* panel;  // that holds the row
+  size_t row;
+  size_t in_panel;
+  RowTail tail;
+
+  StoredRow(const StoredTensor& from, size_t index)
+      : matrix(from),
+        bytes(reinterpret_cast<const uint8_t*>(from.bytes.data())),
+        panel(bytes + index / tile::kPanelRows * panel_bytes(from.scheme, from.columns())),
+        row(index),
+        in_panel(index % tile::kPanelRows),
+        tail(row_tail(from.scheme, from.rows(), from.columns())) {}
+
+  size_t columns() const { return matrix.columns(); }
+  float scale() const { return read<float>(bytes + tail.scales + 4 * row); }
+};
+
+void read_f32(const StoredRow& from, float* y) {
+  for (size_t k = 0; k < from.columns(); ++k)
+    y[k] = read<float>(from.panel + 4 * tile::element_in_panel(from.in_panel, k));
+}
+
+void read_f16(const StoredRow& from, float* y) {
+  for (size_t k = 0; k < from.columns(); ++k)
+    y[k] = f16_to_f32(read<uint16_t>(from.panel + 2 * tile::element_in_panel(from.in_panel, k)));
+}
+
+void read_bf16(const StoredRow& from, float* y) {
+  for (size_t k = 0; k < from.columns(); ++k)
+    y[k] = bf16_to_f32(read<uint16_t>(from.panel + 2 * tile::bf16_in_panel(from.in_panel, k)));
+}
+
+void read_row_bytes(const StoredRow& from, float* y) {
+  const float scale = from.scale();
+  for (size_t k = 0; k < from.columns(); ++k) {
+    const int code = from.panel[tile::byte_in_panel(from.in_panel, k)];
+    y[k] = static_cast<float>(code - 128) * scale;
+  }
+}
+
+void read_row_nibbles(const StoredRow& from, float* y) {
+  const float scale = from.scale();
+  const int zero = from.bytes[from.tail.zeros + from.row];
+  for (size_t k = 0; k < from.columns(); ++k) {
+    const auto code = static_cast<int>(code_at(from.panel, tile::nibble_in_panel(from.in_panel, k)));
+    y[k] = static_cast<float>(code - zero) * scale;
+  }
+}
+
+void read_progressive(const StoredRow& from, float* y) {
+  const float scale = from.scale();
+  const size_t group = group_columns(from.matrix.scheme);
+  const size_t r = from.in_panel;
+  for (size_t k = 0; k < from.columns(); ++k) {
+    const unsigned code = code_at(from.panel, tile::nibble_in_grouped_panel(r, k, group));
+    const unsigned u = code * from.panel[tile::group_scale_byte(r, k / group, group)] +
+                       from.panel[tile::group_offset_byte(r, k / group, group)];
+    y[k] = static_cast<float>(static_cast<int>(u) - 128) * scale;
+  }
+}
+
+void read_table_codes(const StoredRow& from, float* y) {
+  const TableFormat format = table_format(from.matrix.scheme).value();
+  const uint8_t* table = from.bytes + from.tail.table;
+  const size_t r = from.in_panel;
+  const auto f16_at = [&](size_t byte) { return f16_to_f32(read<uint16_t>(from.panel + byte)); };
+  for (size_t k = 0; k < from.columns(); ++k) {
+    const size_t g = k / format.group;
+    const tile::CodeBits bits = tile::code_in_unit(format.bits, r, k % tile::kTableUnitColumns);
+    const uint8_t* unit =
+        from.panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k);
+    unsigned code = (unit[bits.byte] >> bits.shift) & ((1u << bits.low) - 1u);
+    if (bits.low < format.bits) code |= ((unit[bits.high_byte] >> bits.high_shift) & 1u) << bits.low;
+    const float scale = f16_at(tile::table_scale_byte(format.bits, format.group, format.zero_points, r, g));
+    const float entry =
+        format.zero_points
+            ? static_cast<float>(code) - f16_at(tile::table_zero_byte(format.bits, format.group, r, g))
+            : read<float>(table + 4 * code);
+    y[k] = scale * entry;
+  }
+}
+
+// How a row of each kind is read: y is [columns].
+struct RowReader {
+  CodeKind kind;
+  void (*read)(const StoredRow& from, float* y);
+};
+constexpr RowReader kReaders[] = {
+    {CodeKind::f32, read_f32},
+    {CodeKind::f16, read_f16},
+    {CodeKind::bf16, read_bf16},
+    {CodeKind::row_bytes, read_row_bytes},
+    {CodeKind::row_nibbles, read_row_nibbles},
+    {CodeKind::progressive, read_progressive},
+    {CodeKind::lut2, read_table_codes},
+    {CodeKind::lut3, read_table_codes},
+    {CodeKind::lut4, read_table_codes},
+    {CodeKind::int4, read_table_codes},
+};
+
+const RowReader& reader_of(CodeKind kind) {
+  const auto* found = std::find_if(std::begin(kReaders), std::end(kReaders),
+                                   [&](const RowReader& reader) { return reader.kind == kind; });
+  assert(found != std::end(kReaders));  // the graph's check lets no data tensor get here
+  return *found;
+}
+
 class EmbedNode : public Node {
  public:
   EmbedNode(const NodeContext& context, const Op& op, const Embed& embed)
-      : y_(context.views[op.outputs[0]]), table_(context.weight(embed.table)) {}
+      : y_(context.views[op.outputs[0]]),
+        table_(context.weight(embed.table)),
+        reader_(reader_of(scheme_facts(table_.scheme).kind)) {}
 
   void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const size_t rows = run.batch->tokens.size();
-    for (size_t row = take(); row < rows; row = take()) look_up(run.batch->tokens[row], y_.floats(run, row));
+    for (size_t row = next_task(); row < rows; row = next_task())
+      reader_.read({table_, run.batch->tokens[row]}, y_.floats(run, row));
   }
 
  private:
-  void look_up(size_t token, float* y) const {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(table_.bytes.data());
-    const uint8_t* panel = bytes + token / tile::kPanelRows * panel_bytes(table_.scheme, table_.columns());
-    const size_t r = token % tile::kPanelRows;
-    const RowTail tail = row_tail(table_.scheme, table_.rows(), table_.columns());
-    const size_t columns = table_.columns();
-    if (const std::optional<TableFormat> format = table_format(table_.scheme)) {
-      look_up_in_table(*format, panel, r, bytes + tail.table, y);
-      return;
-    }
-    switch (table_.scheme) {
-      case Scheme::f32:
-        for (size_t k = 0; k < columns; ++k) y[k] = read<float>(panel + 4 * tile::element_in_panel(r, k));
-        return;
-      case Scheme::f16:
-        for (size_t k = 0; k < columns; ++k) {
-          y[k] = f16_to_f32(read<uint16_t>(panel + 2 * tile::element_in_panel(r, k)));
-        }
-        return;
-      case Scheme::bf16:
-        for (size_t k = 0; k < columns; ++k) {
-          y[k] = bf16_to_f32(read<uint16_t>(panel + 2 * tile::bf16_in_panel(r, k)));
-        }
-        return;
-      case Scheme::w8a8: {
-        const auto scale = read<float>(bytes + tail.scales + 4 * token);
-        for (size_t k = 0; k < columns; ++k) {
-          y[k] = static_cast<float>(static_cast<int>(panel[tile::byte_in_panel(r, k)]) - 128) * scale;
-        }
-        return;
-      }
-      case Scheme::w4a8: {
-        const auto scale = read<float>(bytes + tail.scales + 4 * token);
-        const int zero = bytes[tail.zeros + token];
-        for (size_t k = 0; k < columns; ++k) {
-          const auto code = static_cast<int>(code_at(panel, tile::nibble_in_panel(r, k)));
-          y[k] = static_cast<float>(code - zero) * scale;
-        }
-        return;
-      }
-      case Scheme::w4a8_g128: {
-        const auto scale = read<float>(bytes + tail.scales + 4 * token);
-        for (size_t k = 0; k < columns; ++k) {
-          const size_t g = k / tile::kGroupColumns;
-          const unsigned u =
-              code_at(panel, tile::nibble_in_grouped_panel(r, k)) * panel[tile::group_scale_byte(r, g)] +
-              panel[tile::group_offset_byte(r, g)];
-          y[k] = static_cast<float>(static_cast<int>(u) - 128) * scale;
-        }
-        return;
-      }
-      case Scheme::u8:
-      case Scheme::u32:
-        return;  // check_graph lets no data tensor get here
-    }
-  }
-
-  void look_up_in_table(const TableFormat& format, const uint8_t* panel, size_t r, const uint8_t* table,
-                        float* y) const {
-    const auto f16_at = [&](size_t byte) { return f16_to_f32(read<uint16_t>(panel + byte)); };
-    for (size_t k = 0; k < table_.columns(); ++k) {
-      const size_t g = k / format.group;
-      const tile::CodeBits bits = tile::code_in_unit(format.bits, r, k % tile::kTableUnitColumns);
-      const uint8_t* unit = panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k);
-      unsigned code = (unit[bits.byte] >> bits.shift) & ((1u << bits.low) - 1u);
-      if (bits.low < format.bits) code |= ((unit[bits.high_byte] >> bits.high_shift) & 1u) << bits.low;
-      const float scale = f16_at(tile::table_scale_byte(format.bits, format.group, format.zero_points, r, g));
-      const float entry =
-          format.zero_points
-              ? static_cast<float>(code) - f16_at(tile::table_zero_byte(format.bits, format.group, r, g))
-              : read<float>(table + 4 * code);
-      y[k] = scale * entry;
-    }
-  }
-
   View y_;
   const StoredTensor& table_;
+  const RowReader& reader_;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <limits>
 
-#include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/kernels/attention_kernels.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 
@@ -24,8 +24,8 @@ constexpr size_t kHalfRow = 2 * tile::kPanelRows;  // bytes of 16 f16 values
 // every layer and head: only where that cannot be much.
 constexpr size_t kMostHugeBytes = size_t{256} << 20;
 
-constexpr size_t kLanes =
-    8;  // of sums and maxima that the compiler may vectorize in the order they are written
+// Lanes of sums and maxima, which the compiler may then vectorize in the order they are written.
+constexpr size_t kLanes = 8;
 
 constexpr uint16_t kHalfExponent = 0x7c00;  // all ones: infinite, or not a number
 constexpr uint16_t kHalfNan = 0x7e00;
@@ -74,7 +74,8 @@ struct Codes {
   uint16_t scale_bits = 0;
   uint16_t minimum_bits = 0;
 
-  bool fit(const float* x, size_t n) const {  // the row is finite in a page
+  // Whether the row, x and its stored scale, is finite.
+  bool fit(const float* x, size_t n) const {
     return finite_half(scale_bits) && finite_half(minimum_bits) &&
            all_below(std::numeric_limits<float>::infinity(), x, n);
   }
@@ -144,7 +145,7 @@ void store_key(const KvBlockLayout& layout, uint8_t* block, size_t slot, const f
   write_half(scales + 2 * row, fits ? codes.scale_bits : kHalfNan);
 }
 
-// False: not finite in a page, zero is kept.
+// False when the value is not finite after rounding; zeros are stored then.
 bool store_value(const KvBlockLayout& layout, uint8_t* block, size_t slot, const float* value) {
   if (layout.bits == 16) {
     const bool fits = all_below(kHalfOverflow, value, layout.head_dim);

@@ -20,8 +20,8 @@ struct KvBlockLayout {
   size_t head_dim = 0;
 
   size_t k_codes_bytes() const;  // codes of one K panel
-  size_t k_panel_bytes()
-      const;  // codes, then scales[16] (8 and 4 bits), then minima[16] (4 bits), in whole lines
+  // Codes, then scales[16] (8 and 4 bits), then minima[16] (4 bits), in whole lines.
+  size_t k_panel_bytes() const;
   size_t k_panel(size_t i) const { return i * k_panel_bytes(); }
   size_t k_bytes() const { return k_panel(kKvPageTokens / 16); }
   size_t v_panel_bytes() const;  // codes of one V panel (64 tokens)
@@ -34,8 +34,9 @@ struct KvBlockLayout {
 
 // Rounds one token's key and value [head_dim] into slot 0 … 63 of its K and V block. 8 bits: scale = max|x| /
 // 127; 4 bits: scale = (max - min) / 15 and min; scales are rounded to f16 first and codes follow the rounded
-// scale. A value that is not finite in a page is kept as zero and its key as not a number, so that it reaches
-// the tokens that see it and no others: their weight for it is 0, which does not make infinity zero.
+// scale. A value that is not finite after rounding is stored as zero and its key as NaN (with codes: the
+// key's scale), so that it reaches the tokens that attend to this one and no others: an infinite value would
+// reach all of them, because even a weight of 0 makes it NaN.
 void store_token(const KvBlockLayout& layout, uint8_t* key_block, uint8_t* value_block, size_t slot,
                  const float* key, const float* value);
 

@@ -19,7 +19,7 @@ class KvStoreNode : public Node {
   // page's values must be written by one thread.
   void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const Batch& batch = *run.batch;
-    size_t task = take();
+    size_t task = next_task();
     size_t before = 0;
     for (const BatchSequence& sequence : batch.sequences) {
       const size_t first_page = sequence.position / kKvPageTokens;
@@ -28,7 +28,7 @@ class KvStoreNode : public Node {
       while (task < before + tasks) {
         const size_t local = task - before;
         store(run, sequence, first_page + local / shape_.kv_heads, local % shape_.kv_heads);
-        task = take();
+        task = next_task();
       }
       before += tasks;
     }

@@ -1,4 +1,4 @@
-// Matrix products: cuts the panels of all parts into tasks and hands them to the threads.
+// Matrix products: the panels of all parts are cut into tasks for the threads.
 #include <algorithm>
 
 #include "backends/cpu/matrix_part.h"
@@ -55,7 +55,7 @@ class LinearNode : public Node {
 
   void execute(const RunState& run, size_t thread, std::span<std::byte> scratch) override {
     const std::vector<Task>& tasks = y_.rows(run) <= kStreamedTokens ? few_ : many_;
-    for (size_t task = ranges_.take(thread); task != TaskRanges::kNone; task = ranges_.take(thread))
+    for (size_t task = ranges_.next_task(thread); task != TaskRanges::kNone; task = ranges_.next_task(thread))
       parts_[tasks[task].part].multiply(run, x_, y_, tasks[task].panels, scratch);
   }
 

@@ -10,15 +10,15 @@
 #include <vector>
 
 #include "backends/cpu/cpu_features.h"
-#include "backends/cpu/limit_loops.h"
+#include "backends/cpu/instruction_sets.h"
 #include "backends/cpu/thread_pool.h"
 
 namespace tessera {
 
 namespace {
 
-// All threads' buffers together are far beyond any last-level cache, and yet no burden to a machine of many
-// cores. Kept between calls so that only the first pays for page faults.
+// All threads' buffers together exceed any last-level cache, and are still small for a machine of many cores.
+// They are kept between calls, so that only the first one pays for page faults.
 size_t bytes_per_thread(size_t threads) {
   constexpr size_t kAll = size_t{2} << 30;
   return std::clamp(kAll / threads, size_t{32} << 20, size_t{256} << 20) & ~size_t{4095};
@@ -55,7 +55,7 @@ double seconds_now() {
 
 MachineLimits measure_machine_limits(size_t threads) {
   if (threads == 0) threads = cpu::usable_threads();
-  const cpu::LimitLoops& loops = cpu::limit_loops();
+  const cpu::LimitLoops& loops = cpu::best_kernels().limits;
   static std::vector<std::unique_ptr<ReadBuffer>> buffers;
   if (buffers.size() != threads) buffers.clear();
   while (buffers.size() < threads) buffers.push_back(std::make_unique<ReadBuffer>(bytes_per_thread(threads)));

@@ -3,7 +3,9 @@
 #include "backends/cpu/matrix_part.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
+#include <iterator>
 
 #include "gguf-like-format/tile_layout.h"
 #include "graph/q8_row.h"
@@ -12,16 +14,8 @@ namespace tessera::cpu {
 
 namespace {
 
-bool has_codes(Scheme scheme) { return scheme == Scheme::w4a8 || scheme == Scheme::w4a8_g128; }
-
-TableCodes codes_of(const TableFormat& format) {
-  if (format.zero_points) return kInt4;
-  return format.bits == 2 ? kLut2 : format.bits == 3 ? kLut3 : kLut4;
-}
-
-const TableKernels& kernels_of(const Kernels& kernels, const TableFormat& format) {
-  return format.int8_activations ? kernels.table_int8 : kernels.table_bf16;
-}
+// Whether groups have zero points: such a scheme has no table.
+bool has_zeros(const SchemeFacts& scheme) { return !scheme.table; }
 
 // An expanded panel of a table scheme in scratch: values, then scales, then zero points.
 struct ExpandedLayout {
@@ -29,20 +23,80 @@ struct ExpandedLayout {
   size_t scales;
   size_t bytes;
 
-  ExpandedLayout(const TableFormat& format, size_t columns)
-      : values(columns * tile::kPanelRows * (format.int8_activations ? 1 : 2)),
-        scales(columns / format.group * tile::kPanelRows * sizeof(float)),
-        bytes(values + scales * (format.zero_points ? 2 : 1)) {}
+  ExpandedLayout(const SchemeFacts& scheme, size_t columns)
+      : values(columns * tile::kPanelRows * (scheme.activations == ActivationType::int8 ? 1 : 2)),
+        scales(columns / scheme.group * tile::kPanelRows * sizeof(float)),
+        bytes(values + scales * (has_zeros(scheme) ? 2 : 1)) {}
 };
 
 size_t stride_of(const View& y) { return y.base == nullptr ? y.columns : y.stride / sizeof(float); }
 
 }  // namespace
 
+struct MatrixPart::Product {
+  CodeKind kind;
+  size_t (MatrixPart::*expanded_bytes)() const;
+  void (MatrixPart::*multiply)(const RunState&, const View& x, const View& y, PanelRange,
+                               std::span<std::byte> scratch) const;
+  // The kernels: one of these, or none for bytes, which are multiplied as they are.
+  FloatKernel FloatKernels::*floats = nullptr;
+  NibbleKernels IntegerKernels::*nibbles = nullptr;
+  TableCodes table_codes = kLut2;
+};
+
+const MatrixPart::Product MatrixPart::kProducts[] = {
+    {.kind = CodeKind::f32,
+     .expanded_bytes = &MatrixPart::not_expanded,
+     .multiply = &MatrixPart::multiply_floats,
+     .floats = &FloatKernels::product_f32},
+    {.kind = CodeKind::f16,
+     .expanded_bytes = &MatrixPart::not_expanded,
+     .multiply = &MatrixPart::multiply_floats,
+     .floats = &FloatKernels::product_f16},
+    {.kind = CodeKind::bf16,
+     .expanded_bytes = &MatrixPart::not_expanded,
+     .multiply = &MatrixPart::multiply_floats,
+     .floats = &FloatKernels::product_bf16},
+    {.kind = CodeKind::row_bytes,
+     .expanded_bytes = &MatrixPart::not_expanded,
+     .multiply = &MatrixPart::multiply_integers},
+    {.kind = CodeKind::row_nibbles,
+     .expanded_bytes = &MatrixPart::expanded_nibbles,
+     .multiply = &MatrixPart::multiply_integers,
+     .nibbles = &IntegerKernels::row_nibbles},
+    {.kind = CodeKind::progressive,
+     .expanded_bytes = &MatrixPart::expanded_nibbles,
+     .multiply = &MatrixPart::multiply_integers,
+     .nibbles = &IntegerKernels::progressive},
+    {.kind = CodeKind::lut2,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kLut2},
+    {.kind = CodeKind::lut3,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kLut3},
+    {.kind = CodeKind::lut4,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kLut4},
+    {.kind = CodeKind::int4,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kInt4},
+};
+
+const MatrixPart::Product& MatrixPart::product_of(CodeKind kind) {
+  const auto* found = std::find_if(std::begin(kProducts), std::end(kProducts),
+                                   [&](const Product& product) { return product.kind == kind; });
+  assert(found != std::end(kProducts));  // the graph's check lets no data tensor get here
+  return *found;
+}
+
 MatrixPart::MatrixPart(const Kernels& kernels, const StoredTensor& weight, const float* bias, size_t y_column)
     : kernels_(kernels),
-      scheme_(weight.scheme),
-      format_(table_format(weight.scheme)),
+      scheme_(scheme_facts(weight.scheme)),
+      product_(product_of(scheme_.kind)),
       base_(reinterpret_cast<const uint8_t*>(weight.bytes.data())),
       bytes_(weight.bytes.size()),
       panel_bytes_(tessera::panel_bytes(weight.scheme, weight.columns())),
@@ -50,10 +104,10 @@ MatrixPart::MatrixPart(const Kernels& kernels, const StoredTensor& weight, const
       stored_columns_(padded_columns(weight.scheme, weight.columns())),
       bias_(bias),
       y_column_(y_column) {
-  const RowTail tail = row_tail(scheme_, rows_, weight.columns());
-  if (has_row_scales(scheme_)) scales_ = reinterpret_cast<const float*>(base_ + tail.scales);
-  if (scheme_ == Scheme::w4a8) zeros_ = base_ + tail.zeros;
-  if (format_ && !format_->zero_points) std::memcpy(table_.data(), base_ + tail.table, sizeof table_);
+  const RowTail tail = row_tail(weight.scheme, rows_, weight.columns());
+  if (scheme_.row_scales) scales_ = reinterpret_cast<const float*>(base_ + tail.scales);
+  if (scheme_.row_zeros) zeros_ = base_ + tail.zeros;
+  if (scheme_.table) std::memcpy(table_.data(), base_ + tail.table, sizeof table_);
 }
 
 std::span<const std::byte> MatrixPart::bytes() const {
@@ -70,10 +124,11 @@ void MatrixPart::move_to(const std::byte* copy) {
 
 size_t MatrixPart::panels() const { return (rows_ + tile::kPanelRows - 1) / tile::kPanelRows; }
 
-size_t MatrixPart::expanded_bytes() const {
-  if (format_) return ExpandedLayout(*format_, stored_columns_).bytes;
-  return has_codes(scheme_) ? stored_columns_ * tile::kPanelRows : 0;
-}
+size_t MatrixPart::expanded_bytes() const { return (this->*product_.expanded_bytes)(); }
+
+size_t MatrixPart::expanded_nibbles() const { return stored_columns_ * tile::kPanelRows; }
+
+size_t MatrixPart::expanded_table() const { return ExpandedLayout(scheme_, stored_columns_).bytes; }
 
 size_t MatrixPart::rows_of(PanelRange range) const {
   return std::min(range.count * tile::kPanelRows, rows_ - range.first * tile::kPanelRows);
@@ -81,17 +136,11 @@ size_t MatrixPart::rows_of(PanelRange range) const {
 
 void MatrixPart::multiply(const RunState& run, const View& x, const View& y, PanelRange range,
                           std::span<std::byte> scratch) const {
-  if (format_) {
-    multiply_table(run, x, y, range, scratch);
-  } else if (scales_ != nullptr) {
-    multiply_row_scaled(run, x, y, range, scratch);
-  } else {
-    multiply_floats(run, x, y, range);
-  }
+  (this->*product_.multiply)(run, x, y, range, scratch);
 }
 
-void MatrixPart::multiply_row_scaled(const RunState& run, const View& x, const View& y, PanelRange range,
-                                     std::span<std::byte> scratch) const {
+void MatrixPart::multiply_integers(const RunState& run, const View& x, const View& y, PanelRange range,
+                                   std::span<std::byte> scratch) const {
   const size_t first_row = range.first * tile::kPanelRows;
   const size_t tokens = y.rows(run);
   const uint8_t* panels = base_ + range.first * panel_bytes_;
@@ -110,37 +159,35 @@ void MatrixPart::multiply_row_scaled(const RunState& run, const View& x, const V
       .y = y.floats(run, 0) + y_column_ + first_row,
       .y_stride = stride_of(y),
   };
-  if (has_codes(scheme_) && tokens <= kernels_.code_tokens) {
-    (scheme_ == Scheme::w4a8 ? kernels_.product_codes_w4 : kernels_.product_codes_g128)(job);
-    return;
-  }
-  if (has_codes(scheme_)) {
-    const auto expand = scheme_ == Scheme::w4a8 ? kernels_.expand_w4 : kernels_.expand_g128;
+  if (product_.nibbles != nullptr) {
+    const NibbleKernels& nibbles = kernels_.integers.*product_.nibbles;
+    if (tokens <= kernels_.integers.code_tokens) return nibbles.product(job);
     auto* expanded = reinterpret_cast<uint8_t*>(scratch.data());
     job.panels = expanded;
-    job.panel_stride = expanded_bytes();
+    job.panel_stride = expanded_nibbles();
     for (size_t p = 0; p < range.count; ++p)
-      expand(panels + p * panel_bytes_, stored_columns_, expanded + p * job.panel_stride);
+      nibbles.expand(panels + p * panel_bytes_, stored_columns_, expanded + p * job.panel_stride);
   }
-  kernels_.product_bytes(job);
+  kernels_.integers.product_bytes(job);
 }
 
 void MatrixPart::multiply_table(const RunState& run, const View& x, const View& y, PanelRange range,
                                 std::span<std::byte> scratch) const {
-  const TableKernels& kernels = kernels_of(kernels_, *format_);
-  const TableCodes codes = codes_of(*format_);
+  const TableKernels& kernels =
+      scheme_.activations == ActivationType::int8 ? kernels_.table_int8 : kernels_.table_bf16;
+  const TableCodeKernels& codes = kernels.codes[product_.table_codes];
   const size_t first_row = range.first * tile::kPanelRows;
   const size_t tokens = y.rows(run);
   const uint8_t* panels = base_ + range.first * panel_bytes_;
   const float* bias = bias_ != nullptr ? bias_ + first_row : nullptr;
   float* target = y.floats(run, 0) + y_column_ + first_row;
   if (tokens <= kernels.code_tokens) {
-    kernels.product[codes]({
+    codes.product({
         .panels = panels,
         .panel_stride = panel_bytes_,
         .rows = rows_of(range),
         .columns = stored_columns_,
-        .group = format_->group,
+        .group = scheme_.group,
         .table = table_.data(),
         .x = x.bytes(0),
         .x_stride = x.stride,
@@ -152,16 +199,15 @@ void MatrixPart::multiply_table(const RunState& run, const View& x, const View& 
     });
     return;
   }
-  const ExpandedLayout layout(*format_, stored_columns_);
+  const ExpandedLayout layout(scheme_, stored_columns_);
   const auto panel_at = [&](size_t p) {
     uint8_t* at = reinterpret_cast<uint8_t*>(scratch.data()) + p * layout.bytes;
     auto* scales = reinterpret_cast<float*>(at + layout.values);
     auto* zeros = reinterpret_cast<float*>(at + layout.values + layout.scales);
-    return ExpandedPanel{at, scales, format_->zero_points ? zeros : nullptr};
+    return ExpandedPanel{at, scales, has_zeros(scheme_) ? zeros : nullptr};
   };
   for (size_t p = 0; p < range.count; ++p)
-    kernels.expand[codes](panels + p * panel_bytes_, stored_columns_, format_->group, table_.data(),
-                          panel_at(p));
+    codes.expand(panels + p * panel_bytes_, stored_columns_, scheme_.group, table_.data(), panel_at(p));
   const ExpandedPanel first = panel_at(0);
   kernels.product_expanded({
       .values = first.values,
@@ -171,7 +217,7 @@ void MatrixPart::multiply_table(const RunState& run, const View& x, const View& 
       .scales_stride = layout.bytes / sizeof(float),
       .rows = rows_of(range),
       .columns = stored_columns_,
-      .group = format_->group,
+      .group = scheme_.group,
       .x = x.bytes(0),
       .x_stride = x.stride,
       .x_columns = x.columns,
@@ -182,7 +228,8 @@ void MatrixPart::multiply_table(const RunState& run, const View& x, const View& 
   });
 }
 
-void MatrixPart::multiply_floats(const RunState& run, const View& x, const View& y, PanelRange range) const {
+void MatrixPart::multiply_floats(const RunState& run, const View& x, const View& y, PanelRange range,
+                                 std::span<std::byte>) const {
   const size_t first_row = range.first * tile::kPanelRows;
   const FloatProduct job{
       .panels = base_ + range.first * panel_bytes_,
@@ -197,11 +244,7 @@ void MatrixPart::multiply_floats(const RunState& run, const View& x, const View&
       .y_stride = stride_of(y),
       .accumulate = false,
   };
-  if (scheme_ == Scheme::f32) {
-    kernels_.product_f32(job);
-  } else {
-    (scheme_ == Scheme::f16 ? kernels_.product_f16 : kernels_.product_bf16)(job);
-  }
+  (kernels_.floats.*product_.floats)(job);
 }
 
 }  // namespace tessera::cpu

@@ -1,10 +1,10 @@
-// A stored matrix as the cpu backend multiplies with it: its place in memory and the kernels for its scheme.
+// A stored matrix as the cpu backend multiplies with it: its place in memory and the kernels for its kind of
+// codes.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 
 #include "backends/cpu/node.h"
@@ -37,24 +37,34 @@ class MatrixPart {
                 std::span<std::byte> scratch) const;
 
  private:
+  // How matrices of one kind of codes are multiplied, and with which kernels.
+  struct Product;
+  static const Product kProducts[];
+  static const Product& product_of(CodeKind kind);
+
   size_t rows_of(PanelRange range) const;
-  void multiply_row_scaled(const RunState& run, const View& x, const View& y, PanelRange range,
-                           std::span<std::byte> scratch) const;
+  size_t not_expanded() const { return 0; }
+  size_t expanded_nibbles() const;
+  size_t expanded_table() const;
+  void multiply_integers(const RunState& run, const View& x, const View& y, PanelRange range,
+                         std::span<std::byte> scratch) const;
   void multiply_table(const RunState& run, const View& x, const View& y, PanelRange range,
                       std::span<std::byte> scratch) const;
-  void multiply_floats(const RunState& run, const View& x, const View& y, PanelRange range) const;
+  void multiply_floats(const RunState& run, const View& x, const View& y, PanelRange range,
+                       std::span<std::byte> scratch) const;
 
   const Kernels& kernels_;
-  Scheme scheme_;
-  std::optional<TableFormat> format_;
+  const SchemeFacts& scheme_;
+  const Product& product_;
   const uint8_t* base_;
   size_t bytes_;
   size_t panel_bytes_;
   size_t rows_;
   size_t stored_columns_;
-  const float* scales_ = nullptr;   // schemes with row scales
-  const uint8_t* zeros_ = nullptr;  // w4a8
-  std::array<float, 16> table_{};   // table schemes without zero points
+  // What the scheme stores after the panels: row arrays in the matrix, the table as a copy.
+  const float* scales_ = nullptr;
+  const uint8_t* zeros_ = nullptr;
+  std::array<float, 16> table_{};
   const float* bias_;
   size_t y_column_;
 };

@@ -11,12 +11,12 @@ namespace tessera::cpu {
 enum class NumaMode {
   off,         // memory lies wherever the system put it
   local,       // every row of weights on the node of the thread that reads it
-  interleave,  // pages of weights in turn on all nodes
+  interleave,  // pages of weights dealt to all nodes round robin
 };
 
 class MemoryNodes {
  public:
-  // What the system tells under `folder`, limited to the cores this process may use. A machine that tells
+  // What the system lists under `folder`, limited to the cores this process may use. A machine that lists
   // nothing has one node.
   static MemoryNodes detect(const std::string& folder = "/sys/devices/system/node");
 
@@ -32,8 +32,8 @@ class MemoryNodes {
 // Cores in a list as the system writes it ("0-3,8,10-11"); empty for one that cannot be read.
 std::vector<size_t> parse_cpu_list(const std::string& text);
 
-// Asks that untouched whole pages of memory come from one of these nodes: with one it is preferred, with
-// several they take turns. False when the system refuses, which costs speed only. memory begins at a page.
+// Requests that the system takes untouched whole pages of memory from these nodes: one is preferred, several
+// are interleaved. False when it refuses, which costs speed only. memory begins at a page.
 bool prefer_nodes(std::span<std::byte> memory, std::span<const size_t> nodes);
 
 }  // namespace tessera::cpu

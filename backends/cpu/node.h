@@ -1,5 +1,5 @@
-// One step of a compiled program. All threads of the pool enter execute together; work inside a step is cut
-// into tasks that threads take from a counter, so a thread that is held up by another process only delays its
+// One step of a compiled program. All threads of the pool enter execute together. Work inside a step is cut
+// into tasks that threads draw from a counter, so a thread that is held up by another process only delays its
 // own task.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kv_page.h"
 #include "backends/cpu/placed_weights.h"
 #include "backends/cpu/split_attention.h"
@@ -62,11 +62,13 @@ class Node {
     (void)run;
     next_.store(0, std::memory_order_relaxed);
   }
+  // Called by every thread at once; scratch is this thread's, scratch_bytes() or more, aligned to a page.
   virtual void execute(const RunState& run, size_t thread, std::span<std::byte> scratch) = 0;
-  virtual size_t scratch_bytes() const { return 0; }  // per thread
+  virtual size_t scratch_bytes() const { return 0; }
 
  protected:
-  size_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+  // Tasks are numbered from 0; a thread stops at the first number beyond the last task.
+  size_t next_task() { return next_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
   std::atomic<size_t> next_{0};

@@ -16,7 +16,7 @@ ReservedMemory place_copy(const Placement& placement, std::span<const std::byte>
   if (placement.mode == NumaMode::interleave) {
     prefer_nodes(memory, placement.nodes);
   } else {
-    // Neighbours on one node are asked for together: the system keeps a record for every request.
+    // Neighbouring shares on one node are one request: the system keeps a record for every request.
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     for (size_t i = 0; i < shares.size();) {
       const size_t node = placement.node_of_thread[shares[i].thread];

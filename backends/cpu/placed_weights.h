@@ -23,8 +23,8 @@ struct ThreadShare {
   size_t thread = 0;
 };
 
-// A copy of bytes placed as the mode says: `local` puts every share, in whole pages, on its thread's node.
-// Shares are in order. base() is null when there is no memory for it.
+// A copy of `bytes` placed as the mode says: `local` puts every share, in whole pages, on the node of its
+// thread; shares are in the order of memory. base() of the copy is null when there is no memory for it.
 ReservedMemory place_copy(const Placement& placement, std::span<const std::byte> bytes,
                           std::span<const ThreadShare> shares);
 

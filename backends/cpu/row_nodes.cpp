@@ -14,8 +14,8 @@ float* unrounded(const View& y, const RunState& run, size_t row, std::span<std::
 }
 
 void round_to_type(const Kernels& kernels, const View& y, const float* values, size_t row) {
-  if (y.type == ElementType::q8) kernels.quantize_row(values, y.columns, y.bytes(row));
-  if (y.type == ElementType::bf16) kernels.round_row(values, y.columns, y.bytes(row));
+  if (y.type == ElementType::q8) kernels.rows.quantize_row(values, y.columns, y.bytes(row));
+  if (y.type == ElementType::bf16) kernels.rows.round_row(values, y.columns, y.bytes(row));
 }
 
 class InputNode : public Node {
@@ -23,7 +23,7 @@ class InputNode : public Node {
   InputNode(const NodeContext& context, const Op& op) : y_(context.views[op.outputs[0]]) {}
 
   void execute(const RunState& run, size_t, std::span<std::byte>) override {
-    for (size_t row = take(); row < run.batch->tokens.size(); row = take()) {
+    for (size_t row = next_task(); row < run.batch->tokens.size(); row = next_task()) {
       const float* from = run.batch->input.data() + row * y_.columns;
       std::copy(from, from + y_.columns, y_.floats(run, row));
     }
@@ -51,11 +51,11 @@ class NormNode : public Node {
 
   void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     const size_t rows = y_.rows(run);
-    for (size_t row = take(); row < rows; row = take()) {
+    for (size_t row = next_task(); row < rows; row = next_task()) {
       const size_t source = select_rows_ ? run.batch->output_rows[row] : row;
       float* y = unrounded(y_, run, row, scratch);
-      kernels_.rms_norm(x_.floats(run, source), fused_ ? residual_.floats(run, source) : nullptr,
-                        fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_, x_.columns, y);
+      kernels_.rows.rms_norm(x_.floats(run, source), fused_ ? residual_.floats(run, source) : nullptr,
+                             fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_, x_.columns, y);
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -81,7 +81,7 @@ class QuantizeNode : public Node {
 
   void execute(const RunState& run, size_t, std::span<std::byte>) override {
     const size_t rows = y_.rows(run);
-    for (size_t row = take(); row < rows; row = take()) {
+    for (size_t row = next_task(); row < rows; row = next_task()) {
       round_to_type(kernels_, y_, x_.floats(run, row), row);
     }
   }
@@ -99,10 +99,10 @@ class GateNode : public Node {
 
   void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     const size_t rows = y_.rows(run);
-    for (size_t row = take(); row < rows; row = take()) {
+    for (size_t row = next_task(); row < rows; row = next_task()) {
       const float* gate = x_.floats(run, row);
       float* y = unrounded(y_, run, row, scratch);
-      kernels_.silu_gate(gate, gate + y_.columns, y_.columns, y);
+      kernels_.rows.silu_gate(gate, gate + y_.columns, y_.columns, y);
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -133,13 +133,13 @@ class RopeNode : public Node {
     const RopeTable& table = run.rope[table_];
     const size_t half = table.half();
     const size_t rows = y_.rows(run);
-    for (size_t row = take(); row < rows; row = take()) {
+    for (size_t row = next_task(); row < rows; row = next_task()) {
       const float* x = x_.floats(run, row);
       float* y = y_.floats(run, row);
       for (size_t head = 0; head < heads_; ++head) {
         const size_t first = head * head_dim_;
-        kernels_.rotate_head(x + first, table.cosines.data() + row * half, table.sines.data() + row * half,
-                             half, y + first);
+        kernels_.rows.rotate_head(x + first, table.cosines.data() + row * half,
+                                  table.sines.data() + row * half, half, y + first);
         if (y != x) copy(x, y, first + 2 * half, first + head_dim_);
       }
       if (y != x) copy(x, y, heads_ * head_dim_, x_.columns);

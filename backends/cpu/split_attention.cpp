@@ -6,7 +6,7 @@
 
 namespace tessera::cpu {
 
-void SplitAttention::want(size_t units, size_t chunks, size_t floats) {
+void SplitAttention::reserve_at_least(size_t units, size_t chunks, size_t floats) {
   units_ = std::max(units_, units);
   chunks_ = std::max(chunks_, chunks);
   floats_ = std::max(floats_, tile::round_up(floats, 16));  // whole cache lines
@@ -19,12 +19,12 @@ bool SplitAttention::allocate() {
   return memory_.size() == bytes;
 }
 
-void SplitAttention::expect(size_t unit, size_t chunks) {
+void SplitAttention::begin_unit(size_t unit, size_t chunks) {
   counts_[unit].chunks = chunks;
   counts_[unit].left.store(chunks, std::memory_order_relaxed);
 }
 
-bool SplitAttention::last(size_t unit) {
+bool SplitAttention::finish_chunk(size_t unit) {
   if (counts_[unit].left.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
   counts_[unit].left.store(counts_[unit].chunks, std::memory_order_relaxed);
   return true;

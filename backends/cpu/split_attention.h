@@ -1,5 +1,6 @@
-// Where threads leave their parts of one query's attention when a long context is split over them. A unit is
-// one sequence's KV head; its chunks are numbered in order. One layer uses it at a time.
+// Where threads leave partial results when one query's attention over a long context is split over them. A
+// unit is one KV head of one sequence; its chunks of keys are numbered in order. All layers share the memory,
+// one layer at a time.
 #pragma once
 
 #include <atomic>
@@ -13,14 +14,17 @@ namespace tessera::cpu {
 
 class SplitAttention {
  public:
-  // Room for so many units of so many chunks of so many floats; the largest wish of each counts.
-  void want(size_t units, size_t chunks, size_t floats);
-  bool allocate();  // after all wishes; false when the system has no memory
+  // Grows the reservation to at least units x chunks results of `floats` floats each.
+  void reserve_at_least(size_t units, size_t chunks, size_t floats);
+  // Takes the memory once every layer has reserved; false when the system has none.
+  bool allocate();
 
-  void expect(size_t unit, size_t chunks);  // before a run
-  // Called when a chunk is done: true for the last of its unit, which then sees what the others wrote. The
-  // unit starts anew for the next layer.
-  bool last(size_t unit);
+  // Before a run: a unit has this many chunks.
+  void begin_unit(size_t unit, size_t chunks);
+  // Called by the thread that finished a chunk. True for the last chunk of its unit: that thread sees the
+  // results of all others. The unit is then ready for the next layer.
+  bool finish_chunk(size_t unit);
+  // The result of one chunk: as many floats as were reserved, aligned to a cache line.
   float* at(size_t unit, size_t chunk) const {
     return reinterpret_cast<float*>(memory_.base()) + (unit * chunks_ + chunk) * floats_;
   }

@@ -1,5 +1,5 @@
-// Tasks of one step dealt to threads in stretches of neighbours, so that a thread that reads memory in task
-// order reads one long piece of it; whoever is done helps with the other stretches.
+// The tasks of one step, split into one range of neighbouring tasks per thread, so that a thread that reads
+// memory in task order reads one long piece of it. A thread that has finished its range works on the others.
 #pragma once
 
 #include <atomic>
@@ -15,18 +15,18 @@ class TaskRanges {
 
   explicit TaskRanges(size_t threads) : threads_(threads), ranges_(std::make_unique<Range[]>(threads)) {}
 
-  // The first of the tasks that a thread begins with, when there are so many.
+  // The first task of a thread's range, out of `tasks` for `threads` threads.
   static size_t first(size_t tasks, size_t thread, size_t threads) { return tasks * thread / threads; }
 
-  // Called by one thread before the step: tasks 0 … tasks - 1 are to be done.
+  // Called by one thread before the step: splits tasks 0 … tasks - 1.
   void deal(size_t tasks) {
     for (size_t t = 0; t < threads_; ++t) {
       ranges_[t].next.store(first(tasks, t, threads_), std::memory_order_relaxed);
       ranges_[t].end = first(tasks, t + 1, threads_);
     }
   }
-  // The next task for a thread, its own first, or kNone.
-  size_t take(size_t thread) {
+  // The next task for a thread, from its own range first; kNone when all are given out.
+  size_t next_task(size_t thread) {
     for (size_t i = 0; i < threads_; ++i) {
       Range& range = ranges_[(thread + i) % threads_];
       if (range.next.load(std::memory_order_relaxed) >= range.end) continue;

@@ -18,8 +18,8 @@ namespace {
 // Rounds of pausing before a waiting thread sleeps. With a core for every thread it is worth waiting about
 // half a millisecond, longer than any task: a sleeper hands its core to other processes and takes long to get
 // it back. With fewer cores than threads the one that is waited for may need this very core.
-constexpr size_t kPatientSpins = 20000;
-constexpr size_t kBriefSpins = 100;
+constexpr size_t kLongSpins = 20000;
+constexpr size_t kShortSpins = 100;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -41,8 +41,8 @@ void pin_to(pthread_t thread, size_t cpu) {
 // outside regions it belongs to the program, and threads it starts there must not inherit a single core.
 class PinnedCaller {
  public:
-  PinnedCaller(bool wanted, size_t cpu)
-      : active_(wanted && sched_getaffinity(0, sizeof before_, &before_) == 0) {
+  PinnedCaller(bool pinned, size_t cpu)
+      : active_(pinned && sched_getaffinity(0, sizeof before_, &before_) == 0) {
     if (active_) pin_to(pthread_self(), cpu);
   }
   ~PinnedCaller() {
@@ -64,7 +64,7 @@ ThreadPool::ThreadPool(size_t threads, Pinning pinning) : threads_(threads) {
   // Workers take the last cores of the mask, one each; the caller takes the first while a region runs.
   for (size_t i = 0; pinned_ && i < threads; ++i)
     cores_.push_back(i == 0 ? cpus.front() : cpus[cpus.size() - i]);
-  spins_ = threads <= cpus.size() ? kPatientSpins : kBriefSpins;
+  spins_ = threads <= cpus.size() ? kLongSpins : kShortSpins;
   workers_.reserve(threads_ - 1);
   for (size_t i = 1; i < threads_; ++i) {
     try {

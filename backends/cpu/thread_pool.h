@@ -1,6 +1,6 @@
 // Persistent pinned workers for one parallel region at a time. Inside a region threads meet at spin barriers;
-// whoever waits too long yields to the system (futex), so an idle pool uses no CPU and an oversubscribed
-// machine makes progress.
+// a thread that waits too long sleeps (futex), so an idle pool uses no CPU and an oversubscribed machine
+// makes progress.
 #pragma once
 
 #include <atomic>

@@ -8,13 +8,13 @@ namespace tessera::cuda {
 namespace {
 
 constexpr size_t kMostRecordBytes = size_t{32} << 20;
-constexpr size_t kEnoughWarps = 1024;  // eight on every processor of a large device
+constexpr size_t kEnoughWarps = 1024;  // eight for each multiprocessor of a large device
 
 uint32_t end_of(const AttentionTile& tile) { return tile.position + tile.tokens; }
 
 }  // namespace
 
-size_t wanted_records(uint32_t query_heads, uint32_t head_dim, size_t pages, size_t tokens) {
+size_t useful_records(uint32_t query_heads, uint32_t head_dim, size_t pages, size_t tokens) {
   const size_t chunks = pages == 0 ? 1 : Chunking().of_page(static_cast<uint32_t>(pages - 1)) + size_t{1};
   return std::min(kMostRecordBytes / (record_floats(query_heads, head_dim) * sizeof(float)), chunks * tokens);
 }

@@ -1,4 +1,5 @@
-// Cuts a batch into the tiles that blocks of the attention kernels take.
+// Divides a batch into the tiles of the attention kernels, each the work of one block per KV head (and per
+// chunk, where its context is split).
 #pragma once
 
 #include <cstddef>
@@ -16,24 +17,26 @@ struct AttentionShape {
   uint32_t query_heads = 0;
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
-  size_t records = 0;  // how many there is room for
+  size_t records = 0;  // capacity of the memory for records
 
   bool operator==(const AttentionShape&) const = default;
 };
 
-// Records that pay off for contexts of up to `pages` and runs of up to `tokens`, within a few MiB.
-size_t wanted_records(uint32_t query_heads, uint32_t head_dim, size_t pages, size_t tokens);
+// Number of records that contexts of up to `pages` pages and batches of up to `tokens` tokens can use,
+// limited to 32 MiB of them.
+size_t useful_records(uint32_t query_heads, uint32_t head_dim, size_t pages, size_t tokens);
 
 struct TileLists {
   std::vector<AttentionTile> whole;
   std::vector<AttentionTile> split;
-  std::vector<uint32_t> first_record;  // of each split tile
-  uint32_t whole_tokens = 0;           // of the largest
+  std::vector<uint32_t> first_record;  // index of each split tile's first record
+  uint32_t whole_tokens = 0;           // tokens of the largest whole tile
   uint32_t split_tokens = 0;
-  uint32_t split_chunks = 0;  // of the longest split context, up to the next power of two
+  uint32_t split_chunks = 0;  // of the longest split context, rounded up to a power of two
 };
-// Contexts of several chunks are split while the batch alone does not fill a device and records last. The
-// sequences cover the batch in order, page ids of each follow those of the one before.
+// A tile's context is split if it has several chunks, the batch has too few warps to fill a device, and there
+// are records left for it. The sequences must cover the batch in order; their page ids are taken to lie one
+// after another in one array.
 TileLists list_tiles(std::span<const BatchSequence> sequences, const AttentionShape& shape,
                      const Chunking& chunking);
 

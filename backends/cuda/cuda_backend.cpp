@@ -5,10 +5,10 @@
 #include <algorithm>
 
 #include "backends/cuda/cuda_program.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/device/library_products.h"
 #include "backends/cuda/device_kv.h"
 #include "backends/cuda/device_limits.h"
-#include "backends/cuda/library_products.h"
 #include "backends/cuda/uploaded_weight.h"
 
 namespace tessera {

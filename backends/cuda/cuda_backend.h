@@ -11,7 +11,7 @@ namespace tessera {
 // Fails with the reason where no device can be used: no driver, no device, one that is too old.
 Result<std::unique_ptr<Backend>> make_cuda_backend();
 
-// The devices of this machine, one line each, or one line that says why none can be used.
+// One line for each usable device of this machine, or one line that says why there is none.
 std::string list_cuda_devices();
 
 }  // namespace tessera

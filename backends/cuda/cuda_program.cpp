@@ -8,8 +8,8 @@
 
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/elementwise/row_kernels.h"
-#include "backends/cuda/gemm/integer_job.h"
-#include "backends/cuda/gemm/linear.h"
+#include "backends/cuda/gemm/float_linear.h"
+#include "backends/cuda/gemm/integer_linear.h"
 #include "backends/cuda/gemm/table_linear.h"
 #include "backends/cuda/sampling/best_tokens.h"
 
@@ -19,8 +19,8 @@ namespace {
 
 constexpr size_t kMostColumns = std::numeric_limits<int32_t>::max() / 2;
 constexpr size_t kMostDecodingSteps = 64;  // decoding steps that are remembered
-constexpr size_t kMostTokens =
-    65535 * 8;  // a launch has at most 65535 rows of blocks, of 8 or more tokens each
+// A launch has at most 65535 rows of blocks, each of 8 or more tokens.
+constexpr size_t kMostTokens = 65535 * 8;
 
 const UploadedWeight& uploaded(const WeightHandle& handle) {
   return static_cast<const UploadedWeight&>(*handle);
@@ -42,7 +42,7 @@ AttentionShape shape_of(const Attention& kind, const DeviceKv& kv, const PlanLim
   const auto query_heads = static_cast<uint32_t>(kind.query_heads);
   const auto head_dim = static_cast<uint32_t>(kind.head_dim);
   return {query_heads, static_cast<uint32_t>(kind.kv_heads), head_dim,
-          wanted_records(query_heads, head_dim, kv.pages(), limits.max_tokens)};
+          useful_records(query_heads, head_dim, kv.pages(), limits.max_tokens)};
 }
 
 bool reads(const Op& op, TensorId id) {

@@ -10,7 +10,7 @@
 #include "backends/backend.h"
 #include "backends/cuda/device_batch.h"
 #include "backends/cuda/device_kv.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/layout/activation_rows.h"
 #include "backends/cuda/uploaded_weight.h"
 
 namespace tessera::cuda {

@@ -24,7 +24,7 @@ Status DeviceBatch::load(Queue& queue, const Batch& batch) {
   words_.insert(words_.end(), batch.output_rows.begin(), batch.output_rows.end());
   add_positions(batch);
   add_tiles(batch);
-  add_page_ids(batch);  // last: as contexts grow nothing else moves
+  add_page_ids(batch);  // last, so that growing contexts move no other array
   const size_t bytes = 4 * words_.size();
   if (memory_.size() < bytes) {
     memory_ = DeviceMemory();

@@ -1,4 +1,4 @@
-// A batch as kernels see it: everything the host knows about the rows of one run, in one upload.
+// A batch in device memory: tokens, positions, pages and tiles of one run, in one upload.
 #pragma once
 
 #include <optional>
@@ -6,22 +6,22 @@
 #include <vector>
 
 #include "backends/cuda/attention_tiles.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
 #include "graph/batch.h"
 
 namespace tessera::cuda {
 
 class DeviceBatch {
  public:
-  // attention: the shapes of the attention ops, each once.
+  // attention: the distinct shapes of the graph's attention ops.
   explicit DeviceBatch(std::vector<AttentionShape> attention) : attention_(std::move(attention)) {}
 
   // Queues the upload. Fails with one line without memory for it.
   Status load(Queue& queue, const Batch& batch);
 
-  // All that launches may be given by value for this batch: rows, outputs, addresses and counts that these
-  // functions return are the same for two batches of the same key. What else differs, the sequences'
-  // positions and pages, lies in device memory.
+  // Identifies batches whose launches get the same arguments: for two batches with equal keys all functions
+  // below return the same rows, outputs, addresses and counts. Only the contents of device memory differ:
+  // tokens, positions and pages.
   std::vector<uint64_t> key() const;
 
   uint32_t rows() const { return rows_; }
@@ -44,7 +44,7 @@ class DeviceBatch {
   DeviceMemory memory_;
   uint32_t rows_ = 0;
   uint32_t outputs_ = 0;
-  // Where each array begins, in words.
+  // Offset of each array, in 32-bit words.
   size_t tokens_ = 0;
   size_t positions_ = 0;
   size_t first_pages_ = 0;
@@ -54,9 +54,9 @@ class DeviceBatch {
     size_t whole;
     size_t split;
     size_t first_record;
-    AttentionTiles tiles;  // but for the addresses
+    AttentionTiles tiles;  // addresses are filled in by tiles()
   };
-  std::vector<PlacedTiles> tiles_;  // of each shape
+  std::vector<PlacedTiles> tiles_;  // for each shape
 };
 
 }  // namespace tessera::cuda

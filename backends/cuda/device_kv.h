@@ -1,16 +1,17 @@
-// The KV cache in device memory; attention/kv_layout.h says how a block of it looks.
+// The KV cache in device memory, in the layout of layout/kv_layout.h.
 #pragma once
 
 #include "backends/backend.h"
-#include "backends/cuda/attention/kv_layout.h"
-#include "backends/cuda/device.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/kv_layout.h"
 
 namespace tessera::cuda {
 
 class DeviceKv : public KvStorage {
  public:
   static size_t page_bytes(const KvGeometry& geometry);
-  // Fails with one line: a geometry without kernels, or no memory.
+  // Memory for `pages` pages of every layer. Fails with one line when no kernel supports the geometry or
+  // memory is short.
   static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);
 
   KvLayer layer(size_t index) const;

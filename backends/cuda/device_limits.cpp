@@ -11,11 +11,12 @@ namespace {
 
 constexpr size_t kRounds = 3;
 
-// Seconds of the fastest of a few times.
+// Seconds of the fastest of kRounds runs.
 template <class Work>
 Result<double> fastest(Queue& queue, const Work& work) {
   double best = 0;
-  for (size_t round = 0; round <= kRounds; ++round) {  // the first one wakes the clocks
+  for (size_t round = 0; round <= kRounds;
+       ++round) {  // the first one, which raises the clocks, does not count
     if (Status status = queue.finish(); !status.ok()) return Result<double>::failure(status.error());
     const auto begun = std::chrono::steady_clock::now();
     work();
@@ -30,7 +31,7 @@ Result<double> fastest(Queue& queue, const Work& work) {
 
 Result<DeviceLimits> measure_device_limits(Queue& queue, size_t processors, const LimitSizes& sizes) {
   using Outcome = Result<DeviceLimits>;
-  constexpr size_t kLeastBytes = size_t{1} << 27;  // less would stay in an L2
+  constexpr size_t kLeastBytes = size_t{1} << 27;  // fewer bytes might fit in the L2 cache
   size_t bytes = std::max<size_t>(sizes.copied_bytes / kCopyBlockBytes, 1) * kCopyBlockBytes;
   auto from = DeviceMemory::allocate(bytes);
   auto to = DeviceMemory::allocate(bytes);
@@ -41,7 +42,8 @@ Result<DeviceLimits> measure_device_limits(Queue& queue, size_t processors, cons
     from = DeviceMemory::allocate(bytes);
     to = DeviceMemory::allocate(bytes);
   }
-  // A round of warpgroups is eight times the work of one of warps, and should go about twice as fast.
+  // A round of the warpgroup kernel is eight times the work of a round of the warp kernel, at about twice the
+  // rate.
   const bool by_groups = queue.features().warpgroups;
   const size_t warps = processors * sizes.warps_of_processor / kMultiplyWarps * kMultiplyWarps;
   const size_t rounds = by_groups ? std::max<size_t>(sizes.rounds / 4, 1) : sizes.rounds;

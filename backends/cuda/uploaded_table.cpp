@@ -1,4 +1,5 @@
-// Uploading a matrix of a table scheme: panels rearranged on the device, the table in the forms kernels read.
+// Uploads a matrix of a table scheme: its panels, rearranged on the device, and the table in the forms that
+// kernels read.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -17,7 +18,7 @@ void put_byte(uint32_t (&words)[4], uint32_t index, uint32_t byte) {
   words[index / 4] |= (byte & 255u) << (8 * (index % 4));
 }
 
-// table: f32[16] as stored; not read with zero points.
+// table: f32[16] as stored; it is not read for formats with zero points.
 table_layout::Entries table_entries(const TableFormat& format, const std::byte* table) {
   table_layout::Entries entries{};
   for (uint32_t code = 0; code < 16; ++code) {
@@ -75,11 +76,11 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload_table(Queue& queu
   const std::string fault =
       upload_panels(queue, staging, tensor.bytes.first(after_panels), job.file_panel_bytes,
                     [&queue, &job, device](Global<const std::byte> file, size_t first, size_t count) {
-                      RepackTableJob part = job;
-                      part.file = file;
-                      part.device = device + first * job.device_panel_bytes;
-                      part.panels = static_cast<uint32_t>(count);
-                      repack_table(queue, part);
+                      RepackTableJob piece = job;
+                      piece.file = file;
+                      piece.device = device + first * job.device_panel_bytes;
+                      piece.panels = static_cast<uint32_t>(count);
+                      repack_table(queue, piece);
                     });
   if (!fault.empty()) return failure(fault);
   const table_layout::Entries entries = table_entries(format, tensor.bytes.data() + after_panels);

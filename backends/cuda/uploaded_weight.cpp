@@ -12,8 +12,8 @@ namespace tessera::cuda {
 
 namespace {
 
-constexpr size_t kMostSide =
-    std::numeric_limits<int32_t>::max() / 2;  // rows and columns are 32-bit numbers in kernels
+// Rows and columns are 32-bit numbers in kernels.
+constexpr size_t kMostSide = std::numeric_limits<int32_t>::max() / 2;
 
 std::optional<WeightFormat> format_of(Scheme scheme) {
   if (scheme == Scheme::f32) return WeightFormat::f32;
@@ -55,7 +55,8 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   const size_t panels = (tensor.rows() + tile::kPanelRows - 1) / tile::kPanelRows;
   const size_t file_panel = is_vector ? 0 : panel_bytes(tensor.scheme, tensor.columns());
   const size_t device_panel = is_vector ? 0 : device_panel_bytes(*format, file_panel, tensor.columns());
-  const size_t tail = tensor.bytes.size() - panels * file_panel;  // scales and zero points; all of a vector
+  // Scales and zero points; of a vector everything.
+  const size_t tail = tensor.bytes.size() - panels * file_panel;
   auto memory = DeviceMemory::allocate(panels * device_panel + tail);
   if (!memory.ok()) return failure(memory.error());
   weight->memory_ = std::move(memory.value());
@@ -81,11 +82,11 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
     const std::string fault =
         upload_panels(queue, staging, tensor.bytes.first(panels * file_panel), file_panel,
                       [&queue, &job, device](Global<const std::byte> file, size_t first, size_t count) {
-                        RepackJob part = job;
-                        part.file = file;
-                        part.device = device + first * job.device_panel_bytes;
-                        part.panels = static_cast<uint32_t>(count);
-                        repack(queue, part);
+                        RepackJob piece = job;
+                        piece.file = file;
+                        piece.device = device + first * job.device_panel_bytes;
+                        piece.panels = static_cast<uint32_t>(count);
+                        repack(queue, piece);
                       });
     if (!fault.empty()) return failure(fault);
   }

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "backends/backend.h"
-#include "backends/cuda/device.h"
-#include "backends/cuda/weights.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/weight_views.h"
 
 namespace tessera::cuda {
 
@@ -11,14 +11,14 @@ class UploadedWeight : public AdoptedWeight {
  public:
   explicit UploadedWeight(const StoredTensor& tensor) : AdoptedWeight(tensor) {}
 
-  // Copies the tensor and rearranges it on the device. staging is grown to what the copy needs, at most 64
-  // MiB, and may serve the next upload. Fails with one line that names the tensor: a scheme without kernels,
-  // sizes beyond 32 bits, bytes that do not fit the shape, no memory.
+  // Copies the tensor and rearranges it on the device; returns when that is done. staging grows as
+  // upload_panels says and can be reused for the next upload. Fails with one line that names the tensor: a
+  // scheme without kernels, sides beyond 2^30, a number of bytes that does not match the shape, or no memory.
   static Result<std::unique_ptr<UploadedWeight>> upload(Queue& queue, DeviceMemory& staging,
                                                         const StoredTensor& tensor);
 
   bool is_table() const { return table_format(scheme()).has_value(); }
-  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table
+  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table scheme
   const TableView& table() const { return table_; }                           // rank 2, a table scheme
   Global<const float> vector() const { return memory_.view<const float>(); }  // rank 1
 

@@ -1,6 +1,9 @@
 #include "backends/reference/weight_rows.h"
 
+#include <algorithm>
+#include <cassert>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "gguf-like-format/float_types.h"
@@ -32,28 +35,85 @@ int32_t nibble(const StoredTensor& matrix, size_t panel, tile::Nibble where) {
   return where.high ? byte >> 4 : byte & 15;
 }
 
+int32_t byte_code(const StoredTensor& matrix, RowPlace place, size_t column) {
+  return load<uint8_t>(matrix, place.panel + tile::byte_in_panel(place.row, column));
+}
+int32_t nibble_code(const StoredTensor& matrix, RowPlace place, size_t column) {
+  return nibble(matrix, place.panel, tile::nibble_in_panel(place.row, column));
+}
+int32_t progressive_code(const StoredTensor& matrix, RowPlace place, size_t column) {
+  const size_t columns = group_columns(matrix.scheme);
+  const size_t group = column / columns;
+  const int32_t s1 = load<uint8_t>(matrix, place.panel + tile::group_scale_byte(place.row, group, columns));
+  const int32_t a = load<uint8_t>(matrix, place.panel + tile::group_offset_byte(place.row, group, columns));
+  return nibble(matrix, place.panel, tile::nibble_in_grouped_panel(place.row, column, columns)) * s1 + a;
+}
+
+void read_integers(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  std::vector<int32_t> codes(values.size());
+  const IntegerRow meaning = read_integer_row(matrix, row, codes);
+  for (size_t k = 0; k < values.size(); ++k) values[k] = double{meaning.scale} * (codes[k] - meaning.offset);
+}
+
+void read_table(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  const TableRow meaning = read_table_row(matrix, row, values);
+  for (size_t k = 0; k < values.size(); ++k)
+    values[k] = meaning.scales[k / meaning.group] * (values[k] - meaning.zeros[k / meaning.group]);
+}
+
+void read_f32(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  const RowPlace place = place_of(matrix, row);
+  for (size_t k = 0; k < values.size(); ++k)
+    values[k] = load<float>(matrix, place.panel + 4 * tile::element_in_panel(place.row, k));
+}
+void read_f16(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  const RowPlace place = place_of(matrix, row);
+  for (size_t k = 0; k < values.size(); ++k)
+    values[k] = f16_to_f32(load<uint16_t>(matrix, place.panel + 2 * tile::element_in_panel(place.row, k)));
+}
+void read_bf16(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  const RowPlace place = place_of(matrix, row);
+  for (size_t k = 0; k < values.size(); ++k)
+    values[k] = bf16_to_f32(load<uint16_t>(matrix, place.panel + 2 * tile::bf16_in_panel(place.row, k)));
+}
+
+// How rows of each kind are read.
+struct KindReader {
+  CodeKind kind;
+  void (*values)(const StoredTensor& matrix, size_t row, std::span<double> values);
+  // One code of a kind with a scale per row, as read_integer_row gives it; null for others.
+  int32_t (*code)(const StoredTensor& matrix, RowPlace place, size_t column) = nullptr;
+};
+constexpr KindReader kReaders[] = {
+    {CodeKind::f32, read_f32},
+    {CodeKind::f16, read_f16},
+    {CodeKind::bf16, read_bf16},
+    {CodeKind::row_bytes, read_integers, byte_code},
+    {CodeKind::row_nibbles, read_integers, nibble_code},
+    {CodeKind::progressive, read_integers, progressive_code},
+    {CodeKind::lut2, read_table},
+    {CodeKind::lut3, read_table},
+    {CodeKind::lut4, read_table},
+    {CodeKind::int4, read_table},
+};
+
+const KindReader& reader_of(const StoredTensor& matrix) {
+  const CodeKind kind = scheme_facts(matrix.scheme).kind;
+  const auto* found = std::find_if(std::begin(kReaders), std::end(kReaders),
+                                   [&](const KindReader& reader) { return reader.kind == kind; });
+  assert(found != std::end(kReaders));
+  return *found;
+}
+
 }  // namespace
 
 IntegerRow read_integer_row(const StoredTensor& matrix, size_t row, std::span<int32_t> codes) {
   const RowPlace place = place_of(matrix, row);
   const RowTail tail = row_tail(matrix.scheme, matrix.rows(), matrix.columns());
-  IntegerRow result = {load<float>(matrix, tail.scales + 4 * row), 128};
-  if (matrix.scheme == Scheme::w8a8) {
-    for (size_t k = 0; k < codes.size(); ++k)
-      codes[k] = load<uint8_t>(matrix, place.panel + tile::byte_in_panel(place.row, k));
-  } else if (matrix.scheme == Scheme::w4a8) {
-    result.offset = load<uint8_t>(matrix, tail.zeros + row);
-    for (size_t k = 0; k < codes.size(); ++k)
-      codes[k] = nibble(matrix, place.panel, tile::nibble_in_panel(place.row, k));
-  } else {
-    for (size_t k = 0; k < codes.size(); ++k) {
-      const size_t group = k / tile::kGroupColumns;
-      const int32_t s1 = load<uint8_t>(matrix, place.panel + tile::group_scale_byte(place.row, group));
-      const int32_t a = load<uint8_t>(matrix, place.panel + tile::group_offset_byte(place.row, group));
-      codes[k] = nibble(matrix, place.panel, tile::nibble_in_grouped_panel(place.row, k)) * s1 + a;
-    }
-  }
-  return result;
+  const auto code = reader_of(matrix).code;
+  for (size_t k = 0; k < codes.size(); ++k) codes[k] = code(matrix, place, k);
+  const bool zeros = scheme_facts(matrix.scheme).row_zeros;
+  return {load<float>(matrix, tail.scales + 4 * row), zeros ? load<uint8_t>(matrix, tail.zeros + row) : 128};
 }
 
 int64_t integer_accumulator(std::span<const int32_t> codes, int32_t offset, std::span<const int8_t> x) {
@@ -93,29 +153,7 @@ TableRow read_table_row(const StoredTensor& matrix, size_t row, std::span<double
 }
 
 void read_row(const StoredTensor& matrix, size_t row, std::span<double> values) {
-  if (table_format(matrix.scheme)) {
-    const TableRow meaning = read_table_row(matrix, row, values);
-    for (size_t k = 0; k < values.size(); ++k)
-      values[k] = meaning.scales[k / meaning.group] * (values[k] - meaning.zeros[k / meaning.group]);
-    return;
-  }
-  if (has_row_scales(matrix.scheme)) {
-    std::vector<int32_t> codes(values.size());
-    const IntegerRow meaning = read_integer_row(matrix, row, codes);
-    for (size_t k = 0; k < values.size(); ++k)
-      values[k] = double{meaning.scale} * (codes[k] - meaning.offset);
-    return;
-  }
-  const RowPlace place = place_of(matrix, row);
-  for (size_t k = 0; k < values.size(); ++k) {
-    if (matrix.scheme == Scheme::f32) {
-      values[k] = load<float>(matrix, place.panel + 4 * tile::element_in_panel(place.row, k));
-    } else if (matrix.scheme == Scheme::f16) {
-      values[k] = f16_to_f32(load<uint16_t>(matrix, place.panel + 2 * tile::element_in_panel(place.row, k)));
-    } else {
-      values[k] = bf16_to_f32(load<uint16_t>(matrix, place.panel + 2 * tile::bf16_in_panel(place.row, k)));
-    }
-  }
+  reader_of(matrix).values(matrix, row, values);
 }
 
 float vector_entry(const StoredTensor& vector, size_t i) { return load<float>(vector, 4 * i); }

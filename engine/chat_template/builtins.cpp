@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <ctime>
 
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/characters.h"
 
 namespace tessera::jinja {
 
 namespace {
 
-constexpr uint64_t longest_range = 100000;
+constexpr uint64_t kMostRangeItems = 100000;
 
 size_t parameter_count(const Signature& signature) {
   size_t count = 0;
@@ -41,8 +41,8 @@ Value call_range(Environment& environment, const Arguments& arguments) {
         step > 0 ? static_cast<uint64_t>(step) : uint64_t{0} - static_cast<uint64_t>(step);
     count = (high - low - 1) / stride + 1;
   }
-  if (count > longest_range)
-    fail(fmt::format("range() of {} items, at most {} are allowed", count, longest_range));
+  if (count > kMostRangeItems)
+    fail(fmt::format("range() of {} items, at most {} are allowed", count, kMostRangeItems));
   std::vector<Value> items;
   items.reserve(count);
   for (uint64_t i = 0; i < count; ++i) {
@@ -51,7 +51,8 @@ Value call_range(Environment& environment, const Arguments& arguments) {
   return make_list(environment.budget, std::move(items));
 }
 
-// The entries that dict(...) and namespace(...) are given: a mapping or pairs, then named ones.
+// The entries that the arguments of dict(...) and namespace(...) describe: those of a mapping or a list of
+// pairs, then the named arguments.
 std::vector<std::pair<Value, Value>> given_entries(Environment& environment, const Arguments& arguments) {
   Budget& budget = environment.budget;
   std::vector<std::pair<Value, Value>> entries;
@@ -69,7 +70,7 @@ std::vector<std::pair<Value, Value>> given_entries(Environment& environment, con
   }
   for (const auto& [name, value] : arguments.extra_named())
     entries.emplace_back(make_string(budget, name), value);
-  // The last of equal keys wins, in the place of the first.
+  // Of equal keys the last value counts; it stands where the first one stood.
   std::vector<std::pair<Value, Value>> unique;
   for (auto& entry : entries) {
     const auto same = std::find_if(unique.begin(), unique.end(), [&](const auto& other) {
@@ -138,7 +139,7 @@ std::string format_time(std::string_view format) {
 Value call_strftime(Environment& environment, const Arguments& arguments) {
   const std::string_view format = arguments.text(0, "");
   environment.budget.spend_bytes(format.size() * 16);
-  environment.budget.expect(format.size() * 64);
+  environment.budget.require(format.size() * 64);
   if (!environment.date.empty()) return make_string(environment.budget, environment.date);
   return make_changed(environment.budget, arguments.string(0), format_time(format));
 }
@@ -161,7 +162,7 @@ Value loop_attribute(const Loop& loop, const std::string& name) {
   if (name == "first") return index == 0;
   if (name == "last") return index + 1 == count;
   if (name == "length") return count;
-  // Only recursive loops, which are not supported, go deeper.
+  // Only recursive loops, which are not supported, have other depths.
   if (name == "depth") return int64_t{1};
   if (name == "depth0") return int64_t{0};
   if (name == "previtem" && index > 0) return loop.items->items[loop.index - 1];
@@ -247,7 +248,7 @@ std::string_view Arguments::text(size_t parameter, std::string_view otherwise) c
 }
 
 const String& Arguments::string(size_t parameter) const {
-  text(parameter, "");  // refuses what is no string
+  text(parameter, "");  // throws when it is not a string
   return *find(parameter)->string();
 }
 

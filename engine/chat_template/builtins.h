@@ -1,5 +1,5 @@
-// Filters, tests, methods and functions that a chat template can name: their parameters, known to the parser
-// so that a wrong call is refused before anything runs, and what they do.
+// Filters, tests, methods and functions that a chat template can call, each with its parameters, so that the
+// parser can refuse a wrong call before anything runs.
 #pragma once
 
 #include <array>
@@ -15,37 +15,40 @@
 
 namespace tessera::jinja {
 
-// What all of them may use during one rendering.
+// The state of one rendering that all of them may use.
 struct Environment {
   explicit Environment(size_t input_bytes) : budget(input_bytes) {}
   Budget budget;
   std::deque<Namespace> namespaces;
-  std::string date;  // what strftime_now gives; empty: the clock is asked
+  std::string date;  // what strftime_now returns; empty: the current time
 };
 
 struct Signature {
   std::string_view name;
-  std::array<std::string_view, 4> parameters{};  // up to the first empty one
-  size_t required = 0;
-  bool more_positional = false;  // takes any further positional arguments
-  bool more_named = false;       // takes any further named ones
+  std::array<std::string_view, 4> parameters{};  // names; the first empty one ends the list
+  size_t required = 0;                           // how many of them have no default value
+  bool more_positional = false;                  // like Python's *args
+  bool more_named = false;                       // like Python's **kwargs
 };
 
-// Arguments matched with a signature's parameters.
+// The arguments of one call, matched with a signature's parameters. Functions take a parameter's index.
 class Arguments {
  public:
-  // Throws Fault when they do not fit.
+  // Throws Fault when the arguments do not fit the signature.
   Arguments(const Signature& signature, std::vector<Value> positional,
             std::vector<std::pair<std::string, Value>> named);
 
-  const Value* find(size_t parameter) const;  // null when it was not given
+  // Null when the argument was not given.
+  const Value* find(size_t parameter) const;
+  // Further arguments of signatures with more_positional and more_named.
   const std::vector<Value>& extra() const { return extra_; }
   const std::vector<std::pair<std::string, Value>>& extra_named() const { return extra_named_; }
-  // Typed access; throws Fault when the argument has another type.
+  // The argument, or `otherwise` when it was not given. Throws Fault when it has another type.
   int64_t integer(size_t parameter, int64_t otherwise) const;
   bool truth(size_t parameter, bool otherwise) const;
   std::string_view text(size_t parameter, std::string_view otherwise) const;
-  const String& string(size_t parameter) const;  // one that is required
+  // A required string. Throws Fault when it has another type.
+  const String& string(size_t parameter) const;
 
  private:
   const Signature* signature_;
@@ -54,7 +57,7 @@ class Arguments {
   std::vector<std::pair<std::string, Value>> extra_named_;
 };
 
-// Why arguments do not fit a signature; empty when they do.
+// Says why arguments do not fit a signature; an empty string when they do. positional: their number.
 std::string check_arguments(const Signature& signature, size_t positional,
                             const std::vector<std::string_view>& named);
 
@@ -75,27 +78,29 @@ struct Function {
   Value (*apply)(Environment& environment, const Arguments& arguments);
 };
 
-// Null when there is none of this name.
+// These return null when nothing has the name.
 const Filter* find_filter(std::string_view name);
-const Filter* find_sequence_filter(std::string_view name);  // those on lists; find_filter knows them too
+// Only the filters that work on lists; find_filter finds them too.
+const Filter* find_sequence_filter(std::string_view name);
 const Test* find_test(std::string_view name);
 const Function* find_function(std::string_view name);
 const Method* find_method(const Value& object, std::string_view name);
-bool is_method_name(std::string_view name);  // of any type
+// Whether values of any type have a method of this name.
+bool is_method_name(std::string_view name);
 
-// object.name and object[key] as templates mean them: undefined when there is no such thing; throws Fault
-// when the object is itself undefined. `name` must live as long as the parsed template.
+// The values of object.name and object[key]: undefined when there is no such attribute or entry. Throws Fault
+// when the object itself is undefined. `name` must live as long as the parsed template.
 Value get_attribute(Budget& budget, const Value& object, const std::string& name);
 Value get_item(Budget& budget, const Value& object, const Value& key);
 
-// The tojson filter. Throws Fault for what JSON cannot express.
 struct JsonStyle {
-  bool ascii = false;
+  bool ascii = false;  // characters beyond ASCII are escaped
   bool sort_keys = false;
-  std::optional<Value> indent;  // the string that one level is indented by
+  std::optional<Value> indent;  // a string by which each level is indented; none: everything on one line
   Value item_separator;         // strings
   Value key_separator;
 };
+// What the tojson filter returns. Throws Fault for values that JSON cannot express.
 Value to_json(Budget& budget, const Value& value, const JsonStyle& style);
 
 }  // namespace tessera::jinja

@@ -5,20 +5,20 @@
 #include <utility>
 #include <vector>
 
-#include "engine/chat_template/eval.h"
 #include "engine/chat_template/lexer.h"
-#include "engine/chat_template/syntax.h"
+#include "engine/chat_template/renderer.h"
+#include "engine/chat_template/syntax_tree.h"
 
 namespace tessera {
 
 namespace {
 
-constexpr size_t longest_template = size_t{256} << 10;
+constexpr size_t kMostTemplateBytes = size_t{256} << 10;
 
 jinja::Block parse(std::string_view source) {
-  if (source.size() > longest_template) {
-    jinja::fail_at_line(
-        1, fmt::format("the template has {} bytes, at most {} are allowed", source.size(), longest_template));
+  if (source.size() > kMostTemplateBytes) {
+    jinja::fail_at_line(1, fmt::format("the template has {} bytes, at most {} are allowed", source.size(),
+                                       kMostTemplateBytes));
   }
   const std::string normal = jinja::normalize_newlines(source);
   return jinja::parse_template(normal);
@@ -51,7 +51,7 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 QuotedText ChatTemplate::render(std::span<const ChatMessage> messages, const TemplateInputs& inputs) const {
-  // Every message costs the budget at least its dict, whatever its text.
+  // Each message counts as 64 bytes more than its text: its dict takes memory too.
   size_t input_bytes = inputs.bos_token.size() + inputs.eos_token.size();
   for (const ChatMessage& message : messages)
     input_bytes += message.role.size() + message.content.size() + 64;
@@ -63,7 +63,7 @@ QuotedText ChatTemplate::render(std::span<const ChatMessage> messages, const Tem
   variables.emplace_back("bos_token", jinja::make_string(budget, inputs.bos_token));
   variables.emplace_back("eos_token", jinja::make_string(budget, inputs.eos_token));
   variables.emplace_back("add_generation_prompt", inputs.add_generation_prompt);
-  // There are no tools and no documents here; templates ask whether they are none.
+  // Templates test whether these are none; Tessera offers neither tools nor documents.
   variables.emplace_back("tools", jinja::None{});
   variables.emplace_back("documents", jinja::None{});
   return jinja::render_template(environment, program_->block, std::move(variables));

@@ -1,5 +1,6 @@
-// Renders a conversation by a model's own Jinja template: the subset of Jinja that real chat templates use,
-// with bounded loops, recursion and output. Immutable after construction.
+// Turns a conversation into a prompt with the Jinja template that comes with a model. Supports the subset of
+// Jinja that real chat templates use; work, recursion and memory are limited. A template is immutable after
+// construction.
 #pragma once
 
 #include <memory>
@@ -17,7 +18,8 @@ struct ChatMessage {
   std::string content;
 };
 
-// A template that cannot be parsed or rendered: one line with the template's line number.
+// A template cannot be parsed or rendered. The message is one line and begins with the template's line
+// number.
 class TemplateError : public std::runtime_error {
  public:
   explicit TemplateError(const std::string& line) : std::runtime_error(line) {}
@@ -27,17 +29,19 @@ struct TemplateInputs {
   std::string bos_token;
   std::string eos_token;
   bool add_generation_prompt = true;
-  std::string date;  // what strftime_now gives, "26 Jul 2024" style; empty: today
+  std::string date;  // what strftime_now returns, whatever its format; empty: the current time
 };
 
 class ChatTemplate {
  public:
-  explicit ChatTemplate(std::string_view source);  // parses; throws TemplateError
+  // Parses the template; the source is not needed afterwards. Throws TemplateError.
+  explicit ChatTemplate(std::string_view source);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  // The prompt, in which everything that the contents of messages supplied is quoted. Throws TemplateError.
+  // Renders the prompt, in which all bytes that come from the contents of messages are quoted. Throws
+  // TemplateError.
   QuotedText render(std::span<const ChatMessage> messages, const TemplateInputs& inputs) const;
 
  private:

@@ -6,10 +6,10 @@
 #include <limits>
 
 #include "engine/chat_template/builtins.h"
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/literals.h"
 #include "engine/chat_template/operators.h"
-#include "engine/chat_template/strings.h"
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/string_operations.h"
 
 namespace tessera::jinja {
 
@@ -33,17 +33,17 @@ Value filter_case(Environment& environment, Subject subject, Given) {
   Value storage;
   const String& string = text_of(environment.budget, subject, storage);
   environment.budget.spend_bytes(string.text.size() * 4);
-  environment.budget.expect(string.text.size() * 2);
+  environment.budget.require(string.text.size() * 2);
   return make_changed(environment.budget, string, change_case(string.text, wanted));
 }
 
-// The title filter starts a word only after white space, a dash or an opening bracket.
+// For the title filter a word begins only after white space, a dash or an opening bracket.
 Value filter_title(Environment& environment, Subject subject, Given) {
   Value storage;
   const String& string = text_of(environment.budget, subject, storage);
   const std::string_view text = string.text;
   environment.budget.spend_bytes(text.size() * 4);
-  environment.budget.expect(text.size() * 2);
+  environment.budget.require(text.size() * 2);
   std::string titled;
   size_t word = 0;
   for (size_t position = 0; position < text.size();) {
@@ -78,14 +78,14 @@ Value filter_string(Environment& environment, Subject subject, Given) {
   return storage;
 }
 
-// `count` spaces or the text itself, for parameters that take either.
+// The value of a parameter that is either a string or a number of spaces, as a string.
 Value indentation(Budget& budget, const Value& value, std::string_view filter) {
   if (value.string() != nullptr) return value;
   const int64_t* integer = value.get<int64_t>();
   if (integer == nullptr)
     fail(fmt::format("{} is indented by an integer or a string, found {}", filter, described(value)));
   const uint64_t count = *integer < 0 ? 0 : static_cast<uint64_t>(*integer);
-  budget.expect(count);
+  budget.require(count);
   budget.spend_bytes(count);
   return make_string(budget, std::string(count, ' '));
 }
@@ -100,7 +100,7 @@ Value filter_indent(Environment& environment, Subject subject, Given given) {
   const bool blank_lines_too = given.truth(2, false);
   // A line end at the very end counts as an empty last line.
   budget.spend_bytes(text.size());
-  budget.expect(text.size() * (sizeof(std::string_view) + 1));
+  budget.require(text.size() * (sizeof(std::string_view) + 1));
   const std::string closed = std::string(text) + "\n";
   const std::vector<std::string_view> lines = split_lines(closed, false);
   TextBuilder result(budget);
@@ -236,7 +236,7 @@ Value filter_round(Environment&, Subject subject, Given given) {
   }
   if (!std::isfinite(number)) return number;
   if (method == "common" && precision >= 0) {
-    // Decimal digits are exact, so halves round as they really are, to even.
+    // Formatting rounds the double's exact decimal value, half to even; scaling it first would round twice.
     return parse_number(fmt::format("{:.{}f}", std::fabs(number), precision)).value() *
            (std::signbit(number) ? -1 : 1);
   }
@@ -259,7 +259,7 @@ Value filter_abs(Environment&, Subject subject, Given) {
 }
 
 Value filter_attr(Environment& environment, Subject subject, Given given) {
-  // Unlike a subscript this never looks at the entries of a dict.
+  // Unlike a subscript, this filter never finds the entries of a dict.
   const Value name = *given.find(0);
   given.text(0, "");
   if (subject.dict() == nullptr) return get_item(environment.budget, subject, name);
@@ -267,7 +267,7 @@ Value filter_attr(Environment& environment, Subject subject, Given given) {
   return method == nullptr ? Value() : make_method(environment.budget, subject, method);
 }
 
-// Nothing is escaped on output, so marking text as safe changes nothing.
+// Output is never escaped, so marking text as safe changes nothing.
 Value filter_safe(Environment& environment, Subject subject, Given given) {
   return filter_string(environment, subject, given);
 }

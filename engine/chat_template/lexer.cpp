@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/chat_template.h"
-#include "engine/chat_template/text.h"
 
 namespace tessera::jinja {
 
@@ -54,7 +54,7 @@ class Lexer {
     return source_.size();
   }
 
-  // Moves on and counts lines.
+  // Goes on to this position and counts the lines between.
   void advance(size_t to) {
     line_ += static_cast<uint32_t>(std::count(source_.begin() + static_cast<std::ptrdiff_t>(position_),
                                               source_.begin() + static_cast<std::ptrdiff_t>(to), '\n'));
@@ -69,8 +69,9 @@ class Lexer {
 
   size_t skip_space(size_t at) const { return at + leading_space(source_.substr(at)); }
 
-  // Text between tags: a following "-" strips its white space; a block or comment that stands first on its
-  // line takes the blanks before it along, unless it is marked "+".
+  // Adds the text before a tag (or the end). A "-" at the tag's beginning strips white space at the text's
+  // end. The blanks before a statement or comment that begins its line are dropped, unless the tag is marked
+  // "+".
   void add_text(size_t begin, size_t end, char sign, bool block) {
     std::string_view text = source_.substr(begin, end - begin);
     if (sign == '-') {
@@ -86,7 +87,8 @@ class Lexer {
     if (!text.empty()) tokens_.push_back({TokenKind::text, line_, text});
   }
 
-  // After the closing "%}" or "#}" at `at`, which `sign` precedes: where text goes on.
+  // The position at which text goes on after the closing "%}" or "#}" at `at`; `sign` is the character before
+  // it.
   size_t after_close(size_t at, char sign) const {
     const size_t next = at + 2;
     if (sign == '-') return skip_space(next);
@@ -100,7 +102,8 @@ class Lexer {
     advance(after_close(close, close > inside ? source_[close - 1] : '\0'));
   }
 
-  // Whether `word` and the end of the tag follow; `next` is where text goes on after the tag.
+  // Whether `word` and the end of the tag follow; sets `next` to the position at which text goes on after the
+  // tag.
   bool is_raw_tag(size_t inside, std::string_view word, bool closing, size_t& next) const {
     size_t at = skip_space(inside);
     if (!has(at, word)) return false;
@@ -130,7 +133,7 @@ class Lexer {
     fail_at_line(first_line, "the raw block is not closed by endraw");
   }
 
-  // Words up to the end of the tag.
+  // Reads the tokens up to the end of the tag.
   void read_tag(bool output) {
     const uint32_t first_line = line_;
     const std::string_view close = output ? "}}" : "%}";
@@ -153,11 +156,11 @@ class Lexer {
           return;
         }
       }
-      read_word(open_brackets);
+      read_token(open_brackets);
     }
   }
 
-  void read_word(std::string& open_brackets) {
+  void read_token(std::string& open_brackets) {
     const char first = source_[position_];
     if (is_name_start(first)) {
       size_t end = position_;
@@ -259,15 +262,15 @@ std::string normalize_newlines(std::string_view source) {
 std::vector<Token> tokenize(std::string_view source) { return Lexer(source).run(); }
 
 void fail_at_line(uint32_t line, std::string_view message) {
-  constexpr size_t longest = 400;
+  constexpr size_t kMostMessageBytes = 400;
   std::string clean;
   for (size_t position = 0; position < message.size();) {
     const Character next = character_at(message, position);
-    if (clean.size() + next.bytes > longest) {
+    if (clean.size() + next.bytes > kMostMessageBytes) {
       clean += "…";
       break;
     }
-    if (next.code == no_character) {
+    if (next.code == kNoCharacter) {
       clean += '?';
     } else if (next.code < 0x20 || (next.code >= 0x7F && next.code < 0xA0) || next.code == 0x2028 ||
                next.code == 0x2029) {

@@ -1,5 +1,5 @@
-// Cuts a template into text, tags and the words inside tags, with Jinja's white-space control as chat
-// templates expect it: trim_blocks and lstrip_blocks are on.
+// Splits a template into text, tags and the tokens inside tags. White space around tags follows the settings
+// for which chat templates are written: trim_blocks and lstrip_blocks are on.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ enum class TokenKind : uint8_t {
   block_end,
   name,
   string,   // with its quotes and escapes
-  integer,  // as written
+  integer,  // with its prefix and underscores
   number,   // with a fraction or an exponent
   symbol,
   end,
@@ -29,13 +29,14 @@ struct Token {
   std::string_view text;  // a view into the source
 };
 
-// Newlines become "\n" and one at the very end is dropped, as Jinja does before anything else.
+// Turns all line ends into "\n" and drops one at the end of the source, as Jinja does before parsing.
 std::string normalize_newlines(std::string_view source);
 
-// The source must outlive the tokens. The last token is of kind end. Throws TemplateError.
+// The tokens of a source with normalized newlines, which must outlive them. The last token is of kind end.
+// Throws TemplateError.
 std::vector<Token> tokenize(std::string_view source);
 
-// A TemplateError with its line number, all on one line and of bounded length.
+// Throws a TemplateError with this line number and message, without control characters and of limited length.
 [[noreturn]] void fail_at_line(uint32_t line, std::string_view message);
 
 }  // namespace tessera::jinja

@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <charconv>
 
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/lexer.h"
-#include "engine/chat_template/text.h"
 
 namespace tessera::jinja {
 
 namespace {
 
-// Up to `most` digits of a base starting at `position`, which moves on.
+// Reads up to `most` digits of a base from `position`, which becomes the position after them.
 uint32_t read_digits(std::string_view text, size_t& position, size_t most, int base) {
   uint32_t number = 0;
   const char* begin = text.data() + position;
@@ -44,7 +44,7 @@ std::string decode_string(std::string_view quoted, uint32_t line) {
     static constexpr std::string_view letters = "abfnrtv\\'\"\n";
     static constexpr std::string_view meanings = "\a\b\f\n\r\t\v\\'\"";
     if (const size_t found = letters.find(escape); found != std::string_view::npos) {
-      if (found < meanings.size()) decoded += meanings[found];  // an escaped line end vanishes
+      if (found < meanings.size()) decoded += meanings[found];  // an escaped line end is dropped
     } else if (escape >= '0' && escape <= '7') {
       --position;
       append_utf8(decoded, read_digits(text, position, 3, 8));

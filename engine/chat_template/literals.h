@@ -8,9 +8,10 @@
 
 namespace tessera::jinja {
 
-// Decodes a quoted string with Python's escapes; throws TemplateError for one that names no character.
+// Decodes a string literal, quotes included, with Python's escapes. Throws TemplateError for an escape that
+// is not a character.
 std::string decode_string(std::string_view quoted, uint32_t line);
-// Digits with optional underscores and 0x, 0o, 0b prefixes; nothing when malformed or above 2^63 - 1.
+// Reads digits with optional underscores and a prefix 0x, 0o or 0b; nothing when malformed or above 2^63 - 1.
 std::optional<int64_t> parse_integer(std::string_view text);
 std::optional<double> parse_number(std::string_view text);
 

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "engine/chat_template/builtins.h"
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/operators.h"
-#include "engine/chat_template/strings.h"
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/string_operations.h"
 
 namespace tessera::jinja {
 
@@ -25,15 +25,15 @@ Value string_strip(Environment& environment, Object object, Given given) {
 template <Case wanted>
 Value string_case(Environment& environment, Object object, Given) {
   environment.budget.spend_bytes(self(object).size() * 4);
-  environment.budget.expect(self(object).size() * 2);
+  environment.budget.require(self(object).size() * 2);
   return make_changed(environment.budget, *object.string(), change_case(self(object), wanted));
 }
 
-// The part of the string between the optional start and end of methods such as find, and where it begins.
+// The part of a string that methods such as find search: from their optional start to their optional end.
 struct Window {
   std::string_view text;
   size_t first_character = 0;
-  bool valid = true;  // the start is not beyond the end
+  bool valid = true;  // false when the start lies after the end: then not even an empty text is found
 };
 
 Window window_of(Budget& budget, std::string_view text, Given given) {
@@ -74,7 +74,7 @@ Value string_affix(Environment& environment, Object object, Given given) {
   return std::any_of(several->items.begin(), several->items.end(), matches);
 }
 
-// The character index of the first or last place, -1 when there is none.
+// The index, in characters, of the first or last occurrence; -1 when there is none.
 template <bool from_end>
 int64_t search(Environment& environment, Object object, Given given) {
   const Window window = window_of(environment.budget, self(object), given);
@@ -117,7 +117,7 @@ Value string_replace(Environment& environment, Object object, Given given) {
                  given.integer(2, -1));
 }
 
-// Pieces between white space; the last piece takes the rest when `most` cuts were made.
+// The pieces between white space. After `most` cuts the rest of the text is the last piece.
 std::vector<std::string_view> split_at_space(std::string_view text, uint64_t most, bool from_end) {
   std::vector<std::string_view> pieces;
   while (true) {
@@ -128,7 +128,7 @@ std::vector<std::string_view> split_at_space(std::string_view text, uint64_t mos
     }
     if (text.empty()) break;
     if (most-- == 0) {
-      // Only the other side of the rest keeps its white space.
+      // As in Python, the rest keeps the white space on its far side.
       pieces.push_back(text);
       break;
     }
@@ -165,7 +165,7 @@ std::vector<std::string_view> split_at(std::string_view text, std::string_view s
   return pieces;
 }
 
-// Pieces are views into the whole.
+// A list of substrings; the pieces are views into `whole`.
 Value string_list(Budget& budget, const String& whole, const std::vector<std::string_view>& pieces,
                   bool tuple = false) {
   std::vector<Value> items;
@@ -180,8 +180,8 @@ Value string_split(Environment& environment, Object object, Given given) {
   const int64_t limit = given.integer(1, -1);
   const uint64_t most = limit < 0 ? std::numeric_limits<uint64_t>::max() : static_cast<uint64_t>(limit);
   const Value* separator = given.find(0);
-  // Every piece takes at least one byte of the text or of its separators.
-  budget.expect(self(object).size() * sizeof(std::string_view));
+  // There are no more pieces than bytes: each uses at least one byte of the text or of a separator.
+  budget.require(self(object).size() * sizeof(std::string_view));
   std::vector<std::string_view> pieces;
   if (separator == nullptr || separator->is_none()) {
     budget.spend_bytes(self(object).size() * 4);
@@ -217,7 +217,7 @@ Value string_partition(Environment& environment, Object object, Given given) {
 
 Value string_split_lines(Environment& environment, Object object, Given given) {
   environment.budget.spend_bytes(self(object).size());
-  environment.budget.expect(self(object).size() * sizeof(std::string_view));
+  environment.budget.require(self(object).size() * sizeof(std::string_view));
   return string_list(environment.budget, *object.string(), split_lines(self(object), given.truth(0, false)));
 }
 
@@ -334,7 +334,7 @@ Value dict_values(Environment& environment, Object object, Given) {
   return make_list(environment.budget, std::move(values));
 }
 
-// Values never change, so a copy is the thing itself.
+// Values never change, so a copy can be the value itself.
 Value copy(Environment&, Object object, Given) { return object; }
 
 constexpr std::array<Method, 5> dict_methods = {{

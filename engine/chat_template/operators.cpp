@@ -7,13 +7,13 @@
 #include <limits>
 #include <optional>
 
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/characters.h"
 
 namespace tessera::jinja {
 
 namespace {
 
-constexpr std::string_view overflow_message = "an integer does not fit 64 bits";
+constexpr std::string_view kOverflowMessage = "an integer does not fit 64 bits";
 
 std::string_view symbol_of(Operator operation) {
   switch (operation) {
@@ -48,9 +48,9 @@ std::optional<double> as_number(const Value& value) {
   return std::nullopt;
 }
 
-// `result` is a reference because the call that fills it is another argument of the same call.
+// `result` is a reference because it is assigned while the other argument of this function is evaluated.
 int64_t checked(bool overflowed, const int64_t& result) {
-  if (overflowed) fail(std::string(overflow_message));
+  if (overflowed) fail(std::string(kOverflowMessage));
   return result;
 }
 
@@ -133,7 +133,7 @@ Value float_arithmetic(Operator operation, double left, double right) {
 }
 
 Value add_lists(Budget& budget, const List& left, const List& right) {
-  budget.expect((uint64_t{left.items.size()} + right.items.size()) * sizeof(Value));
+  budget.require((uint64_t{left.items.size()} + right.items.size()) * sizeof(Value));
   std::vector<Value> items = left.items;
   items.insert(items.end(), right.items.begin(), right.items.end());
   return make_list(budget, std::move(items), left.tuple);
@@ -146,11 +146,12 @@ Value repeat(Budget& budget, const Value& subject, int64_t times) {
       string != nullptr ? string->text.size() : subject.list()->items.size() * sizeof(Value);
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(unit, count, &bytes)) bytes = std::numeric_limits<uint64_t>::max();
-  budget.expect(bytes);
+  budget.require(bytes);
   const uint64_t copies = unit == 0 ? 0 : count;
   if (string != nullptr) {
-    // A copy has at least as many bytes as ranges, so their number cannot overflow either.
-    budget.expect(bytes + copies * string->quotes.ranges().size() * sizeof(Quotes::Range));
+    // A string has at least as many bytes as quoted ranges, so this product cannot overflow where `bytes` did
+    // not.
+    budget.require(bytes + copies * string->quotes.ranges().size() * sizeof(Quotes::Range));
     QuotedText text;
     text.text.reserve(bytes);
     for (uint64_t i = 0; i < copies; ++i) text.append(*string, 0, unit);
@@ -283,7 +284,7 @@ std::optional<int64_t> slice_bound(const Value& value) {
   fail(fmt::format("a slice needs integers, found {}", described(value)));
 }
 
-// The positions a slice selects, in its order.
+// The positions that a slice selects: first, first + step, … (count of them).
 struct SliceRange {
   size_t first = 0;
   size_t count = 0;
@@ -301,7 +302,7 @@ SliceRange slice_range(size_t size, std::optional<int64_t> start, std::optional<
     if (end > begin) range.count = (end - begin - 1) / static_cast<size_t>(step) + 1;
     return range;
   }
-  // Going down, positions are counted from -1 (before the first) to size - 1.
+  // With a negative step, bounds lie between -1 (before the first item) and size - 1.
   const auto length = static_cast<int64_t>(size);
   const auto clamp_down = [length](int64_t index) {
     if (index < 0) return std::max<int64_t>(index < -length ? -1 : index + length, -1);
@@ -342,7 +343,7 @@ Value slice(Budget& budget, const Value& object, const Value& start, const Value
       const std::string_view rest = text.substr(begin);
       return make_part(budget, *string, rest.substr(0, byte_offset(rest, range.count)));
     }
-    budget.expect(uint64_t{size} * sizeof(uint32_t));
+    budget.require(uint64_t{size} * sizeof(uint32_t));
     std::vector<uint32_t> offsets;
     offsets.reserve(size);
     for (size_t position = 0; position < text.size(); position += character_at(text, position).bytes) {

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "engine/chat_template/builtins.h"
+#include "engine/chat_template/characters.h"
 #include "engine/chat_template/literals.h"
 #include "engine/chat_template/operators.h"
-#include "engine/chat_template/text.h"
 
 namespace tessera::jinja {
 
@@ -15,7 +15,7 @@ namespace {
 using Subject = const Value&;
 using Given = const Arguments&;
 
-// "a.b.0" of an item: attribute by attribute, numbers being indexes.
+// The value at a path such as "a.b.0": attributes one after the other; numbers are indexes.
 Value attribute_path(Budget& budget, const Value& item, const Value& path) {
   const String* string = path.string();
   if (string == nullptr) return get_item(budget, item, path);
@@ -32,14 +32,14 @@ Value attribute_path(Budget& budget, const Value& item, const Value& path) {
   }
 }
 
-// What an item counts as when items are sorted or compared: its attribute, without regard to case unless
-// asked.
+// The value by which an item is sorted or compared: the item or its attribute, in lower case unless
+// case_sensitive.
 Value sort_key(Budget& budget, const Value& item, const Value* attribute, bool case_sensitive) {
   const Value key =
       attribute == nullptr || attribute->is_none() ? item : attribute_path(budget, item, *attribute);
   const String* string = key.string();
   if (string == nullptr || case_sensitive) return key;
-  budget.expect(string->text.size() * 2);
+  budget.require(string->text.size() * 2);
   return make_string(budget, change_case(string->text, Case::lower));
 }
 
@@ -180,12 +180,13 @@ Value filter_sum(Environment& environment, Subject subject, Given given) {
   return sum;
 }
 
-// map, select and their kin take nothing from none, false and 0.
+// As iterate, but false values such as none, false and 0 have no items. For map, select and reject.
 std::shared_ptr<const List> iterate_any(Budget& budget, Subject subject) {
   return iterate(budget, truthy(subject) ? subject : Value());
 }
 
-// Arguments after the first `used`, for the filter or test that is applied to every item.
+// The positional arguments after the first `used`: those for the filter or test that is applied to every
+// item.
 std::vector<Value> rest_of(Given given, size_t used) {
   const std::vector<Value>& extra = given.extra();
   if (extra.size() <= used) return {};
@@ -222,7 +223,8 @@ Value filter_map(Environment& environment, Subject subject, Given given) {
   return make_list(budget, std::move(mapped));
 }
 
-// Items for which a test holds (or not); the test sees an attribute of the item when there is one.
+// select, reject, selectattr and rejectattr: the items for which a test holds (wanted) or does not.
+// by_attribute: an attribute of the item is tested.
 template <bool by_attribute, bool wanted>
 Value filter_choose(Environment& environment, Subject subject, Given given) {
   Budget& budget = environment.budget;

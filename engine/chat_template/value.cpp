@@ -7,19 +7,14 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/chat_template/text.h"
+#include "engine/chat_template/characters.h"
 
 namespace tessera::jinja {
 
 namespace {
 
-constexpr uint64_t base_steps = uint64_t{3} << 20;
-// A template that gathers its output in a variable copies the conversation once for every message.
-constexpr uint64_t steps_per_input_byte = 16;
-constexpr uint64_t base_bytes = uint64_t{48} << 20;
-constexpr uint64_t bytes_per_step = 32;
-constexpr uint64_t bytes_per_value = 96;  // allocation overhead of one shared value
-constexpr size_t deepest_value = 64;
+constexpr uint64_t kBytesPerValue = 96;  // allocation overhead of one shared value
+constexpr size_t kMostValueLevels = 64;  // lists and dicts inside each other
 
 size_t depth_of(const Value& value) {
   if (const List* list = value.list()) return list->depth;
@@ -30,7 +25,8 @@ size_t depth_of(const Value& value) {
 }
 
 size_t one_deeper(size_t depth) {
-  if (depth >= deepest_value) fail(fmt::format("values are nested deeper than {} levels", deepest_value));
+  if (depth >= kMostValueLevels)
+    fail(fmt::format("values are nested deeper than {} levels", kMostValueLevels));
   return depth + 1;
 }
 
@@ -53,7 +49,7 @@ bool integer_value(const Value& value, int64_t& integer) {
 
 int sign_of(int64_t left, int64_t right) { return left < right ? -1 : (left > right ? 1 : 0); }
 
-// Exact, also where the integer has more bits than a double.
+// Compares exactly, even when the integer has no equal double. number: not NaN.
 int compare_mixed(int64_t integer, double number) {
   constexpr double two_63 = 9223372036854775808.0;
   if (number >= two_63) return -1;
@@ -109,7 +105,7 @@ void append_quoted(TextBuilder& out, const String& string) {
       quoted += "\\r";
     } else if (next.code == '\t') {
       quoted += "\\t";
-    } else if (next.code == no_character) {
+    } else if (next.code == kNoCharacter) {
       quoted += fmt::format("\\x{:02x}", static_cast<unsigned char>(bytes[0]));
     } else if (is_printable(next.code)) {
       quoted += bytes;
@@ -131,33 +127,11 @@ void append_quoted(TextBuilder& out, const String& string) {
 
 }  // namespace
 
-void fail(std::string message) { throw Fault{std::move(message)}; }
-
 void fail_undefined(const Value& value) {
   const Undefined* undefined = value.get<Undefined>();
   if (undefined != nullptr && undefined->name != nullptr)
     fail(fmt::format("'{}' is undefined", *undefined->name));
   fail("the value is undefined");
-}
-
-Budget::Budget(size_t input_bytes)
-    : steps_left_(base_steps + steps_per_input_byte * input_bytes),
-      most_held_(base_bytes + uint64_t{16} * input_bytes) {}
-
-void Budget::spend(uint64_t steps) {
-  if (steps > steps_left_) fail("the template does too much work");
-  steps_left_ -= steps;
-}
-
-void Budget::spend_bytes(uint64_t bytes) { spend(bytes / bytes_per_step + 1); }
-
-void Budget::expect(uint64_t bytes) const {
-  if (bytes > most_held_ - held_) fail("the template needs too much memory");
-}
-
-void Budget::hold(uint64_t bytes) {
-  expect(bytes);
-  held_ += bytes;
 }
 
 Value make_string(Budget& budget, std::string text) {
@@ -167,7 +141,7 @@ Value make_string(Budget& budget, std::string text) {
 Value make_string(Budget& budget, QuotedText text) {
   const uint64_t bytes = text.text.size() + text.quotes.ranges().size() * sizeof(Quotes::Range);
   budget.spend_bytes(bytes);
-  Charge charge(budget, bytes + bytes_per_value);
+  Charge charge(budget, bytes + kBytesPerValue);
   return std::make_shared<const String>(String{std::move(text), std::move(charge)});
 }
 
@@ -194,7 +168,7 @@ Value make_list(Budget& budget, std::vector<Value> items, bool tuple) {
   budget.spend_bytes(bytes);
   size_t depth = 0;
   for (const Value& item : items) depth = std::max(depth, depth_of(item));
-  Charge charge(budget, bytes + bytes_per_value);
+  Charge charge(budget, bytes + kBytesPerValue);
   return std::make_shared<const List>(List{std::move(items), tuple, one_deeper(depth), std::move(charge)});
 }
 
@@ -203,7 +177,7 @@ Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries) {
   budget.spend_bytes(bytes);
   size_t depth = 0;
   for (const auto& [key, value] : entries) depth = std::max({depth, depth_of(key), depth_of(value)});
-  Charge charge(budget, bytes + bytes_per_value);
+  Charge charge(budget, bytes + kBytesPerValue);
   return std::make_shared<const Dict>(Dict{std::move(entries), one_deeper(depth), std::move(charge)});
 }
 
@@ -211,7 +185,7 @@ Value make_method(Budget& budget, Value object, const Method* method) {
   budget.spend(1);
   one_deeper(depth_of(object));
   return std::make_shared<const BoundMethod>(
-      BoundMethod{std::move(object), method, Charge(budget, bytes_per_value)});
+      BoundMethod{std::move(object), method, Charge(budget, kBytesPerValue)});
 }
 
 void TextBuilder::append_all(std::string_view text, bool quoted) {
@@ -237,7 +211,7 @@ void TextBuilder::append_changed(const String& source, std::string_view text) {
 }
 
 Value TextBuilder::value() && {
-  charge_.grow(bytes_per_value);
+  charge_.grow(kBytesPerValue);
   return std::make_shared<const String>(String{std::move(text_), std::move(charge_)});
 }
 
@@ -453,7 +427,7 @@ const Value* find_key(Budget& budget, const Dict& dict, std::string_view key) {
   for (const auto& entry : dict.entries) {
     const String* string = entry.first.string();
     if (string == nullptr || string->text.size() != key.size()) continue;
-    if (key.size() > bytes_per_step) budget.spend_bytes(key.size());
+    if (key.size() > Budget::kBytesPerStep) budget.spend_bytes(key.size());
     if (string->text == key) return &entry.second;
   }
   return nullptr;

@@ -1,5 +1,5 @@
-// The values a chat template computes with. All are immutable and shared, except namespaces, which the
-// renderer owns. Semantics follow Python, because that is what templates are written for.
+// The values a chat template computes with. They are immutable and shared; only namespaces can change, and
+// the renderer owns those. They behave as in Python, for which templates are written.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 #include <variant>
 #include <vector>
 
-#include "engine/chat_template/budget.h"
 #include "engine/chat_template/quoted_text.h"
+#include "engine/chat_template/render_budget.h"
 
 namespace tessera::jinja {
 
@@ -22,10 +22,11 @@ struct Dict;
 struct Namespace;
 struct Loop;
 struct BoundMethod;
-struct Macro;     // template_syntax.h
-struct Function;  // template_builtins.h
+struct Macro;     // syntax_tree.h
+struct Function;  // builtins.h
 
-// A name or attribute that does not exist; `name` (may be null) lives in the parsed template.
+// The value of a name or attribute that does not exist. `name` may be null and points into the parsed
+// template.
 struct Undefined {
   const std::string* name = nullptr;
 };
@@ -81,8 +82,8 @@ class Value {
   Data data_;
 };
 
-// Which bytes come from a message travels along, so that a template can do with messages what it likes and
-// they still spell no special tokens.
+// A string and which of its bytes come from a message. Whatever a template does with a message, its bytes
+// stay marked, so that they never become special tokens.
 struct String : QuotedText {
   Charge charge;
 };
@@ -100,48 +101,57 @@ struct Dict {
   Charge charge;
 };
 
-// namespace(): the one thing a template can change. Owned by the renderer until it ends, so that a namespace
-// which holds itself is harmless.
+// What namespace() returns: the only value that a template can change. The renderer owns all of them until it
+// ends, so that a namespace which contains itself does not leak.
 struct Namespace {
   std::vector<std::pair<std::string, Value>> attributes;
   Charge charge;
 };
 
-// The `loop` of a for statement; the renderer moves `index` on.
+// The variable `loop` inside a for statement. The renderer increments `index`.
 struct Loop {
   std::shared_ptr<const List> items;
   mutable size_t index = 0;
 };
 
-struct Method;  // template_builtins.h
-// object.method without the call
+struct Method;  // builtins.h
+// The value of "object.method" when it is not called at once.
 struct BoundMethod {
   Value object;
   const Method* method = nullptr;
   Charge charge;
 };
 
-// Constructors. They throw Fault when the budget is exceeded or values nest deeper than 64 levels.
-Value make_string(Budget& budget, std::string text);  // nothing of it is quoted
+// The following functions make values. They throw Fault when the budget is exceeded or values nest deeper
+// than 64 levels.
+
+// A string without quoted bytes.
+Value make_string(Budget& budget, std::string text);
 Value make_string(Budget& budget, QuotedText text);
-Value make_part(Budget& budget, const String& whole, std::string_view part);  // a view into the whole
-// Text made of a string otherwise than by taking it apart: quoted throughout when any of the source is.
+// A substring with its quotes; `part` is a view into whole.text.
+Value make_part(Budget& budget, const String& whole, std::string_view part);
+// A string computed from `source` byte by byte (say, in upper case), whose bytes no longer correspond: all of
+// it is quoted when any byte of the source is.
 Value make_changed(Budget& budget, const String& source, std::string text);
-Value make_constant_string(std::string text);  // for the parsed template: no budget
+// A constant of the parsed template, which no budget counts.
+Value make_constant_string(std::string text);
 Value make_list(Budget& budget, std::vector<Value> items, bool tuple = false);
 Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries);
 Value make_method(Budget& budget, Value object, const Method* method);
 
-// Text that grows under a budget.
+// Builds a string piece by piece; its budget counts what it holds. All append functions throw Fault.
 class TextBuilder {
  public:
   explicit TextBuilder(Budget& budget) : budget_(&budget), charge_(budget, 0) {}
   void append(std::string_view text) { append_all(text, false); }
   void append(const String& string) { append_part(string, string.text); }
-  void append_part(const String& whole, std::string_view part);      // a view into the whole
-  void append_changed(const String& source, std::string_view text);  // as make_changed
-  Value value() &&;                                                  // the text as a string value
-  QuotedText release() &&;  // the text itself, no longer under the budget
+  // The same as make_part and make_changed.
+  void append_part(const String& whole, std::string_view part);
+  void append_changed(const String& source, std::string_view text);
+  // The text as a string value.
+  Value value() &&;
+  // The text itself, which the budget no longer counts.
+  QuotedText release() &&;
   Budget& budget() const { return *budget_; }
 
  private:
@@ -152,33 +162,37 @@ class TextBuilder {
   Charge charge_;
 };
 
-// "string", "list", … for messages.
+// "string", "list", … for error messages.
 std::string type_name(const Value& value);
-std::string described(const Value& value);  // "a string", "an integer", "none"
+// "a string", "an integer", "none" for error messages.
+std::string described(const Value& value);
+// Whether Python's bool(value) is true.
 bool truthy(const Value& value);
 
-// What {{ value }} prints, and what it looks like inside a printed list. Throws Fault for loops, functions
-// and namespaces, which have no text.
+// Appends what {{ value }} prints. Throws Fault for loops, functions and namespaces, which have no text.
 void append_text(TextBuilder& out, const Value& value);
+// Appends what Python's repr(value) gives, which is how a value looks inside a printed list.
 void append_repr(TextBuilder& out, const Value& value);
-// The text of a value: the string itself, or its printed form; `storage` keeps it.
+// The text that append_text gives. `storage` owns it and must outlive the reference.
 const String& text_of(Budget& budget, const Value& value, Value& storage);
-// The shortest digits that give the same double again, written as Python does.
+// The shortest digits from which the same double is read again, in the notation of Python's repr.
 std::string float_text(double number);
 
+// Python's left == right.
 bool equal(Budget& budget, const Value& left, const Value& right);
-// Negative, zero or positive; `ordered` becomes false when a NaN is involved. Throws Fault for types that
-// have no order.
+// Negative, zero or positive when left is less than, equal to or greater than right; `ordered` becomes false
+// when one of them is NaN. Throws Fault for types that have no order.
 int compare(Budget& budget, const Value& left, const Value& right, bool& ordered);
 
-// Items of a list, characters of a string, keys of a dict, nothing for undefined; throws Fault for the rest.
+// What a for statement visits: items of a list, characters of a string, keys of a dict, nothing for
+// undefined. Throws Fault for every other type.
 std::shared_ptr<const List> iterate(Budget& budget, const Value& value);
-// The entry of a key, or null.
+// The value stored under a key, or null.
 const Value* find_key(Budget& budget, const Dict& dict, const Value& key);
 const Value* find_key(Budget& budget, const Dict& dict, std::string_view key);
 const Value* find_attribute(const Namespace& space, std::string_view name);
 
-[[noreturn]] void fail(std::string message);
+// Throws a Fault that names the undefined value.
 [[noreturn]] void fail_undefined(const Value& value);
 
 }  // namespace tessera::jinja

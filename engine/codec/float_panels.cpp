@@ -9,51 +9,52 @@ namespace tessera::panel {
 
 namespace {
 
-// Place maps (row, column) to an element index of the panel; convert makes the stored element.
-template <typename Element, typename Place, typename Convert>
-void encode(const Rows& rows, std::span<std::byte> panel, Place place, Convert convert) {
-  std::fill(panel.begin(), panel.end(), std::byte{0});
+// How one kind of float is stored: its place in a panel, as an element index, and its conversions.
+struct F32 {
+  using Element = float;
+  static size_t place(size_t row, size_t column) { return tile::element_in_panel(row, column); }
+  static Element stored(float value) { return value; }
+  static float value(Element element) { return element; }
+};
+struct F16 {
+  using Element = uint16_t;
+  static size_t place(size_t row, size_t column) { return tile::element_in_panel(row, column); }
+  static Element stored(float value) { return f32_to_f16(value); }
+  static float value(Element element) { return f16_to_f32(element); }
+};
+struct Bf16 {
+  using Element = uint16_t;
+  static size_t place(size_t row, size_t column) { return tile::bf16_in_panel(row, column); }
+  static Element stored(float value) { return f32_to_bf16(value); }
+  static float value(Element element) { return bf16_to_f32(element); }
+};
+
+template <class Float>
+void encode(const Rows& rows, const Panel& panel) {
+  using Element = typename Float::Element;
+  std::fill(panel.codes.begin(), panel.codes.end(), std::byte{0});
   for (size_t row = 0; row < rows.count; ++row) {
     const std::span<const float> values = rows.row(row);
     for (size_t column = 0; column < values.size(); ++column) {
-      const Element element = convert(values[column]);
-      std::memcpy(panel.data() + place(row, column) * sizeof(Element), &element, sizeof(Element));
+      const Element element = Float::stored(values[column]);
+      std::memcpy(panel.codes.data() + Float::place(row, column) * sizeof element, &element, sizeof element);
     }
   }
 }
 
-template <typename Element, typename Place, typename Convert>
-void decode(std::span<const std::byte> panel, size_t row, std::span<double> out, Place place,
-            Convert convert) {
+template <class Float>
+void decode(const StoredPanel& panel, size_t row, std::span<double> out) {
   for (size_t column = 0; column < out.size(); ++column) {
-    Element element;
-    std::memcpy(&element, panel.data() + place(row, column) * sizeof(Element), sizeof(Element));
-    out[column] = static_cast<double>(convert(element));
+    typename Float::Element element;
+    std::memcpy(&element, panel.codes.data() + Float::place(row, column) * sizeof element, sizeof element);
+    out[column] = static_cast<double>(Float::value(element));
   }
 }
 
-constexpr auto kPlain = [](size_t row, size_t column) { return tile::element_in_panel(row, column); };
-constexpr auto kPairs = [](size_t row, size_t column) { return tile::bf16_in_panel(row, column); };
-constexpr auto kSame = [](float value) { return value; };
-
 }  // namespace
 
-void encode_f32(const Rows& rows, std::span<std::byte> panel) { encode<float>(rows, panel, kPlain, kSame); }
-void encode_f16(const Rows& rows, std::span<std::byte> panel) {
-  encode<uint16_t>(rows, panel, kPlain, f32_to_f16);
-}
-void encode_bf16(const Rows& rows, std::span<std::byte> panel) {
-  encode<uint16_t>(rows, panel, kPairs, f32_to_bf16);
-}
-
-void decode_f32(std::span<const std::byte> panel, size_t row, std::span<double> out) {
-  decode<float>(panel, row, out, kPlain, kSame);
-}
-void decode_f16(std::span<const std::byte> panel, size_t row, std::span<double> out) {
-  decode<uint16_t>(panel, row, out, kPlain, f16_to_f32);
-}
-void decode_bf16(std::span<const std::byte> panel, size_t row, std::span<double> out) {
-  decode<uint16_t>(panel, row, out, kPairs, bf16_to_f32);
-}
+constinit const Codec kF32{.kind = CodeKind::f32, .encode = encode<F32>, .decode = decode<F32>};
+constinit const Codec kF16{.kind = CodeKind::f16, .encode = encode<F16>, .decode = decode<F16>};
+constinit const Codec kBf16{.kind = CodeKind::bf16, .encode = encode<Bf16>, .decode = decode<Bf16>};
 
 }  // namespace tessera::panel

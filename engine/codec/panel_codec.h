@@ -1,10 +1,12 @@
-// One 16-row panel of each scheme family, written and decoded row by row: the parts of the matrix codec.
-// Formulas: docs/quantization.md; layout: gguf-like-format/tile_layout.h.
+// The codecs, one for each kind of codes: how 16-row panels are written and what they mean. A kind's file
+// defines its row; panel_codec.cpp lists them. Formulas: docs/quantization.md; layout:
+// gguf-like-format/tile_layout.h.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "engine/codec/row_levels.h"
 #include "engine/codec/table_levels.h"
@@ -24,46 +26,72 @@ struct Rows {
 
 // One row as it is stored: its levels and a code for every column. Rows of padding are given without codes,
 // so that they mean 0.
-struct CodedRow {
-  const RowLevels* levels = nullptr;
+template <class Levels>
+struct Coded {
+  const Levels* levels = nullptr;
   std::span<const uint8_t> codes;  // [columns]
 };
+using CodedRow = Coded<RowLevels>;
+using CodedTableRow = Coded<TableLevels>;  // of a table scheme
 
-// The same for a table scheme.
-struct CodedTableRow {
-  const TableLevels* levels = nullptr;
-  std::span<const uint8_t> codes;  // [columns]
+// One panel of a stored matrix and its part of the arrays after the panels, empty where the scheme has none.
+template <class Byte>
+struct PanelBytes {
+  const SchemeFacts& scheme;
+  size_t columns;              // logical
+  std::span<Byte> codes;       // panel_bytes of the scheme
+  std::span<Byte> row_scales;  // f32[16]
+  std::span<Byte> row_zeros;   // u8[16]
+  std::span<Byte> table;       // f32[16] of the whole matrix
+};
+using Panel = PanelBytes<std::byte>;
+using StoredPanel = PanelBytes<const std::byte>;
+
+struct Codec {
+  CodeKind kind;
+  // Writes a whole panel, padding included, by plain rounding. A table is read, not written.
+  void (*encode)(const Rows& rows, const Panel& panel);
+  // Gives row 0..15 of a panel in float64; out is [columns].
+  void (*decode)(const StoredPanel& panel, size_t row, std::span<double> out);
+  // Kinds with a scale per row: levels of one row of values, with the range narrowed by clip, 0 to 1; all
+  // fields are set. Null for others.
+  void (*fit)(const SchemeFacts& scheme, std::span<const float> values, double clip,
+              RowLevels& levels) = nullptr;
+  // Writes every byte that belongs to row 0..15 of a panel, padding columns and row arrays included. A kind
+  // has the one that takes its levels; floats have neither.
+  void (*store)(const CodedRow& coded, size_t row, const Panel& panel) = nullptr;
+  void (*store_table)(const CodedTableRow& coded, size_t row, const Panel& panel) = nullptr;
 };
 
-// Write every byte that belongs to one of the 16 rows of a panel (panel_bytes of the scheme), padding
-// included, and its entry of the row arrays: `scales` is f32[16], `zeros` u8[16].
-void store_progressive_groups(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
-                              std::span<std::byte> scales);
-void store_per_channel_4bit(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
-                            std::span<std::byte> scales, std::span<std::byte> zeros);
-void store_per_channel_8bit(const CodedRow& coded, size_t columns, size_t row, std::span<std::byte> panel,
-                            std::span<std::byte> scales);
+// Of a kind that matrices have.
+const Codec& codec_of(CodeKind kind);
 
-// Table schemes have no row arrays; padding columns hold code 0.
-void store_table_groups(const TableFormat& format, const CodedTableRow& coded, size_t columns, size_t row,
-                        std::span<std::byte> panel);
+extern const Codec kF32;
+extern const Codec kF16;
+extern const Codec kBf16;
+extern const Codec kRowBytes;
+extern const Codec kRowNibbles;
+extern const Codec kProgressive;
+extern const Codec kLut2;
+extern const Codec kLut3;
+extern const Codec kLut4;
+extern const Codec kInt4;
 
-// Encoders of float schemes write every byte of `panel`, padding included.
-void encode_f32(const Rows& rows, std::span<std::byte> panel);
-void encode_f16(const Rows& rows, std::span<std::byte> panel);
-void encode_bf16(const Rows& rows, std::span<std::byte> panel);
-
-// Decoders give row 0..15 of a panel in float64; out.size() is the number of logical columns.
-void decode_progressive_groups(std::span<const std::byte> panel, size_t row, float scale,
-                               std::span<double> out);
-void decode_per_channel_4bit(std::span<const std::byte> panel, size_t row, float scale, uint8_t zero,
-                             std::span<double> out);
-void decode_per_channel_8bit(std::span<const std::byte> panel, size_t row, float scale,
-                             std::span<double> out);
-void decode_table_groups(const TableFormat& format, std::span<const std::byte> panel,
-                         std::span<const float, 16> table, size_t row, std::span<double> out);
-void decode_f32(std::span<const std::byte> panel, size_t row, std::span<double> out);
-void decode_f16(std::span<const std::byte> panel, size_t row, std::span<double> out);
-void decode_bf16(std::span<const std::byte> panel, size_t row, std::span<double> out);
+// The encode of kinds with levels: fit(values, levels) gives the levels of a row, store writes it.
+template <class Levels, class Fit>
+void encode_by_levels(const Rows& rows, const Panel& panel, Fit fit,
+                      void (*store)(const Coded<Levels>&, size_t, const Panel&)) {
+  Levels levels;
+  std::vector<uint8_t> codes(rows.columns);
+  for (size_t row = 0; row < tile::kPanelRows; ++row) {
+    if (row >= rows.count) {
+      store({}, row, panel);
+      continue;
+    }
+    fit(rows.row(row), levels);
+    levels.encode(0, rows.row(row), codes);
+    store({&levels, codes}, row, panel);
+  }
+}
 
 }  // namespace tessera::panel

@@ -69,4 +69,10 @@ inline void store_float(std::span<std::byte> out, size_t index, float value) {
   std::memcpy(out.subspan(4 * index, 4).data(), &value, 4);
 }
 
+inline float load_float(std::span<const std::byte> in, size_t index) {
+  float value = 0;
+  std::memcpy(&value, in.subspan(4 * index, 4).data(), 4);
+  return value;
+}
+
 }  // namespace tessera::rounding

@@ -1,5 +1,5 @@
-// How one row of an integer scheme is rounded: the scales and zero points that its values ask for, the codes
-// they give, and what codes mean. Every encoder goes through here. Formulas: docs/quantization.md.
+// How one row of an integer scheme is rounded: the scales and zero points that fit its values, the codes of
+// the values, and what codes mean. Every encoder goes through here. Formulas: docs/quantization.md.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ struct RowLevels {
 
   const Group& group_of(size_t column) const { return groups[column / group_columns]; }
 
-  // The code of one value. Any float has one, also one far outside the range, an infinity or a NaN. Not for
-  // scale 0.
+  // The code of one value: any float, also one far outside the range, an infinity or a NaN. Not for scale
+  // 0.
   int32_t code(float value, const Group& group) const {
     const float scaled = value / scale / group.step + group.zero;
     const float above = scaled > lowest ? scaled : lowest;

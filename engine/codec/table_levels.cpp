@@ -39,10 +39,10 @@ float stored_entry(const TableFormat& format, double value) {
   return bf16_to_f32(f32_to_bf16(static_cast<float>(value)));
 }
 
-float stored_group_scale(double whole) { return f16_to_f32(f32_to_f16(static_cast<float>(whole))); }
+float stored_group_scale(double exact) { return f16_to_f32(f32_to_f16(static_cast<float>(exact))); }
 
-float stored_group_zero(double whole) {
-  return f16_to_f32(f32_to_f16(static_cast<float>(std::clamp(whole, 0.0, kHighestCode))));
+float stored_group_zero(double exact) {
+  return f16_to_f32(f32_to_f16(static_cast<float>(std::clamp(exact, 0.0, kHighestCode))));
 }
 
 double magnitude_limit(const TableFormat& format) {

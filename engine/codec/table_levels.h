@@ -48,7 +48,7 @@ struct TableLevels {
 
   const Group& group_of(size_t column) const { return groups[column / group_columns]; }
 
-  // The code of one value. Any float has one.
+  // The code of one value, which may be any float.
   int32_t code(float value, const Group& group) const {
     if (table != nullptr) return group.scale == 0.0f ? table->zero_code : table->nearest(value / group.scale);
     if (group.scale == 0.0f) return 0;
@@ -72,10 +72,10 @@ struct TableLevels {
 void fit_levels(const TableFormat& format, const ValueTable* table, std::span<const float> values,
                 TableLevels& levels);
 
-// Rounded to f16. `whole` is as fit_levels makes it: a positive scale before rounding.
-float stored_group_scale(double whole);
-// A zero point of a group with this scale, within what codes reach.
-float stored_group_zero(double whole);
+// A group's scale, positive, as f16 stores it.
+float stored_group_scale(double exact);
+// A group's zero point, clamped to the codes 0 to 15, as f16 stores it.
+float stored_group_zero(double exact);
 
 // A magnitude that no value of a matrix in this format may reach, because plain scales of its groups would
 // overflow f16.

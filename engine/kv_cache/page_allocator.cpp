@@ -11,7 +11,7 @@ size_t pages_for(size_t token_count) { return (token_count + kKvPageTokens - 1) 
 }  // namespace
 
 PageAllocator::PageAllocator(size_t pages) : total_(pages) {
-  // Handed out from the back, so that low ids, whose memory is touched first, are reused first.
+  // Ids are given out from the back of the list: low ids first, and pages that were used before unused ones.
   free_.reserve(pages);
   for (size_t i = pages; i > 0; --i) free_.push_back(static_cast<uint32_t>(i - 1));
 }

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <stdexcept>
 #include <string_view>
 
 #include "engine/codec/matrix_codec.h"
+#include "gguf-like-format/hyperparameter_checks.h"
+#include "graph/op_weights.h"
 
 namespace tessera {
 
@@ -63,15 +66,19 @@ Likeness compare_matrices(const StoredTensor& a, const StoredTensor& b) {
 }
 
 void check_same_model(const Model& quantized, const Model& reference) {
-  const Hyperparameters& a = quantized.hyperparameters();
-  const Hyperparameters& b = reference.hyperparameters();
-  const bool same = a.family == b.family && a.vocabulary == b.vocabulary && a.hidden == b.hidden &&
-                    a.layers == b.layers && a.query_heads == b.query_heads && a.kv_heads == b.kv_heads &&
-                    a.head_dim == b.head_dim && a.ffn == b.ffn && a.qkv_bias == b.qkv_bias &&
-                    a.output_bias == b.output_bias;
-  if (!same) {
-    throw std::runtime_error(fmt::format("--layers: {} and {} are not of one model: their shapes differ",
-                                         quantized.file().path(), reference.file().path()));
+  // A recipe may have given a tied model a head of its own; everything else stays.
+  const auto a = hyperparameter_texts(quantized.hyperparameters());
+  const auto b = hyperparameter_texts(reference.hyperparameters());
+  const auto [here, there] = std::mismatch(a.begin(), a.end(), b.begin(), b.end(), [](auto& x, auto& y) {
+    return x == y || (x.first == y.first && x.first == "tied_head");
+  });
+  if (here != a.end() || there != b.end()) {
+    const auto text = [](const auto& field, const auto& end) {
+      return field == end ? std::string("nothing") : fmt::format("{} {}", field->first, field->second);
+    };
+    throw std::runtime_error(fmt::format(
+        "--layers: {} and {} are not of one model: their shapes differ: {} and {}", quantized.file().path(),
+        reference.file().path(), text(here, a.end()), text(there, b.end())));
   }
   const double cosine = compare_matrices(reference.file().require("token_embedding"),
                                          quantized.file().require("token_embedding"))
@@ -94,13 +101,6 @@ void check_same_columns(const Model& quantized, const Model& reference, const st
       name, quantized.file().path(), likeness.cosine, likeness.scale_spread));
 }
 
-bool starts_with_any(std::string_view name, const std::vector<std::string>& prefixes) {
-  return std::any_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) {
-    return name.substr(0, prefix.size()) == prefix &&
-           (prefix.back() == '.' || name.size() == prefix.size() || name[prefix.size()] == '_');
-  });
-}
-
 // Fills in what the part's tensors are in the quantized file.
 MixedPart describe(std::string name, Model model, const Model& quantized,
                    const std::function<bool(std::string_view)>& in_part) {
@@ -119,36 +119,61 @@ MixedPart describe(std::string name, Model model, const Model& quantized,
           static_cast<double>(bytes) * 8 / weights, std::move(model)};
 }
 
-struct MatrixGroup {
-  const char* name;
-  std::vector<std::string> tensors;  // and what is named like them with _ and more behind: biases
+// A matrix product within a layer with all that belongs to it: matrices that read one input, their biases,
+// the norm that makes the input, and norms of the result.
+struct ProductGroup {
+  std::string name;  // of the op, "layers.3.gate_up"
+  std::vector<std::string> tensors;
+  bool reads_norm = false;  // or what another product has led to
+  std::string first_matrix;
 };
+
+std::vector<ProductGroup> product_groups(const Graph& graph) {
+  std::map<TensorId, size_t> group_reading;  // the product that reads a tensor
+  std::map<TensorId, size_t> group_making;   // the product that makes it
+  std::vector<ProductGroup> groups;
+  const auto name_of = [&](WeightId id) { return graph.weights[id].name; };
+  for_each_op<Linear>(graph, [&](const Op& op, const Linear& linear) {
+    if (!op.name.starts_with("layers.")) return;
+    ProductGroup& group = groups.emplace_back();
+    group.name = op.name;
+    group.first_matrix = name_of(linear.parts.front().weight);
+    for_each_weight(op, [&](WeightId id, WeightRole) { group.tensors.push_back(name_of(id)); });
+    group_reading[op.inputs[0]] = groups.size() - 1;
+    group_making[op.outputs[0]] = groups.size() - 1;
+  });
+  for_each_op<Norm>(graph, [&](const Op& op, const Norm& norm) {
+    const auto reader = group_reading.find(op.outputs[0]);
+    if (reader == group_reading.end()) return;
+    groups[reader->second].tensors.push_back(name_of(norm.gain));
+    groups[reader->second].reads_norm = true;
+  });
+  return groups;
+}
 
 }  // namespace
 
 std::vector<MixedPart> mix_parts(const Model& quantized, const Model& reference, bool by_matrix) {
   check_same_model(quantized, reference);
-  const std::vector<MatrixGroup> groups = {{"qkv", {"attention_norm", "q", "k", "v"}},
-                                           {"o", {"o"}},
-                                           {"gate_up", {"ffn_norm", "gate", "up"}},
-                                           {"down", {"down"}}};
   std::vector<MixedPart> parts;
-  const auto add = [&](const std::string& name, const std::vector<std::string>& prefixes) {
-    const auto in_part = [prefixes](std::string_view tensor) { return starts_with_any(tensor, prefixes); };
+  const auto add = [&](const std::string& name, const std::function<bool(std::string_view)>& in_part) {
     parts.push_back(describe(name, Model::mixed(reference, quantized, in_part), quantized, in_part));
   };
-  for (uint64_t layer = 0; layer < reference.hyperparameters().layers; ++layer) {
-    const std::string prefix = fmt::format("layers.{}", layer);
-    if (!by_matrix) {
-      add(prefix, {prefix + "."});
-      continue;
+  if (by_matrix) {
+    const std::vector<ProductGroup> groups = product_groups(reference.graph());
+    for (const ProductGroup& group : groups) {
+      // Columns behind a norm can only have changed with the residual stream, which has been compared.
+      if (!group.reads_norm) check_same_columns(quantized, reference, group.first_matrix);
     }
-    check_same_columns(quantized, reference, prefix + ".o");
-    check_same_columns(quantized, reference, prefix + ".down");
-    for (const MatrixGroup& group : groups) {
-      std::vector<std::string> names;
-      for (const std::string& tensor : group.tensors) names.push_back(fmt::format("{}.{}", prefix, tensor));
-      add(fmt::format("{}.{}", prefix, group.name), names);
+    for (const ProductGroup& group : groups) {
+      add(group.name, [names = group.tensors](std::string_view tensor) {
+        return std::find(names.begin(), names.end(), tensor) != names.end();
+      });
+    }
+  } else {
+    for (uint64_t layer = 0; layer < reference.hyperparameters().layers; ++layer) {
+      const std::string name = fmt::format("layers.{}", layer);
+      add(name, [prefix = name + "."](std::string_view tensor) { return tensor.starts_with(prefix); });
     }
   }
   // A recipe may have given a tied model a head of its own, so here the quantized file is the base.

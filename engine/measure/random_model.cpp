@@ -15,6 +15,7 @@
 
 #include "backends/cpu/cpu_features.h"
 #include "engine/codec/matrix_codec.h"
+#include "engine/models/families.h"
 #include "engine/models/model_graph.h"
 #include "engine/quantize/row_blocks.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -202,14 +203,16 @@ void fill_matrix(const PanelPool& pool, Scheme scheme, size_t rows, size_t colum
 }
 
 void fill_vector(const ExpectedTensor& tensor, std::span<std::byte> out) {
-  const float value = tensor.kind == "norm" ? 1.0f : 0.0f;  // norms pass through, biases add nothing
+  const bool norm = role_row(tensor.role).kind == RoleKind::norm;
+  const float value = norm ? 1.0f : 0.0f;  // norms pass through, biases add nothing
   for (size_t at = 0; at + sizeof(float) <= out.size(); at += sizeof(float)) {
     std::memcpy(out.data() + at, &value, sizeof(float));
   }
 }
 
 bool is_head_or_embedding(const ExpectedTensor& tensor) {
-  return tensor.kind == "head" || tensor.kind == "embedding";
+  const RoleKind kind = role_row(tensor.role).kind;
+  return kind == RoleKind::head || kind == RoleKind::embedding;
 }
 
 TessImage build_image(const std::string& name, const Hyperparameters& shape, Scheme scheme, size_t threads,
@@ -310,7 +313,7 @@ Hyperparameters random_model_shape(const std::string& name) {
   h.rope_theta = found->rope_theta;
   if (found->rope_factor > 0) h.rope_scaling = {RopeScalingKind::llama3, found->rope_factor, 1.0, 4.0, 8192};
   h.tied_head = found->tied_head;
-  h.qkv_bias = h.family == "qwen2";
+  h.qkv_bias = find_family(h.family, name).qkv_bias == BiasRule::always;
   return h;
 }
 

@@ -1,20 +1,67 @@
-// The model families this build knows: one object each, defined in the file of its name.
+// The model families this build knows: one row each. A row says how a family differs from the others; its
+// graph follows from the description (description.h) that the row and a model's numbers give together.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
-#include "engine/models/model_graph.h"
+#include "gguf-like-format/model_header.h"
+#include "gguf-like-format/tensor_roles.h"
 
 namespace tessera {
 
-struct Family {
-  std::string_view name;  // as in Hyperparameters::family
-  std::vector<ExpectedTensor> (*tensors)(const Hyperparameters&);
-  Graph (*graph)(const TessFile&);
+class JsonFields;
+struct HuggingFaceClass;
+
+// Hyperparameters from a config.json; document is its root object, config the same with error texts. Throws
+// FileError naming the field for what is missing, out of range or not supported; adds to notes, a line each,
+// what the model is read as where its files say something else.
+using ConfigReader = Hyperparameters (*)(const nlohmann::json& document, const JsonFields& config,
+                                         const HuggingFaceClass& type, std::vector<std::string>& notes);
+
+// A model type of Hugging Face transformers that a family can read, and what transformers assumes where the
+// type's config.json is silent.
+struct HuggingFaceClass {
+  std::string_view model_type;    // "model_type" of config.json
+  std::string_view architecture;  // the class with a language model head
+  ConfigReader read;
+  uint64_t kv_heads;          // 0: as many as query heads
+  bool has_sliding_window;    // whether the type knows the setting at all
+  bool window_has_switch;     // whether use_sliding_window, off by default, rules it
+  uint64_t sliding_window;    // 0: none
+  bool reads_attention_bias;  // whether attention_bias gives all four projections of attention a bias
 };
 
-extern const Family llama_family;
-extern const Family qwen2_family;
+enum class BiasRule : uint8_t { never, configured, always };
+
+// A role's tensor in a checkpoint; "{}" stands for the number of the layer.
+struct SourceName {
+  Role role;
+  std::string_view name;
+};
+
+struct Family {
+  std::string_view name;  // as in Hyperparameters::family
+  BiasRule qkv_bias;
+  BiasRule output_bias;
+  std::span<const HuggingFaceClass> classes;
+  std::span<const SourceName> names;  // a name for every role that the family has
+};
+
+std::span<const Family> families();
+
+// Throws FileError that begins with source for a family that is not in the table.
+const Family& find_family(std::string_view name, const std::string& source);
+
+// The family and the row of its class for a config.json's model_type; both null for an unknown one.
+struct FamilyClass {
+  const Family* family = nullptr;
+  const HuggingFaceClass* type = nullptr;
+};
+FamilyClass find_model_type(std::string_view model_type);
+std::string known_model_types();  // "llama, mistral or qwen2"
 
 }  // namespace tessera

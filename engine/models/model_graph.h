@@ -1,26 +1,38 @@
-// From hyperparameters and stored tensors to a graph: one function per family, found by name.
+// From hyperparameters to the tensors that a model has, and from a file's tensors to its graph.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "engine/models/tensor_source.h"
 #include "gguf-like-format/model_header.h"
+#include "gguf-like-format/tensor_roles.h"
 #include "gguf-like-format/tess/tess_file.h"
 #include "graph/graph.h"
 
 namespace tessera {
 
-// Throws FileError for an unknown family or a missing or mis-shaped tensor.
-Graph build_graph(const TessFile& file);
-
-// The matrices and vectors a family's file holds, with the checkpoint names they come from: what the importer
-// reads, the reader checks and the graph uses.
+// A matrix or vector of a model and where it comes from in a checkpoint: what the importer reads, the reader
+// checks and the graph uses.
 struct ExpectedTensor {
+  Role role = Role::token_embedding;
+  uint64_t layer = 0;           // of roles in layers
   std::string name;             // in the .tess file, "layers.0.q"
-  std::string source;           // in the checkpoint, "model.layers.0.self_attn.q_proj.weight"
-  std::string kind;             // "q", "k", …, "norm", "bias", "embedding", "head"
+  TensorSource source;          // in the checkpoint, "model.layers.0.self_attn.q_proj.weight"
   std::vector<uint64_t> shape;  // [n] vectors stay f32; [rows, columns] matrices are quantized
 };
+
+// In the order in which tensors are stored. Throws FileError naming the field for hyperparameters that no
+// model can have.
 std::vector<ExpectedTensor> expected_tensors(const Hyperparameters& hyperparameters);
+
+// The graph over a file's tensors. Throws FileError for an unknown family or a missing or mis-shaped tensor.
+Graph build_graph(const TessFile& file);
+
+// The graph of a model whose matrices have the schemes that scheme_of says, without a file. Throws FileError
+// as expected_tensors does, and for schemes that cannot share an input.
+Graph build_graph(const Hyperparameters& hyperparameters,
+                  const std::function<Scheme(const ExpectedTensor&)>& scheme_of);
 
 }  // namespace tessera

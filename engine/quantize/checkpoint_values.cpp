@@ -31,14 +31,33 @@ void check_finite(const std::string& folder, const PlannedWeight& weight, uint64
   const auto at = std::find_if_not(values.begin(), values.end(), is_finite) - values.begin();
   throw FileError(fmt::format("{}: tensor \"{}\": expected finite values, found {} at {}", folder,
                               weight.source->name, values[static_cast<size_t>(at)],
-                              index_text(weight.source->shape, first + static_cast<uint64_t>(at))));
+                              index_text(weight.expected.shape, first + static_cast<uint64_t>(at))));
+}
+
+// Reads whole runs of rows that follow one another in the checkpoint too.
+void read_source(const CheckpointSource& checkpoint, const SourceTensor& source, const ExpectedTensor& tensor,
+                 uint64_t first, std::span<float> out) {
+  const TensorSource& from = tensor.source;
+  const uint64_t columns = tensor.shape.size() == 2 ? tensor.shape[1] : 1;
+  if (from.head_rows == 0) {
+    checkpoint.read(source, from.first_row * columns + first, out);
+  } else {
+    for (uint64_t at = first; at < first + out.size();) {
+      const uint64_t count = std::min(columns - at % columns, first + out.size() - at);
+      checkpoint.read(source, from.stored_row(at / columns) * columns + at % columns,
+                      out.subspan(static_cast<size_t>(at - first), static_cast<size_t>(count)));
+      at += count;
+    }
+  }
+  if (from.multiplier == 1.0f) return;
+  for (float& value : out) value *= from.multiplier;
 }
 
 }  // namespace
 
 void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
                  std::span<float> out) {
-  read_floats(*weight.source, first, out);
+  read_source(*weight.checkpoint, *weight.source, weight.expected, first, out);
   check_finite(folder, weight, first, out);
 }
 
@@ -56,7 +75,7 @@ void check_representable(const std::string& folder, const PlannedWeight& weight,
   throw FileError(fmt::format("{}: tensor \"{}\": expected values within the range of {}, found {} at {}",
                               folder, weight.source->name, scheme_name(weight.scheme),
                               values[static_cast<size_t>(at)],
-                              index_text(weight.source->shape, first + static_cast<uint64_t>(at))));
+                              index_text(weight.expected.shape, first + static_cast<uint64_t>(at))));
 }
 
 }  // namespace tessera

@@ -6,10 +6,10 @@
 #include <cstring>
 #include <numeric>
 
+#include "engine/chat_template/chat_template.h"
 #include "engine/codec/matrix_codec.h"
 #include "engine/quantize/checkpoint_values.h"
 #include "engine/quantize/row_blocks.h"
-#include "gguf-like-format/huggingface/huggingface_config.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
@@ -28,6 +28,17 @@ void check_options(const QuantizeOptions& options) {
         fmt::format("{}: KV bits: expected 4, 8 or 16, found {}", options.target, options.kv_bits));
 }
 
+// A template that cannot be parsed would only be found when somebody wants to chat.
+void check_chat_template(const CheckpointSource& checkpoint) {
+  const std::string& text = checkpoint.header().chat.chat_template;
+  if (text.empty()) return;
+  try {
+    const ChatTemplate parsed(text);
+  } catch (const TemplateError& error) {
+    throw FileError(fmt::format("{}: {}", checkpoint.path(), error.what()));
+  }
+}
+
 const QuantizeOptions& checked(const QuantizeOptions& options) {
   check_options(options);
   return options;
@@ -37,18 +48,19 @@ const QuantizeOptions& checked(const QuantizeOptions& options) {
 
 ModelFile::ModelFile(const QuantizeOptions& options, bool untie_head)
     : target_(checked(options).target),
-      header_(read_huggingface_folder(options.source)),
-      checkpoint_(Checkpoint::open(options.source)),
-      plan_(plan_weights(options.source, checkpoint_, header_.hyperparameters, options.scheme,
-                         options.keep_head)),
-      tokenizer_(Tokenizer::from_folder(options.source)),
-      arrays_(tokenizer_.store()) {
-  if (tokenizer_.vocabulary() > header_.hyperparameters.vocabulary)
+      checkpoint_(open_checkpoint(options.source)),
+      header_(checkpoint_->header()),
+      plan_(plan_weights(*checkpoint_, header_.hyperparameters, options.scheme, options.keep_head)),
+      arrays_(tokenizer().store()) {
+  if (options.import_note)
+    for (const std::string& line : checkpoint_->notes()) options.import_note(line);
+  check_chat_template(*checkpoint_);
+  if (tokenizer().vocabulary() > header_.hyperparameters.vocabulary)
     throw FileError(
         fmt::format("{}: tokenizer: expected at most the {} entries of vocab_size in config.json, found {}",
-                    options.source, header_.hyperparameters.vocabulary, tokenizer_.vocabulary()));
-  if (header_.chat.stop_tokens.empty() && tokenizer_.eos())
-    header_.chat.stop_tokens.push_back(*tokenizer_.eos());
+                    options.source, header_.hyperparameters.vocabulary, tokenizer().vocabulary()));
+  if (header_.chat.stop_tokens.empty() && tokenizer().eos())
+    header_.chat.stop_tokens.push_back(*tokenizer().eos());
   if (untie_head && header_.hyperparameters.tied_head) {
     header_.hyperparameters.tied_head = false;
     PlannedWeight head = plan_.front();  // the embedding
@@ -65,9 +77,8 @@ ModelFile::ModelFile(const QuantizeOptions& options, bool untie_head)
 }
 
 uint64_t ModelFile::weights() const {
-  return std::accumulate(
-      plan_.begin(), plan_.end(), uint64_t{0},
-      [](uint64_t sum, const PlannedWeight& weight) { return sum + weight.source->elements(); });
+  return std::accumulate(plan_.begin(), plan_.end(), uint64_t{0},
+                         [](uint64_t sum, const PlannedWeight& weight) { return sum + weight.elements(); });
 }
 
 TessWriter ModelFile::writer() const {

@@ -4,17 +4,18 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/quantize/quantize_model.h"
 #include "engine/quantize/rounding_error.h"
 #include "engine/quantize/weight_plan.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/model_header.h"
-#include "gguf-like-format/safetensors/safetensors.h"
 #include "gguf-like-format/tess/tess_writer.h"
 
 namespace tessera {
@@ -28,7 +29,8 @@ class ModelFile {
 
   const std::vector<PlannedWeight>& plan() const { return plan_; }
   const Hyperparameters& hyperparameters() const { return header_.hyperparameters; }
-  const Tokenizer& tokenizer() const { return tokenizer_; }
+  const CheckpointSource& checkpoint() const { return *checkpoint_; }
+  const Tokenizer& tokenizer() const { return checkpoint_->tokenizer(); }
   uint64_t weights() const;  // of the whole plan
   void set_calibration_hash(const std::string& hash) { header_.quantization.calibration_hash = hash; }
 
@@ -38,10 +40,9 @@ class ModelFile {
 
  private:
   std::string target_;
+  std::unique_ptr<CheckpointSource> checkpoint_;
   ModelHeader header_;
-  Checkpoint checkpoint_;
   std::vector<PlannedWeight> plan_;
-  Tokenizer tokenizer_;
   TokenizerArrays arrays_;
 };
 

@@ -24,6 +24,9 @@ struct QuantizeOptions {
   unsigned kv_bits = 8;    // recommendation stored in the file
   size_t threads = 0;      // 0: all cores
   std::string command;     // stored in the file
+  // A line for what the checkpoint's files say and the new file does not, before the work begins. May be
+  // empty.
+  std::function<void(const std::string&)> import_note;
   // Work done so far out of all of it, in weights; begins above zero when a run is resumed. May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress;
 

@@ -43,14 +43,14 @@ ErrorSums rounding_error(Scheme scheme, size_t rows, size_t columns, std::span<c
 void SummaryTable::add(const PlannedWeight& weight, uint64_t bytes, const ErrorSums& sums) {
   const std::string scheme(scheme_name(weight.scheme));
   auto entry = std::find_if(open_.begin(), open_.end(), [&](const Open& each) {
-    return each.line.kind == weight.expected.kind && each.line.scheme == scheme;
+    return each.line.kind == role_label(weight.expected.role) && each.line.scheme == scheme;
   });
   if (entry == open_.end()) {
-    open_.push_back({{weight.expected.kind, scheme, 0, 0, 0, 0}, {}});
+    open_.push_back({{std::string(role_label(weight.expected.role)), scheme, 0, 0, 0, 0}, {}});
     entry = open_.end() - 1;
   }
   entry->line.tensors += 1;
-  entry->line.weights += weight.source->elements();
+  entry->line.weights += weight.elements();
   entry->line.bytes += bytes;
   entry->sums.add(sums);
 }

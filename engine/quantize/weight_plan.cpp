@@ -5,50 +5,34 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 
 namespace tessera {
 
 namespace {
 
-bool is_float(CheckpointType type) {
-  return type == CheckpointType::f32 || type == CheckpointType::f16 || type == CheckpointType::bf16;
-}
-
-std::string_view type_name(CheckpointType type) {
-  switch (type) {
-    case CheckpointType::f32:
-      return "F32";
-    case CheckpointType::f16:
-      return "F16";
-    case CheckpointType::bf16:
-      return "BF16";
-    case CheckpointType::i32:
-      return "I32";
-    case CheckpointType::u8:
-      return "U8";
-  }
-  return "unknown";
-}
-
 std::string shape_text(const std::vector<uint64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-Scheme same_precision(CheckpointType type) {
-  if (type == CheckpointType::f16) return Scheme::f16;
-  return type == CheckpointType::bf16 ? Scheme::bf16 : Scheme::f32;
+bool makes_logits_or_embeds(Role role) {
+  const RoleKind kind = role_row(role).kind;
+  return kind == RoleKind::head || kind == RoleKind::embedding;
 }
 
-bool makes_logits_or_embeds(const ExpectedTensor& tensor) {
-  return tensor.kind == "head" || tensor.kind == "embedding";
-}
-
-Scheme choose_scheme(const ExpectedTensor& tensor, CheckpointType type, Scheme scheme, bool keep_head) {
+Scheme choose_scheme(const ExpectedTensor& tensor, Scheme precision, Scheme scheme, bool keep_head) {
   if (tensor.shape.size() == 1) return Scheme::f32;
-  if (!makes_logits_or_embeds(tensor)) return scheme;
-  if (keep_head) return same_precision(type);
+  if (!makes_logits_or_embeds(tensor.role)) return scheme;
+  if (keep_head) return precision;
   return has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
+}
+
+// The shape of the whole tensor in the checkpoint, of which the expected one may be some rows.
+std::vector<uint64_t> source_shape(const ExpectedTensor& tensor) {
+  std::vector<uint64_t> shape = tensor.shape;
+  if (tensor.source.all_rows != 0) shape[0] = tensor.source.all_rows;
+  return shape;
 }
 
 // Tensors some exporters add that carry nothing: rotation tables, which the hyperparameters define, and a
@@ -62,13 +46,13 @@ bool is_harmless(std::string_view name, bool tied_head) {
   });
 }
 
-void refuse_unknown(const std::string& folder, const Checkpoint& checkpoint,
-                    const std::vector<ExpectedTensor>& expected, bool tied_head) {
+void refuse_unknown(const CheckpointSource& checkpoint, const std::vector<ExpectedTensor>& expected,
+                    bool tied_head) {
   std::unordered_set<std::string_view> known;
-  for (const ExpectedTensor& tensor : expected) known.insert(tensor.source);
-  const CheckpointTensor* first = nullptr;
+  for (const ExpectedTensor& tensor : expected) known.insert(tensor.source.name);
+  const SourceTensor* first = nullptr;
   size_t count = 0;
-  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+  for (const SourceTensor& tensor : checkpoint.tensors()) {
     if (known.count(tensor.name) != 0 || is_harmless(tensor.name, tied_head)) continue;
     if (count++ == 0) first = &tensor;
   }
@@ -77,46 +61,57 @@ void refuse_unknown(const std::string& folder, const Checkpoint& checkpoint,
   throw FileError(
       fmt::format("{}: tensor \"{}\"{}: expected only tensors this model family uses, "
                   "found one it has no place for",
-                  folder, first->name, others));
+                  checkpoint.path(), first->name, others));
 }
 
 }  // namespace
 
-std::vector<PlannedWeight> plan_weights(const std::string& folder, const Checkpoint& checkpoint,
+uint64_t PlannedWeight::elements() const {
+  uint64_t product = 1;
+  for (const uint64_t dimension : expected.shape) product *= dimension;
+  return product;
+}
+
+std::vector<PlannedWeight> plan_weights(const CheckpointSource& checkpoint,
                                         const Hyperparameters& hyperparameters, Scheme scheme,
                                         bool keep_head) {
   const std::vector<ExpectedTensor> expected = expected_tensors(hyperparameters);
+  std::unordered_map<std::string_view, const SourceTensor*> sources;
+  for (const SourceTensor& tensor : checkpoint.tensors()) sources.emplace(tensor.name, &tensor);
   std::vector<PlannedWeight> plan;
   plan.reserve(expected.size());
   for (const ExpectedTensor& tensor : expected) {
-    const CheckpointTensor* source = checkpoint.find(tensor.source);
-    if (source == nullptr)
-      throw FileError(fmt::format("{}: tensor \"{}\": expected shape {}, found no such tensor", folder,
-                                  tensor.source, shape_text(tensor.shape)));
-    if (source->shape != tensor.shape)
-      throw FileError(fmt::format("{}: tensor \"{}\": expected shape {}, found {}", folder, tensor.source,
-                                  shape_text(tensor.shape), shape_text(source->shape)));
-    if (!is_float(source->type))
-      throw FileError(fmt::format("{}: tensor \"{}\": expected type F32, F16 or BF16, found {}", folder,
-                                  tensor.source, type_name(source->type)));
-    const Scheme stored = choose_scheme(tensor, source->type, scheme, keep_head);
+    const std::string& name = tensor.source.name;
+    const std::vector<uint64_t> shape = source_shape(tensor);
+    const auto found = sources.find(name);
+    if (found == sources.end())
+      throw FileError(fmt::format("{}: tensor \"{}\": expected shape {}, found no such tensor",
+                                  checkpoint.path(), name, shape_text(shape)));
+    const SourceTensor& source = *found->second;
+    if (source.shape != shape)
+      throw FileError(fmt::format("{}: tensor \"{}\": expected shape {}, found {}", checkpoint.path(), name,
+                                  shape_text(shape), shape_text(source.shape)));
+    if (!source.precision)
+      throw FileError(fmt::format("{}: tensor \"{}\": expected type F32, F16 or BF16, found {}",
+                                  checkpoint.path(), name, source.type));
+    const Scheme stored = choose_scheme(tensor, *source.precision, scheme, keep_head);
     if (tensor.shape.size() == 2 && tensor.shape[1] > most_summed_columns(stored))
       throw FileError(fmt::format("{}: tensor \"{}\": expected at most {} columns in scheme {}, found {}",
-                                  folder, tensor.source, most_summed_columns(stored), scheme_name(stored),
+                                  checkpoint.path(), name, most_summed_columns(stored), scheme_name(stored),
                                   tensor.shape[1]));
-    plan.push_back({tensor, source, stored});
+    plan.push_back({tensor, &checkpoint, &source, stored});
   }
-  refuse_unknown(folder, checkpoint, expected, hyperparameters.tied_head);
+  refuse_unknown(checkpoint, expected, hyperparameters.tied_head);
   return plan;
 }
 
 Scheme head_scheme(const std::vector<PlannedWeight>& plan) {
-  const auto find = [&](std::string_view kind) {
+  const auto find = [&](Role role) {
     return std::find_if(plan.begin(), plan.end(),
-                        [&](const PlannedWeight& weight) { return weight.expected.kind == kind; });
+                        [&](const PlannedWeight& weight) { return weight.expected.role == role; });
   };
-  const auto head = find("head");
-  const auto made_by = head != plan.end() ? head : find("embedding");
+  const auto head = find(Role::output_head);
+  const auto made_by = head != plan.end() ? head : find(Role::token_embedding);
   return made_by != plan.end() ? made_by->scheme : Scheme::f32;
 }
 

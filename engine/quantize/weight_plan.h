@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/models/model_graph.h"
 #include "gguf-like-format/model_header.h"
-#include "gguf-like-format/safetensors/safetensors.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -14,15 +14,18 @@ namespace tessera {
 // One tensor of the new file and where its values come from.
 struct PlannedWeight {
   ExpectedTensor expected;
-  const CheckpointTensor* source = nullptr;  // valid while the checkpoint lives
+  const CheckpointSource* checkpoint = nullptr;  // has to outlive the plan
+  const SourceTensor* source = nullptr;          // of which expected.source says what is read
   Scheme scheme = Scheme::f32;
+
+  uint64_t elements() const;
 };
 
 // Every tensor the model needs, in file order. Matrices get `scheme`; the output head and the token embedding
 // become w8a8 under every scheme that rounds to codes, or keep the checkpoint's type with keep_head; vectors
-// stay f32. `folder` names the checkpoint in errors. Throws FileError for a missing, mis-shaped or mis-typed
+// stay f32. Throws FileError for a missing, mis-shaped or mis-typed
 // tensor, and for one that the model has no place for, because leaving it out would make a different model.
-std::vector<PlannedWeight> plan_weights(const std::string& folder, const Checkpoint& checkpoint,
+std::vector<PlannedWeight> plan_weights(const CheckpointSource& checkpoint,
                                         const Hyperparameters& hyperparameters, Scheme scheme,
                                         bool keep_head);
 

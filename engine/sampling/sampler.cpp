@@ -9,13 +9,14 @@ namespace tessera {
 // The order of the chain, which decides what the controls mean together:
 //   1. logit biases are added;
 //   2. tokens of the window are penalised: first repeat_penalty, then presence and frequency;
-//   3. top_k keeps the k best;
-//   4. top_p keeps the smallest set of best tokens whose probabilities, among those that top_k left, reach p;
+//   3. top_k keeps the k best tokens;
+//   4. top_p keeps the smallest set of best tokens whose probabilities, among those that top_k kept, sum to
+//   at least p;
 //   5. min_p keeps tokens at least min_p times as probable as the best one;
-//   6. temperature divides the logits of what is left, and one token is drawn from their softmax.
+//   6. temperature divides the logits of the remaining tokens, and one of them is drawn from their softmax.
 // Steps 4 and 5 look at probabilities before the temperature, so a high temperature mixes the kept tokens but
-// never lets further ones in. Equal logits rank by id, the smaller first. Every draw takes exactly one number
-// from the generator, so that settings that only cut the tail do not shift later draws.
+// never adds others. Equal logits rank by id, the smaller first. Every draw uses exactly one number of the
+// generator, so that settings which only remove unlikely tokens do not change later draws.
 
 namespace {
 
@@ -25,7 +26,7 @@ bool ranks_before(const Candidate& a, const Candidate& b) {
   return a.first > b.first || (a.first == b.first && a.second < b.second);
 }
 
-// The finite logits, in order of id, or the k best of them, best first.
+// Sets candidates to all finite logits in order of id, or to the k best of them, best first. k = 0: all.
 void collect(std::span<const float> logits, size_t k, std::vector<Candidate>& candidates) {
   candidates.clear();
   const bool limited = k > 0 && k < logits.size();
@@ -37,7 +38,7 @@ void collect(std::span<const float> logits, size_t k, std::vector<Candidate>& ca
     if (!limited) {
       candidates.push_back(candidate);
     } else if (candidates.size() < k) {
-      // A heap with the worst kept candidate in front.
+      // A heap whose first element is the worst candidate kept so far.
       candidates.push_back(candidate);
       std::push_heap(candidates.begin(), candidates.end(), ranks_before);
     } else if (ranks_before(candidate, candidates.front())) {
@@ -46,12 +47,12 @@ void collect(std::span<const float> logits, size_t k, std::vector<Candidate>& ca
       std::push_heap(candidates.begin(), candidates.end(), ranks_before);
     }
   }
-  // Sorted, so that the outcome does not depend on how the library arranges a heap.
+  // Sorted, so that the result does not depend on the standard library's arrangement of a heap.
   if (limited) std::sort_heap(candidates.begin(), candidates.end(), ranks_before);
 }
 
-// Keeps the best candidates whose weights exp(logit - best) first reach `wanted`. Only as much as is kept is
-// sorted: blocks of growing size are selected from the rest.
+// Keeps the fewest best candidates whose weights exp(logit - best) sum to at least `wanted`. Sorts little
+// more than it keeps: it selects blocks of growing size from the rest.
 void keep_top_p(std::vector<Candidate>& candidates, float best, double wanted) {
   double reached = 0.0;
   size_t sorted = 0;
@@ -108,7 +109,8 @@ bool Sampler::has_penalties() const {
          settings_.frequency_penalty != 0.0f;
 }
 
-// 53 random bits; the standard library's distributions may differ from one library to the next.
+// A number in [0, 1) of 53 random bits. The distributions of the standard library differ between its
+// implementations.
 double Sampler::draw() { return static_cast<double>(generator_() >> 11) * 0x1p-53; }
 
 size_t Sampler::candidates_needed() const {
@@ -143,7 +145,8 @@ uint32_t Sampler::choose(double uniform) {
   if (candidates_.empty()) return 0;
   const float best = std::min_element(candidates_.begin(), candidates_.end(), ranks_before)->first;
 
-  // Both cuts keep a prefix of the ranking, so the cheap one can go first; the total is that of all.
+  // Both top_p and min_p keep the first candidates of the ranking, so min_p, which takes less time, can be
+  // applied first; the total must include all candidates.
   const bool cut_top_p = settings_.top_p < 1.0f;
   double total = 0.0;
   if (cut_top_p) {
@@ -177,7 +180,7 @@ uint32_t Sampler::choose(double uniform) {
 void Sampler::accept(uint32_t token) {
   if (settings_.penalty_window == 0) return;
   seen_.push_back(token);
-  // Dropping the old half now and then costs less than moving everything for every token.
+  // Removing the older half from time to time takes less time than moving all tokens for each new one.
   if (seen_.size() / 2 >= settings_.penalty_window) {
     seen_.erase(seen_.begin(), seen_.end() - static_cast<std::ptrdiff_t>(settings_.penalty_window));
   }

@@ -28,26 +28,30 @@ struct SamplerSettings {
 
 class Sampler {
  public:
-  // settings must be in range: the command line checks them.
+  // The settings must be in range; the command line checks them.
   explicit Sampler(SamplerSettings settings);
-  // logits [vocabulary] is used as scratch. Non-finite logits other than -inf are treated as -inf; when
-  // nothing is left the result is the smallest id. The token is not recorded as seen: call accept.
+  // The next token. Changes logits [vocabulary]. NaN and +inf count as -inf; when no finite logit remains,
+  // the result is id 0. Does not record the token as seen: call accept.
   uint32_t sample(std::span<float> logits);
-  // How many of the best logits decide what sample returns; 0 when it has to see all of them.
+  // The number of best logits that determine what sample returns; 0 when all logits do.
   size_t candidates_needed() const;
-  // What sample returns for a row of which best holds the candidates_needed() best finite logits, best first;
-  // entries of -infinity are none. Only for rows of more logits than that.
+  // Returns what sample returns for a row whose candidates_needed() best finite logits are `best`, best
+  // first; entries of -infinity are ignored. The row must have more logits than that.
   uint32_t sample_best(std::span<const TokenLogit> best);
-  void accept(uint32_t token);                      // a token of the reply
-  void reset(std::span<const uint32_t> seen = {});  // a new reply after these tokens; the generator goes on
-  // Settings from now on; the generator goes on as it is, whatever their seed.
+  // Records a token of the reply as seen.
+  void accept(uint32_t token);
+  // Begins a new reply after these tokens. The generator's state does not change.
+  void reset(std::span<const uint32_t> seen = {});
+  // Replaces the settings. The generator's state does not change, whatever their seed.
   void configure(SamplerSettings settings) { settings_ = std::move(settings); }
+  // Restarts the generator with this seed.
   void reseed(uint64_t seed);
 
  private:
   bool has_penalties() const;
   double draw();
-  uint32_t choose(double uniform);  // from candidates_
+  // Applies top_p, min_p and temperature to candidates_ and draws one with `uniform` in [0, 1).
+  uint32_t choose(double uniform);
 
   SamplerSettings settings_;
   std::mt19937_64 generator_;

@@ -5,9 +5,9 @@
 
 namespace tessera {
 
-// The rule, chosen so that it cannot matter how the text is cut into pieces: the reply ends at the first byte
-// that completes any stop string; of those completed by that byte the longest counts, and the text before it
-// is what remains.
+// The reply ends at the first byte that completes a stop string. When this byte completes several, the
+// longest counts; the reply is the text before it. The result therefore does not depend on the pieces in
+// which the text arrives.
 
 StopRules::StopRules(std::vector<std::string> stop_strings) : stops_(std::move(stop_strings)) {
   std::erase_if(stops_, [](const std::string& stop) { return stop.empty(); });
@@ -20,8 +20,7 @@ StopRules::Outcome StopRules::push(std::string_view text) {
   const size_t first_new = held_.size();
   held_ += text;
   const std::string_view all = held_;
-  // What is held is always shorter than any stop string it could complete, so none lies wholly before
-  // first_new.
+  // No stop string is complete in the text that was held back, so only ends after first_new are possible.
   for (size_t end = first_new + 1; end <= all.size(); ++end) {
     for (const std::string& stop : stops_) {
       if (stop.size() > end || all.substr(end - stop.size(), stop.size()) != stop) continue;

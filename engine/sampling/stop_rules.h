@@ -1,4 +1,4 @@
-// Ends a reply at a stop string: text that could be the beginning of one is held back until it is certain.
+// Ends a reply at a stop string. Text that could be the beginning of one is held back until that is decided.
 #pragma once
 
 #include <string>
@@ -11,11 +11,14 @@ class StopRules {
  public:
   explicit StopRules(std::vector<std::string> stop_strings);  // empty strings are ignored
   struct Outcome {
-    std::string text;      // what may be shown now
-    bool stopped = false;  // a stop string was completed; it and everything after it is dropped
+    std::string text;      // the text that can be shown now
+    bool stopped = false;  // whether a stop string is complete; it and everything after it is dropped
   };
+  // Adds the next piece of the reply.
   Outcome push(std::string_view text);
-  std::string finish();  // what was held back when the reply ended otherwise
+  // The text that is still held back when the reply ends without a stop string.
+  std::string finish();
+  // Begins a new reply.
   void reset();
 
  private:

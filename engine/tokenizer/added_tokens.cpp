@@ -17,7 +17,7 @@ bool is_space(uint32_t codepoint) {
          category == UTF8PROC_CATEGORY_ZP;
 }
 
-// Letters, marks, numbers, connecting punctuation and the two joiners make words.
+// Words consist of letters, marks, numbers, connecting punctuation and the two joiners.
 bool is_word(uint32_t codepoint) {
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(codepoint))) {
     case UTF8PROC_CATEGORY_LU:
@@ -37,7 +37,7 @@ bool is_word(uint32_t codepoint) {
   }
 }
 
-// The character that ends right before byte `end`; a malformed byte counts as U+FFFD.
+// The character that ends before byte `end`; U+FFFD for a malformed byte.
 Utf8Character character_before(std::string_view text, size_t end) {
   for (size_t length = 1; length <= 4 && length <= end; ++length) {
     const Utf8Character character = read_utf8(text.substr(0, end), end - length);
@@ -83,11 +83,10 @@ AddedTokenFinder::AddedTokenFinder(const std::vector<AddedToken>& tokens, bool n
                    [](const AddedToken* a, const AddedToken* b) { return a->pattern < b->pattern; });
 }
 
-// Special tokens end at special_end or before.
 const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at, size_t special_end) const {
   if (!begins_[static_cast<unsigned char>(text[at])]) return nullptr;
-  // The patterns that share the first `depth` bytes with the text are neighbours; each byte narrows the
-  // range.
+  // first … last are the patterns that begin with the same `depth` bytes as the text: neighbours, since they
+  // are sorted.
   auto first = sorted_.begin();
   auto last = sorted_.end();
   const AddedToken* found = nullptr;
@@ -102,7 +101,7 @@ const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at,
     last = std::upper_bound(first, last, wanted, [&](unsigned char value, const AddedToken* token) {
       return value < byte(token);
     });
-    // A pattern that ends here sorts before all longer ones.
+    // A pattern of exactly these bytes sorts before all longer ones.
     for (; first != last && (*first)->pattern.size() == depth + 1; ++first)
       if (!(*first)->special || at + depth < special_end) found = *first;
     if (first == last) break;
@@ -112,11 +111,12 @@ const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at,
 
 std::vector<TextSegment> AddedTokenFinder::split(std::string_view text, const Quotes& quotes) const {
   std::vector<TextSegment> segments;
-  size_t taken = 0;  // everything before is in a segment
+  size_t done = 0;  // end of the last segment
   if (!sorted_.empty()) {
     Quotes::Stretch stretch;
     for (size_t at = 0; at < text.size();) {
-      // A spelling of which only a part is quoted is no special token, nor does it hide one beside the quote.
+      // A special token must not be partly quoted, and one that would be does not hide a shorter one before
+      // the quote.
       if (at >= stretch.end) stretch = quotes.stretch_at(at, text.size());
       const AddedToken* token = longest_at(text, at, stretch.end);
       if (token == nullptr) {
@@ -128,14 +128,14 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text, const Qu
       at = end;
       if (token->special && stretch.quoted) continue;
       if (token->single_word && touches_word(text, begin, end)) continue;
-      if (token->left_strip) begin = skip_space_back(text, begin, std::min(taken, begin));
+      if (token->left_strip) begin = skip_space_back(text, begin, std::min(done, begin));
       if (token->right_strip) end = skip_space(text, end);
-      if (taken < begin) segments.push_back({text.substr(taken, begin - taken), nullptr});
+      if (done < begin) segments.push_back({text.substr(done, begin - done), nullptr});
       segments.push_back({text.substr(begin, end - begin), token});
-      taken = end;
+      done = end;
     }
   }
-  if (taken < text.size()) segments.push_back({text.substr(taken), nullptr});
+  if (done < text.size()) segments.push_back({text.substr(done), nullptr});
   return segments;
 }
 

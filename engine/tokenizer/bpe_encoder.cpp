@@ -9,7 +9,7 @@ namespace tessera {
 
 namespace {
 
-constexpr size_t kMostKnownBytes = 64;  // longer words hardly come twice
+constexpr size_t kMostKnownBytes = 64;  // longer words are rarely repeated
 constexpr size_t kMostKnownWords = 1 << 16;
 constexpr std::string_view kSpaceMark = "\u2581";
 
@@ -24,8 +24,8 @@ void BpeEncoder::encode(std::string_view word, std::vector<uint32_t>& ids) {
     encode_part(word, ids);
     return;
   }
-  // Parts that begin with a space mark after another character never merge across their border, and short
-  // parts are cheaper to merge and often known.
+  // No merge crosses from another character to a space mark, so the word can be cut there: short parts take
+  // less time to merge and are often in the cache.
   size_t begin = 0;
   for (size_t at = word.find(kSpaceMark); at != std::string_view::npos; at = word.find(kSpaceMark, at)) {
     const bool run =
@@ -73,7 +73,7 @@ void BpeEncoder::encode_bytes(std::string_view part, std::vector<uint32_t>& ids)
   symbols_.clear();
   for (const char c : part) {
     const uint32_t symbol = bytes[static_cast<unsigned char>(c)];
-    // A byte the vocabulary lacks becomes the unknown token, or vanishes where there is none.
+    // A byte that the vocabulary lacks becomes the unknown token, or nothing where there is no such token.
     if (symbol != kNoSymbol || stored_->rules.unknown) symbols_.push_back(symbol);
   }
   merger_.merge(symbols_);
@@ -100,7 +100,8 @@ void BpeEncoder::encode_characters(std::string_view part, std::vector<uint32_t>&
   emit(ids);
 }
 
-// The byte tokens of a character that is no symbol; where one is missing, the character is unknown.
+// Appends the byte tokens of a character that has no symbol, or kNoSymbol for an unknown character when one
+// is missing.
 void BpeEncoder::append_bytes(std::string_view bytes) {
   const auto tokens = stored_->byte_tokens.words();
   const bool fall_back = !tokens.empty() && std::all_of(bytes.begin(), bytes.end(), [&](char c) {
@@ -123,10 +124,10 @@ void BpeEncoder::emit(std::vector<uint32_t>& ids) {
     } else if (symbol < stored_->vocabulary) {
       ids.push_back(symbol);
       after_unknown_ = false;
-    } else {  // a character that is only known inside pieces and did not merge into one
+    } else {  // a character that only occurs inside pieces and was not merged into one
       std::string bytes;
       append_utf8(bytes, stored_->extra_codepoints[symbol - stored_->vocabulary]);
-      append_bytes(bytes);  // goes after the merged symbols
+      append_bytes(bytes);  // after the merged symbols, in the same array
       for (size_t j = count; j < symbols_.size(); ++j) {
         if (symbols_[j] == kNoSymbol) {
           emit_unknown(ids);

@@ -1,5 +1,5 @@
-// One word in, token ids out: symbols for its bytes or characters, merging, and what stands in for the
-// unknown.
+// Encodes one word: its bytes or characters become symbols, symbols are merged, and what the vocabulary lacks
+// becomes byte tokens or the unknown token.
 #pragma once
 
 #include <cstddef>
@@ -14,19 +14,20 @@
 
 namespace tessera {
 
-// Encodes the words of one text. Remembers words it has met, so that common ones are merged once; forget()
-// before the text they point into goes away. For one thread; the tokenizer is only read and must outlive it.
+// Encodes the words of one text. It caches words, so that each is merged once, and points into the text: call
+// forget() before the text is destroyed. The tokenizer must outlive it. Not for use by several threads at
+// once.
 class BpeEncoder {
  public:
   explicit BpeEncoder(const StoredTokenizer& stored);
   // Appends the ids of a word as the pre-tokenizer cut it. Malformed UTF-8 is encoded byte by byte.
   void encode(std::string_view word, std::vector<uint32_t>& ids);
-  // Lets the table go, too: cleared, it would keep the size that one long text gave it, and clearing it would
-  // take as long for every short one after that.
+  // Empties the cache and frees its table. clear() would keep the table as large as one long text made it,
+  // and would then take long for every short text.
   void forget() { KnownWords().swap(known_); }
 
  private:
-  // part -> its ids' range in the output
+  // From a part of a word to the first and last + 1 position of its ids in the output.
   using KnownWords = std::unordered_map<std::string_view, std::pair<size_t, size_t>>;
 
   void encode_part(std::string_view part, std::vector<uint32_t>& ids);
@@ -42,8 +43,8 @@ class BpeEncoder {
   MergeTable table_;
   BpeMerger merger_;
   std::vector<uint32_t> symbols_;
-  bool met_unknown_ = false;    // the part being encoded holds an unknown character
-  bool after_unknown_ = false;  // the last id given for this word was the unknown token
+  bool met_unknown_ = false;    // the part being encoded contains an unknown character
+  bool after_unknown_ = false;  // the last id of this word so far is the unknown token
   KnownWords known_;
 };
 

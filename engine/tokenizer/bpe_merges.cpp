@@ -7,7 +7,7 @@ namespace tessera {
 
 namespace {
 
-constexpr size_t kShort = 40;  // up to here looking at every pair beats keeping a queue
+constexpr size_t kMostShort = 40;  // up to this length, comparing all pairs is faster than a queue
 
 }  // namespace
 
@@ -31,7 +31,7 @@ MergeTable::Entry MergeTable::find(uint32_t left, uint32_t right) const {
 
 void BpeMerger::merge(std::vector<uint32_t>& symbols) {
   if (symbols.size() < 2) return;
-  if (symbols.size() <= kShort) {
+  if (symbols.size() <= kMostShort) {
     merge_short(symbols);
   } else {
     merge_long(symbols);

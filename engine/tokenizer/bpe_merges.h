@@ -1,4 +1,5 @@
-// The merge table of a BPE model and the merging itself: always the pair of lowest rank, leftmost first.
+// The merge table of a BPE model, and the merging: the pair of lowest rank is merged first, of equal ranks
+// the leftmost.
 #pragma once
 
 #include <cstddef>
@@ -8,25 +9,25 @@
 
 namespace tessera {
 
-// Merges by left symbol: entries first[left] … first[left + 1] - 1 are ascending by right symbol. A view of
-// stored arrays. Symbols without merges may lie beyond the table.
+// All merges, grouped by left symbol: those of `left` are entries first[left] … first[left + 1] - 1,
+// ascending by right symbol. A view of stored arrays. Symbols beyond the table have no merges.
 struct MergeTable {
   struct Entry {
     uint32_t right;
-    uint32_t rank;    // lower merges first
-    uint32_t result;  // the symbol the two become
+    uint32_t rank;    // the lowest one is merged first
+    uint32_t result;  // the symbol that replaces the two
   };
   std::span<const uint32_t> first;
-  std::span<const uint32_t> entries;  // three words each
+  std::span<const uint32_t> entries;  // three words each: right, rank, result
 
-  // The merge of two neighbours, or nothing (result kNoSymbol).
+  // The merge of two neighbours; its result is kNoSymbol when there is none.
   Entry find(uint32_t left, uint32_t right) const;
 };
 
 inline constexpr uint32_t kNoSymbol = 0xFFFFFFFF;
 
-// Applies the table to symbols until no pair merges. Time n log n in the number of symbols. Keeps its memory
-// between calls; not for use by two threads at once.
+// Applies the table to symbols until no pair can be merged, in n log n time for n symbols. Keeps its memory
+// between calls. Not for use by several threads at once.
 class BpeMerger {
  public:
   explicit BpeMerger(const MergeTable& table) : table_(&table) {}
@@ -41,7 +42,7 @@ class BpeMerger {
   struct Candidate {
     uint32_t rank;
     uint32_t position;  // of the left symbol
-    uint32_t left;      // symbols when this was queued: stale when they have changed
+    uint32_t left;      // the two symbols when it was queued: if one has changed since, the candidate is void
     uint32_t right;
     uint32_t result;
   };

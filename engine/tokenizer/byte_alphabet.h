@@ -1,5 +1,5 @@
-// The printable stand-ins for bytes in the files of byte-level BPE vocabularies: printable Latin-1 characters
-// stand for themselves, the other 68 bytes for U+0100 and up.
+// The characters that represent bytes in the files of byte-level BPE vocabularies: bytes that are printable
+// in Latin-1 are represented by that character, the other 68 by U+0100 … U+0143.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,11 @@
 
 namespace tessera {
 
-uint32_t byte_character(unsigned char byte);                      // the code point that stands for a byte
-std::optional<unsigned char> character_byte(uint32_t codepoint);  // and back; nothing for other characters
-// The bytes a piece of a vocabulary file stands for; nothing when a character is outside the alphabet.
+// The code point that represents a byte.
+uint32_t byte_character(unsigned char byte);
+// The byte that a code point represents; nothing for all other characters.
+std::optional<unsigned char> character_byte(uint32_t codepoint);
+// The bytes that a piece of a vocabulary file represents; nothing when one of its characters represents none.
 std::optional<std::string> bytes_of_piece(std::string_view piece);
 
 }  // namespace tessera

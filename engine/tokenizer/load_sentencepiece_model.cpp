@@ -32,7 +32,7 @@ struct WireField {
 // Reads the fields of one message in order; every length is checked against the bytes that remain.
 class WireReader {
  public:
-  // base: where the message begins in the file; both only for errors.
+  // where: the file; base: the position of the message in it. Both are only for errors.
   WireReader(std::string_view message, const std::string& where, size_t base)
       : message_(message), where_(where), base_(base) {}
 
@@ -69,7 +69,7 @@ class WireReader {
     return true;
   }
 
-  // Where the bytes of a field lie in the file.
+  // The position of a field's bytes in the file.
   size_t offset(const WireField& field) const {
     return base_ + static_cast<size_t>(field.bytes.data() - message_.data());
   }
@@ -120,7 +120,7 @@ struct Piece {
   PieceType type = PieceType::normal;
 };
 
-// The parts of the model file that bear on tokenization, with the format's defaults.
+// The parts of the model file that affect tokenization, with the format's default values.
 struct Model {
   std::vector<Piece> pieces;
   uint64_t model_type = 1;
@@ -229,8 +229,9 @@ std::optional<size_t> byte_value(std::string_view text) {
   return std::nullopt;
 }
 
-// Spaces as the model file asks; whether every segment or only the first gets one in front depends on the
-// "legacy" flag of tokenizer_config.json (absent: every one, as this flag's own default is).
+// Sets the rules for spaces. Whether a space is put before every segment or only before the first depends on
+// the flag "legacy" of tokenizer_config.json; when it is absent, before every one, because the flag's default
+// is true.
 void set_normalizer(const Model& model, const TokenizerConfig& config, TokenizerRules& rules) {
   const std::string space = model.escape_whitespaces ? kSpaceMark : " ";
   if (model.remove_extra_whitespaces)
@@ -244,7 +245,7 @@ void set_normalizer(const Model& model, const TokenizerConfig& config, Tokenizer
   if (model.escape_whitespaces) rules.normalizer.push_back({NormalizerStep::Kind::replace, " ", kSpaceMark});
 }
 
-// Ranks for merging: the pieces with the best score merge first, those with equal scores are equal.
+// The ranks of merges: pieces with the best score come first; equal scores have equal ranks.
 std::vector<uint32_t> rank_by_score(const std::vector<Piece>& pieces) {
   std::vector<float> scores;
   for (const Piece& piece : pieces)
@@ -296,7 +297,7 @@ TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::
         rules.added.push_back(token);
         shown = piece.text;
         break;
-      case PieceType::user_defined:  // matched in normalized text, where the piece is spelled as here
+      case PieceType::user_defined:  // found in normalized text; the file spells the piece normalized
         token.normalized = true;
         token.content = shown;
         rules.added.push_back(token);
@@ -323,7 +324,7 @@ TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::
     definition.byte_tokens = std::move(byte_tokens);
   }
   TokenizerConfig named = config;
-  for (AddedToken& token : named.added) token.normalized = false;  // looked for in the text as it is
+  for (AddedToken& token : named.added) token.normalized = false;  // found in the text as it is
   const auto name = [&](const char* role, int64_t id) {
     if (id < 0 || id >= static_cast<int64_t>(model.pieces.size())) return;
     const Piece& piece = model.pieces[static_cast<size_t>(id)];

@@ -19,7 +19,7 @@ int base64_digit(char c) {
   return -1;
 }
 
-// Padded base64; nothing when it is malformed.
+// Decodes padded base64; nothing when it is malformed.
 std::optional<std::string> decode_base64(std::string_view text) {
   if (text.empty() || text.size() % 4 != 0) return std::nullopt;
   const size_t padding = text.substr(text.size() - 2) == "==" ? 2 : text.back() == '=' ? 1 : 0;

@@ -1,4 +1,4 @@
-// Reads tokenizer.json files with a BPE model. Everything in them is either honoured or refused by name.
+// Reads tokenizer.json files with a BPE model. A setting that is not supported is an error that names it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -29,7 +29,7 @@ std::string type_of(const JsonFields& fields) { return fields.text("type", 256);
   fields.refuse("type", "a component this version knows", fmt::format("\"{}\"", printable(type_of(fields))));
 }
 
-// Appends the steps of a Sequence in order (they may be sequences again), or the component itself.
+// Appends the components of a Sequence in order (they may be sequences too), or the component itself.
 void append_components(JsonFields component, std::string_view list, std::vector<JsonFields>& found) {
   if (type_of(component) != "Sequence") {
     if (found.size() == kMostSteps)
@@ -50,7 +50,7 @@ std::vector<JsonFields> components(const JsonFields& top, std::string_view field
   return found;
 }
 
-// What a Split or Replace looks for.
+// The pattern of a Split or Replace component.
 struct Pattern {
   std::string text;
   bool regex = false;
@@ -96,7 +96,7 @@ SplitBehavior read_behavior(const JsonFields& step) {
   return static_cast<SplitBehavior>(found - names.begin());
 }
 
-// Metaspace: spaces become a mark, which is also put before the first word or all of them.
+// Reads Metaspace: spaces become a mark, which is also put before the first word or before all words.
 void read_metaspace(const JsonFields& step, TokenizerRules& rules) {
   const std::string mark = step.text("replacement", 4);
   if (mark.empty()) step.refuse("replacement", "one character", "none");
@@ -146,7 +146,7 @@ void read_pre_tokenizer(const JsonFields& top, TokenizerRules& rules) {
   }
 }
 
-// How pieces turn back into text.
+// How pieces are turned back into text.
 struct DecoderRules {
   std::vector<std::pair<std::string, std::string>> replacements;
   bool byte_fallback = false;
@@ -182,12 +182,12 @@ DecoderRules read_decoder(const JsonFields& top, TokenizerRules& rules) {
   return decoder;
 }
 
-// Whether the post-processor puts one token before the text, and which.
+// The token that the post-processor puts before a text, if it does.
 std::optional<std::string> read_post_processor(const JsonFields& top) {
   std::optional<std::string> first;
   for (const JsonFields& step : components(top, "post_processor", "processors")) {
     const std::string type = type_of(step);
-    if (type == "ByteLevel") continue;  // only concerns offsets
+    if (type == "ByteLevel") continue;  // only changes offsets, which are not used here
     if (type != "TemplateProcessing") refuse_type(step);
     const json& single = step.array("single");
     bool text_seen = false;
@@ -245,10 +245,10 @@ std::vector<AddedToken> read_added_tokens(const JsonFields& top) {
   return added;
 }
 
-// Texts by id from the vocabulary and the added tokens; every id must have exactly one.
+// The texts of the vocabulary and of the added tokens by id. Every id has exactly one text.
 struct Vocabulary {
   std::vector<std::string> texts;
-  std::vector<bool> known_to_model;  // others are added tokens that no merging arrives at
+  std::vector<bool> known_to_model;  // the others are added tokens, which merging never produces
 };
 
 Vocabulary read_vocabulary(const JsonFields& model, TokenizerDefinition& definition) {
@@ -269,7 +269,7 @@ Vocabulary read_vocabulary(const JsonFields& model, TokenizerDefinition& definit
     texts[id] = text;
     definition.ids.emplace(text, id);
   };
-  // Added tokens may lie between the pieces of the vocabulary, so all are counted before any is placed.
+  // Ids of added tokens may lie between those of the vocabulary, so all are counted before ids are checked.
   const auto& entries = vocabulary.get_ref<const json::object_t&>();
   size_t only_added = 0;
   for (const AddedToken& token : definition.rules.added)
@@ -294,10 +294,10 @@ Vocabulary read_vocabulary(const JsonFields& model, TokenizerDefinition& definit
                                   definition.where, printable(token.content), known->second, token.id));
     }
   }
-  return read;  // as many ids as texts, none twice, none too large: no gaps
+  return read;  // there are no gaps: as many ids as texts, none twice, none too large
 }
 
-// "a b" or ["a", "b"].
+// The two pieces of a merge, which is written "a b" or ["a", "b"].
 std::pair<std::string, std::string> merge_parts(const JsonFields& model, const json& merge, size_t index) {
   if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
     return {merge[0].get<std::string>(), merge[1].get<std::string>()};
@@ -326,7 +326,7 @@ void read_merges(const JsonFields& model, TokenizerDefinition& definition) {
   }
 }
 
-// Settings of the model that this version cannot honour.
+// Throws FileError for settings of the model that are not supported.
 void check_model(const JsonFields& model) {
   if (model.find("type") != nullptr && model.text("type", 64) != "BPE") model.refuse_value("type", "BPE");
   if (model.find("dropout") != nullptr && model.number("dropout", 0.0, 1.0) != 0.0)
@@ -340,7 +340,7 @@ std::string shown_piece(std::string piece, const DecoderRules& decoder) {
   return piece;
 }
 
-// Symbols of single bytes or characters, and the pieces as they appear in text.
+// Sets the symbols of single bytes or characters, and the pieces as they appear in text.
 void lay_out_pieces(const Vocabulary& vocabulary, const DecoderRules& decoder,
                     TokenizerDefinition& definition) {
   const std::vector<std::string>& texts = vocabulary.texts;
@@ -422,7 +422,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
   }
   for (AddedToken& token : rules.added) {
     if (!token.normalized) continue;
-    // Found in normalized text, so that is also how it reads when it is decoded.
+    // The token is found in normalized text, so decoding gives the normalized form too.
     token.pattern = normalize(rules.normalizer, as_unquoted(token.content), false).text;
     definition.pieces[token.id] = shown_piece(token.pattern, decoder);
   }

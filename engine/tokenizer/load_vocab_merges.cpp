@@ -18,7 +18,8 @@ using nlohmann::json;
 
 constexpr JsonLimits kLimits{size_t{256} << 20, 4};
 
-// Which pre-tokenizer the files belong to: they do not say themselves.
+// Whether the files belong to Qwen2, otherwise to GPT-2: their pre-tokenizers differ, and the files do not
+// name them.
 bool is_qwen2(const TokenizerConfig& config) {
   const std::string& name = config.tokenizer_class;
   if (name == "Qwen2Tokenizer" || name == "Qwen2TokenizerFast") return true;
@@ -33,7 +34,7 @@ bool is_qwen2(const TokenizerConfig& config) {
 
 void read_vocabulary(std::string_view text, const std::string& where, TokenizerDefinition& definition) {
   const json document = parse_strict_json(text, where, kLimits);
-  const JsonFields fields(document, where, "");  // an object, whatever else
+  const JsonFields fields(document, where, "");  // throws unless it is an object
   const auto& entries = document.get_ref<const json::object_t&>();
   if (entries.empty())
     throw FileError(fmt::format("{}: vocabulary: expected at least one piece, found none", where));
@@ -104,7 +105,7 @@ TokenizerDefinition load_vocab_merges(std::string_view vocabulary, const std::st
   read_merges(merges, merges_where, definition);
 
   TokenizerConfig named = config;
-  // GPT-2's files name no special tokens; it has one that begins and ends texts.
+  // GPT-2's files name no special tokens, although the model has one that begins and ends texts.
   if (const std::string text = "<|endoftext|>"; !qwen2 && definition.ids.count(text) != 0) {
     named.roles.emplace("bos", text);
     named.roles.emplace("eos", text);

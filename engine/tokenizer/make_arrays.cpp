@@ -1,4 +1,4 @@
-// From a definition to the arrays of a .tess file.
+// Makes the arrays of a .tess file from the definition of a tokenizer.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMostPieceBytes = 1024;  // for merges_from_pieces, which looks at every way to cut a piece
+constexpr size_t kMostPieceBytes = 1024;  // merges_from_pieces tries every way to split a piece
 
 json settings_of(const TokenizerDefinition& definition) {
   const TokenizerRules& rules = definition.rules;
@@ -64,14 +64,14 @@ json settings_of(const TokenizerDefinition& definition) {
   return settings;
 }
 
-// Whether words may be merged one by one: no merge joins the end of one word with the U+2581 (a space in
-// decoded pieces) that begins the next.
+// Whether words can be merged separately: no merge joins the end of a word with the U+2581 that begins the
+// next one (in decoded pieces it is a space).
 bool words_are_independent(const TokenizerDefinition& definition) {
   if (definition.rules.byte_level) return false;
   const size_t vocabulary = definition.pieces.size();
   for (const auto& [codepoint, symbol] : definition.characters)
     if (codepoint == 0x2581 && symbol >= vocabulary)
-      return false;  // a symbol whose piece cannot be looked at
+      return false;  // not a piece, so merges cannot be checked
   const auto piece = [&](uint32_t symbol) {
     return symbol < vocabulary ? std::string_view(definition.pieces[symbol]) : std::string_view("?");
   };

@@ -53,7 +53,7 @@ void append_composed(std::string& out, std::string_view run) {
   const utf8proc_ssize_t length =
       utf8proc_normalize_utf32(codepoints.data(), static_cast<utf8proc_ssize_t>(codepoints.size()),
                                static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  if (length < 0) {  // cannot happen for scalar values; the text is better kept than lost
+  if (length < 0) {  // cannot happen for scalar values; keeps the text rather than losing it
     out += run;
     return;
   }
@@ -64,7 +64,7 @@ void append_composed(std::string& out, std::string_view run) {
 std::string compose(std::string_view text) {
   std::string out;
   out.reserve(text.size());
-  size_t begin = 0;  // of the well-formed run
+  size_t begin = 0;  // where the current run of well-formed UTF-8 begins
   for (size_t at = 0; at < text.size();) {
     const Utf8Character character = read_utf8(text, at);
     if (character.state != Utf8Character::State::complete) {
@@ -89,7 +89,7 @@ bool stands_alone(std::string_view text, size_t at) {
          category != UTF8PROC_CATEGORY_ME;
 }
 
-// Where the character that ends with the byte `at` begins, not before `floor`.
+// The first byte of the character that ends with the byte `at`, but at least `floor`.
 size_t character_begin(std::string_view text, size_t at, size_t floor) {
   while (at > floor && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
   return at;
@@ -98,10 +98,11 @@ size_t character_begin(std::string_view text, size_t at, size_t floor) {
 // Canonical composition. A character made of quoted and other text counts as quoted.
 QuotedText compose(QuotedText whole) {
   const std::string_view text = whole.text;
-  // Nothing below U+0300 changes under composition unless a mark follows, and marks begin with 0xCC or later.
+  // Characters below U+0300 only change where a mark follows, and marks begin with a byte of 0xCC or more.
   if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; }))
     return whole;
-  // Composed in parts between quoted and other text, cut where nothing is composed across.
+  // Quoted and unquoted text is composed separately. The cuts lie where no composition crosses them:
+  // characters that compose with quoted ones are treated as quoted.
   QuotedText out;
   size_t done = 0;
   for (const Quotes::Range& range : whole.quotes.ranges()) {

@@ -15,7 +15,7 @@ namespace {
 
 using Word = WordList::Word;
 
-// Well-formed runs and, each by itself, the bytes between them.
+// Splits a text into runs of well-formed UTF-8 and the single bytes between them.
 std::vector<Word> cut_at_malformed(std::string_view text) {
   std::vector<Word> words;
   size_t begin = 0;
@@ -68,7 +68,7 @@ std::vector<TextPart> find_digits(std::string_view text) {
   return parts;
 }
 
-// What the behavior makes of matches and the parts between them; empty parts vanish.
+// Turns the parts of a word into words, as the step's behavior says. Empty parts are dropped.
 void append_parts(std::vector<Word>& words, std::string_view text, std::vector<TextPart>& parts,
                   const PreTokenizerStep& step) {
   if (step.invert)
@@ -76,7 +76,7 @@ void append_parts(std::vector<Word>& words, std::string_view text, std::vector<T
   std::vector<TextPart> kept;
   const bool backwards = step.behavior == SplitBehavior::merged_with_next;
   if (backwards) std::reverse(parts.begin(), parts.end());
-  bool previous = false;  // whether the part before (in this direction) was a match
+  bool previous = false;  // whether the part before this one, in the direction of the loop, was a match
   for (const TextPart& part : parts) {
     bool join = false;
     switch (step.behavior) {
@@ -123,7 +123,7 @@ PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 WordList PreTokenizer::split(std::string_view segment, bool at_start) const {
   WordList list;
   list.words = cut_at_malformed(segment);
-  size_t left = most_rewritten_bytes(segment.size());  // of what steps may write, all together
+  size_t left = most_rewritten_bytes(segment.size());  // bytes that all steps together may still write
   const auto keep = [&](std::string changed) {
     check_rewritten(changed.size(), left);
     left -= changed.size();

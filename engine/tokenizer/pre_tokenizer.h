@@ -1,4 +1,4 @@
-// Cuts a segment of text into the words that BPE works on, each by itself.
+// Splits a segment of text into words, each of which BPE encodes separately.
 #pragma once
 
 #include <cstddef>
@@ -18,24 +18,25 @@ class SplitPattern;
 struct WordList {
   struct Word {
     std::string_view text;
-    bool malformed = false;  // one byte that is no part of well-formed UTF-8: a word of its own
+    bool malformed = false;  // a single byte that is not part of well-formed UTF-8
   };
   std::vector<Word> words;
-  std::deque<std::string> changed;  // words that a step had to rewrite
+  std::deque<std::string> changed;  // owns the words that a step has rewritten
 };
 
 // Compiled pre-tokenizer steps. Immutable: split may run on several threads.
 class PreTokenizer {
  public:
-  // Compiles the regular expressions. where names the file in errors. Throws FileError for one that does not
-  // compile or uses a construct whose meaning would differ from the one tokenizers give it.
+  // Compiles the regular expressions. where: the file, for errors. Throws FileError for an expression that
+  // does not compile or uses a construct that has another meaning in the library for which tokenizers are
+  // written.
   PreTokenizer(std::vector<PreTokenizerStep> steps, const std::string& where);
   ~PreTokenizer();
   PreTokenizer(PreTokenizer&&) noexcept;
 
-  // The segment's words in order; they cover it except where a step removes or rewrites text. at_start: the
-  // segment begins the whole text. Throws FileError when a regular expression needs more steps than any
-  // sensible one would (catastrophic backtracking).
+  // The words of a segment in order. They cover it except where a step removes or rewrites text. at_start:
+  // the segment begins the whole text. Throws FileError when a regular expression takes far too many steps
+  // (catastrophic backtracking).
   WordList split(std::string_view segment, bool at_start) const;
 
  private:

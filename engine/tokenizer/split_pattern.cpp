@@ -21,13 +21,14 @@ namespace {
 constexpr size_t kMostPatternBytes = 65536;
 constexpr uint32_t kHeapLimitKib = 256 * 1024;
 
-// The processor's time that an expression may take for a text: a thousand times what a tokenizer's takes, but
-// less than one takes that looks at all of the text at every place. The clock is read at every 64th match.
+// Limits the processor time that an expression may take for a text: a thousand times that of a real
+// tokenizer, but less than that of an expression that scans the whole text from every position. The clock is
+// read at every 64th match.
 class TimeLimit {
  public:
   explicit TimeLimit(size_t bytes) : seconds_(1.0 + 20e-6 * static_cast<double>(bytes)) {}
   bool passed() {
-    if (++calls_ % 64 != 0) return false;  // most texts are short, and asking is a system call
+    if (++calls_ % 64 != 0) return false;  // reading the clock is a system call, and most texts are short
     if (calls_ == 64) begun_ = now();
     return now() - begun_ > seconds_;
   }
@@ -56,14 +57,14 @@ std::string error_text(int code) {
   return std::string(reinterpret_cast<const char*>(buffer.data()));
 }
 
-// Tokenizer files are written for another regular expression library. This rewrites the classes that the two
-// read differently (\s, \S, \w, \W) and names the constructs that have no equal here; nothing when all is
-// well, else the fault.
+// Tokenizer files are written for another regular expression library. This function rewrites the classes that
+// differ (\s, \S, \w, \W) and returns an error message for a construct that cannot be expressed here, else
+// nothing.
 std::optional<std::string> translate(std::string_view pattern, std::string& out) {
   constexpr std::string_view space = R"(\x{9}-\x{D}\x{85}\p{Z})";
   constexpr std::string_view word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
   bool in_class = false;
-  bool class_begins = false;  // a ']' here is an ordinary character
+  bool class_begins = false;  // directly after '[', where ']' is an ordinary character
   for (size_t at = 0; at < pattern.size(); ++at) {
     const char c = pattern[at];
     if (c == '\\' && at + 1 < pattern.size()) {
@@ -89,7 +90,7 @@ std::optional<std::string> translate(std::string_view pattern, std::string& out)
         return "a character class inside a character class is not supported";
       } else if (c == '&' && at + 1 < pattern.size() && pattern[at + 1] == '&') {
         return "an intersection of character classes is not supported";
-      } else if (c == '[') {  // [:name:] up to its end
+      } else if (c == '[') {  // copies [:name:]
         const size_t end = pattern.find(":]", at + 2);
         if (end == std::string_view::npos) return "a [: without :]";
         out += pattern.substr(at, end + 2 - at);
@@ -130,7 +131,8 @@ SplitPattern::SplitPattern(const std::string& pattern, const std::string& where)
   if (compiled == nullptr) refuse(fmt::format("does not compile: {}", error_text(error)));
   auto code = std::make_unique<Code>();
   code->compiled.reset(compiled);
-  // Machine code makes matching several times faster; where it is not available the interpreter serves.
+  // Compiled to machine code, matching is several times faster. Where that is not available, matching still
+  // works.
   pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);
   code_ = std::move(code);
 }
@@ -171,7 +173,7 @@ std::vector<TextPart> SplitPattern::find_parts(std::string_view text) const {
     if (begin < start || end < begin)
       throw FileError(
           fmt::format("{}: regular expression \"{}\": matches backwards", where_, printable(pattern_)));
-    if (begin == end) {  // an empty match only cuts, and not where the last match ended anyway
+    if (begin == end) {  // an empty match separates two parts, unless the last match ended here
       start = end < text.size() ? end + read_utf8(text, end).length : end + 1;
       if (end == last_end) continue;
     } else {

@@ -9,7 +9,7 @@
 
 namespace tessera {
 
-// A part of a text: either a match of a pattern or what lies between matches.
+// A part of a text: a match of a pattern, or the text between two matches.
 struct TextPart {
   size_t begin = 0;
   size_t end = 0;
@@ -19,13 +19,14 @@ struct TextPart {
 // Immutable; find_parts may run on several threads.
 class SplitPattern {
  public:
-  // Compiles a pattern in the dialect of tokenizer files: Unicode classes; \s is the White_Space property and
-  // \w letters, marks, digits and connectors. where begins error lines. Throws FileError.
+  // Compiles a pattern with the rules of tokenizer files: classes are those of Unicode, \s is the White_Space
+  // property, and \w means letters, marks, digits and connectors. where: begins error messages. Throws
+  // FileError.
   SplitPattern(const std::string& pattern, const std::string& where);
   ~SplitPattern();
 
-  // Parts that cover the well-formed UTF-8 text in order, empty ones included where a match is empty. Throws
-  // FileError when one match takes more than about a million steps and a hundred per byte of text.
+  // The parts of a text of well-formed UTF-8, in order and without gaps; an empty match is an empty part.
+  // Throws FileError when one match takes more than a million steps and a hundred for each byte of the text.
   std::vector<TextPart> find_parts(std::string_view text) const;
 
  private:

@@ -133,7 +133,7 @@ void expect_size(const char* field, const WordArray& array, size_t expected) {
     refuse(field, fmt::format("expected {} words, found {}", expected, array.words().size()));
 }
 
-// first, …, last must ascend from 0 to end.
+// Throws FileError unless the words ascend from 0 to end.
 void check_ascending(const char* field, std::span<const uint32_t> words, size_t end) {
   if (words.front() != 0) refuse(field, fmt::format("expected to begin with 0, found {}", words.front()));
   for (size_t i = 1; i < words.size(); ++i)
@@ -172,7 +172,7 @@ void check_symbol(const char* field, size_t index, uint32_t symbol, size_t symbo
     refuse(field, fmt::format("entry {}: expected less than {}, found {}", index, symbols, symbol));
 }
 
-// Checks the character table and notes the code points of symbols that are no pieces.
+// Checks the character table and stores the code points of symbols that are not pieces.
 void check_characters(StoredTokenizer& stored, size_t symbols) {
   constexpr const char* field = "tokenizer.characters";
   const auto words = stored.characters.words();
@@ -192,8 +192,8 @@ void check_characters(StoredTokenizer& stored, size_t symbols) {
     if (stored.extra_codepoints.size() <= extra) stored.extra_codepoints.resize(extra + 1, 0xFFFD);
     stored.extra_codepoints[extra] = words[i];
   }
-  const size_t table =
-      stored.merge_first.words().size();  // merges may make extra symbols, so all need a text
+  // Merging can produce every symbol of the merge table, so each needs a text.
+  const size_t table = stored.merge_first.words().size();
   if (table > stored.vocabulary + 1 + stored.extra_codepoints.size())
     refuse("tokenizer.merge_first",
            fmt::format("expected at most {} words, found {}",
@@ -237,7 +237,7 @@ StoredTokenizer read_stored_tokenizer(const TokenizerSettings& settings,
 
   expect_size("tokenizer.offsets", stored.offsets, stored.vocabulary + 1);
   check_ascending("tokenizer.offsets", stored.offsets.words(), stored.pieces.size());
-  // Characters that are no pieces by themselves have symbols after the pieces, one each.
+  // Each character that is not a piece has a symbol of its own after those of the pieces.
   const size_t symbols =
       stored.vocabulary + (stored.rules.byte_level ? 0 : stored.characters.words().size() / 2);
   check_characters(stored, symbols);

@@ -1,4 +1,4 @@
-// A tokenizer laid out in arrays: what is checked when a .tess file is opened and read by encode and decode.
+// A tokenizer as arrays. Opening a .tess file checks them; encode and decode read them where they are mapped.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace tessera {
 
-// Little-endian words in a file: a view where they are aligned, else a copy.
+// 32-bit words of a file: a view of the bytes when they are aligned, otherwise a copy.
 class WordArray {
  public:
   WordArray() = default;
@@ -30,14 +30,14 @@ struct StoredTokenizer {
   TokenizerRules rules;
   size_t vocabulary = 0;
   std::string_view pieces;  // "tokenizer.pieces": the bytes of all pieces in order of id
-  WordArray offsets;        // "tokenizer.offsets" [vocabulary + 1]: where each begins
+  WordArray offsets;        // "tokenizer.offsets" [vocabulary + 1]: the first byte of each piece, and the end
   WordArray merge_first;    // "tokenizer.merge_first" [symbols + 1]
   WordArray merges;         // "tokenizer.merges" [3 · merges]: right, rank, result
   WordArray characters;     // "tokenizer.characters": [256] symbols by byte, or pairs (code point, symbol)
   WordArray byte_tokens;    // "tokenizer.byte_tokens" [256], absent without byte fallback
   WordArray sorted_words;   // "tokenizer.sorted_words": ids in the order of their bytes (ignore_merges)
 
-  std::vector<uint32_t> extra_codepoints;  // of the symbols after the last piece
+  std::vector<uint32_t> extra_codepoints;  // code points of the symbols that follow the last piece
 
   std::string_view piece(uint32_t id) const {  // id < vocabulary
     const auto at = offsets.words();
@@ -46,8 +46,8 @@ struct StoredTokenizer {
   MergeTable merge_table() const { return {merge_first.words(), merges.words()}; }
 };
 
-// Checks sizes and ranges of all arrays and settings; the views point into the tensors' bytes. Throws
-// FileError naming the field.
+// Reads a stored tokenizer and checks the sizes and ranges of all arrays and settings. The result points into
+// the tensors' bytes. Throws FileError naming the field.
 StoredTokenizer read_stored_tokenizer(const TokenizerSettings& settings,
                                       std::span<const StoredTensor> tensors);
 

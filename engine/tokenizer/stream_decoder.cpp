@@ -15,7 +15,7 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool show_special)
 std::string StreamDecoder::push(uint32_t id) {
   std::string bytes = tokenizer_->token_bytes(id, show_special_);
   if (bytes.empty()) return {};
-  // Decoding a token by itself does to it what decoding does to the first token of a text.
+  // The first token may lose a leading space, as decode() of a text does.
   if (at_start_) bytes = tokenizer_->decode(std::span<const uint32_t>(&id, 1), show_special_);
   at_start_ = false;
   pending_ += bytes;
@@ -37,7 +37,7 @@ std::string StreamDecoder::push(uint32_t id) {
 }
 
 std::string StreamDecoder::finish() {
-  // What is held back is the beginning of one character.
+  // The pending bytes, if any, are the beginning of one character.
   const bool unfinished = !pending_.empty();
   pending_.clear();
   at_start_ = true;

@@ -1,4 +1,4 @@
-// What happens to text before BPE: normalizer and pre-tokenizer steps as plain data, shared by the loaders,
+// Normalizer and pre-tokenizer steps, which are applied to text before BPE, as plain data for the loaders,
 // the stored form and the code that applies them.
 #pragma once
 
@@ -10,30 +10,31 @@
 
 namespace tessera {
 
-// One step over a whole segment (the text between two added tokens).
+// One step that changes a whole segment (the text between two added tokens).
 struct NormalizerStep {
   enum class Kind : uint8_t {
     nfc,               // Unicode canonical composition; malformed bytes stay as they are
     prepend,           // puts `text` before every segment that is not empty
     prepend_to_first,  // the same, but only where the segment begins the whole text
-    replace,           // every `text` becomes `replacement`
-    collapse_spaces,   // no spaces (U+0020) at either end and single ones between, as SentencePiece does
+    replace,           // replaces every `text` by `replacement`
+    collapse_spaces,   // removes spaces (U+0020) at both ends and repeated ones, as SentencePiece does
   };
   Kind kind = Kind::nfc;
   std::string text;
   std::string replacement;
 };
 
-// What becomes of a match of a split step.
+// What a split step does with its matches: separate words, dropped, joined with neighbouring matches, or
+// joined with the text before or after.
 enum class SplitBehavior : uint8_t { isolated, removed, contiguous, merged_with_previous, merged_with_next };
 
-// One step over every word found so far.
+// One step that is applied to every word that the steps before it have made.
 struct PreTokenizerStep {
   enum class Kind : uint8_t {
     split_regex,     // `text` is a regular expression
-    split_text,      // `text` is what to look for
+    split_text,      // `text` is the text to search for
     split_digits,    // matches are single characters of general category N
-    replace,         // every `text` becomes `replacement`
+    replace,         // replaces every `text` by `replacement`
     prefix,          // puts `text` before a word that does not begin with it
     prefix_to_first  // the same, but only for the word that begins the whole text
   };

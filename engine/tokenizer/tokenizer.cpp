@@ -50,7 +50,7 @@ TokenizerDefinition load_folder(const std::string& folder) {
     return load_tokenizer_json(read("tokenizer.json"), path("tokenizer.json"), config);
   if (has("tokenizer.model")) {
     const std::string bytes = read("tokenizer.model");
-    // A SentencePiece model begins with the tag of its first piece, which no line of base64 does.
+    // A SentencePiece model begins with the field tag of its first piece, a byte that is not base64.
     const bool protobuf = !bytes.empty() && bytes.front() == '\n';
     return protobuf ? load_sentencepiece_model(bytes, path("tokenizer.model"), config)
                     : load_tiktoken(bytes, path("tokenizer.model"), config);
@@ -70,11 +70,11 @@ TokenizerDefinition load_folder(const std::string& folder) {
 }  // namespace
 
 struct Tokenizer::State {
-  TokenizerArrays arrays;  // empty when the bytes belong to a file
+  TokenizerArrays arrays;  // owns the bytes, unless they belong to a file
   TokenizerSettings settings;
   StoredTokenizer stored;
-  AddedTokenFinder raw_tokens;         // looked for in the text as it is
-  AddedTokenFinder normalized_tokens;  // looked for after normalization
+  AddedTokenFinder raw_tokens;         // found in the text as it is
+  AddedTokenFinder normalized_tokens;  // found in normalized text
   PreTokenizer pre_tokenizer;
   std::unordered_map<uint32_t, const AddedToken*> added_by_id;
   std::unordered_map<std::string_view, uint32_t> added_by_text;
@@ -105,7 +105,7 @@ struct Tokenizer::State {
     return ids;
   }
 
-  // A segment that is no added token and begins at byte `begin` of the text that the quotes are of.
+  // Encodes a segment between added tokens. It begins at byte `begin` of the text to which the quotes belong.
   void encode_segment(std::string_view segment, const Quotes& quotes, size_t begin, BpeEncoder& encoder,
                       std::vector<uint32_t>& ids) const {
     bool at_start = begin == 0;
@@ -146,9 +146,9 @@ Tokenizer Tokenizer::from_folder(const std::string& folder) {
     TokenizerArrays arrays = make_arrays(std::move(definition));
     StoredTokenizer stored = read_stored_tokenizer(arrays.settings, tensors_of(arrays));
     auto state = std::make_unique<State>(arrays.settings, std::move(stored));
-    state->arrays = std::move(arrays);  // moving a vector leaves its elements, and so the views, in place
+    state->arrays = std::move(arrays);  // moving a vector does not move its elements, so the views stay valid
     return Tokenizer(std::move(state));
-  } catch (const FileError& error) {  // from here on errors speak of the tokenizer, not of the file
+  } catch (const FileError& error) {  // these errors do not name the file
     throw FileError(fmt::format("{}: {}", where, error.what()));
   }
 }

@@ -35,8 +35,8 @@ class Tokenizer {
   // Reads tokenizer.json, tokenizer.model (SentencePiece or tiktoken) or vocab/merges files of a checkpoint
   // folder, with tokenizer_config.json beside it. Throws FileError.
   static Tokenizer from_folder(const std::string& folder);
-  // Rebuilds from what store() made; views into tensors are kept, so their bytes must outlive the tokenizer.
-  // Throws FileError naming the field when ids, offsets or sizes are out of range.
+  // Restores a tokenizer from what store() returned. It points into the tensors, so their bytes must outlive
+  // it. Throws FileError naming the field when ids, offsets or sizes are out of range.
   static Tokenizer from_stored(const TokenizerSettings& settings, std::span<const StoredTensor> tensors);
   TokenizerArrays store() const;
 
@@ -44,23 +44,25 @@ class Tokenizer {
   std::optional<uint32_t> bos() const;
   std::optional<uint32_t> eos() const;
   bool adds_bos() const;  // whether plain text starts with bos
-  // The text of a special token such as bos, eos, unk, pad as the chat template wants it; empty when there is
-  // none.
+  // The text of the special token with a role ("bos" or "bos_token", eos, unk, pad, …), for chat templates;
+  // empty when there is none.
   std::string special_text(std::string_view role) const;
-  std::optional<uint32_t> find(std::string_view piece) const;  // id of an added or special token's exact text
+  // The id of the added or special token with exactly this text.
+  std::optional<uint32_t> find(std::string_view piece) const;
   bool is_special(uint32_t id) const;
 
-  // Text to ids. parse_special turns the text of special tokens into their ids; otherwise such text is
-  // ordinary. Malformed UTF-8 is encoded, never refused. bos is not added here. Throws FileError only when
-  // the model's rules make far too much of the text, or a regular expression takes far too long.
+  // Encodes a text. parse_special: the text of special tokens becomes their ids; otherwise it is ordinary
+  // text. Malformed UTF-8 is encoded, never an error. Does not add bos. Throws FileError only when the
+  // tokenizer's rules make the text far too long, or a regular expression takes far too long.
   std::vector<uint32_t> encode(std::string_view text, bool parse_special) const;
-  // The same for a text in which the text of special tokens is ordinary where any of its bytes is quoted.
+  // The same, but the text of a special token is ordinary where any of its bytes is quoted.
   std::vector<uint32_t> encode(const QuotedText& text) const;
 
-  // Raw bytes of one token as they appear in text; special tokens give their text when asked, else nothing.
+  // The bytes of one token as they appear in text. show_special: a special token gives its text, otherwise
+  // nothing.
   std::string token_bytes(uint32_t id, bool show_special) const;
-  // Bytes of all tokens, without the space that SentencePiece puts before a text. As raw as what was encoded:
-  // only StreamDecoder replaces malformed UTF-8. Ids beyond the vocabulary have no text.
+  // The bytes of all tokens, without the space that SentencePiece puts before a text. Malformed UTF-8 remains
+  // as it is. Ids beyond the vocabulary have no text.
   std::string decode(std::span<const uint32_t> ids, bool show_special) const;
 
  private:
@@ -69,13 +71,15 @@ class Tokenizer {
   std::unique_ptr<const State> state_;
 };
 
-// Turns a stream of ids into printable text: bytes are held back until a UTF-8 character is complete; bytes
-// that can never complete come out as U+FFFD.
+// Turns a stream of ids into well-formed UTF-8: bytes are held back until their character is complete, and
+// bytes that cannot be part of a character become U+FFFD. The tokenizer must outlive it.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool show_special = false);
-  std::string push(uint32_t id);  // text that became certain with this token, possibly empty
-  std::string finish();           // what is left at the end of the stream
+  // The text that is complete with this token; possibly empty.
+  std::string push(uint32_t id);
+  // The rest at the end of the stream. The decoder can then be used for another one.
+  std::string finish();
 
  private:
   const Tokenizer* tokenizer_;

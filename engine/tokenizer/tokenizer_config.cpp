@@ -1,4 +1,4 @@
-// The small JSON files beside a tokenizer: who is bos and eos, which tokens were added.
+// Reads the small JSON files beside a tokenizer, which name bos and eos and list added tokens.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ using nlohmann::json;
 
 constexpr std::array<std::string_view, 7> kRoles{"bos", "eos", "unk", "pad", "sep", "cls", "mask"};
 
-// A token given as its text or as an object that holds it; empty when there is none.
+// The text of a field that is a string or an object with a string "content"; empty when the field is absent.
 std::string token_text(const JsonFields& fields, std::string_view field) {
   const json* value = fields.find(field);
   if (value == nullptr) return {};
@@ -51,7 +51,7 @@ void read_additional(const JsonFields& fields, std::set<std::string>& special) {
   }
 }
 
-// added_tokens.json.
+// Reads added_tokens.json.
 void read_added_texts(const std::string& path, const std::set<std::string>& special,
                       TokenizerConfig& config) {
   const json document = read_strict_json(path);
@@ -131,7 +131,7 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
   if (const std::string path = (base / "special_tokens_map.json").string(); std::filesystem::exists(path)) {
     const json document = read_strict_json(path);
     const JsonFields fields(document, path, "");
-    read_roles(fields, config);  // tokenizer_config.json goes first
+    read_roles(fields, config);  // does not replace the roles of tokenizer_config.json
     read_additional(fields, special);
   }
   // tokenizer.json lists its added tokens itself.
@@ -149,7 +149,7 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
     if (fields.find("model_type") != nullptr) config.model_type = fields.text("model_type", 256);
     config.bos_id = first_id(fields, "bos_token_id");
     config.eos_id = first_id(fields, "eos_token_id");
-    // Old folders list tokens there that the model was never widened for: it neither reads nor says them.
+    // Old checkpoints list added tokens for which the model's embedding has no rows: it cannot use them.
     if (const auto vocabulary = fields.optional_integer("vocab_size", 1, kMostPieces);
         vocabulary && config.added_by_text)
       config.added.erase(std::find_if(config.added.begin(), config.added.end(),
@@ -164,7 +164,7 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
   const auto refuse = [](const std::string& where, const std::string& field, const std::string& fault) {
     throw FileError(fmt::format("{}: {}: {}", where, field, fault));
   };
-  std::unordered_map<std::string, size_t> added;  // text -> place in rules.added
+  std::unordered_map<std::string, size_t> added;  // text -> index in rules.added
   for (size_t i = 0; i < rules.added.size(); ++i) added.emplace(rules.added[i].content, i);
   const auto add = [&](AddedToken token) {
     added.emplace(token.content, rules.added.size());
@@ -219,17 +219,17 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
       add(std::move(token));
     }
   }
-  // Without names, the ids of config.json do where they are special tokens.
-  const auto take_id = [&](const char* role, std::optional<uint32_t> id, std::optional<uint32_t>& taken) {
-    if (!id || taken) return;
+  // Roles without a name get their id from config.json if it is a special token.
+  const auto set_id = [&](const char* role, std::optional<uint32_t> id, std::optional<uint32_t>& target) {
+    if (!id || target) return;
     const auto token = std::find_if(rules.added.begin(), rules.added.end(),
                                     [&](const AddedToken& one) { return one.id == *id && one.special; });
     if (token == rules.added.end()) return;
-    taken = id;
+    target = id;
     if (!config.names_roles) rules.roles.emplace(role, token->content);
   };
-  take_id("bos", config.bos_id, rules.bos);
-  take_id("eos", config.eos_id, rules.eos);
+  set_id("bos", config.bos_id, rules.bos);
+  set_id("eos", config.eos_id, rules.eos);
   rules.adds_bos = rules.bos.has_value() && config.adds_bos.value_or(default_adds_bos);
   if (definition.pieces.size() > kMostPieces)
     throw FileError(fmt::format("{}: expected at most {} pieces, found {}", definition.where, kMostPieces,

@@ -1,4 +1,4 @@
-// Reading UTF-8 one character at a time, with malformed sequences told apart from unfinished ones.
+// Reads UTF-8 one character at a time and distinguishes malformed sequences from unfinished ones.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ struct Utf8Character {
     unfinished  // the text ends inside a character that may still be completed
   };
   uint32_t codepoint = 0xFFFD;
-  uint32_t length = 1;  // bytes taken, at least 1; the maximal valid prefix when not complete
+  uint32_t length = 1;  // in bytes, at least 1; that of the longest valid prefix when not complete
   State state = State::malformed;
 };
 

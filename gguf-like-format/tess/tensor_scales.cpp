@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <optional>
 
 #include "gguf-like-format/tess/table_faults.h"
@@ -25,6 +27,7 @@ class RowView {
  public:
   RowView(const StoredTensor& tensor, const RowTail& tail, size_t row)
       : tensor_(tensor),
+        rule_(rule_of(scheme_facts(tensor.scheme).kind)),
         panel_(tensor.bytes.subspan(row / tile::kPanelRows * panel_bytes(tensor.scheme, tensor.columns()))),
         tail_(tail),
         row_(row),
@@ -36,28 +39,7 @@ class RowView {
     std::memcpy(&scale, tensor_.bytes.subspan(tail_.scales + 4 * row_, 4).data(), 4);
     if (!std::isfinite(scale) || scale < 0 || std::signbit(scale))
       return fmt::format("scale of row {}: expected a finite positive number, found {}", row_, scale);
-    if (tensor_.scheme == Scheme::w4a8 && zero_point() > kMostZeroPoint)
-      return fmt::format("zero point of row {}: expected at most {}, found {}", row_, kMostZeroPoint,
-                         zero_point());
-    if (tensor_.scheme == Scheme::w4a8_g128) {
-      for (size_t group = 0; group < columns_ / tile::kGroupColumns; ++group) {
-        const uint32_t s1 = byte(tile::group_scale_byte(in_panel_, group));
-        const uint32_t a = byte(tile::group_offset_byte(in_panel_, group));
-        if (s1 < 1 || s1 > kMostGroupScale)
-          return fmt::format("scale of row {}, group {}: expected 1 to {}, found {}", row_, group,
-                             kMostGroupScale, s1);
-        if (a < 1 || a > kMostGroupOffset)
-          return fmt::format("offset of row {}, group {}: expected 1 to {}, found {}", row_, group,
-                             kMostGroupOffset, a);
-        for (size_t column = group * tile::kGroupColumns; column < (group + 1) * tile::kGroupColumns;
-             ++column) {
-          const uint32_t q = code(tile::nibble_in_grouped_panel(in_panel_, column));
-          if (q * s1 + a > kMostByte)
-            return fmt::format("code of row {}, column {}: expected at most {}, found {}", row_, column,
-                               (kMostByte - a) / s1, q);
-        }
-      }
-    }
+    if (std::string fault = (this->*rule_.codes_fault)(); !fault.empty()) return fault;
     if (scale == 0 && !all_zero())
       return fmt::format("scale of row {}: expected a positive number, found 0 for a row that is not zero",
                          row_);
@@ -65,6 +47,15 @@ class RowView {
   }
 
  private:
+  // What must hold for the codes of one kind, and which of them mean 0.
+  struct Rule {
+    CodeKind kind;
+    std::string (RowView::*codes_fault)() const;
+    bool (RowView::*means_zero)(size_t column) const;
+  };
+  static const Rule kRules[];
+  static const Rule& rule_of(CodeKind kind);
+
   uint32_t byte(size_t offset) const { return std::to_integer<uint32_t>(panel_[offset]); }
   uint32_t code(tile::Nibble nibble) const {
     return nibble.high ? byte(nibble.byte) >> 4 : byte(nibble.byte) & 15u;
@@ -73,25 +64,70 @@ class RowView {
 
   bool all_zero() const {
     for (size_t column = 0; column < columns_; ++column)
-      if (!means_zero(column)) return false;
+      if (!(this->*rule_.means_zero)(column)) return false;
     return true;
   }
-  bool means_zero(size_t column) const {
-    if (tensor_.scheme == Scheme::w8a8) return byte(tile::byte_in_panel(in_panel_, column)) == kByteZero;
-    if (tensor_.scheme == Scheme::w4a8) return code(tile::nibble_in_panel(in_panel_, column)) == zero_point();
-    const size_t group = column / tile::kGroupColumns;
-    const uint32_t s1 = byte(tile::group_scale_byte(in_panel_, group));
-    const uint32_t a = byte(tile::group_offset_byte(in_panel_, group));
-    return code(tile::nibble_in_grouped_panel(in_panel_, column)) * s1 + a == kByteZero;
+
+  // Any byte will do.
+  std::string bytes_fault() const { return {}; }
+  bool zero_byte(size_t column) const { return byte(tile::byte_in_panel(in_panel_, column)) == kByteZero; }
+
+  std::string nibbles_fault() const {
+    if (zero_point() <= kMostZeroPoint) return {};
+    return fmt::format("zero point of row {}: expected at most {}, found {}", row_, kMostZeroPoint,
+                       zero_point());
+  }
+  bool zero_nibble(size_t column) const {
+    return code(tile::nibble_in_panel(in_panel_, column)) == zero_point();
+  }
+
+  std::string progressive_fault() const {
+    const size_t width = group_columns(tensor_.scheme);
+    for (size_t group = 0; group < columns_ / width; ++group) {
+      const uint32_t s1 = byte(tile::group_scale_byte(in_panel_, group, width));
+      const uint32_t a = byte(tile::group_offset_byte(in_panel_, group, width));
+      if (s1 < 1 || s1 > kMostGroupScale)
+        return fmt::format("scale of row {}, group {}: expected 1 to {}, found {}", row_, group,
+                           kMostGroupScale, s1);
+      if (a < 1 || a > kMostGroupOffset)
+        return fmt::format("offset of row {}, group {}: expected 1 to {}, found {}", row_, group,
+                           kMostGroupOffset, a);
+      for (size_t column = group * width; column < (group + 1) * width; ++column) {
+        const uint32_t q = code(tile::nibble_in_grouped_panel(in_panel_, column, width));
+        if (q * s1 + a > kMostByte)
+          return fmt::format("code of row {}, column {}: expected at most {}, found {}", row_, column,
+                             (kMostByte - a) / s1, q);
+      }
+    }
+    return {};
+  }
+  bool zero_progressive(size_t column) const {
+    const size_t width = group_columns(tensor_.scheme);
+    const uint32_t s1 = byte(tile::group_scale_byte(in_panel_, column / width, width));
+    const uint32_t a = byte(tile::group_offset_byte(in_panel_, column / width, width));
+    return code(tile::nibble_in_grouped_panel(in_panel_, column, width)) * s1 + a == kByteZero;
   }
 
   const StoredTensor& tensor_;
+  const Rule& rule_;
   std::span<const std::byte> panel_;
   RowTail tail_;
   size_t row_;
   size_t in_panel_;
   size_t columns_;
 };
+
+// One for every kind with a scale per row.
+const RowView::Rule RowView::kRules[] = {
+    {CodeKind::row_bytes, &RowView::bytes_fault, &RowView::zero_byte},
+    {CodeKind::row_nibbles, &RowView::nibbles_fault, &RowView::zero_nibble},
+    {CodeKind::progressive, &RowView::progressive_fault, &RowView::zero_progressive},
+};
+
+const RowView::Rule& RowView::rule_of(CodeKind kind) {
+  return *std::find_if(std::begin(kRules), std::end(kRules),
+                       [&](const Rule& rule) { return rule.kind == kind; });
+}
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <utility>
 
+#include "gguf-like-format/hyperparameter_checks.h"
 #include "gguf-like-format/strict_json.h"
 
 namespace tessera {
@@ -21,14 +22,6 @@ constexpr size_t kMostNameBytes = 256;
 constexpr size_t kMostCommandBytes = size_t{64} << 10;
 constexpr size_t kHeaderDepth = 16;
 
-struct ScalingName {
-  RopeScalingKind kind;
-  std::string_view name;
-};
-constexpr ScalingName kScalingNames[] = {{RopeScalingKind::none, "none"},
-                                         {RopeScalingKind::linear, "linear"},
-                                         {RopeScalingKind::llama3, "llama3"}};
-
 // Columns that share a scale in the scheme of this name; 0 without groups, or for an unknown name.
 uint64_t group_columns_of(std::string_view name) {
   const std::optional<Scheme> scheme = parse_scheme(name);
@@ -41,33 +34,31 @@ std::string as_utf8(const std::string& text) {
   return json::parse(json(text).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
 
-ordered_json model_json(const ModelHeader& model) {
-  const Hyperparameters& h = model.hyperparameters;
-  ordered_json scaling;
-  for (const ScalingName& entry : kScalingNames)
-    if (entry.kind == h.rope_scaling.kind) scaling["kind"] = entry.name;
-  if (h.rope_scaling.kind != RopeScalingKind::none) scaling["factor"] = h.rope_scaling.factor;
-  if (h.rope_scaling.kind == RopeScalingKind::llama3) {
-    scaling["low_freq_factor"] = h.rope_scaling.low_freq_factor;
-    scaling["high_freq_factor"] = h.rope_scaling.high_freq_factor;
-    scaling["original_context"] = h.rope_scaling.original_context;
+class JsonWriter {
+ public:
+  explicit JsonWriter(ordered_json& out) : out_(out) {}
+
+  void operator()(const char* field, const std::string& value) { out_[field] = value; }
+  void operator()(const char* field, bool value) { out_[field] = value; }
+  template <class Number>
+  void operator()(const char* field, Number value, const FieldRule<Number>& rule) {
+    if (!rule.has_default || value != rule.default_value) out_[field] = value;
   }
-  return {{"name", as_utf8(model.name)},
-          {"family", h.family},
-          {"vocabulary", h.vocabulary},
-          {"hidden", h.hidden},
-          {"layers", h.layers},
-          {"query_heads", h.query_heads},
-          {"kv_heads", h.kv_heads},
-          {"head_dim", h.head_dim},
-          {"ffn", h.ffn},
-          {"context", h.context},
-          {"norm_epsilon", h.norm_epsilon},
-          {"rope_theta", h.rope_theta},
-          {"rope_scaling", std::move(scaling)},
-          {"tied_head", h.tied_head},
-          {"qkv_bias", h.qkv_bias},
-          {"output_bias", h.output_bias}};
+  void rope_scaling(const char* field, const RopeScaling& scaling) {
+    ordered_json nested;
+    nested["kind"] = scaling_name(scaling.kind);
+    visit_rope_scaling(scaling, JsonWriter(nested));
+    out_[field] = std::move(nested);
+  }
+
+ private:
+  ordered_json& out_;
+};
+
+ordered_json model_json(const ModelHeader& model) {
+  ordered_json out = {{"name", as_utf8(model.name)}};
+  visit_hyperparameters(model.hyperparameters, JsonWriter(out));
+  return out;
 }
 
 ordered_json generation_json(const GenerationDefaults& generation) {
@@ -84,43 +75,41 @@ ordered_json generation_json(const GenerationDefaults& generation) {
   return out;
 }
 
-RopeScaling read_rope_scaling(const JsonFields& fields) {
-  RopeScaling scaling;
-  const std::string name = fields.text("kind", kMostNameBytes);
-  const auto* entry = std::find_if(std::begin(kScalingNames), std::end(kScalingNames),
-                                   [&name](const ScalingName& s) { return s.name == name; });
-  if (entry == std::end(kScalingNames)) fields.refuse_value("kind", "\"none\", \"linear\" or \"llama3\"");
-  scaling.kind = entry->kind;
-  constexpr double any = std::numeric_limits<double>::max();  // ranges are checked with all the others
-  if (scaling.kind != RopeScalingKind::none) scaling.factor = fields.number("factor", -any, any);
-  if (scaling.kind == RopeScalingKind::llama3) {
-    scaling.low_freq_factor = fields.number("low_freq_factor", -any, any);
-    scaling.high_freq_factor = fields.number("high_freq_factor", -any, any);
-    scaling.original_context = fields.integer("original_context", 0, header_limits::kMostContext);
+// Types only: check_hyperparameters knows the ranges, with all values read.
+class JsonReader {
+ public:
+  explicit JsonReader(const JsonFields& fields) : fields_(fields) {}
+
+  void operator()(const char* field, std::string& value) { value = fields_.text(field, kMostNameBytes); }
+  void operator()(const char* field, bool& value) { value = fields_.boolean(field); }
+  void operator()(const char* field, uint64_t& value, const FieldRule<uint64_t>& rule) {
+    constexpr uint64_t most = std::numeric_limits<uint64_t>::max();
+    value = rule.has_default ? fields_.optional_integer(field, 0, most).value_or(rule.default_value)
+                             : fields_.integer(field, 0, most);
   }
-  return scaling;
-}
+  void operator()(const char* field, double& value, const FieldRule<double>& rule) {
+    constexpr double most = std::numeric_limits<double>::max();
+    value = rule.has_default ? fields_.optional_number(field, -most, most).value_or(rule.default_value)
+                             : fields_.number(field, -most, most);
+  }
+  void rope_scaling(const char* field, RopeScaling& scaling) {
+    const JsonFields nested = fields_.object(field);
+    const std::string name = nested.text("kind", kMostNameBytes);
+    const auto* entry = std::find_if(std::begin(kScalingNames), std::end(kScalingNames),
+                                     [&name](const ScalingName& each) { return each.name == name; });
+    if (entry == std::end(kScalingNames))
+      nested.refuse_value("kind", "\"none\", \"linear\", \"llama3\" or \"yarn\"");
+    scaling.kind = entry->kind;
+    visit_rope_scaling(scaling, JsonReader(nested));
+  }
+
+ private:
+  const JsonFields& fields_;
+};
 
 void read_model(const JsonFields& fields, ModelHeader& model) {
-  constexpr uint64_t most = std::numeric_limits<uint64_t>::max();
-  constexpr double any = std::numeric_limits<double>::max();
   model.name = fields.text("name", kMostCommandBytes);
-  Hyperparameters& h = model.hyperparameters;
-  h.family = fields.text("family", kMostNameBytes);
-  h.vocabulary = fields.integer("vocabulary", 0, most);
-  h.hidden = fields.integer("hidden", 0, most);
-  h.layers = fields.integer("layers", 0, most);
-  h.query_heads = fields.integer("query_heads", 0, most);
-  h.kv_heads = fields.integer("kv_heads", 0, most);
-  h.head_dim = fields.integer("head_dim", 0, most);
-  h.ffn = fields.integer("ffn", 0, most);
-  h.context = fields.integer("context", 0, most);
-  h.norm_epsilon = fields.number("norm_epsilon", -any, any);
-  h.rope_theta = fields.number("rope_theta", -any, any);
-  h.rope_scaling = read_rope_scaling(fields.object("rope_scaling"));
-  h.tied_head = fields.boolean("tied_head");
-  h.qkv_bias = fields.boolean("qkv_bias");
-  h.output_bias = fields.boolean("output_bias");
+  visit_hyperparameters(model.hyperparameters, JsonReader(fields));
 }
 
 void read_quantization(const JsonFields& fields, QuantizationInfo& quantization) {
@@ -207,67 +196,7 @@ TensorRecord read_tensor(const json& value, size_t index, const std::string& fil
   return record;
 }
 
-// The checks of check_hyperparameters share the wording of JsonFields.
-class RangeCheck {
- public:
-  RangeCheck(const std::string& file, const std::string& prefix) : file_(file), prefix_(prefix) {}
-
-  void integer(std::string_view field, uint64_t value, uint64_t low, uint64_t high) const {
-    if (value < low || value > high)
-      refuse(field, fmt::format("an integer from {} to {}", low, high), fmt::format("{}", value));
-  }
-  void number(std::string_view field, double value, double low, double high) const {
-    if (!(value >= low && value <= high))
-      refuse(field, fmt::format("a number from {} to {}", low, high), fmt::format("{}", value));
-  }
-  [[noreturn]] void refuse(std::string_view field, std::string_view expected, std::string_view found) const {
-    throw FileError(fmt::format("{}: {}.{}: expected {}, found {}", file_, prefix_, field, expected, found));
-  }
-
- private:
-  const std::string& file_;
-  const std::string& prefix_;
-};
-
 }  // namespace
-
-void check_hyperparameters(const Hyperparameters& h, const std::string& file, const std::string& prefix) {
-  using namespace header_limits;
-  const RangeCheck check(file, prefix);
-  const bool good_family =
-      !h.family.empty() && h.family.size() <= 32 && std::all_of(h.family.begin(), h.family.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-      });
-  if (!good_family)
-    check.refuse("family", "1 to 32 lower-case letters, digits, \"_\" and \"-\"",
-                 fmt::format("\"{}\"", printable(h.family)));
-  check.integer("vocabulary", h.vocabulary, 1, kMostVocabulary);
-  check.integer("hidden", h.hidden, 1, kMostHidden);
-  check.integer("layers", h.layers, 1, kMostLayers);
-  check.integer("query_heads", h.query_heads, 1, kMostHeads);
-  check.integer("kv_heads", h.kv_heads, 1, kMostHeads);
-  if (h.query_heads % h.kv_heads != 0)
-    check.refuse("kv_heads", fmt::format("a divisor of query_heads ({})", h.query_heads),
-                 fmt::format("{}", h.kv_heads));
-  check.integer("head_dim", h.head_dim, kHeadDimStep, kMostHeadDim);
-  if (h.head_dim % kHeadDimStep != 0)
-    check.refuse("head_dim", fmt::format("a multiple of {}", kHeadDimStep), fmt::format("{}", h.head_dim));
-  check.integer("ffn", h.ffn, 1, kMostFfn);
-  check.integer("context", h.context, 1, kMostContext);
-  check.number("norm_epsilon", h.norm_epsilon, kLeastNormEpsilon, kMostNormEpsilon);
-  check.number("rope_theta", h.rope_theta, kLeastRopeTheta, kMostRopeTheta);
-  const RopeScaling& scaling = h.rope_scaling;
-  if (scaling.kind == RopeScalingKind::none) return;
-  check.number("rope_scaling.factor", scaling.factor, 1.0, kMostFactor);
-  if (scaling.kind != RopeScalingKind::llama3) return;
-  check.number("rope_scaling.low_freq_factor", scaling.low_freq_factor, 1.0 / kMostFactor, kMostFactor);
-  check.number("rope_scaling.high_freq_factor", scaling.high_freq_factor, 1.0 / kMostFactor, kMostFactor);
-  if (scaling.high_freq_factor <= scaling.low_freq_factor)
-    check.refuse("rope_scaling.high_freq_factor",
-                 fmt::format("more than low_freq_factor ({})", scaling.low_freq_factor),
-                 fmt::format("{}", scaling.high_freq_factor));
-  check.integer("rope_scaling.original_context", scaling.original_context, 1, kMostContext);
-}
 
 std::string write_tess_header(const ModelHeader& model, std::span<const TensorRecord> tensors,
                               const std::string& file) {

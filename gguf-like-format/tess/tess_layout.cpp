@@ -9,6 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "gguf-like-format/tensor_roles.h"
 #include "gguf-like-format/tess/tess_file.h"
 
 namespace tessera {
@@ -35,38 +36,8 @@ std::optional<uint64_t> aligned(uint64_t offset) {
                               expected, found));
 }
 
-// What a name of the format asks of its tensor; no shape for names that the format gives no meaning to.
-struct Expectation {
-  std::vector<uint64_t> shape;
-  const char* reason = "";
-  bool present = true;  // false when the hyperparameters say that there is no such tensor
-};
-
-Expectation whole_model_expectation(std::string_view name, const Hyperparameters& h) {
-  if (name == "token_embedding" || name == "output_head")
-    return {{h.vocabulary, h.hidden}, "[vocabulary, hidden]"};
-  if (name == "output_norm") return {{h.hidden}, "[hidden]"};
-  return {};
-}
-
-Expectation layer_expectation(std::string_view kind, const Hyperparameters& h) {
-  const uint64_t query_rows = h.query_heads * h.head_dim;
-  const uint64_t kv_rows = h.kv_heads * h.head_dim;
-  if (kind == "attention_norm" || kind == "ffn_norm") return {{h.hidden}, "[hidden]"};
-  if (kind == "q") return {{query_rows, h.hidden}, "[query_heads * head_dim, hidden]"};
-  if (kind == "k" || kind == "v") return {{kv_rows, h.hidden}, "[kv_heads * head_dim, hidden]"};
-  if (kind == "o") return {{h.hidden, query_rows}, "[hidden, query_heads * head_dim]"};
-  if (kind == "q_bias") return {{query_rows}, "[query_heads * head_dim]", h.qkv_bias};
-  if (kind == "k_bias" || kind == "v_bias") return {{kv_rows}, "[kv_heads * head_dim]", h.qkv_bias};
-  if (kind == "o_bias") return {{h.hidden}, "[hidden]", h.output_bias};
-  if (kind == "gate" || kind == "up") return {{h.ffn, h.hidden}, "[ffn, hidden]"};
-  if (kind == "down") return {{h.hidden, h.ffn}, "[hidden, ffn]"};
-  return {};
-}
-
-// Splits "layers.12.q" into its layer and "q"; the layer must be a plain number below the layer count.
-Expectation layer_tensor_expectation(const TensorRecord& record, const Hyperparameters& h,
-                                     const std::string& file) {
+// The role of "layers.12.q"; the layer must be a plain number below the layer count.
+const RoleRow* role_in_layer(const TensorRecord& record, const Hyperparameters& h, const std::string& file) {
   const std::string_view rest = std::string_view(record.name).substr(std::string_view("layers.").size());
   const size_t dot = rest.find('.');
   uint64_t layer = 0;
@@ -76,7 +47,7 @@ Expectation layer_tensor_expectation(const TensorRecord& record, const Hyperpara
   if (dot == std::string_view::npos || error != std::errc() || stop != end || !plain || layer >= h.layers)
     refuse(file, record.name, "name", fmt::format("layers.N.KIND with N below layers ({})", h.layers),
            printable(record.name));
-  return layer_expectation(rest.substr(dot + 1), h);
+  return find_role(rest.substr(dot + 1), true);
 }
 
 void check_tokenizer_tensor(const TensorRecord& record, const Hyperparameters& h, const std::string& file) {
@@ -146,16 +117,16 @@ void check_tensor_shapes(std::span<const TensorRecord> tensors, const Hyperparam
       check_tokenizer_tensor(record, hyperparameters, file);
       continue;
     }
-    const Expectation expectation = record.name.starts_with("layers.") && record.name.size() > 7
-                                        ? layer_tensor_expectation(record, hyperparameters, file)
-                                        : whole_model_expectation(record.name, hyperparameters);
-    if (expectation.shape.empty()) continue;
-    if (!expectation.present)
+    const RoleRow* role = record.name.starts_with("layers.") && record.name.size() > 7
+                              ? role_in_layer(record, hyperparameters, file)
+                              : find_role(record.name, false);
+    if (role == nullptr) continue;
+    if (!role->allowed(hyperparameters))
       refuse(file, record.name, "name", "no such tensor: the model's header says that it has no such bias",
              "one");
-    if (record.shape != expectation.shape)
-      refuse(file, record.name, "shape",
-             fmt::format("{} = {}", expectation.reason, shape_text(expectation.shape)),
+    const std::vector<uint64_t> shape = role->shape(hyperparameters);
+    if (record.shape != shape)
+      refuse(file, record.name, "shape", fmt::format("{} = {}", role->shape_text, shape_text(shape)),
              shape_text(record.shape));
     if (record.shape.size() == 1 && record.scheme != Scheme::f32)
       refuse(file, record.name, "scheme", "f32", scheme_name(record.scheme));

@@ -113,9 +113,6 @@ class PerplexityTest(unittest.TestCase):
         self.assertGreater(three["results"][0]["mean_kl"], 0)
         self.assertEqual(three["results"][0]["kv_first_layers"], 3)
 
-    long_test = tessera.one_when_sanitized("test_comparison", "test_layers")
-
-    @long_test
     def test_comparison(self):
         plot = self.folder / "quality.svg"
         arguments = ["--compare", *map(self.file, SCHEMES), "--kv", "16,4"]
@@ -188,7 +185,6 @@ class PerplexityTest(unittest.TestCase):
         arguments = ["--compare", self.file("bf16"), self.file("w4a8-g128"), "--kv", "8"]
         self.assertEqual(self.perplexity(*arguments, "--threads", "1"), self.perplexity(*arguments, "--threads", "2"))
 
-    @long_test
     def test_layers(self):
         short = self.folder / "short.txt"
         short.write_text("\n".join(GOLDEN["lines"][:6]))

@@ -1,7 +1,6 @@
 """quantize with the full recipe: flags, resumption after Ctrl-C, and what the file then holds."""
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -52,9 +51,6 @@ class QuantizeTest(unittest.TestCase):
         answer = self.good("-m", path, "-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "12")
         self.assertTrue(answer.stdout.strip())
 
-    long_test = tessera.one_when_sanitized("test_table_scheme_makes_a_file_that_answers", "test_interrupted_run_goes_on")
-
-    @long_test
     def test_table_scheme_makes_a_file_that_answers(self):
         folder = tessera.folder() / "table"
         folder.mkdir()
@@ -96,12 +92,8 @@ class QuantizeTest(unittest.TestCase):
         self.assertIn("every hash and scale is right", self.good("inspect", path, "--verify").stdout)
         self.refused("--lines: needs --calibration", "--recipe", "qoq", "--lines", *steps)
 
-    @long_test
     def test_interrupted_run_goes_on(self):
-        schemes = ["w4a8-g128", "lut4-g64-a8"]
-        if "TESSERA_SANITIZED" in os.environ:  # a minute each
-            schemes = [random.choice(schemes)]
-        for scheme in schemes:
+        for scheme in ("w4a8-g128", "lut4-g64-a8"):
             with self.subTest(scheme=scheme):
                 self.interrupt(scheme)
 

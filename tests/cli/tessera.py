@@ -3,11 +3,9 @@
 import atexit
 import os
 import pathlib
-import random
 import shutil
 import subprocess
 import tempfile
-import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = pathlib.Path(os.environ.get("TESSERA_BINARY", ROOT / "build/tessera")).resolve()
@@ -26,18 +24,6 @@ def folder():
         _folder = pathlib.Path(tempfile.mkdtemp(prefix="tessera-cli-"))
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     return _folder
-
-
-def one_when_sanitized(*names):
-    """A decorator for these tests, the longest of their file: with sanitizers one of them runs, chosen anew each time."""
-    chosen = random.choice(names) if "TESSERA_SANITIZED" in os.environ else None
-
-    def choose(test):
-        if chosen is None or test.__name__ == chosen:
-            return test
-        return unittest.skip(f"with sanitizers {chosen} runs this time")(test)
-
-    return choose
 
 
 def environment(**more):

@@ -23,7 +23,8 @@ void read(const std::string& file) {
     }
     uint64_t header = 0;
     std::memcpy(&header, file.data(), 8);
-    if (covered != file.size() - 8 - header) __builtin_trap();  // full coverage is what was promised
+    if (covered != file.size() - 8 - header)
+      __builtin_trap();  // the parser must ensure that tensors cover all data
   } catch (const tessera::FileError& error) {
     for (const char c : std::string_view(error.what()))
       if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e) __builtin_trap();

@@ -1,4 +1,4 @@
-// Chat templates from any bytes: parsing and rendering end with text or a TemplateError, nothing else.
+// Fuzzes chat templates: parsing and rendering any bytes must end with a text or a TemplateError.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const tessera::ChatTemplate parsed(std::string_view(reinterpret_cast<const char*>(data), size));
     parsed.render(messages, inputs);
   } catch (const tessera::TemplateError& error) {
-    // An error is one line.
+    // An error must be one line.
     if (std::string_view(error.what()).find('\n') != std::string_view::npos) __builtin_trap();
   }
   return 0;

@@ -1,6 +1,6 @@
-// Fuzzes the .tess reader. The first byte chooses what the rest is: a whole file as it is, a file whose size
-// and header hash are made right first (random bytes would never get past them), or the text of a header that
-// is given a file around it.
+// Fuzzes the .tess reader. The first byte chooses what the rest is: a whole file, a file whose size and
+// header hash are corrected first (random bytes would never pass these checks), or the text of a header
+// around which a file is made.
 #include <xxhash.h>
 
 #include <array>
@@ -59,7 +59,7 @@ void read(const std::string& file) {
       if (opened->find(tensor.name) != &tensor) __builtin_trap();
     opened->verify();
   } catch (const tessera::FileError& error) {
-    // One line that a terminal can show, always.
+    // An error must be one line without control characters.
     for (const char c : std::string_view(error.what()))
       if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e) __builtin_trap();
   }

@@ -1,6 +1,6 @@
-// Feeds bytes to the tokenizer, as their first one says: '{' begins a tokenizer.json and a line feed a
-// SentencePiece model (whatever loads must encode, store and decode); anything else is followed by text for a
-// small fixed tokenizer, whose output must be the text again.
+// Fuzzes tokenizers. The first byte chooses: '{' begins a tokenizer.json and a line feed a SentencePiece
+// model, which must encode, store and decode when it loads; any other byte is followed by text for a small
+// fixed tokenizer, which must encode and decode it without loss.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

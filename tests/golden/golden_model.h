@@ -7,13 +7,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <span>
 #include <string>
 #include <vector>
@@ -95,8 +93,7 @@ inline std::vector<GoldenModel> random_models() {
           read_golden(folder / "llama-linear-f32", "f32"), read_golden(folder / "mistral-bf16", "bf16")};
 }
 
-// Trained models: the one this tree embeds, and one of the shared folder when it is there. With sanitizers,
-// which make their tests long, one of the two, chosen anew each time.
+// Trained models: the one this tree embeds, and one of the shared folder when it is there.
 inline std::vector<GoldenModel> trained_models() {
   const std::filesystem::path tree = TESSERA_SOURCE_DIR;
   std::vector<GoldenModel> models = {read_golden(tree / "tests/golden/tessera-tiny", "bf16")};
@@ -107,10 +104,6 @@ inline std::vector<GoldenModel> trained_models() {
   else
     std::cout << "skipped: no " << stories.string() << '\n';
   for (GoldenModel& model : models) add_kv16_rows(model);
-  if (std::getenv("TESSERA_SANITIZED") != nullptr) {
-    models = {models.at(std::random_device{}() % models.size())};
-    std::cout << "skipped: all trained models but " << models.front().name << '\n';
-  }
   return models;
 }
 

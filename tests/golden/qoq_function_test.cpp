@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <random>
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/dense_products.h"

@@ -1,4 +1,4 @@
-// Chat templates against what Jinja renders (templates.json, made by make_template_golden.py).
+// Compares rendered chat templates with Jinja's output (templates.json, made by make_template_golden.py).
 #include <doctest/doctest.h>
 
 #include <filesystem>

@@ -1,4 +1,4 @@
-// Tokenizers of real models against ids made by established libraries (make_tokenizer_golden.py).
+// Compares the tokenizers of real models with ids from established libraries (make_tokenizer_golden.py).
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
@@ -29,7 +29,7 @@ json read_json(const fs::path& path) {
   return json::parse(file);
 }
 
-// A folder that goes away with the test, for tokenizers that share a folder with others.
+// A temporary folder for a tokenizer whose files share a folder with another one.
 class Folder {
  public:
   Folder() {

@@ -1,4 +1,4 @@
-// Added tokens: the files that list them, and what they leave to the model.
+// Added tokens: the files that list them, and how text that contains them is encoded.
 #include <doctest/doctest.h>
 
 #include "engine/tokenizer/tokenizer.h"
@@ -15,7 +15,7 @@ using Ids = std::vector<uint32_t>;
 }  // namespace
 
 TEST_CASE("an added token that the model does not know is no symbol of its characters") {
-  // Where the text of the token is ordinary, its one character is encoded as if there were no such token.
+  // Where the token's text is ordinary text, its only character is encoded as if there were no such token.
   const json vocabulary = {{"<unk>", 0}, {"<0xC3>", 1}, {"<0xA8>", 2}, {"a", 3}};
   const json document = {
       {"added_tokens", {{{"id", 4}, {"content", "\u00E8"}, {"special", true}}}},
@@ -57,9 +57,9 @@ TEST_CASE("tokens of folders that are older than added_tokens_decoder") {
   std::vector<Piece> pieces = first_pieces();
   pieces.insert(pieces.end(), {{"\u2581", -9}, {"a", -9}, {"\u2581a", -1}});
   const auto next = static_cast<uint32_t>(pieces.size());
-  const uint32_t a = next - 1;  // with a space before it, as every part has
+  const uint32_t a = next - 1;  // with the space that precedes every part
   const std::string model = sentencepiece_model(pieces);
-  // <s> is known to be special already, whatever this file does not say of it.
+  // <s> is already known to be special, and this file does not change that.
   const std::string added = json{{"<end>", next + 1}, {"<im>", next}, {"<s>", 1}, {"<pad>", next + 2}}.dump();
   const std::string map =
       R"({"additional_special_tokens": ["<im>", {"content": "<x>"}], "pad_token": {"content": "<pad>"}})";
@@ -73,14 +73,14 @@ TEST_CASE("tokens of folders that are older than added_tokens_decoder") {
   CHECK(tokenizer.encode("<im>", false).size() == 1 + 4);
   CHECK(tokenizer.special_text("pad") == "<pad>");
   CHECK(tokenizer.decode(Ids{next + 1}, false) == "<end>");
-  // A model that was not widened for all of them has the others.
+  // Tokens beyond the model's vocabulary are left out.
   const Tokenizer narrow = load({{"tokenizer.model", model},
                                  {"added_tokens.json", added},
                                  {"special_tokens_map.json", map},
                                  {"config.json", fmt::format(R"({{"vocab_size": {}}})", next + 1)}});
   CHECK(narrow.vocabulary() == next + 1);
   CHECK(narrow.encode("a<im>", true) == Ids{a, next});
-  // The newer list is all there is where it is given.
+  // Where the newer list exists, the older one is ignored.
   const Tokenizer newer = load({{"tokenizer.model", model},
                                 {"added_tokens.json", added},
                                 {"tokenizer_config.json", R"({"added_tokens_decoder": {}})"}});

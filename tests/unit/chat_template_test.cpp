@@ -1,4 +1,4 @@
-// The template interpreter: its features one by one, what it refuses, and templates that mean harm.
+// The template interpreter: each of its features, the templates that it refuses, and hostile templates.
 #include "engine/chat_template/chat_template.h"
 
 #include <doctest/doctest.h>
@@ -27,7 +27,7 @@ std::string render(const std::string& source, const Messages& messages = convers
   return tessera::ChatTemplate(source).render(messages, inputs).text;
 }
 
-// The error of a template, or what it rendered.
+// The text that a template renders, or its error message.
 std::string error_of(const std::string& source, const Messages& messages = conversation) {
   try {
     return "rendered: " + render(source, messages).substr(0, 200);
@@ -54,7 +54,7 @@ void check_all(const std::vector<Case>& cases) {
   }
 }
 
-// The template must not parse, and the message must name the line and what is missing.
+// Checks that the template does not parse and that the message names the line and the missing part.
 void check_refused(const std::string& source, const std::string& named) {
   CAPTURE(source);
   std::string message;

@@ -86,7 +86,7 @@ TEST_CASE("scores are exact products of whole numbers") {
         EdgeArray<uint8_t> digits(queries * cpu::query_bytes(head_dim));
         std::vector<cpu::QueryTerms> terms(queries);
         for (size_t i = 0; i < queries; ++i) {
-          (bits == 8 ? kernels->attention.split_query8 : kernels->attention.split_query4)(
+          (bits == 8 ? kernels->attention_rows.split_query8 : kernels->attention_rows.split_query4)(
               q.data() + i * head_dim, head_dim, scale, digits.data() + i * cpu::query_bytes(head_dim),
               &terms[i]);
         }
@@ -102,7 +102,7 @@ TEST_CASE("scores are exact products of whole numbers") {
                                     y.data(),
                                     panels * kRows,
                                     pick(random, 0, 1) == 0 ? nullptr : page.data()};
-        (bits == 8 ? kernels->attention.score_keys8 : kernels->attention.score_keys4)(job);
+        (bits == 8 ? kernels->attention_products.score_keys8 : kernels->attention_products.score_keys4)(job);
         double worst = 0;
         for (size_t i = 0; i < queries; ++i) {
           const Steps steps = in_steps(q.data() + i * head_dim, head_dim,
@@ -153,7 +153,7 @@ TEST_CASE("queries that are not finite give scores that are not") {
         q[17] = odd;
         std::vector<uint8_t> digits(cpu::query_bytes(24));
         cpu::QueryTerms terms{};
-        (bits == 8 ? kernels->attention.split_query8 : kernels->attention.split_query4)(
+        (bits == 8 ? kernels->attention_rows.split_query8 : kernels->attention_rows.split_query4)(
             q.data(), 24, 1.0f, digits.data(), &terms);
         CAPTURE(kernels->name);
         CHECK_FALSE(std::isfinite(terms.factor));
@@ -192,12 +192,12 @@ TEST_CASE("weighted values are exact products of whole numbers, constants includ
         EdgeArray<float> steps(queries);
         EdgeArray<float> constants(queries * cpu::kConstantLanes);
         std::fill_n(constants.data(), constants.size(), 0.25f);
-        (bits == 8 ? kernels->attention.split_weights8 : kernels->attention.split_weights4)(
+        (bits == 8 ? kernels->attention_rows.split_weights8 : kernels->attention_rows.split_weights4)(
             {weights.data(), kPageTokens, queries, keys, scales, scales + kPageTokens, digits.data(),
              steps.data(), constants.data()});
         EdgeArray<float> y(queries * panels * kRows);
         std::fill_n(y.data(), y.size(), 1.0f);
-        (bits == 8 ? kernels->attention.add_values8 : kernels->attention.add_values4)(
+        (bits == 8 ? kernels->attention_products.add_values8 : kernels->attention_products.add_values4)(
             {page.data(), stride, keys, head_dim, digits.data(), steps.data(), queries, y.data(),
              panels * kRows, pick(random, 0, 1) == 0 ? nullptr : page.data()});
         double worst = 0;
@@ -262,7 +262,7 @@ TEST_CASE("powers are accurate, cut off below 2^-100, clear what follows and sum
       for (const bool coarse : {false, true}) {
         EdgeArray<float> scores(end, any_skew(random));
         std::copy(before.begin(), before.end(), scores.data());
-        const float sum = (coarse ? kernels->attention.coarse_powers : kernels->attention.powers)(
+        const float sum = (coarse ? kernels->attention_rows.coarse_powers : kernels->attention_rows.powers)(
             scores.data(), reference, n, end);
         const double relative = coarse ? cpu::kCoarseError : 3 * kRoundoff;
         double worst = 0;
@@ -288,7 +288,7 @@ TEST_CASE("powers are accurate, cut off below 2^-100, clear what follows and sum
 
 TEST_CASE("powers pass NaN on") {
   for (const cpu::Kernels* kernels : runnable_kernels()) {
-    for (const auto powers : {kernels->attention.powers, kernels->attention.coarse_powers}) {
+    for (const auto powers : {kernels->attention_rows.powers, kernels->attention_rows.coarse_powers}) {
       std::vector<float> scores(75, -1.0f);  // whole vectors and some more
       for (const size_t nan : {3, 70}) {
         std::fill(scores.begin(), scores.end(), -1.0f);

@@ -192,13 +192,13 @@ void check_integer_product(Random& random, const IntegerCase& test) {
                                   .y_stride = y_stride};
     switch (test.weights) {
       case Weights::grouped_codes:
-        kernels->product_codes_g128(job);
+        kernels->integers.progressive.product(job);
         break;
       case Weights::codes:
-        kernels->product_codes_w4(job);
+        kernels->integers.row_nibbles.product(job);
         break;
       default:
-        kernels->product_bytes(job);
+        kernels->integers.product_bytes(job);
     }
     size_t wrong = 0;
     for (size_t i = 0; i < y.size(); ++i) {
@@ -298,8 +298,9 @@ TEST_CASE("expanded panels hold u = q s1 + a, or the codes") {
       copy_to(panel, matrix.stored);
       for (const cpu::Kernels* kernels : runnable_kernels()) {
         EdgeArray<uint8_t> bytes(expected.size(), any_skew(random));
-        (weights == Weights::codes ? kernels->expand_w4 : kernels->expand_g128)(panel.data(), columns,
-                                                                                bytes.data());
+        (weights == Weights::codes
+             ? kernels->integers.row_nibbles.expand
+             : kernels->integers.progressive.expand)(panel.data(), columns, bytes.data());
         CAPTURE(kernels->name);
         CAPTURE(columns);
         CHECK(std::equal(expected.begin(), expected.end(), bytes.data()));
@@ -374,7 +375,7 @@ void check_float_product(Random& random, const FloatCase& test) {
   for (float& value : before) value = normal(random);
 
   for (const cpu::Kernels* kernels : runnable_kernels()) {
-    const bool dot = kernels->bf16_pairs && test.storage == Storage::bf16;
+    const bool dot = kernels->floats.bf16_pairs.product != nullptr && test.storage == Storage::bf16;
     EdgeArray<float> y((test.tokens - 1) * y_stride + test.rows, any_skew(random));
     if (test.accumulate) {
       for (size_t i = 0; i < before.size(); ++i) y[i / test.rows * y_stride + i % test.rows] = before[i];
@@ -390,9 +391,9 @@ void check_float_product(Random& random, const FloatCase& test) {
                                 .y = y.data(),
                                 .y_stride = y_stride,
                                 .accumulate = test.accumulate};
-    (test.storage == Storage::f32   ? kernels->product_f32
-     : test.storage == Storage::f16 ? kernels->product_f16
-                                    : kernels->product_bf16)(job);
+    (test.storage == Storage::f32   ? kernels->floats.product_f32
+     : test.storage == Storage::f16 ? kernels->floats.product_f16
+                                    : kernels->floats.product_bf16)(job);
 
     // K products and K additions in any order, fused or not, plus bias and accumulation: each term passes
     // through at most K + 4 roundings. The bfloat16 dot product does each product twice (x = high + low),

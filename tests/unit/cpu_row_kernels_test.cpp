@@ -62,8 +62,8 @@ TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundin
         for (const cpu::Kernels* kernels : runnable_kernels()) {
           EdgeArray<float> sum(n, any_skew(random));
           EdgeArray<float> y(n, any_skew(random));
-          kernels->rms_norm(x.data(), add ? residual.data() : nullptr, add ? sum.data() : nullptr,
-                            gain.data(), epsilon, n, y.data());
+          kernels->rows.rms_norm(x.data(), add ? residual.data() : nullptr, add ? sum.data() : nullptr,
+                                 gain.data(), epsilon, n, y.data());
           double worst = 0;
           for (size_t i = 0; i < n; ++i) {
             if (add) REQUIRE(same_bits(sum[i], added[i]));
@@ -86,7 +86,7 @@ TEST_CASE("rms_norm adds the residual exactly and normalizes within four roundin
             EdgeArray<float> both(n, any_skew(random));
             std::copy(residual.data(), residual.data() + n, both.data());
             EdgeArray<float> again(n, any_skew(random));
-            kernels->rms_norm(x.data(), both.data(), both.data(), gain.data(), epsilon, n, again.data());
+            kernels->rows.rms_norm(x.data(), both.data(), both.data(), gain.data(), epsilon, n, again.data());
             CHECK(std::memcmp(both.data(), sum.data(), n * sizeof(float)) == 0);
             CHECK(std::memcmp(again.data(), y.data(), n * sizeof(float)) == 0);
           }
@@ -128,7 +128,7 @@ void check_quantized(Random& random, const EdgeArray<float>& x) {
   const std::vector<uint8_t> expected = quantized(x);
   for (const cpu::Kernels* kernels : runnable_kernels()) {
     EdgeArray<uint8_t> row(expected.size(), any_skew(random));
-    kernels->quantize_row(x.data(), x.size(), row.data());
+    kernels->rows.quantize_row(x.data(), x.size(), row.data());
     CAPTURE(kernels->name);
     CAPTURE(x.size());
     CHECK(std::equal(expected.begin(), expected.end(), row.data()));
@@ -169,10 +169,10 @@ TEST_CASE("quantize_row treats infinities and NaN alike everywhere") {
       x[n - 1] = odd;
       const size_t bytes = q8::fine_sums_offset(n) + 4 * q8::fine_groups(n);
       EdgeArray<uint8_t> expected(bytes);
-      cpu::portable_kernels().quantize_row(x.data(), n, expected.data());
+      cpu::find_kernels("portable")->rows.quantize_row(x.data(), n, expected.data());
       for (const cpu::Kernels* kernels : runnable_kernels()) {
         EdgeArray<uint8_t> row(bytes, any_skew(random));
-        kernels->quantize_row(x.data(), n, row.data());
+        kernels->rows.quantize_row(x.data(), n, row.data());
         CAPTURE(kernels->name);
         CAPTURE(odd);
         CHECK(std::equal(row.data(), row.data() + bytes, expected.data()));
@@ -196,7 +196,7 @@ TEST_CASE("round_row gives the same bfloat16 values everywhere, in exchanged ord
       const size_t values = bf16_row::padded_columns(n);
       for (const cpu::Kernels* kernels : runnable_kernels()) {
         EdgeArray<uint8_t> row(bf16_row::sums_offset(n) + 4 * bf16_row::groups(n), any_skew(random));
-        kernels->round_row(x.data(), n, row.data());
+        kernels->rows.round_row(x.data(), n, row.data());
         size_t wrong = 0;
         double worst = 0;
         for (size_t g = 0; g < bf16_row::groups(n); ++g) {
@@ -237,7 +237,7 @@ TEST_CASE("round_row keeps infinities and NaN") {
       x[at] = odd;
       for (const cpu::Kernels* kernels : runnable_kernels()) {
         EdgeArray<uint8_t> row(bf16_row::sums_offset(n) + 4 * bf16_row::groups(n), any_skew(random));
-        kernels->round_row(x.data(), n, row.data());
+        kernels->rows.round_row(x.data(), n, row.data());
         uint16_t found = 0;
         std::memcpy(&found, row.data() + 2 * at, sizeof found);
         float sum = 0;
@@ -267,7 +267,7 @@ TEST_CASE("silu_gate is accurate over [-100, 100] and beyond") {
     }
     for (const cpu::Kernels* kernels : runnable_kernels()) {
       EdgeArray<float> y(n, any_skew(random));
-      kernels->silu_gate(gate.data(), up.data(), n, y.data());
+      kernels->rows.silu_gate(gate.data(), up.data(), n, y.data());
       double worst = 0;
       for (size_t i = 0; i < n; ++i) {
         const double g = gate[i];
@@ -298,14 +298,14 @@ TEST_CASE("maximum finds the largest value wherever it is") {
       for (size_t at = 0; at < n; ++at) {
         const float kept = values[at];
         values[at] = -0.5f;
-        CHECK(kernels->maximum(values.data(), n) == -0.5f);
+        CHECK(kernels->rows.maximum(values.data(), n) == -0.5f);
         values[at] = kept;
       }
-      CHECK(kernels->maximum(values.data(), n) == *std::max_element(values.data(), values.data() + n));
+      CHECK(kernels->rows.maximum(values.data(), n) == *std::max_element(values.data(), values.data() + n));
     }
     std::fill(values.data(), values.data() + n, -kInfinity);
     for (const cpu::Kernels* kernels : runnable_kernels())
-      CHECK(kernels->maximum(values.data(), n) == -kInfinity);
+      CHECK(kernels->rows.maximum(values.data(), n) == -kInfinity);
   }
 }
 
@@ -323,7 +323,7 @@ TEST_CASE("rotate_head turns pairs, in place too") {
     }
     for (const cpu::Kernels* kernels : runnable_kernels()) {
       EdgeArray<float> y(2 * half, any_skew(random));
-      kernels->rotate_head(x.data(), cosines.data(), sines.data(), half, y.data());
+      kernels->rows.rotate_head(x.data(), cosines.data(), sines.data(), half, y.data());
       double worst = 0;
       for (size_t i = 0; i < half; ++i) {
         const double ac = static_cast<double>(x[i]) * cosines[i];
@@ -342,7 +342,7 @@ TEST_CASE("rotate_head turns pairs, in place too") {
 
       EdgeArray<float> place(2 * half, any_skew(random));
       std::copy(x.data(), x.data() + 2 * half, place.data());
-      kernels->rotate_head(place.data(), cosines.data(), sines.data(), half, place.data());
+      kernels->rows.rotate_head(place.data(), cosines.data(), sines.data(), half, place.data());
       CHECK(std::memcmp(place.data(), y.data(), 2 * half * sizeof(float)) == 0);
     }
   }

@@ -245,19 +245,19 @@ class Bench {
   // Outputs of tokens [first, first + count), [count][rows], by codes or by expanded panels.
   std::vector<float> by_codes(const cpu::TableKernels& kernels, size_t first, size_t count) {
     y_.poison();
-    kernels.product[test_.codes]({.panels = panels_.data(),
-                                  .panel_stride = matrix_.panel_stride,
-                                  .rows = test_.rows,
-                                  .columns = test_.stored_columns(),
-                                  .group = test_.group,
-                                  .table = test_.zero_points() ? nullptr : table_.data(),
-                                  .x = rows_.data() + first * x_.stride,
-                                  .x_stride = x_.stride,
-                                  .x_columns = test_.columns,
-                                  .tokens = count,
-                                  .bias = test_.bias ? bias_.data() : nullptr,
-                                  .y = y_.data(),
-                                  .y_stride = y_stride_});
+    kernels.codes[test_.codes].product({.panels = panels_.data(),
+                                        .panel_stride = matrix_.panel_stride,
+                                        .rows = test_.rows,
+                                        .columns = test_.stored_columns(),
+                                        .group = test_.group,
+                                        .table = test_.zero_points() ? nullptr : table_.data(),
+                                        .x = rows_.data() + first * x_.stride,
+                                        .x_stride = x_.stride,
+                                        .x_columns = test_.columns,
+                                        .tokens = count,
+                                        .bias = test_.bias ? bias_.data() : nullptr,
+                                        .y = y_.data(),
+                                        .y_stride = y_stride_});
     return outputs(count);
   }
 
@@ -266,7 +266,7 @@ class Bench {
     scales_.poison();
     zeros_.poison();
     for (size_t p = 0; p < test_.panels(); ++p) {
-      kernels.expand[test_.codes](
+      kernels.codes[test_.codes].expand(
           panels_.data() + p * matrix_.panel_stride, test_.stored_columns(), test_.group,
           test_.zero_points() ? nullptr : table_.data(),
           {.values = values_.data() + p * values_stride_,

@@ -11,36 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/cpu_backend.h"
-#include "backends/cpu/cpu_features.h"
 #include "backends/cpu/dense_products.h"
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/instruction_sets.h"
 #include "gguf-like-format/float_types.h"
 
 using namespace tessera;
 
 namespace {
-
-struct Machine {
-  std::string name;
-  const cpu::Kernels* kernels;
-};
-
-std::vector<Machine> machines() {
-  std::vector<Machine> found;
-  for (const std::string_view isa : usable_instruction_sets()) {
-    if (isa == "portable") found.push_back({"portable", &cpu::portable_kernels()});
-#if defined(__x86_64__)
-    if (isa == "avx2") found.push_back({"avx2", &cpu::avx2_kernels()});
-    if (isa == "avx512") {
-      found.push_back({"avx512", &cpu::avx512_kernels({})});
-      if (cpu::detect_features().avx512_bf16)
-        found.push_back({"avx512-bf16", &cpu::avx512_kernels({.bf16 = true})});
-    }
-#endif
-  }
-  return found;
-}
 
 using Random = std::mt19937_64;
 
@@ -111,9 +88,9 @@ TEST_CASE("products equal sums in float64 at odd sizes, strides and with what wa
   const auto pick = [&](size_t low, size_t high) {
     return std::uniform_int_distribution<size_t>(low, high)(random);
   };
-  for (const Machine& machine : machines()) {
+  for (const cpu::Kernels* kernels : cpu::usable_kernels()) {
     for (const size_t threads : {size_t{1}, size_t{2}, size_t{3}}) {
-      const auto products = cpu::make_dense_products(*machine.kernels, threads);
+      const auto products = cpu::make_dense_products(*kernels, threads);
       REQUIRE(products->threads() == threads);
       std::vector<Case> cases;
       for (const auto precision : {DenseProduct::Precision::f32, DenseProduct::Precision::bf16}) {
@@ -130,7 +107,7 @@ TEST_CASE("products equal sums in float64 at odd sizes, strides and with what wa
         cases.push_back({4, 3, 0, 2, 2, 5, true, precision});
       }
       for (const Case& c : cases) {
-        CAPTURE(machine.name);
+        CAPTURE(kernels->name);
         CAPTURE(c.m);
         CAPTURE(c.n);
         CAPTURE(c.k);
@@ -144,16 +121,16 @@ TEST_CASE("products equal sums in float64 at odd sizes, strides and with what wa
 TEST_CASE("a result does not depend on the number of threads") {
   const uint64_t seed = std::random_device{}();
   std::cout << "dense products: seed " << seed << '\n';
-  for (const Machine& machine : machines()) {
+  for (const cpu::Kernels* kernels : cpu::usable_kernels()) {
     for (const auto precision : {DenseProduct::Precision::f32, DenseProduct::Precision::bf16}) {
       std::vector<std::vector<float>> results;
       for (const size_t threads : {size_t{1}, size_t{2}, size_t{5}}) {
         Random random(seed);
-        const auto products = cpu::make_dense_products(*machine.kernels, threads);
+        const auto products = cpu::make_dense_products(*kernels, threads);
         CHECK(worst_error(*products, {137, 83, 611, 611, 612, 83, true, precision}, random,
                           results.emplace_back()) <= 1.0);
       }
-      CAPTURE(machine.name);
+      CAPTURE(kernels->name);
       CHECK(std::memcmp(results[0].data(), results[1].data(), results[0].size() * sizeof(float)) == 0);
       CHECK(std::memcmp(results[0].data(), results[2].data(), results[0].size() * sizeof(float)) == 0);
     }

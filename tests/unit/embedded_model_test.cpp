@@ -48,7 +48,7 @@ TEST_CASE("the embedded model decodes to its checkpoint") {
   for (const ExpectedTensor& expected : expected_tensors(file->header().hyperparameters)) {
     CAPTURE(expected.name);
     const StoredTensor& stored = file->require(expected.name);
-    const CheckpointTensor* source = checkpoint.find(expected.source);
+    const CheckpointTensor* source = checkpoint.find(expected.source.name);
     REQUIRE(source != nullptr);
     REQUIRE(stored.shape == source->shape);
     if (stored.shape.size() != 2) continue;

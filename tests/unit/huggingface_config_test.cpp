@@ -1,6 +1,6 @@
 // Checkpoint folders: what config.json and its companions mean, and how unsupported or broken ones are
 // refused.
-#include "gguf-like-format/huggingface/huggingface_config.h"
+#include "engine/checkpoint/huggingface_config.h"
 
 #include <doctest/doctest.h>
 
@@ -42,6 +42,20 @@ ModelHeader read_config(const ordered_json& config) {
   const Folder folder;
   write_file(folder / "config.json", config.dump());
   return read_huggingface_folder(folder.path());
+}
+
+struct Imported {
+  Hyperparameters hyperparameters;
+  std::vector<std::string> notes;
+};
+
+Imported import_with(ordered_json config, const std::function<void(ordered_json&)>& change) {
+  change(config);
+  const Folder folder;
+  write_file(folder / "config.json", config.dump());
+  Imported imported;
+  imported.hyperparameters = read_huggingface_folder(folder.path(), imported.notes).hyperparameters;
+  return imported;
 }
 
 Hyperparameters read_with(ordered_json config, const std::function<void(ordered_json&)>& change) {
@@ -123,17 +137,34 @@ TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
           c["head_dim"] = 8;
           c.erase("num_key_value_heads");
         }).kv_heads == 32);
-  CHECK(contains(fault_of(config,
-                          [](auto& c) {
-                            c["sliding_window"] = 128;
-                            c["use_sliding_window"] = true;
-                          }),
-                 "sliding_window: expected none, or at least max_position_embeddings (8192), found 128"));
+  // Within its window a layer that slides sees all there is, so that is where the context ends.
+  const auto sliding = [&](const std::function<void(ordered_json&)>& change) {
+    return import_with(config, [&](auto& c) {
+      c["sliding_window"] = 128;
+      c["use_sliding_window"] = true;
+      change(c);
+    });
+  };
+  Imported cut = sliding([](auto&) {});
+  CHECK(cut.hyperparameters.context == 128);
+  REQUIRE(cut.notes.size() == 1);
+  CHECK(cut.notes[0] == "the context of 8192 tokens is cut to the sliding window of 128");
+  CHECK(sliding([](auto& c) { c["max_window_layers"] = 4; }).hyperparameters.context == 128);
+  // Layers from max_window_layers on slide: none of 5.
+  cut = sliding([](auto& c) { c["max_window_layers"] = 5; });
+  CHECK(cut.hyperparameters.context == 8192);
+  CHECK(cut.notes.empty());
+  CHECK(sliding([](auto& c) { c["layer_types"] = {"full_attention"}; }).hyperparameters.context == 8192);
+  CHECK(sliding([](auto& c) {
+          c["layer_types"] = {"full_attention", "sliding_attention"};
+        }).hyperparameters.context == 128);
+  CHECK(contains(fault_of(config, [](auto& c) { c["layer_types"] = {"chunked_attention"}; }),
+                 "layer_types[0]"));
   CHECK(contains(fault_of(config,
                           [](auto& c) {
                             c["layer_types"] = {"full_attention", "sliding_attention"};
                           }),
-                 "layer_types[1]"));
+                 "sliding_window: expected a window for the layers that slide, found none"));
   CHECK(contains(fault_of(config, [](auto& c) { c["use_mrope"] = true; }), "use_mrope"));
 }
 
@@ -150,8 +181,9 @@ TEST_CASE("mistral is a llama graph when it has no window") {
           c["head_dim"] = 8;
           c.erase("num_key_value_heads");
         }).kv_heads == 8);
-  CHECK(contains(fault_of(config, [](auto& c) { c["sliding_window"] = 4096; }), "sliding_window"));
-  CHECK(contains(fault_of(config, [](auto&) {}), "sliding_window: expected none"));  // absent means 4096
+  CHECK(read_with(config, [](auto& c) { c["sliding_window"] = 2000; }).context == 2000);
+  CHECK(read_with(config, [](auto&) {}).context == 4096);  // absent means 4096
+  CHECK(contains(fault_of(config, [](auto& c) { c["sliding_window"] = 0; }), "sliding_window"));
   CHECK(read_with(config, [](auto& c) { c["max_position_embeddings"] = 4096; }).context == 4096);
 }
 
@@ -190,11 +222,8 @@ TEST_CASE("rope scaling in its older and newer places") {
       spoil(c["rope_scaling"]);
     });
   };
-  CHECK(contains(scaling_fault([](auto& s) { s["rope_type"] = "yarn"; }), "rope_scaling.rope_type"));
-  CHECK(contains(scaling_fault([](auto& s) {
-                   s = {{"type", "dynamic"}, {"factor", 2}};
-                 }),
-                 "rope_scaling.type"));
+  CHECK(contains(scaling_fault([](auto& s) { s["rope_type"] = "longrope"; }), "rope_scaling.rope_type"));
+  CHECK(contains(scaling_fault([](auto& s) { s = {{"type", "ntk"}, {"factor", 2}}; }), "rope_scaling.type"));
   CHECK(contains(scaling_fault([](auto& s) { s.erase("rope_type"); }), "rope_scaling.rope_type: missing"));
   CHECK(contains(scaling_fault([](auto& s) { s = 2; }), "rope_scaling: expected a JSON object"));
   CHECK(contains(scaling_fault([](auto& s) { s["factor"] = 0; }), "rope_scaling.factor"));
@@ -209,6 +238,56 @@ TEST_CASE("rope scaling in its older and newer places") {
                    c["rope_parameters"] = {{"rope_type", "default"}};
                  }),
                  "rope_scaling: expected the same as rope_parameters"));
+}
+
+TEST_CASE("rope scalings that are the same as none, or reach beyond max_position_embeddings") {
+  const Imported dynamic = import_with(llama_config(), [](auto& c) {
+    c["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2}};
+  });
+  CHECK(dynamic.hyperparameters.rope_scaling.kind == RopeScalingKind::none);
+  CHECK(dynamic.hyperparameters.context == 8192);
+  REQUIRE(dynamic.notes.size() == 1);
+  CHECK(contains(dynamic.notes[0], "dynamic RoPE scaling"));
+
+  const auto yarn = [](ordered_json scaling) {
+    scaling["rope_type"] = "yarn";
+    return read_with(llama_config(), [&](auto& c) { c["rope_scaling"] = scaling; });
+  };
+  Hyperparameters h = yarn({{"factor", 4.0}, {"original_max_position_embeddings", 4096}});
+  CHECK(h.context == 16384);
+  CHECK(h.rope_scaling.kind == RopeScalingKind::yarn);
+  CHECK(h.rope_scaling.original_context == 4096);
+  CHECK(h.rope_scaling.beta_fast == 32);
+  CHECK(h.rope_scaling.beta_slow == 1);
+  CHECK(h.rope_scaling.whole_pairs);
+  CHECK(h.rope_scaling.attention_factor == doctest::Approx(1.1386294361119891).epsilon(1e-15));
+  h = yarn(
+      {{"factor", 2.0}, {"beta_fast", 16}, {"beta_slow", 2}, {"truncate", false}, {"attention_factor", 0.7}});
+  CHECK(h.context == 16384);  // the original context is max_position_embeddings
+  CHECK(h.rope_scaling.beta_fast == 16);
+  CHECK(h.rope_scaling.beta_slow == 2);
+  CHECK_FALSE(h.rope_scaling.whole_pairs);
+  CHECK(h.rope_scaling.attention_factor == 0.7);
+  h = yarn({{"factor", 40.0}, {"mscale", 0.5}, {"mscale_all_dim", 1.0}});
+  CHECK(h.rope_scaling.attention_factor == doctest::Approx(0.865259992007406).epsilon(1e-9));
+  CHECK(contains(fault_with([](auto& c) {
+                   c["rope_scaling"] = {{"type", "yarn"}, {"factor", 2}, {"beta_fast", 1}};
+                 }),
+                 "beta_fast: expected more than beta_slow (1)"));
+
+  const auto linear = [](uint64_t sequence) {
+    return read_with(llama_config(),
+                     [&](auto& c) {
+                       c["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
+                       c["max_sequence_length"] = sequence;
+                     })
+        .context;
+  };
+  CHECK(linear(32768) == 32768);
+  CHECK(linear(20000) == 20000);
+  CHECK(linear(1 << 20) == 32768);  // positions are no more than that
+  CHECK(linear(16) == 8192);
+  CHECK(read_with(llama_config(), [](auto& c) { c["max_sequence_length"] = 32768; }).context == 8192);
 }
 
 TEST_CASE("configurations that are broken or not supported are refused by field") {
@@ -248,7 +327,7 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
   CHECK(contains(fault_with([](auto& c) { c["rope_theta"] = 0.5; }), "rope_theta"));
   CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = 512; }),
                  "eos_token_id: expected an integer from 0 to 511"));
-  CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = {1, -1}; }), "eos_token_id[1]"));
+  CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = {1, -2}; }), "eos_token_id[1]"));
   CHECK(contains(fault_with([](auto& c) { c["eos_token_id"] = "</s>"; }), "eos_token_id"));
 
   const Folder folder;
@@ -290,10 +369,26 @@ TEST_CASE("stop tokens are the union of both files, and generation settings are 
     return refusal([&] { read_huggingface_folder(folder.path()); });
   };
   CHECK(contains(fault("{"), "generation_config.json: JSON"));
-  CHECK(contains(fault("{\"temperature\":-1}"), "generation_config.json: temperature"));
+  CHECK(contains(fault("{\"temperature\":\"hot\"}"), "generation_config.json: temperature"));
+  CHECK(contains(fault("{\"top_k\":1.5}"), "generation_config.json: top_k"));
   CHECK(contains(fault("{\"top_p\":\"high\"}"), "generation_config.json: top_p"));
   CHECK(contains(fault("{\"do_sample\":1}"), "generation_config.json: do_sample"));
   CHECK(contains(fault("{\"eos_token_id\":[600]}"), "generation_config.json: eos_token_id[0]"));
+  // What no sampler could follow is passed over.
+  write_file(folder / "generation_config.json",
+             "{\"top_k\":-1,\"temperature\":-1,\"top_p\":1.5,\"min_p\":0.1,\"eos_token_id\":[-1,3]}");
+  std::vector<std::string> notes;
+  const ModelHeader odd = read_huggingface_folder(folder.path(), notes);
+  CHECK_FALSE(odd.generation.top_k.has_value());
+  CHECK_FALSE(odd.generation.temperature.has_value());
+  CHECK_FALSE(odd.generation.top_p.has_value());
+  CHECK(odd.generation.min_p == 0.1);
+  CHECK(odd.chat.stop_tokens == std::vector<uint32_t>{3, 2, 7});
+  REQUIRE(notes.size() == 4);
+  CHECK(contains(notes[0], "temperature is -1, which cannot be used"));
+  CHECK(contains(notes[1], "top_p is 1.5"));
+  CHECK(contains(notes[2], "top_k is -1"));
+  CHECK(contains(notes[3], "eos_token_id[0] is -1, which is no token"));
   std::filesystem::remove(folder / "generation_config.json");
   config["eos_token_id"] = nullptr;
   write_file(folder / "config.json", config.dump());

@@ -18,8 +18,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "backends/cpu/cpu_features.h"
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/instruction_sets.h"
 #include "gguf-like-format/tile_layout.h"
 #include "graph/q8_row.h"
 
@@ -27,17 +26,7 @@ namespace tessera::kernel_cases {
 
 using Random = std::mt19937_64;
 
-inline std::vector<const cpu::Kernels*> runnable_kernels() {
-  const cpu::Features features = cpu::detect_features();
-  std::vector<const cpu::Kernels*> tables{&cpu::portable_kernels()};
-  if (features.avx2) tables.push_back(&cpu::avx2_kernels());
-  if (features.avx512) tables.push_back(&cpu::avx512_kernels({}));
-  if (features.avx512_bf16) tables.push_back(&cpu::avx512_kernels({.bf16 = true}));
-  if (features.avx512_vbmi) tables.push_back(&cpu::avx512_kernels({.vbmi = true}));
-  if (features.avx512_bf16 && features.avx512_vbmi)
-    tables.push_back(&cpu::avx512_kernels({.bf16 = true, .vbmi = true}));
-  return tables;
-}
+inline std::vector<const cpu::Kernels*> runnable_kernels() { return cpu::usable_kernels(); }
 
 // A fresh seed each run; TESSERA_TEST_SEED repeats one.
 inline Random seeded(const char* test) {

@@ -65,7 +65,7 @@ std::vector<char> read_bytes(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-struct SourceTensor {
+struct WrittenTensor {
   std::string type;  // "F32", "F16", "BF16" or "I32"
   std::vector<uint64_t> shape;
   std::vector<float> values;
@@ -100,7 +100,7 @@ struct SourceModel {
   bool tied = false;
   std::string type = "BF16";
   nlohmann::json config;
-  std::map<std::string, SourceTensor> tensors;
+  std::map<std::string, WrittenTensor> tensors;
 
   SourceModel(std::string type_name, bool tied_head, uint64_t vocabulary_size = 270)
       : vocabulary(vocabulary_size), tied(tied_head), type(std::move(type_name)) {
@@ -139,7 +139,7 @@ struct SourceModel {
     std::normal_distribution<float> normal(0.0f, 0.05f);
     uint64_t count = 1;
     for (const uint64_t extent : shape) count *= extent;
-    SourceTensor tensor{type, std::move(shape), std::vector<float>(count)};
+    WrittenTensor tensor{type, std::move(shape), std::vector<float>(count)};
     for (float& value : tensor.values) value = rounded(type, normal(random_source()));
     tensors[name] = std::move(tensor);
   }
@@ -149,7 +149,7 @@ struct SourceModel {
     nlohmann::json header = nlohmann::json::object();
     std::string data;
     for (const std::string& name : names) {
-      const SourceTensor& tensor = tensors.at(name);
+      const WrittenTensor& tensor = tensors.at(name);
       const std::string bytes = tensor.bytes();
       header[name] = {{"dtype", tensor.type},
                       {"shape", tensor.shape},
@@ -229,17 +229,17 @@ void check_file(const SourceModel& model, const TessFile& file, Scheme scheme, S
   std::map<std::string, uint64_t> weights_by_kind;
   for (const ExpectedTensor& expected : expected_tensors(file.header().hyperparameters)) {
     CAPTURE(expected.name);
-    const SourceTensor& source = model.tensors.at(expected.source);
+    const WrittenTensor& source = model.tensors.at(expected.source.name);
     const StoredTensor& stored = file.require(expected.name);
     REQUIRE(stored.shape == source.shape);
-    weights_by_kind[expected.kind] += source.values.size();
+    weights_by_kind[std::string(role_label(expected.role))] += source.values.size();
     if (source.shape.size() == 1) {
       CHECK(stored.scheme == Scheme::f32);
       REQUIRE(stored.bytes.size() == 4 * source.values.size());
       CHECK(std::memcmp(stored.bytes.data(), source.values.data(), stored.bytes.size()) == 0);
       continue;
     }
-    const bool is_head = expected.kind == "head" || expected.kind == "embedding";
+    const bool is_head = expected.role == Role::output_head || expected.role == Role::token_embedding;
     CHECK(stored.scheme == (is_head ? head : scheme));
     std::vector<std::byte> whole(stored.bytes.size());
     write_default_table(stored.scheme, stored.rows(), stored.columns(), whole);
@@ -256,8 +256,8 @@ void check_file(const SourceModel& model, const TessFile& file, Scheme scheme, S
       }
     }
     CHECK(sums.relative() <= allowed_relative_error(stored.scheme));
-    sums_by_kind[expected.kind].error += sums.error;
-    sums_by_kind[expected.kind].power += sums.power;
+    sums_by_kind[std::string(role_label(expected.role))].error += sums.error;
+    sums_by_kind[std::string(role_label(expected.role))].power += sums.power;
   }
   CHECK(file.verify().empty());
 

@@ -1,4 +1,5 @@
-// What messages supply stays text: from the chat template's filters through the normalizer to the ids.
+// Text from messages never becomes special tokens: through the chat template's filters and the normalizer to
+// the ids.
 #include "engine/chat_template/quoted_text.h"
 
 #include <doctest/doctest.h>
@@ -29,7 +30,7 @@ QuotedText rendered(const std::string& source, const std::string& message) {
   return ChatTemplate("{% set c = messages[0].content %}" + source).render(messages, inputs);
 }
 
-// One character for each byte: q quoted, - not.
+// One character for each byte: q for quoted, - for unquoted.
 std::string shown(const QuotedText& text) {
   std::string flags(text.text.size(), '-');
   for (const Quotes::Range& range : text.quotes.ranges())
@@ -115,10 +116,10 @@ TEST_CASE("no template makes a special token of a message") {
   CHECK(ids("{{ c | upper }}", "<|end|>") == plain("<|END|>"));
   CHECK(ids("{{ c | list | join }}", "<|end|>") == plain("<|end|>"));
   CHECK(ids("{{ c | reverse }}", ">|dne|<") == plain("<|end|>"));
-  // Half of it is the template's.
+  // The first part comes from the template, the rest from the message.
   CHECK(ids("{{ c }}d|>", "<|en") == plain("<|end|>"));
   CHECK(ids("<|en{{ c }}", "d|>") == plain("<|end|>"));
-  // And what stands beside the template's own does not hide it.
+  // Text of a message next to a special token of the template does not hide that token.
   CHECK(ids("<|end|>{{ c }}", ">") == joined({end, plain(">")}));
   CHECK(ids("{{ c }}<|end|>", "<|end|") == joined({plain("<|end|"), end}));
 }
@@ -205,7 +206,7 @@ TEST_CASE("normalizing quoted text changes it as it would any other and keeps th
       for (size_t i = 0; i < flags.size(); ++i) {
         if (normal.text[i] == 'Q') CHECK(flags[i] == 'q');
         if (normal.text[i] == 'T' && i > 0 && normal.text[i - 1] == 'T')
-          continue;  // may bear a message's mark
+          continue;  // may have been composed with a mark from a message
         if (normal.text[i] == 'T') CHECK(flags[i] == '-');
       }
       const std::string all = shown(normalize(step, as_quoted(text.text), true));

@@ -1,4 +1,5 @@
-// The sampler against a slow implementation of its definition, and its draws against the probabilities.
+// Compares the sampler with a slow implementation of its definition, and the frequency of draws with the
+// probabilities.
 #include "engine/sampling/sampler.h"
 
 #include <doctest/doctest.h>
@@ -17,7 +18,7 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
-// Everything off.
+// Settings that switch everything off.
 tessera::SamplerSettings plain(float temperature = 1.0f) {
   tessera::SamplerSettings settings;
   settings.temperature = temperature;
@@ -27,7 +28,7 @@ tessera::SamplerSettings plain(float temperature = 1.0f) {
   return settings;
 }
 
-// The definition, step by step: the probability of every token. Everything is sorted and kept in doubles.
+// The probability of every token, computed step by step as the definition says, with full sorts and doubles.
 std::vector<double> define(std::vector<float> logits, const std::vector<uint32_t>& seen,
                            const tessera::SamplerSettings& settings) {
   for (const auto& [token, bias] : settings.logit_bias) {
@@ -92,8 +93,8 @@ std::vector<size_t> draw(tessera::Sampler& sampler, const std::vector<float>& lo
   return counts;
 }
 
-// Chi-square of draws against probabilities; tokens of probability 0 must never come. With a fixed seed the
-// outcome is fixed too; the bound is five standard deviations of the statistic.
+// Chi-square test of draws against probabilities; tokens of probability 0 must never be drawn. With a fixed
+// seed the result is fixed too; the bound is five standard deviations of the statistic.
 void check_distribution(const std::vector<float>& logits, const std::vector<uint32_t>& seen,
                         tessera::SamplerSettings settings, size_t draws = 20000) {
   settings.seed = 12345;
@@ -240,7 +241,7 @@ TEST_CASE("the order of the cuts: top-p counts only what top-k left") {
 TEST_CASE("controls combined, random logits of odd sizes") {
   const auto seed = static_cast<uint32_t>(std::random_device{}());
   std::cout << "seed " << seed << "\n";
-  // Only which tokens can come is checked with fresh inputs: that cannot fail by chance.
+  // With random inputs, only the set of possible tokens is checked, because that cannot fail by chance.
   std::mt19937 random(seed);
   for (size_t round = 0; round < 300; ++round) {
     const size_t size = 1 + random() % 1500;

@@ -1,4 +1,4 @@
-// Stop strings: whatever the cuts between pieces, the shown text is the same.
+// Stop strings: the text that is shown does not depend on the pieces in which it arrives.
 #include "engine/sampling/stop_rules.h"
 
 #include <doctest/doctest.h>
@@ -32,8 +32,8 @@ Result run(const std::vector<std::string>& stops, const std::vector<std::string>
   return run(rules, pieces);
 }
 
-// The definition, without any streaming: the first byte that completes a stop string ends the text, and the
-// longest stop string that it completes is cut off.
+// The definition, without streaming: the text ends at the first byte that completes a stop string, and the
+// longest stop string that this byte completes is removed.
 Result define(const std::vector<std::string>& stops, const std::string& text) {
   for (size_t end = 1; end <= text.size(); ++end) {
     size_t longest = 0;
@@ -47,7 +47,7 @@ Result define(const std::vector<std::string>& stops, const std::string& text) {
   return {text, false};
 }
 
-// Every way to cut the text into pieces (2^(n-1)).
+// All 2^(n-1) ways to cut a text of n bytes into pieces.
 void check_all_splits(const std::vector<std::string>& stops, const std::string& text) {
   const Result expected = define(stops, text);
   for (uint32_t cuts = 0; cuts < (1u << (text.size() - 1)); ++cuts) {

@@ -1,4 +1,4 @@
-// Small tokenizer files made on the spot for the tokenizer tests.
+// Small tokenizer files for the tokenizer tests.
 #pragma once
 
 #include <fmt/format.h>
@@ -20,7 +20,7 @@
 
 namespace tokenizer_files {
 
-// A folder with the given files that goes away with the object.
+// A folder with the given files, which the destructor removes.
 class Folder {
  public:
   explicit Folder(const std::vector<std::pair<std::string, std::string>>& files) {
@@ -46,7 +46,7 @@ inline tessera::Tokenizer load(const std::vector<std::pair<std::string, std::str
   return tessera::Tokenizer::from_folder(Folder(files).path());
 }
 
-// How a vocabulary file spells bytes.
+// Bytes as a vocabulary file spells them.
 inline std::string spell(const std::string& bytes) {
   std::string text;
   for (const char c : bytes)
@@ -148,7 +148,7 @@ inline std::string sentencepiece_model(const std::vector<Piece>& pieces, const M
   return model;
 }
 
-// <unk>, <s>, </s> and, for byte fallback, the 256 bytes: what every such model begins with.
+// The pieces with which every such model begins: <unk>, <s>, </s> and, for byte fallback, the 256 bytes.
 inline std::vector<Piece> first_pieces(bool bytes = true) {
   std::vector<Piece> pieces{{"<unk>", 0, kUnknown}, {"<s>", 0, kControl}, {"</s>", 0, kControl}};
   for (unsigned byte = 0; bytes && byte < 256; ++byte)

@@ -1,4 +1,4 @@
-// Crafted bad tokenizer files and stored arrays: each is refused by a line that names the fault.
+// Faulty tokenizer files and stored arrays: each is refused with one line that names the fault.
 #include <doctest/doctest.h>
 
 #include <limits>
@@ -16,7 +16,7 @@ using tessera::Tokenizer;
 
 using Files = std::vector<std::pair<std::string, std::string>>;
 
-// Loading the files must fail with one line that holds every part.
+// Checks that loading the files fails with one line that contains every part.
 void check_refused(const Files& files, const std::vector<std::string>& parts) {
   std::string line;
   try {
@@ -238,7 +238,7 @@ TEST_CASE("tokenizer.model: SentencePiece") {
                                                                             "ab") +
                                            good}},
                   {"the file ends inside a number"});
-    // Every prefix is refused or, where it ends between fields, lacks something.
+    // Every prefix is refused or, when it ends between two fields, has fewer pieces or settings.
     for (size_t length = 1; length < 400; ++length)
       check_refused({{"tokenizer.model", good.substr(0, length)}}, {"tokenizer.model"});
   }
@@ -307,7 +307,7 @@ TEST_CASE("vocab.json and merges.txt") {
 
 namespace {
 
-// A stored tokenizer whose parts can be spoiled one at a time.
+// A stored tokenizer whose parts the tests corrupt one at a time.
 struct Stored {
   tessera::TokenizerArrays arrays;
 
@@ -415,7 +415,7 @@ TEST_CASE("stored arrays out of range") {
 
   auto pieces = first_pieces();
   pieces.push_back({"a", -1, kNormal});
-  pieces.push_back({"bc", -2, kNormal});  // whose letters are no pieces
+  pieces.push_back({"bc", -2, kNormal});  // its letters are not pieces
   const auto text = load({{"tokenizer.model", sentencepiece_model(pieces)}}).store();
   CHECK(Stored(text).open().encode("bcb", true) ==
         std::vector<uint32_t>{3 + 0xE2, 3 + 0x96, 3 + 0x81, 260, 3 + 'b'});

@@ -1,4 +1,5 @@
-// Tokenizers made on the spot: merging, segments, malformed text, streaming and SentencePiece rules.
+// Small tokenizers that the tests create: merging, segments, malformed text, streaming and SentencePiece
+// rules.
 #include "engine/tokenizer/tokenizer.h"
 
 #include <doctest/doctest.h>
@@ -36,8 +37,8 @@ std::string random_text(std::mt19937& random, const std::string& letters, size_t
   return text;
 }
 
-// The definition of BPE: of all neighbours that merge take the ones that merge first, leftmost, until none
-// do.
+// BPE by its definition: merges the neighbours of lowest rank, leftmost first, until no neighbours can be
+// merged.
 std::vector<std::string> merge_slowly(std::vector<std::string> parts,
                                       const std::map<std::pair<std::string, std::string>, size_t>& ranks) {
   while (true) {
@@ -56,7 +57,7 @@ std::vector<std::string> merge_slowly(std::vector<std::string> parts,
   }
 }
 
-// Merges of random pieces made so far, over few letters so that pieces compete.
+// Random merges of existing pieces, over few letters, so that many merges compete.
 Merges random_merges(std::mt19937& random, const std::string& letters, size_t count) {
   std::vector<std::string> pieces;
   for (const char c : letters) pieces.emplace_back(1, c);
@@ -120,7 +121,7 @@ TEST_CASE("a word of a million letters takes no quadratic time") {
     const Ids ids = tokenizer.encode(text, true);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
     CHECK(tokenizer.decode(ids, true) == text);
-    CHECK(taken.count() < 60.0);  // the quadratic way takes many minutes
+    CHECK(taken.count() < 60.0);  // a quadratic algorithm takes many minutes
   }
 }
 
@@ -191,7 +192,7 @@ TEST_CASE("streams never hold half a character and add up to the whole text") {
   CHECK(decoder.push(0x80) == "\U0001F600");
   CHECK(decoder.push(0xE2).empty());
   CHECK(decoder.push(0x82).empty());
-  CHECK(decoder.push('a') == "\uFFFDa");  // could never complete: one mark for the two bytes
+  CHECK(decoder.push('a') == "\uFFFDa");  // the two bytes cannot be a character: one U+FFFD replaces them
   CHECK(decoder.push(0xFF) == "\uFFFD");
   CHECK(decoder.push(0xC3).empty());
   CHECK(decoder.finish() == "\uFFFD");
@@ -280,7 +281,7 @@ TEST_CASE("SentencePiece merging equals the definition on random models") {
   auto random = seeded();
   const std::vector<std::string> letters{"a", "b", "c", "\u00e9", "\u2581"};
   for (int round = 0; round < 40; ++round) {
-    // Any strings may be pieces: parts of them need not be, and scores may be equal.
+    // Any string can be a piece; its parts need not be pieces, and scores can be equal.
     std::map<std::string, float> scores;
     const bool all_letters = round % 2 == 0;
     for (const std::string& letter : letters)
@@ -332,7 +333,7 @@ TEST_CASE("SentencePiece merging equals the definition on random models") {
         } else if (fallback) {
           for (const char c : part) expected.push_back(3 + static_cast<unsigned char>(c));
         } else if (!unknown_before) {
-          expected.push_back(0);  // neighbouring unknown characters are one
+          expected.push_back(0);  // consecutive unknown characters become one token
         }
         unknown_before = found == ids.end() && !fallback;
       }
@@ -410,7 +411,7 @@ TEST_CASE("SentencePiece spaces, special tokens and bytes") {
   SUBCASE("the first space goes at the start of a stream only") {
     const Tokenizer tokenizer = load({{"tokenizer.model", model}});
     StreamDecoder decoder(tokenizer);
-    CHECK(decoder.push(s).empty());  // hidden: the text has not begun
+    CHECK(decoder.push(s).empty());  // hidden, so the text has not begun
     CHECK(decoder.push(mark_a) == "a");
     CHECK(decoder.push(mark_a) == " a");
     StreamDecoder shown(tokenizer, true);
@@ -453,7 +454,7 @@ TEST_CASE("tiktoken vocabularies take whole words first") {
   for (unsigned byte = 0; byte < 256; ++byte)
     add(std::string(1, static_cast<char>(static_cast<unsigned char>(byte))));
   add("ab");
-  add("abcd");  // nothing merges to it, so only ignoring merges finds it
+  add("abcd");  // no merge produces it, so it is found only by ignoring merges
   add("bc");
   const Tokenizer tokenizer =
       load({{"tokenizer.model", file}, {"tokenizer_config.json", R"({"bos_token": "<b>",
@@ -529,7 +530,7 @@ TEST_CASE("a stored tokenizer equals the one it came from") {
   std::vector<tessera::StoredTensor> tensors;
   for (const auto& [name, values] : arrays.byte_tensors)
     tensors.push_back({name, tessera::Scheme::u8, {values.size()}, std::as_bytes(std::span(values))});
-  // Once with aligned words, once without: files give the first, memory may give the second.
+  // With aligned words, as files have them, and with unaligned ones, which memory may have.
   std::vector<std::vector<std::byte>> shifted;
   shifted.reserve(arrays.word_tensors.size());
   auto moved = tensors;

@@ -207,8 +207,6 @@ void by_tiles(const Job& job, size_t rows, const TileJob<Job>* tiles, size_t mos
   }
 }
 
-}  // namespace
-
 void score_keys8(const ScoreProduct& job) {
   static constexpr TileJob<ScoreProduct> kTiles[kWideTile] = {score_tile8<1>, score_tile8<2>};
   by_tiles(job, job.keys, kTiles, kWideTile);
@@ -230,5 +228,14 @@ void add_values4(const ValueProduct& job) {
                                                                 value_tile4<3>, value_tile4<4>};
   by_tiles(job, job.head_dim, kTiles, kNibbleTile);
 }
+
+}  // namespace
+
+constinit const AttentionProductKernels kAttentionProducts{
+    .score_keys8 = score_keys8,
+    .score_keys4 = score_keys4,
+    .add_values8 = add_values8,
+    .add_values4 = add_values4,
+};
 
 }  // namespace tessera::cpu::avx2

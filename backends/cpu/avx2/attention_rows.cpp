@@ -129,8 +129,6 @@ float scaled_weights(const float* weights, const PageScales& scales, float* scal
   return largest_lane(largest);
 }
 
-}  // namespace
-
 void split_query8(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms) {
   const Scan all = scan(q, head_dim);
   const float step = all.largest / kLargestQuery16;
@@ -197,5 +195,16 @@ void split_weights4(const WeightSplit& job) {
     }
   }
 }
+
+}  // namespace
+
+constinit const AttentionRowKernels kAttentionRows{
+    .split_query8 = split_query8,
+    .split_query4 = split_query4,
+    .powers = powers,
+    .coarse_powers = coarse_powers,
+    .split_weights8 = split_weights8,
+    .split_weights4 = split_weights4,
+};
 
 }  // namespace tessera::cpu::avx2

@@ -19,7 +19,7 @@ struct Column {
 };
 
 // Columns 2i and 2i+1 of a panel as floats. The second of the last pair need not exist: it is read only when
-// asked for.
+// the caller uses it.
 struct F32Panel {
   template <size_t kOdd>
   static Column column(const char* panel, size_t i) {
@@ -124,10 +124,17 @@ void product(const FloatProduct& job) {
   }
 }
 
-}  // namespace
-
 void product_f32(const FloatProduct& job) { product<F32Panel>(job); }
 void product_f16(const FloatProduct& job) { product<F16Panel>(job); }
 void product_bf16(const FloatProduct& job) { product<Bf16Panel>(job); }
+
+}  // namespace
+
+constinit const FloatKernels kFloatKernels{
+    .product_f32 = product_f32,
+    .product_f16 = product_f16,
+    .product_bf16 = product_bf16,
+    .bf16_pairs = {},
+};
 
 }  // namespace tessera::cpu::avx2

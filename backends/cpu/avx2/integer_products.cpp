@@ -255,8 +255,6 @@ void for_each_tile(const IntegerProduct& job, const Tile (&by_tokens)[kTokens]) 
   }
 }
 
-}  // namespace
-
 // The three products take any number of tokens.
 void product_codes_g128(const IntegerProduct& job) {
   static constexpr Tile kByTokens[] = {codes_g128<1>, codes_g128<2>, codes_g128<3>, codes_g128<4>};
@@ -314,5 +312,15 @@ void expand_w4(const uint8_t* panel, size_t columns, uint8_t* bytes) {
     }
   }
 }
+
+}  // namespace
+
+// 8 products of codes fit 16-bit sums, bytes need a sign trick: codes win for any number of tokens.
+constinit const IntegerKernels kIntegerKernels{
+    .code_tokens = SIZE_MAX,
+    .row_nibbles = {.product = product_codes_w4, .expand = expand_w4},
+    .progressive = {.product = product_codes_g128, .expand = expand_g128},
+    .product_bytes = product_bytes,
+};
 
 }  // namespace tessera::cpu::avx2

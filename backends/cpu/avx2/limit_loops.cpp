@@ -1,10 +1,10 @@
 // Limits with 256-bit vectors: streaming loads, and chains of vpmaddubsw, vpmaddwd and an addition, the AVX2
 // way to multiply bytes into 32-bit sums.
-#include "backends/cpu/limit_loops.h"
+#include "backends/cpu/avx2/avx2.h"
 
 #include <immintrin.h>
 
-namespace tessera::cpu {
+namespace tessera::cpu::avx2 {
 
 namespace {
 
@@ -48,9 +48,6 @@ uint64_t multiply_bytes(uint64_t rounds) {
 
 }  // namespace
 
-const LimitLoops& avx2_limit_loops() {
-  static constexpr LimitLoops kLoops{read_all, multiply_bytes};
-  return kLoops;
-}
+constinit const LimitLoops kLimitLoops{.read = read_all, .multiply = multiply_bytes};
 
-}  // namespace tessera::cpu
+}  // namespace tessera::cpu::avx2

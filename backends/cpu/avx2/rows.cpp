@@ -45,8 +45,6 @@ __m256i quotients(const float* x, size_t left, __m256 scale) {
   return _mm256_cvtps_epi32(_mm256_div_ps(load_floats(x, left), scale));
 }
 
-}  // namespace
-
 void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
               float* y) {
   // Squares are summed in double: no overflow for any finite x, and the result hardly depends on the order.
@@ -112,8 +110,6 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   __builtin_memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
 }
 
-namespace {
-
 // The upper halves of floats rounded to bfloat16, half to even, in the upper 16 bits; a NaN stays one.
 __m256i rounded_to_bf16(__m256 value) {
   const __m256i bits = _mm256_castps_si256(value);
@@ -129,8 +125,6 @@ static_assert(q8::kFineGroup == 32, "a vector of codes has one fine sum");
 static_assert(tile::bf16_position(4) == 4 && tile::bf16_position(5) == 6 && tile::bf16_position(6) == 5 &&
                   tile::bf16_position(7) == 7,
               "the two middle columns of a quad change places");
-
-}  // namespace
 
 void round_row(const float* x, size_t n, uint8_t* row) {
   const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
@@ -183,5 +177,16 @@ float maximum(const float* values, size_t n) {
   }
   return largest_lane(largest);
 }
+
+}  // namespace
+
+constinit const RowKernels kRowKernels{
+    .rms_norm = rms_norm,
+    .quantize_row = quantize_row,
+    .round_row = round_row,
+    .silu_gate = silu_gate,
+    .rotate_head = rotate_head,
+    .maximum = maximum,
+};
 
 }  // namespace tessera::cpu::avx2

@@ -256,12 +256,12 @@ void expand(const uint8_t* panel, size_t columns, size_t group, const float* tab
 
 }  // namespace
 
-const TableKernels kTableInt8{
+constinit const TableKernels kTableInt8{
     .code_tokens = SIZE_MAX,  // for any number of tokens expanding first gains 5 % at most
-    .product = {product<TableBytes<Codes2>>, product<TableBytes<Codes3>>, product<TableBytes<Codes4>>,
-                product<CodeBytes>},
-    .expand = {expand<TableBytes<Codes2>>, expand<TableBytes<Codes3>>, expand<TableBytes<Codes4>>,
-               expand<CodeBytes>},
+    .codes = {{.product = product<TableBytes<Codes2>>, .expand = expand<TableBytes<Codes2>>},
+              {.product = product<TableBytes<Codes3>>, .expand = expand<TableBytes<Codes3>>},
+              {.product = product<TableBytes<Codes4>>, .expand = expand<TableBytes<Codes4>>},
+              {.product = product<CodeBytes>, .expand = expand<CodeBytes>}},
     .product_expanded = product_expanded,
 };
 

@@ -49,13 +49,13 @@ struct Operands {
   const uint8_t* digits;  // of the first row
   size_t stride;
   size_t low_offset;     // from high digits to low ones
-  const uint8_t* ahead;  // beside the panels of the same number; null: nothing to ask for
+  const uint8_t* ahead;  // beside the panels of the same number; null: nothing to prefetch
 };
 
-// Asks for a line that is wanted a few pages later. Into the second-level cache: asking for the first level
-// would hold its few miss buffers for the whole latency of memory.
+// Prefetches a line that is read a few pages later. Into the second-level cache: a prefetch into the first
+// level would hold one of its few miss buffers for the whole latency of memory.
 template <size_t P>
-[[gnu::always_inline]] inline void ask_ahead(const Operands& in, size_t line) {
+[[gnu::always_inline]] inline void prefetch_line(const Operands& in, size_t line) {
 #pragma GCC unroll 2
   for (size_t p = 0; p < P; ++p) _mm_prefetch(in.ahead + p * in.panel_stride + line * kLine, _MM_HINT_T1);
 }
@@ -75,7 +75,7 @@ template <Side kSide, bool kAhead, size_t T, size_t P>
   }
 #pragma GCC unroll 1
   for (size_t i = 0; i < in.lines; ++i) {
-    if constexpr (kAhead) ask_ahead<P>(in, i);
+    if constexpr (kAhead) prefetch_line<P>(in, i);
     __m512i codes[P];
 #pragma GCC unroll 2
     for (size_t p = 0; p < P; ++p) codes[p] = _mm512_loadu_si512(panels + p * in.panel_stride + i * kLine);
@@ -118,7 +118,7 @@ template <Side kSide, bool kAhead, size_t T, size_t P>
   }
 #pragma GCC unroll 1
   for (size_t i = 0; i < in.lines; ++i) {
-    if constexpr (kAhead) ask_ahead<P>(in, i);
+    if constexpr (kAhead) prefetch_line<P>(in, i);
     __m512i codes[P][2];
 #pragma GCC unroll 2
     for (size_t p = 0; p < P; ++p) {
@@ -147,9 +147,9 @@ template <Side kSide, bool kAhead, size_t T, size_t P>
   }
 }
 
-// The scales that follow the codes of a K panel.
+// Prefetches the scales that follow the codes of a K panel.
 template <size_t P>
-[[gnu::always_inline]] inline void ask_for_tail(const ScoreProduct& job, size_t panel, size_t lines) {
+[[gnu::always_inline]] inline void prefetch_scales(const ScoreProduct& job, size_t panel, size_t lines) {
 #pragma GCC unroll 2
   for (size_t p = 0; p < P; ++p)
     _mm_prefetch(job.ahead + (panel + p) * job.panel_stride + lines * kLine, _MM_HINT_T1);
@@ -161,7 +161,7 @@ struct Score8 {
     const uint8_t* ahead = kAhead ? job.ahead + panel * job.panel_stride : nullptr;
     Sums<T, P, 2> sums;
     const uint8_t* panels = job.panels + panel * job.panel_stride;
-    if constexpr (kAhead) ask_for_tail<P>(job, panel, job.head_dim / 4);
+    if constexpr (kAhead) prefetch_scales<P>(job, panel, job.head_dim / 4);
     multiply_bytes<Side::keys, kAhead, T, P>(
         {panels, job.panel_stride, job.head_dim / 4, job.query + query * job.query_stride, job.query_stride,
          job.head_dim, ahead},
@@ -188,7 +188,7 @@ struct Score4 {
     const uint8_t* ahead = kAhead ? job.ahead + panel * job.panel_stride : nullptr;
     Sums<T, P, 1> sums;
     const uint8_t* panels = job.panels + panel * job.panel_stride;
-    if constexpr (kAhead) ask_for_tail<P>(job, panel, job.head_dim / 8);
+    if constexpr (kAhead) prefetch_scales<P>(job, panel, job.head_dim / 8);
     multiply_nibbles<Side::keys, kAhead, T, P>(
         {panels, job.panel_stride, job.head_dim / 8, job.query + query * job.query_stride, job.query_stride,
          0, ahead},
@@ -256,8 +256,8 @@ struct Value4 {
 template <class Job>
 using TileJob = void (*)(const Job&, size_t panel, size_t query);
 
-// Pairs of panels outside, nearly equal tiles of queries inside; the first tile asks for the memory wanted
-// next.
+// Pairs of panels outside, nearly equal tiles of queries inside; the first tile prefetches what is read
+// later.
 template <template <bool, size_t, size_t> class Tile, class Job>
 void by_tiles(const Job& job, size_t rows) {
   static constexpr TileJob<Job> kTiles[2][kTile][2] = {{{Tile<false, 1, 1>::run, Tile<false, 1, 2>::run},
@@ -286,11 +286,18 @@ void by_tiles(const Job& job, size_t rows) {
   }
 }
 
-}  // namespace
-
 void score_keys8(const ScoreProduct& job) { by_tiles<Score8>(job, job.keys); }
 void score_keys4(const ScoreProduct& job) { by_tiles<Score4>(job, job.keys); }
 void add_values8(const ValueProduct& job) { by_tiles<Value8>(job, job.head_dim); }
 void add_values4(const ValueProduct& job) { by_tiles<Value4>(job, job.head_dim); }
+
+}  // namespace
+
+constinit const AttentionProductKernels kAttentionProducts{
+    .score_keys8 = score_keys8,
+    .score_keys4 = score_keys4,
+    .add_values8 = add_values8,
+    .add_values4 = add_values4,
+};
 
 }  // namespace tessera::cpu::avx512

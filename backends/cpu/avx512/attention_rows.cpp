@@ -168,8 +168,6 @@ template <size_t N>
   }
 }
 
-}  // namespace
-
 void split_query8(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms) {
   const Scan all = scan(q, head_dim);
   const float step = all.largest / kLargestQuery16;
@@ -257,5 +255,16 @@ void split_weights4(const WeightSplit& job) {
   for (; query + 4 <= job.queries; query += 4) split_rows4<4>(job, page, query);
   for (; query < job.queries; ++query) split_rows4<1>(job, page, query);
 }
+
+}  // namespace
+
+constinit const AttentionRowKernels kAttentionRows{
+    .split_query8 = split_query8,
+    .split_query4 = split_query4,
+    .powers = powers,
+    .coarse_powers = coarse_powers,
+    .split_weights8 = split_weights8,
+    .split_weights4 = split_weights4,
+};
 
 }  // namespace tessera::cpu::avx512

@@ -120,10 +120,17 @@ void product(const FloatProduct& job) {
   }
 }
 
-}  // namespace
-
 void product_f32(const FloatProduct& job) { product<F32Panel>(job); }
 void product_f16(const FloatProduct& job) { product<F16Panel>(job); }
 void product_bf16(const FloatProduct& job) { product<Bf16Panel>(job); }
+
+}  // namespace
+
+constinit const FloatKernels kFloatKernels{
+    .product_f32 = product_f32,
+    .product_f16 = product_f16,
+    .product_bf16 = product_bf16,
+    .bf16_pairs = {},
+};
 
 }  // namespace tessera::cpu::avx512

@@ -76,13 +76,13 @@ void store_panel(const IntegerProduct& job, size_t panel, size_t token, __m512i 
 
 // From this many tokens on a line keeps the core busy for so long that the hardware's prefetcher, which stops
 // at every 4 KiB, and the out-of-order window no longer hide the latency of memory. With fewer, memory itself
-// is the limit, and asking in software only fills the core's few miss buffers.
-constexpr size_t kPatientTokens = 5;
-constexpr size_t kAheadBytes = 4096;
+// is the limit, and prefetches in software only fill the core's few miss buffers.
+constexpr size_t kPrefetchFrom = 5;
+constexpr size_t kPrefetchBytes = 4096;
 
 // Prefetches beyond the end of a matrix are harmless: they never fault.
-[[gnu::always_inline]] inline void ask_ahead(const uint8_t* at) {
-  _mm_prefetch(at + kAheadBytes, _MM_HINT_T1);
+[[gnu::always_inline]] inline void prefetch_ahead(const uint8_t* at) {
+  _mm_prefetch(at + kPrefetchBytes, _MM_HINT_T1);
 }
 
 // Adds the products of `lines` lines of codes with T rows of activations to sums[T]. Few tokens use several
@@ -102,7 +102,7 @@ template <size_t T>
   for (size_t i = 0; i < lines; i += 2) {
 #pragma GCC unroll 2
     for (size_t j = 0; j < 2; ++j) {
-      if constexpr (T >= kPatientTokens) ask_ahead(codes + (i + j) * kLine);
+      if constexpr (T >= kPrefetchFrom) prefetch_ahead(codes + (i + j) * kLine);
       const __m512i both = _mm512_loadu_si512(codes + (i + j) * kLine);
       const __m512i low = _mm512_and_si512(both, nibble);
       const __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
@@ -194,7 +194,7 @@ void expanded_g128(const IntegerProduct& job, size_t token, size_t panel) {
     const GroupBytes terms(group);
 #pragma GCC unroll 1
     for (size_t i = 0; i < 16; ++i, x += 8) {
-      ask_ahead(group + i * kLine);
+      prefetch_ahead(group + i * kLine);
       const __m512i both = _mm512_loadu_si512(group + i * kLine);
       add_quartet<T>(terms.expand(_mm512_and_si512(both, nibble)), x, job.x_stride, sums);
       add_quartet<T>(terms.expand(_mm512_and_si512(_mm512_srli_epi16(both, 4), nibble)), x + 4, job.x_stride,
@@ -215,7 +215,7 @@ void wide_w4(const IntegerProduct& job, size_t token, size_t panel) {
   for (size_t t = 0; t < T; ++t) sums[t] = _mm512_setzero_si512();
 #pragma GCC unroll 1
   for (size_t i = 0; i < job.columns / 8; ++i, x += 8) {
-    ask_ahead(codes + i * kLine);
+    prefetch_ahead(codes + i * kLine);
     const __m512i both = _mm512_loadu_si512(codes + i * kLine);
     add_quartet<T>(_mm512_and_si512(both, nibble), x, job.x_stride, sums);
     add_quartet<T>(_mm512_and_si512(_mm512_srli_epi16(both, 4), nibble), x + 4, job.x_stride, sums);
@@ -240,7 +240,7 @@ void wide_bytes(const IntegerProduct& job, size_t token, size_t panel) {
   for (size_t i = 0; i < job.columns / 4; i += 4, x += 16) {
 #pragma GCC unroll 4
     for (size_t j = 0; j < 4; ++j) {
-      if constexpr (T >= kPatientTokens) ask_ahead(bytes + (i + j) * kLine);
+      if constexpr (T >= kPrefetchFrom) prefetch_ahead(bytes + (i + j) * kLine);
       add_quartet<T>(_mm512_loadu_si512(bytes + (i + j) * kLine), x + 4 * j, job.x_stride, sums[j % kChains]);
     }
   }
@@ -323,8 +323,6 @@ void bytes_rows(const IntegerProduct& job, size_t token) {
   if (p < panels) bytes_tile<T, 1>(job, token, p);
 }
 
-}  // namespace
-
 void product_codes_g128(const IntegerProduct& job) {
   static constexpr TileJob kByTokens[kCodeTile] = {codes_g128<1>, codes_g128<2>, codes_g128<3>,
                                                    codes_g128<4>, codes_g128<5>, codes_g128<6>,
@@ -362,7 +360,7 @@ void product_bytes(const IntegerProduct& job) {
   static constexpr void (*kByTokens[])(const IntegerProduct&, size_t) = {
       bytes_rows<1>, bytes_rows<2>, bytes_rows<3>, bytes_rows<4>, bytes_rows<5>, bytes_rows<6>};
   constexpr size_t kTile = 6;       // 6 x 2 is the fastest tile measured on Zen 4, for panels in cache
-  constexpr size_t kStreamed = 32;  // up to so many tokens reading the panels from memory is what counts
+  constexpr size_t kStreamed = 32;  // up to this many tokens reading the panels from memory is the limit
   if (job.tokens <= kStreamed) {
     by_tiles(job, kWideTile, kWide);
     return;
@@ -393,5 +391,15 @@ void expand_w4(const uint8_t* panel, size_t columns, uint8_t* bytes) {
     _mm512_storeu_si512(bytes + kLine, _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble));
   }
 }
+
+}  // namespace
+
+// Expanding a panel costs as much as multiplying it with about nine tokens.
+constinit const IntegerKernels kIntegerKernels{
+    .code_tokens = 64,
+    .row_nibbles = {.product = product_codes_w4, .expand = expand_w4},
+    .progressive = {.product = product_codes_g128, .expand = expand_g128},
+    .product_bytes = product_bytes,
+};
 
 }  // namespace tessera::cpu::avx512

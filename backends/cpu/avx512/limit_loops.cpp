@@ -1,9 +1,9 @@
 // Limits with 512-bit vectors: streaming loads, and twelve independent chains of vpdpbusd.
-#include "backends/cpu/limit_loops.h"
+#include "backends/cpu/avx512/avx512.h"
 
 #include <immintrin.h>
 
-namespace tessera::cpu {
+namespace tessera::cpu::avx512 {
 
 namespace {
 
@@ -41,9 +41,6 @@ uint64_t multiply_bytes(uint64_t rounds) {
 
 }  // namespace
 
-const LimitLoops& avx512_limit_loops() {
-  static constexpr LimitLoops kLoops{read_all, multiply_bytes};
-  return kLoops;
-}
+constinit const LimitLoops kLimitLoops{.read = read_all, .multiply = multiply_bytes};
 
-}  // namespace tessera::cpu
+}  // namespace tessera::cpu::avx512

@@ -32,8 +32,6 @@ __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-}  // namespace
-
 void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
               float* y) {
   // Squares are summed in double: no overflow for any finite x, and the result hardly depends on the order.
@@ -96,8 +94,6 @@ void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   __builtin_memcpy(q8_row + q8::total_offset(n), &total, sizeof total);
 }
 
-namespace {
-
 // The upper halves of floats rounded to bfloat16, half to even, in the upper 16 bits; a NaN stays one.
 __m512i rounded_to_bf16(__m512 value) {
   const __m512i bits = _mm512_castps_si512(value);
@@ -111,8 +107,6 @@ __m512i rounded_to_bf16(__m512 value) {
 static_assert(tile::bf16_position(4) == 4 && tile::bf16_position(5) == 6 && tile::bf16_position(6) == 5 &&
                   tile::bf16_position(7) == 7,
               "the two middle columns of a quad change places");
-
-}  // namespace
 
 void round_row(const float* x, size_t n, uint8_t* row) {
   const __m256i order =
@@ -170,5 +164,16 @@ float maximum(const float* values, size_t n) {
   return _mm512_reduce_max_ps(
       _mm512_max_ps(_mm512_max_ps(largest[0], largest[1]), _mm512_max_ps(largest[2], largest[3])));
 }
+
+}  // namespace
+
+constinit const RowKernels kRowKernels{
+    .rms_norm = rms_norm,
+    .quantize_row = quantize_row,
+    .round_row = round_row,
+    .silu_gate = silu_gate,
+    .rotate_head = rotate_head,
+    .maximum = maximum,
+};
 
 }  // namespace tessera::cpu::avx512

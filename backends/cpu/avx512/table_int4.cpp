@@ -25,10 +25,6 @@ struct Int4 {
 
 }  // namespace
 
-void product_int4(const TableProduct& job) { multiply_codes<Int4>(job); }
-void expand_int4(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                 const ExpandedPanel& out) {
-  expand_panel<Int4, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kInt4{.product = multiply_codes<Int4>, .expand = expand_panel<Int4, 4>};
 
 }  // namespace tessera::cpu::avx512

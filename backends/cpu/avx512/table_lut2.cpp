@@ -32,10 +32,6 @@ struct Lut2 {
 
 }  // namespace
 
-void product_lut2(const TableProduct& job) { multiply_codes<Lut2>(job); }
-void expand_lut2(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                 const ExpandedPanel& out) {
-  expand_panel<Lut2, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut2{.product = multiply_codes<Lut2>, .expand = expand_panel<Lut2, 4>};
 
 }  // namespace tessera::cpu::avx512

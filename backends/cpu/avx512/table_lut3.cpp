@@ -46,10 +46,6 @@ struct Lut3 {
 
 }  // namespace
 
-void product_lut3(const TableProduct& job) { multiply_codes<Lut3>(job); }
-void expand_lut3(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                 const ExpandedPanel& out) {
-  expand_panel<Lut3, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut3{.product = multiply_codes<Lut3>, .expand = expand_panel<Lut3, 4>};
 
 }  // namespace tessera::cpu::avx512

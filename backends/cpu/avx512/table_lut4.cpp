@@ -28,10 +28,6 @@ struct Lut4 {
 
 }  // namespace
 
-void product_lut4(const TableProduct& job) { multiply_codes<Lut4>(job); }
-void expand_lut4(const uint8_t* panel, size_t columns, size_t group, const float* table,
-                 const ExpandedPanel& out) {
-  expand_panel<Lut4, 4>(panel, columns, group, table, out);
-}
+constinit const TableCodeKernels kLut4{.product = multiply_codes<Lut4>, .expand = expand_panel<Lut4, 4>};
 
 }  // namespace tessera::cpu::avx512

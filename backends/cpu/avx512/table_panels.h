@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backends/cpu/table_kernels.h"
+#include "backends/cpu/kernels/table_kernels.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera::cpu::avx512 {
@@ -18,9 +18,9 @@ inline constexpr size_t kUnit = tile::kTableUnitColumns;
 inline constexpr size_t kHalfUnit = kUnit / 2;  // columns that a format expands at a time
 inline constexpr size_t kTableTile = 8;         // tokens whose sums stay in registers beside the codes
 
-// As for the other codes (integer_products.cpp): from so many tokens on, memory is asked in software.
-inline constexpr size_t kPatientTableTokens = 5;
-inline constexpr size_t kTableAheadBytes = 4096;
+// As for the other codes (integer_products.cpp): software prefetches pay from this many tokens on.
+inline constexpr size_t kPrefetchTableFrom = 5;
+inline constexpr size_t kTablePrefetchBytes = 4096;
 
 struct FourOperandBytes {
   uint8_t at[4];
@@ -41,9 +41,9 @@ struct FourOperandBytes {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
 }
 
-[[gnu::always_inline]] inline void ask_table_ahead(const uint8_t* at, size_t lines) {
+[[gnu::always_inline]] inline void prefetch_table(const uint8_t* at, size_t lines) {
 #pragma GCC unroll 4
-  for (size_t i = 0; i < lines; ++i) _mm_prefetch(at + kTableAheadBytes + i * kPanelLine, _MM_HINT_T1);
+  for (size_t i = 0; i < lines; ++i) _mm_prefetch(at + kTablePrefetchBytes + i * kPanelLine, _MM_HINT_T1);
 }
 
 // Stores one panel of one token, y = acc * factor (+ bias), in the rows that exist.

@@ -42,7 +42,7 @@ void code_tile(const TableProduct& job, const Codes& codes, size_t token, size_t
     const uint8_t* end = at + code_bytes;
 #pragma GCC unroll 1
     for (; at < end; at += Codes::kBits * kPanelLine, x += kUnit) {
-      if constexpr (T >= kPatientTableTokens) ask_table_ahead(at, Codes::kBits);
+      if constexpr (T >= kPrefetchTableFrom) prefetch_table(at, Codes::kBits);
       __m512i bytes[4];
       codes.template expand<0>(at, bytes);
 #pragma GCC unroll 4

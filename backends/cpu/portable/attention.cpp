@@ -56,8 +56,6 @@ float scaled_weights(const WeightSplit& job, size_t query, float* scaled) {
   return largest;
 }
 
-}  // namespace
-
 void split_query8(const float* q, size_t head_dim, float scale, uint8_t* digits, QueryTerms* terms) {
   const Scan all = scan(q, head_dim);
   const float step = all.largest / kLargestQuery16;
@@ -194,5 +192,23 @@ void add_values4(const ValueProduct& job) {
     }
   }
 }
+
+}  // namespace
+
+constinit const AttentionRowKernels kAttentionRows{
+    .split_query8 = split_query8,
+    .split_query4 = split_query4,
+    .powers = powers,
+    .coarse_powers = powers,
+    .split_weights8 = split_weights8,
+    .split_weights4 = split_weights4,
+};
+
+constinit const AttentionProductKernels kAttentionProducts{
+    .score_keys8 = score_keys8,
+    .score_keys4 = score_keys4,
+    .add_values8 = add_values8,
+    .add_values4 = add_values4,
+};
 
 }  // namespace tessera::cpu::portable

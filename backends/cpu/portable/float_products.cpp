@@ -32,8 +32,6 @@ void product(const FloatProduct& job, ColumnLoader load_column) {
   }
 }
 
-}  // namespace
-
 void product_f32(const FloatProduct& job) {
   product(job, [](const char* panel, size_t k, float* out) {
     const float* column = reinterpret_cast<const float*>(panel) + tile::element_in_panel(0, k);
@@ -54,5 +52,14 @@ void product_bf16(const FloatProduct& job) {
     for (size_t r = 0; r < kRows; ++r) out[r] = bf16_to_f32(codes[tile::bf16_in_panel(r, k)]);
   });
 }
+
+}  // namespace
+
+constinit const FloatKernels kFloatKernels{
+    .product_f32 = product_f32,
+    .product_f16 = product_f16,
+    .product_bf16 = product_bf16,
+    .bf16_pairs = {},
+};
 
 }  // namespace tessera::cpu::portable

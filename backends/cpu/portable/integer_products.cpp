@@ -30,8 +30,6 @@ void store_panel(const IntegerProduct& job, size_t panel, size_t token, const ui
 
 size_t panels_of(const IntegerProduct& job) { return (job.rows + kRows - 1) / kRows; }
 
-}  // namespace
-
 void product_codes_g128(const IntegerProduct& job) {
   for (size_t p = 0; p < panels_of(job); ++p) {
     const uint8_t* panel = job.panels + p * job.panel_stride;
@@ -118,5 +116,15 @@ void expand_w4(const uint8_t* panel, size_t columns, uint8_t* bytes) {
     }
   }
 }
+
+}  // namespace
+
+// Unpacking a code again for every token costs more than a byte load: hence few code_tokens.
+constinit const IntegerKernels kIntegerKernels{
+    .code_tokens = 8,
+    .row_nibbles = {.product = product_codes_w4, .expand = expand_w4},
+    .progressive = {.product = product_codes_g128, .expand = expand_g128},
+    .product_bytes = product_bytes,
+};
 
 }  // namespace tessera::cpu::portable

@@ -1,9 +1,9 @@
 // Limits of the portable kernels: whatever the compiler makes of plain loops.
-#include "backends/cpu/limit_loops.h"
+#include "backends/cpu/portable/portable.h"
 
 #include <cstring>
 
-namespace tessera::cpu {
+namespace tessera::cpu::portable {
 
 namespace {
 
@@ -38,9 +38,6 @@ uint64_t multiply_bytes(uint64_t rounds) {
 
 }  // namespace
 
-const LimitLoops& portable_limit_loops() {
-  static const LimitLoops loops{read_all, multiply_bytes};
-  return loops;
-}
+constinit const LimitLoops kLimitLoops{.read = read_all, .multiply = multiply_bytes};
 
-}  // namespace tessera::cpu
+}  // namespace tessera::cpu::portable

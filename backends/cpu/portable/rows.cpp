@@ -10,6 +10,8 @@
 
 namespace tessera::cpu::portable {
 
+namespace {
+
 void rms_norm(const float* x, const float* residual, float* sum, const float* gain, float epsilon, size_t n,
               float* y) {
   double squares = 0;
@@ -79,5 +81,16 @@ float maximum(const float* values, size_t n) {
   for (size_t i = 1; i < n; ++i) largest = std::fmax(largest, values[i]);
   return largest;
 }
+
+}  // namespace
+
+constinit const RowKernels kRowKernels{
+    .rms_norm = rms_norm,
+    .quantize_row = quantize_row,
+    .round_row = round_row,
+    .silu_gate = silu_gate,
+    .rotate_head = rotate_head,
+    .maximum = maximum,
+};
 
 }  // namespace tessera::cpu::portable

@@ -269,17 +269,21 @@ void multiply_expanded(const ExpandedProduct& job) {
 
 }  // namespace
 
-const TableKernels kTableInt8{
+constinit const TableKernels kTableInt8{
     .code_tokens = kTokens,  // further tokens would expand the same codes again
-    .product = {product<Int8, Lut2>, product<Int8, Lut3>, product<Int8, Lut4>, product<Int8, Int4>},
-    .expand = {expand<Int8, Lut2>, expand<Int8, Lut3>, expand<Int8, Lut4>, expand<Int8, Int4>},
+    .codes = {{.product = product<Int8, Lut2>, .expand = expand<Int8, Lut2>},
+              {.product = product<Int8, Lut3>, .expand = expand<Int8, Lut3>},
+              {.product = product<Int8, Lut4>, .expand = expand<Int8, Lut4>},
+              {.product = product<Int8, Int4>, .expand = expand<Int8, Int4>}},
     .product_expanded = multiply_expanded<Int8>,
 };
 
-const TableKernels kTableBf16{
+constinit const TableKernels kTableBf16{
     .code_tokens = kTokens,
-    .product = {product<Bf16, Lut2>, product<Bf16, Lut3>, product<Bf16, Lut4>, product<Bf16, Int4>},
-    .expand = {expand<Bf16, Lut2>, expand<Bf16, Lut3>, expand<Bf16, Lut4>, expand<Bf16, Int4>},
+    .codes = {{.product = product<Bf16, Lut2>, .expand = expand<Bf16, Lut2>},
+              {.product = product<Bf16, Lut3>, .expand = expand<Bf16, Lut3>},
+              {.product = product<Bf16, Lut4>, .expand = expand<Bf16, Lut4>},
+              {.product = product<Bf16, Int4>, .expand = expand<Bf16, Int4>}},
     .product_expanded = multiply_expanded<Bf16>,
 };
 

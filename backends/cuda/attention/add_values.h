@@ -1,18 +1,19 @@
-// Weights by the values of a page on the tensor cores, onto the running sums.
+// Multiplies the weights of a page with its values on the tensor cores and adds them to the running sums.
 #pragma once
 
 #include "backends/cuda/attention/score_page.h"
 
 namespace tessera::cuda {
 
-// The weights of a page as left operands. 16 bits: two f16 each; otherwise the weights carry the values'
-// scales, as whole numbers of a step: max / 255 with 4 bits, max / 65535 in two digits with 8.
+// The weights of a page as left operands. 16 bits: each weight is the sum of two f16. Otherwise weights are
+// multiplied with the values' scales and rounded to integers, in steps of max / 255 with 4 bits and of max /
+// 65535, as two bytes, with 8.
 template <uint32_t kBits>
 struct WeightOperands {
   static constexpr uint32_t kSteps = kBits == 16 ? kPageTiles / 2 : kPageTiles / 4;
   uint32_t at[operand_count(kBits)][kSteps][4];
   float step[2];
-  int32_t start[2];  // 4 bits: where sums begin, so that they are around the middle of the codes
+  int32_t start[2];  // 4 bits: initial value of sums, which subtracts the middle of the codes
 };
 
 template <uint32_t kBits>
@@ -54,9 +55,9 @@ TESSERA_DEVICE void make_operands(const WarpTile& tile, Shared<std::byte> parame
       }
       largest = quad_largest(largest);
       constexpr float kMost = kBits == 4 ? 255.0f : 65535.0f;
-      const bool nothing = !(largest > kNothing);
-      const float inverse = nothing ? 0.0f : divide_rn(kMost, largest);
-      operands.step[r] = nothing ? 0.0f : divide_rn(largest, kMost);
+      const bool is_tiny = !(largest > kTiny);
+      const float inverse = is_tiny ? 0.0f : divide_rn(kMost, largest);
+      operands.step[r] = is_tiny ? 0.0f : divide_rn(largest, kMost);
       if constexpr (kBits == 4)
         running.constant[r] = multiply_add(running.constant[r], running.rescale[r], constant);
       int32_t code_total = 0;
@@ -91,21 +92,22 @@ TESSERA_DEVICE void fold(Running& running, uint32_t r, uint32_t n, float step, f
   running.sums[r][n][1] = multiply_add(running.sums[r][n][1], running.rescale[r], multiply_rn(step, y));
 }
 
-// Tiles of eight elements that are multiplied at once, so that products need not wait for one another.
-inline constexpr uint32_t kTogether = 4;
+// Tiles of eight elements that are multiplied at once, so that consecutive products are independent.
+inline constexpr uint32_t kTilesAtOnce = 4;
 
 template <uint32_t kBits>
 struct ValueOperands {
-  uint32_t at[kTogether][WeightOperands<kBits>::kSteps][2];
+  uint32_t at[kTilesAtOnce][WeightOperands<kBits>::kSteps][2];
 };
 
-// Tiles n … n + 3 of the warp's `tiles`, which begin at first_tile; beyond them the last ones again.
+// Loads tiles n … n + 3 of the warp's `tiles`, which begin at first_tile; tiles beyond the last repeat
+// others.
 template <uint32_t kBits>
 TESSERA_DEVICE void load_values(Shared<Words4> units, uint32_t first_tile, uint32_t tiles, uint32_t n,
                                 ValueOperands<kBits>& b) {
   if constexpr (kBits == 4) {
     TESSERA_UNROLL
-    for (uint32_t pair = 0; pair < kTogether / 2; ++pair) {
+    for (uint32_t pair = 0; pair < kTilesAtOnce / 2; ++pair) {
       const uint32_t real = n + 2 * pair < tiles ? n + 2 * pair : n;
       uint32_t words[4];
       to_words(units[32 * ((first_tile + real) / 2) + lane_index()], words);
@@ -118,7 +120,7 @@ TESSERA_DEVICE void load_values(Shared<Words4> units, uint32_t first_tile, uint3
   } else {
     constexpr uint32_t kUnits = kBits / 8;
     TESSERA_UNROLL
-    for (uint32_t i = 0; i < kTogether; ++i) {
+    for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
       const uint32_t real = n + i < tiles ? n + i : n;
       TESSERA_UNROLL
       for (uint32_t u = 0; u < kUnits; ++u) {
@@ -131,7 +133,7 @@ TESSERA_DEVICE void load_values(Shared<Words4> units, uint32_t first_tile, uint3
   }
 }
 
-// Adds tiles n … n + 3.
+// Adds the products with tiles n … n + 3.
 template <uint32_t kBits>
 TESSERA_DEVICE void add_tiles(const WarpTile& tile, const WeightOperands<kBits>& a,
                               const ValueOperands<kBits>& b, uint32_t n, Running& running) {
@@ -139,9 +141,9 @@ TESSERA_DEVICE void add_tiles(const WarpTile& tile, const WeightOperands<kBits>&
   TESSERA_UNROLL
   for (uint32_t m = 0; m < operand_count(kBits); ++m) {
     if (m == 1 && !tile.second()) break;
-    Value d[kTogether][4];
+    Value d[kTilesAtOnce][4];
     TESSERA_UNROLL
-    for (uint32_t i = 0; i < kTogether; ++i) {
+    for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
       TESSERA_UNROLL
       for (uint32_t j = 0; j < 4; ++j) {
         d[i][j] = 0;
@@ -151,7 +153,7 @@ TESSERA_DEVICE void add_tiles(const WarpTile& tile, const WeightOperands<kBits>&
     TESSERA_UNROLL
     for (uint32_t s = 0; s < a.kSteps; ++s) {
       TESSERA_UNROLL
-      for (uint32_t i = 0; i < kTogether; ++i) {
+      for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
         if constexpr (kBits == 16) {
           mma_m16n8k16_f16(d[i], a.at[m][s], b.at[i][s]);
         } else {
@@ -160,7 +162,7 @@ TESSERA_DEVICE void add_tiles(const WarpTile& tile, const WeightOperands<kBits>&
       }
     }
     TESSERA_UNROLL
-    for (uint32_t i = 0; i < kTogether; ++i) {
+    for (uint32_t i = 0; i < kTilesAtOnce; ++i) {
       if constexpr (kBits == 16)
         fold(running, m, n + i, 1.0f, add_rn(d[i][0], d[i][2]), add_rn(d[i][1], d[i][3]));
       if constexpr (kBits == 8)
@@ -179,14 +181,14 @@ TESSERA_DEVICE void add_tiles(const WarpTile& tile, const WeightOperands<kBits>&
   }
 }
 
-// `values` is the value part of the page; the warp takes `tiles` of its elements' tiles from first_tile on.
+// values: the value part of the page, of whose tiles of elements the warp has `tiles` from first_tile on.
 template <uint32_t kBits>
 TESSERA_DEVICE void add_values(const WarpTile& tile, Shared<std::byte> values, uint32_t head_dim,
                                uint32_t first_tile, uint32_t tiles, Running& running) {
   WeightOperands<kBits> operands = {};
   make_operands<kBits>(tile, values.as<std::byte>(kv::value_code_bytes(kBits, head_dim)), running, operands);
   TESSERA_UNROLL
-  for (uint32_t n = 0; n < kMostTiles; n += kTogether) {
+  for (uint32_t n = 0; n < kMostTiles; n += kTilesAtOnce) {
     if (n >= tiles) break;
     ValueOperands<kBits> b;
     load_values<kBits>(values.as<Words4>(), first_tile, tiles, n, b);

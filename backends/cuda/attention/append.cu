@@ -1,8 +1,8 @@
-// What follows the query, key and value projections, in one kernel: rotation of queries and keys, rounding of
-// keys and values, and their way into the pages. A warp takes one head of one row, each lane 8 elements.
+// The kernel after the query, key and value projections: rotates queries and keys, rounds keys and values,
+// and stores them in their pages. A warp has one head of one row, each lane 8 elements.
 #include "backends/cuda/attention/attention.h"
 #include "backends/cuda/attention/warp_floats.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 
@@ -25,7 +25,7 @@ TESSERA_DEVICE Elements load_elements(Global<const float> from) {
   return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
 }
 
-// Rotates elements `first` … `first` + 7 of the head at `from`, the row's half-split pairs.
+// Elements `first` … `first` + 7 of the head at `from`, rotated in half-split pairs (i, i + half).
 TESSERA_DEVICE Elements rotated(const AppendJob& job, Global<const float> from, uint32_t first) {
   const uint32_t half = job.half;
   Elements x = load_elements(from + first);
@@ -39,8 +39,8 @@ TESSERA_DEVICE Elements rotated(const AppendJob& job, Global<const float> from, 
     const Elements sines = load_elements(job.sines + (table + pair));
     TESSERA_UNROLL
     for (uint32_t i = 0; i < 8; ++i) {
-      const float turned = multiply_rn(other.at[i], sines.at[i]);
-      x.at[i] = multiply_add(x.at[i], cosines.at[i], is_second ? turned : -turned);
+      const float crossed = multiply_rn(other.at[i], sines.at[i]);
+      x.at[i] = multiply_add(x.at[i], cosines.at[i], is_second ? crossed : -crossed);
     }
     return x;
   }
@@ -50,15 +50,15 @@ TESSERA_DEVICE Elements rotated(const AppendJob& job, Global<const float> from, 
     if (element >= 2 * half) break;
     const bool is_second = element >= half;
     const uint32_t pair = is_second ? element - half : element;
-    const float turned = multiply_rn(from[is_second ? pair : element + half], job.sines[table + pair]);
-    x.at[i] = multiply_add(x.at[i], job.cosines[table + pair], is_second ? turned : -turned);
+    const float crossed = multiply_rn(from[is_second ? pair : element + half], job.sines[table + pair]);
+    x.at[i] = multiply_add(x.at[i], job.cosines[table + pair], is_second ? crossed : -crossed);
   }
   return x;
 }
 
-// Where the warp's key or value goes.
+// Destination of the warp's key or value.
 struct Place {
-  Global<std::byte> part;  // of the page
+  Global<std::byte> part;  // key part or value part of the page
   uint32_t slot;
   bool is_value;
   bool real;  // the lane has elements of the head
@@ -81,7 +81,7 @@ TESSERA_DEVICE Global<std::byte> key_place(const AppendJob& job, const Place& pl
 constexpr uint32_t kHalfExponent = 0x7c00u;  // all ones: infinite, or not a number
 constexpr uint16_t kHalfNan = 0x7fff;
 
-// What a row's codes are counted in, as f16; no minimum with 8 bits.
+// Scale and minimum of a row's codes, as f16; with 8 bits there is no minimum.
 struct Parameters {
   uint16_t scale;
   uint16_t minimum;
@@ -113,19 +113,19 @@ TESSERA_DEVICE Parameters parameters_4(const Elements& x) {
   return {float_to_half(divide_rn(add_rn(largest, -smallest), 15.0f)), float_to_half(smallest)};
 }
 
-// Of a row in codes. Asks all lanes.
+// Parameters of a row that is stored as codes. All lanes must call it.
 TESSERA_DEVICE Parameters parameters_of(uint32_t bits, const Elements& x, bool real) {
   return bits == 8 ? parameters_8(x, real) : parameters_4(x);
 }
 
-// Whether the lane's part of the row is finite in a page.
+// Whether the lane's elements are finite and stay so in the page.
 TESSERA_DEVICE bool fits(uint32_t bits, const Elements& x, const Parameters& all) {
   bool finite =
       (all.scale & kHalfExponent) != kHalfExponent && (all.minimum & kHalfExponent) != kHalfExponent;
   TESSERA_UNROLL
   for (uint32_t i = 0; i < 8; ++i) {
     const float magnitude = bits_float(float_bits(x.at[i]) & 0x7fffffffu);
-    // From 65520 on a number is rounded to more than f16 has.
+    // From 65520 on a number is rounded to infinity in f16.
     finite = finite && magnitude < (bits == 16 ? 65520.0f : bits_float(0x7f800000u));
   }
   return finite;
@@ -183,7 +183,7 @@ TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elem
     if (holds_key(job)) key_place(job, place).as<uint32_t>().store(0, words[0] | words[1] << 4);
     return;
   }
-  // The next lane's codes go into the high nibbles.
+  // The next lane's codes become the high nibbles.
   const uint32_t both[2] = {words[0] | shuffle_xor(words[0], 1) << 4, words[1] | shuffle_xor(words[1], 1)
                                                                                      << 4};
   TESSERA_UNROLL
@@ -194,8 +194,8 @@ TESSERA_DEVICE void store_4(const AppendJob& job, const Place& place, const Elem
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
-  // In this order, or the blocks of attention, small ones, would begin on the few processors that are free
-  // before the product is done with the others.
+  // In this order: otherwise the small blocks of attention would all begin on the few multiprocessors that
+  // are free while the product still runs on the others.
   griddepcontrol_wait();
   griddepcontrol_launch_dependents();
   const uint32_t first_head = job.half > 0 ? 0 : job.query_heads;
@@ -207,7 +207,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
   const uint32_t first = real ? 8 * lane_index() : 0;
   const Global<const float> from = job.x.floats(block_x()) + size_t{head} * head_dim;
   Elements x = head < keys_end ? rotated(job, from, first) : load_elements(from + first);
-  warp_barrier();  // y may be x: everyone has read
+  warp_barrier();  // y may be x: all lanes have read
   if (head < job.query_heads) {
     if (!real) return;
     const Global<float> to = job.y.floats(block_x()) + (size_t{head} * head_dim + first);
@@ -221,9 +221,9 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kWarps) void append_rows(AppendJob job) {
   const Place place = {
       is_value ? job.kv.values(page, head - keys_end) : job.kv.keys(page, head - job.query_heads),
       position % kPageTokens, is_value, real};
-  // The weight 0 of a token that is not seen does not make infinity zero. So a value that the page cannot
-  // hold is kept as zero, and its key is not a number: that is what all who see the token get. With codes a
-  // key that the page cannot hold is not a number either.
+  // A value that the page cannot hold must not be stored as infinity: tokens that do not see it give it the
+  // weight 0, and 0 * infinity is NaN. It is stored as zero and its key as NaN, so that exactly the tokens
+  // that see it get NaN. In 4 and 8 bits a key that the page cannot hold is stored as NaN as well.
   const uint32_t bits = job.kv.bits;
   const Elements value = is_value ? x : load_elements(from + (job.kv.kv_heads * head_dim + first));
   Parameters all = {};

@@ -1,9 +1,9 @@
-// Attention over a batch: the kernels of its tiles, then for split contexts one that blends the records of
-// each token's chunks: a block for each head of a token, a thread for each two elements.
+// Attention over a batch: launches the kernels for its tiles, then, for split contexts, one that blends the
+// records of each token's chunks, with a block for each head of a token and a thread for each two elements.
 #include "backends/cuda/attention/blend.h"
 #include "backends/cuda/attention/page_kernels.h"
 #include "backends/cuda/attention/warp_tile.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 
@@ -15,10 +15,10 @@ struct MergeJob {
 };
 
 constexpr uint32_t kThreads = kLongestHead / 2;
-constexpr uint32_t kTogether = 8;  // records that are read at once
+constexpr uint32_t kRecordsAtOnce = 8;  // records that are loaded at once
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void merge_token(MergeJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const AttentionTile tile = job.tiles.split[block_z()];
   if (block_x() >= tile.tokens) return;
   const uint32_t head_dim = job.attention.kv.head_dim;
@@ -31,25 +31,25 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void merge_token(MergeJob job) {
   const uint32_t chunks = job.attention.chunking.count(tile.position + tile.tokens);
   Blended all = {kNoScore, 0};
   Floats2 sum = {0, 0};
-  for (uint32_t begin = 0; begin < chunks; begin += kTogether) {
-    Floats2 part[kTogether];
-    Floats2 facts[kTogether];
+  for (uint32_t begin = 0; begin < chunks; begin += kRecordsAtOnce) {
+    Floats2 part[kRecordsAtOnce];
+    Floats2 facts[kRecordsAtOnce];
     TESSERA_UNROLL
-    for (uint32_t i = 0; i < kTogether; ++i) {
+    for (uint32_t i = 0; i < kRecordsAtOnce; ++i) {
       const uint32_t chunk = begin + i < chunks ? begin + i : begin;
       const Global<const float> record = first + size_t{chunk} * tile.tokens * stride;
       part[i] = (record + element).as<const Floats2>()[0];
       facts[i] = (record + head_dim).as<const Floats2>()[0];
     }
     TESSERA_UNROLL
-    for (uint32_t i = 0; i < kTogether; ++i) {
+    for (uint32_t i = 0; i < kRecordsAtOnce; ++i) {
       if (begin + i >= chunks) break;
       if (begin + i == 0) {
         all = {facts[0].x, facts[0].y};
         sum = part[0];
         continue;
       }
-      if (facts[i].y == 0) continue;  // the token sees none of the chunk
+      if (facts[i].y == 0) continue;  // no key of the chunk is visible to the token
       const BlendFactors factors = blend(all, facts[i].x, facts[i].y);
       sum = {blend(sum.x, part[i].x, factors), blend(sum.y, part[i].y, factors)};
     }

@@ -1,15 +1,14 @@
-// How the results over the chunks of a context become one: in order, each relative to the largest score so
-// far.
+// Combines the results over the chunks of a context, in order, each relative to the largest score so far.
 #pragma once
 
-#include "backends/cuda/instructions.h"
+#include "backends/cuda/device/kernel_instructions.h"
 
 namespace tessera::cuda {
 
-// What the chunks so far have for a query.
+// State of a query after some chunks.
 struct Blended {
   float largest;  // score
-  float total;    // of weights
+  float total;    // sum of the weights
 };
 
 struct BlendFactors {
@@ -17,7 +16,8 @@ struct BlendFactors {
   float chunk;
 };
 
-// Takes another chunk's largest score and total in.
+// Adds another chunk's largest score and total, and returns the factors for its weighted values and those
+// before.
 TESSERA_DEVICE BlendFactors blend(Blended& so_far, float largest, float total) {
   const float top = larger(so_far.largest, largest);
   const BlendFactors factors = {power_of_two(add_rn(so_far.largest, -top)),

@@ -1,14 +1,14 @@
-// How a context is cut into chunks. Each is attended over by itself and the results are blended in order, so
-// that a token's result is the same whether one block walks over all chunks or many blocks take one each. The
-// cuts depend on nothing but the position in the context.
+// How a context is divided into chunks. Attention is computed for each chunk separately and the results are
+// blended in order, so that a token's result is the same whether one block processes all chunks or each has
+// its own block. The division depends only on the position in the context.
 #pragma once
 
-#include "backends/cuda/attention/kv_layout.h"
+#include "backends/cuda/layout/kv_layout.h"
 
 namespace tessera::cuda {
 
-// In pages: short chunks first, so that few tokens are many blocks, then long ones, so that little is
-// blended.
+// Sizes in pages: short chunks first, so that short contexts give several blocks, then long ones, so that
+// fewer results have to be blended.
 struct Chunking {
   uint32_t short_pages = 4;
   uint32_t short_chunks = 16;
@@ -22,7 +22,7 @@ struct Chunking {
     const uint32_t short_end = short_chunks * short_pages;
     return page < short_end ? page / short_pages : short_chunks + (page - short_end) / long_pages;
   }
-  // Chunks of a context of so many tokens, at least one.
+  // Number of chunks of a context of `tokens` tokens, at least one.
   TESSERA_BOTH uint32_t count(uint32_t tokens) const { return of_page((tokens - 1) / kPageTokens) + 1; }
 };
 

@@ -1,13 +1,13 @@
-// Attention over pages on the tensor cores. A block takes up to 64 queries that share a KV head, 16 a warp,
-// and walks over the pages of their sequence, or over one chunk of them; keys and values come by asynchronous
-// copies into a ring of slots, each the key part or the value part of a page. A template on the precision of
+// Attention over pages on the tensor cores. A block has up to 64 queries that share a KV head, 16 for each
+// warp, and iterates over the pages of their sequence or of one chunk. Asynchronous copies bring keys and
+// values into a ring of slots, each for the key part or the value part of a page. kBits is the precision of
 // the cache.
 #pragma once
 
 #include "backends/cuda/attention/add_values.h"
 #include "backends/cuda/attention/blend.h"
 #include "backends/cuda/attention/page_kernels.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 
@@ -16,11 +16,11 @@ struct PagesJob {
   Global<const AttentionTile> tiles;
   Global<const uint32_t> first_record;  // of split tiles; null: tiles are whole
   uint32_t tile_count = 0;
-  uint32_t head_parts = 1;  // blocks that share a KV head's queries
+  uint32_t head_parts = 1;  // blocks into which the queries of a KV head are divided
   uint32_t slots = 2;       // 2, 4 or 6
 };
 
-// Heads of more than kWarpElements take two warps: each has all scores and half of the elements.
+// Heads of more than kWarpElements need two warps: each computes all scores and half of the elements.
 constexpr uint32_t element_parts(uint32_t head_dim) { return head_dim > kWarpElements ? 2 : 1; }
 constexpr uint32_t slot_bytes(uint32_t bits, uint32_t head_dim) {
   const uint32_t keys = kv::key_bytes(bits, head_dim);
@@ -28,11 +28,11 @@ constexpr uint32_t slot_bytes(uint32_t bits, uint32_t head_dim) {
   return keys > values ? keys : values;
 }
 
-// The pages that a block walks over, and its queries.
+// The queries of a block and its range of pages.
 struct BlockWork {
   AttentionTile tile;
   uint32_t kv_head;
-  uint32_t heads;       // for each token
+  uint32_t heads;       // query heads of each token
   uint32_t first_head;  // among all query heads
   uint32_t first_page;
   uint32_t end_page;
@@ -41,7 +41,7 @@ struct BlockWork {
 TESSERA_DEVICE BlockWork block_work(const PagesJob& job) {
   const AttentionJob& attention = job.attention;
   const bool split = !job.first_record.null();
-  // The last tiles of a prompt have the longest way to go and begin first.
+  // The last tiles of a prompt have the longest contexts and begin first.
   const AttentionTile tile = job.tiles[split ? block_z() : job.tile_count - 1 - block_x()];
   const uint32_t per_kv_head = attention.query_heads / attention.kv.kv_heads;
   const uint32_t kv_head = block_y() / job.head_parts;
@@ -58,12 +58,12 @@ TESSERA_DEVICE BlockWork block_work(const PagesJob& job) {
   return work;
 }
 
-// The copies of a block's pages, key part and value part in turn.
+// The copies of a block's pages, alternating key part and value part.
 template <uint32_t kBits>
 struct PageStream {
   Shared<std::byte> slots;
   uint32_t next_page;
-  uint32_t first_id;  // the page whose id lane 0 has; the others have those of the following ones
+  uint32_t first_id;  // the page whose id lane 0 holds; other lanes hold those of the following pages
   uint32_t ids;
   uint32_t slot = 0;
   bool values = false;
@@ -76,7 +76,7 @@ struct PageStream {
     return page < work.end_page ? job.attention.page_ids[work.tile.first_page + page] : 0;
   }
 
-  // Starts the next copy; behind the last page an empty one.
+  // Starts the next copy; beyond the last page an empty group.
   TESSERA_DEVICE void start(const PagesJob& job, const BlockWork& work) {
     const KvLayer& kv = job.attention.kv;
     if (next_page < work.end_page) {
@@ -98,7 +98,7 @@ struct PageStream {
   }
 };
 
-// Waits for the oldest of slots - 1 copies.
+// Waits for the oldest of the slots - 1 copies in flight.
 TESSERA_DEVICE void wait_for_oldest(uint32_t slots) {
   if (slots == 6) {
     cp_async_wait<4>();
@@ -109,8 +109,8 @@ TESSERA_DEVICE void wait_for_oldest(uint32_t slots) {
   }
 }
 
-// Makes the tokens of a page from `tokens` on zero, in the value part: what no sequence has written could be
-// anything, and zero weights do not make a NaN zero.
+// Sets the values of a page's tokens from `tokens` on to zero. They were never written and may be NaN, which
+// a weight of zero does not cancel.
 template <uint32_t kBits>
 TESSERA_DEVICE void clear_values(Shared<std::byte> values, uint32_t head_dim, uint32_t tokens) {
   if constexpr (kBits == 16) {
@@ -131,7 +131,7 @@ TESSERA_DEVICE void clear_values(Shared<std::byte> values, uint32_t head_dim, ui
   }
 }
 
-// Where the lane's results go: the row's elements of its query r, first element 2 p of the warp's.
+// Destination of a lane's results for a query: the query's head in y, from the lane's first element on.
 TESSERA_DEVICE Global<float> lane_output(const PagesJob& job, const BlockWork& work, uint32_t query,
                                          uint32_t first_tile) {
   const size_t head = work.first_head + query % work.heads;
@@ -139,14 +139,14 @@ TESSERA_DEVICE Global<float> lane_output(const PagesJob& job, const BlockWork& w
          (head * job.attention.kv.head_dim + 8 * first_tile + 2 * (lane_index() % 4));
 }
 
-// The warp's share of a head.
+// What the warp computes of a tile.
 struct WarpShare {
-  uint32_t first_query;  // of the block's
-  uint32_t first_tile;   // of eight elements
+  uint32_t first_query;  // index among the block's queries
+  uint32_t first_tile;   // first tile of eight elements
   uint32_t tiles;
 };
 
-// Leaves a chunk's results in the tile's record.
+// Stores a chunk's results in the tile's record.
 TESSERA_DEVICE void write_record(const PagesJob& job, const BlockWork& work, const WarpTile& tile,
                                  const WarpShare& share, const Running& running) {
   const uint32_t head_dim = job.attention.kv.head_dim;
@@ -170,7 +170,8 @@ TESSERA_DEVICE void write_record(const PagesJob& job, const BlockWork& work, con
   }
 }
 
-// Blends a chunk into y, which holds what came before; after the last one the sums become means.
+// Blends a chunk into y, which holds the result of the earlier chunks; after the last chunk divides by the
+// total.
 TESSERA_DEVICE void blend_chunk(const PagesJob& job, const BlockWork& work, const WarpTile& tile,
                                 const WarpShare& share, bool is_first, bool is_last, const Running& running,
                                 Blended (&so_far)[2]) {
@@ -178,7 +179,7 @@ TESSERA_DEVICE void blend_chunk(const PagesJob& job, const BlockWork& work, cons
   for (uint32_t r = 0; r < 2; ++r) {
     BlendFactors factors = {0, 1};
     float inverse = 1;
-    const bool empty = running.total[r] == 0;  // the query sees none of the chunk
+    const bool empty = running.total[r] == 0;  // no key of the chunk is visible to the query
     if (is_first) {
       so_far[r] = {running.largest[r], running.total[r]};
     } else if (!empty) {
@@ -201,7 +202,7 @@ TESSERA_DEVICE void blend_chunk(const PagesJob& job, const BlockWork& work, cons
   }
 }
 
-// Sums what the lanes of a quad have each for themselves, and adds the constant to every element.
+// Adds the totals and constants of the lanes of a quad, and the constant to every element.
 template <uint32_t kBits>
 TESSERA_DEVICE void finish_chunk(Running& running) {
   TESSERA_UNROLL
@@ -220,13 +221,13 @@ TESSERA_DEVICE void finish_chunk(Running& running) {
 
 template <uint32_t kBits>
 TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const AttentionJob& attention = job.attention;
   const uint32_t head_dim = attention.kv.head_dim;
   const BlockWork work = block_work(job);
   if (work.first_page >= work.end_page) return;
   const uint32_t parts = element_parts(head_dim);
-  const uint32_t warp = shuffle_from(warp_index(), 0);  // so that the compiler sees it is one for all lanes
+  const uint32_t warp = shuffle_from(warp_index(), 0);  // tells the compiler that it is equal in all lanes
   const uint32_t group = warp / parts;
   const Shared<std::byte> all(shared_memory());
   const Shared<std::byte> operands = all.as<std::byte>(group * query_bytes(kBits, head_dim));
@@ -245,7 +246,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
     tile.first_limit = work.tile.position + share.first_query / work.heads;
     tile.last_limit = work.tile.position + (share.first_query + tile.queries - 1) / work.heads;
   }
-  // Of two warps for the same queries the first one writes them for both.
+  // If two warps have the same queries, the first one stores their operands for both.
   load_queries<kBits>(attention, work.tile,
                       {share.first_query, work.heads, work.first_head, share.first_tile == 0}, operands,
                       tile);
@@ -261,12 +262,12 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
     const Shared<std::byte> keys = slots.as<std::byte>(slot * slot_bytes(kBits, head_dim));
     slot = slot + 1 == job.slots ? 0 : slot + 1;
     wait_for_oldest(job.slots);
-    block_barrier();  // everyone's copies have landed, and everyone has left the slot that is filled next
+    block_barrier();  // all copies have landed, and all warps have finished with the slot that is filled next
     stream.start(job, work);
     if (seen) {
       score_page<kBits>(tile, operands, keys, head_dim, running);
       hide_later_keys(tile, first_key, running);
-      soften(tile, running);
+      scores_to_weights(tile, running);
     }
     const Shared<std::byte> values = slots.as<std::byte>(slot * slot_bytes(kBits, head_dim));
     slot = slot + 1 == job.slots ? 0 : slot + 1;
@@ -308,7 +309,8 @@ void launch_pages(Queue& queue, const AttentionJob& attention, const AttentionTi
   const uint32_t tokens = split ? tiles.split_tokens : tiles.whole_tokens;
   const uint32_t queries = tokens * (per_kv_head < most ? per_kv_head : most);
   const uint32_t groups = (queries + kWarpQueries - 1) / kWarpQueries;
-  // What every device since compute capability 8.0 gives to a block; a slot more than needed is a warp less.
+  // kMostShared: available to a block on every device since compute capability 8.0. More than kEnoughAhead in
+  // flight would only leave room for fewer blocks.
   constexpr size_t kMostShared = size_t{99} << 10;
   constexpr size_t kEnoughAhead = size_t{56} << 10;
   const size_t operands = size_t{groups} * query_bytes(kBits, head_dim);

@@ -1,5 +1,6 @@
-// The queries of a warp as left operands of the tensor cores, in shared memory: for each operand of eight (4
-// bits: 16) queries and each step of 32 channels 512 bytes, 16 bits 1024, 16 for every lane.
+// The queries of a warp as left operands of the tensor cores, in shared memory. An operand has eight queries,
+// with 4 bits 16; each step of 32 channels of an operand is 512 bytes, with 16 bits 1024, of which every lane
+// reads 16 at a time.
 #pragma once
 
 #include "backends/cuda/attention/warp_tile.h"
@@ -14,7 +15,7 @@ struct QueryChannels {
   float at[8];
 };
 
-// A power of two that brings values up to `largest` to about 2^8.
+// The power of two that scales values up to `largest` to about 2^8, and its inverse.
 struct Shift {
   float up;
   float down;
@@ -25,12 +26,13 @@ TESSERA_DEVICE Shift make_shift(float largest) {
   return {bits_float((262 - exponent) << 23), bits_float((exponent - 8) << 23)};
 }
 
-// Writes, where `real`, the lane's eight channels of query q and returns the factor of its products. 4 bits:
-// codes in steps of max|q| / 127; 8 bits: two digits of steps of max|q| / 32512; 16 bits: two f16 each.
+// Stores, if `real`, the lane's eight channels of query q, and returns the factor that its products must be
+// multiplied with. 4 bits: codes in steps of max|q| / 127. 8 bits: two bytes in steps of max|q| / 32512. 16
+// bits: two f16 each.
 template <uint32_t kBits>
 TESSERA_DEVICE float write_query(Shared<std::byte> operands, uint32_t steps, uint32_t q, float largest,
                                  const QueryChannels& x, bool real, int32_t& code_total) {
-  const uint32_t row = 4 * (q % 8) + lane_index() % 4;  // the lane that multiplies these
+  const uint32_t row = 4 * (q % 8) + lane_index() % 4;  // the lane that reads these
   const uint32_t step = lane_index() / 4;
   if constexpr (kBits == 16) {
     const Shift shift = make_shift(largest);
@@ -51,8 +53,8 @@ TESSERA_DEVICE float write_query(Shared<std::byte> operands, uint32_t steps, uin
     return shift.down;
   } else {
     constexpr float kMost = kBits == 4 ? 127.0f : 32512.0f;
-    const bool nothing = !(largest > kNothing);
-    const float inverse = nothing ? 0.0f : divide_rn(kMost, largest);
+    const bool is_tiny = !(largest > kTiny);
+    const float inverse = is_tiny ? 0.0f : divide_rn(kMost, largest);
     uint32_t codes[8];
     TESSERA_UNROLL
     for (uint32_t i = 0; i < 8; ++i) codes[i] = float_bits(multiply_add(x.at[i], inverse, kRounder));
@@ -66,7 +68,7 @@ TESSERA_DEVICE float write_query(Shared<std::byte> operands, uint32_t steps, uin
         to.store(2, second);
       }
     } else {
-      // The low digits are -128 … 127, so the high ones are rounded.
+      // The low bytes are -128 … 127, so the high ones are rounded.
       TESSERA_UNROLL
       for (uint32_t i = 0; i < 8; ++i) codes[i] += 128;
       if (real) {
@@ -75,19 +77,21 @@ TESSERA_DEVICE float write_query(Shared<std::byte> operands, uint32_t steps, uin
                        pack_bytes<1>(codes[4], codes[5], codes[6], codes[7]), second});
       }
     }
-    return nothing ? 0.0f : divide_rn(largest, kMost);
+    return is_tiny ? 0.0f : divide_rn(largest, kMost);
   }
 }
 
-// Which queries of a tile a warp has: first … first + 15 of heads * tokens, the heads of a token together.
+// The queries of a warp: first … first + 15 of the tile's heads * tokens, in which the heads of a token are
+// contiguous.
 struct QueryRange {
   uint32_t first;
   uint32_t heads;
   uint32_t first_head;
-  bool writes;  // false: another warp writes the operands
+  bool writes;  // false: another warp stores the operands
 };
 
-// Rows beyond tile.queries become zero. Other lanes see the operands after a barrier.
+// Stores the operands and fills in `tile`. Rows beyond tile.queries are zero. Other lanes may read the
+// operands after a barrier.
 template <uint32_t kBits>
 TESSERA_DEVICE void load_queries(const AttentionJob& job, const AttentionTile& at, const QueryRange& range,
                                  Shared<std::byte> operands, WarpTile& tile) {

@@ -1,4 +1,4 @@
-// Queries by the keys of a page on the tensor cores, and from the scores to weights.
+// Multiplies queries with the keys of a page on the tensor cores, and turns the scores into weights.
 #pragma once
 
 #include "backends/cuda/attention/query_operands.h"
@@ -12,8 +12,8 @@ TESSERA_DEVICE void to_words(const Words4& from, uint32_t (&to)[4]) {
   to[3] = from.w;
 }
 
-// The products with the four tiles of half a page: rows as write_query has laid the operands out, and for 4
-// bits already around the middle of the codes and as the bits of kRounder + product.
+// The products with the four tiles of half a page, rows in the order of write_query's operands. With 4 bits
+// the middle of the codes is already subtracted, and the value is the bits of the float kRounder + product.
 template <uint32_t kBits>
 struct HalfPage {
   using Value = std::conditional_t<kBits == 16, float, int32_t>;
@@ -63,7 +63,7 @@ TESSERA_DEVICE void multiply_half_page(const WarpTile& tile, Shared<Words4> oper
       }
     }
     if constexpr (kBits == 16) {
-      uint32_t a[2][2][4];  // of each operand, the two halves of the step's channels
+      uint32_t a[2][2][4];  // for each operand the two halves of the step's channels
       TESSERA_UNROLL
       for (uint32_t part = 0; part < 2; ++part) {
         to_words(operands[32 * (2 * step + part) + lane_index()], a[0][part]);
@@ -84,7 +84,8 @@ TESSERA_DEVICE void multiply_half_page(const WarpTile& tile, Shared<Words4> oper
   }
 }
 
-// Scores of the page's keys, in units of log2, into running.weight. `keys` is the key part of the page.
+// Stores the scores of the page's keys, multiplied with log2(e), in running.weight. keys: the key part of the
+// page.
 template <uint32_t kBits>
 TESSERA_DEVICE void score_page(const WarpTile& tile, Shared<std::byte> operands, Shared<std::byte> keys,
                                uint32_t head_dim, Running& running) {
@@ -144,7 +145,7 @@ TESSERA_DEVICE void score_page(const WarpTile& tile, Shared<std::byte> operands,
   }
 }
 
-// Keys behind a query get minus infinity, whatever the page holds there.
+// Sets the scores of keys after a query's position to minus infinity.
 TESSERA_DEVICE void hide_later_keys(const WarpTile& tile, uint32_t first_key, Running& running) {
   if (first_key + kPageTokens - 1 <= tile.first_limit) return;
   TESSERA_UNROLL
@@ -160,8 +161,8 @@ TESSERA_DEVICE void hide_later_keys(const WarpTile& tile, uint32_t first_key, Ru
   }
 }
 
-// Scores become weights relative to the largest score so far.
-TESSERA_DEVICE void soften(const WarpTile& tile, Running& running) {
+// Replaces scores by weights 2^(score - largest score so far), and updates the totals.
+TESSERA_DEVICE void scores_to_weights(const WarpTile& tile, Running& running) {
   TESSERA_UNROLL
   for (uint32_t r = 0; r < 2; ++r) {
     if (r == 1 && !tile.second()) break;

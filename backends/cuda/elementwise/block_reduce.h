@@ -1,7 +1,7 @@
-// Sums and maxima over all threads of a block, in an order that depends on its size alone.
+// Sums and maxima over all threads of a block, in an order that depends only on the block's size.
 #pragma once
 
-#include "backends/cuda/views.h"
+#include "backends/cuda/device/views.h"
 
 namespace tessera::cuda {
 
@@ -24,7 +24,8 @@ TESSERA_DEVICE uint32_t warp_max(uint32_t value) {
   return value;
 }
 
-// Every thread gets the result. scratch holds kReduceWords; it may be used again right away.
+// All threads of the block must call these, and all get the result. scratch holds kReduceWords words and may
+// be reused at once.
 TESSERA_DEVICE float block_sum(float value, Shared<float> scratch) {
   value = warp_sum(value);
   if (lane_index() == 0) scratch.store(warp_index(), value);

@@ -1,7 +1,7 @@
-// Looks up rows of a table in any format. One block for each token.
+// Looks up rows of an embedding matrix in any format but a table scheme. One block for each token.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/row_quads.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
@@ -23,7 +23,7 @@ TESSERA_DEVICE int32_t code_at(Global<const std::byte> panel, WeightFormat forma
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const uint32_t row = job.tokens[block_x()];
   const Global<float> y = job.y.floats(block_x());
   const MatrixView& table = job.table;

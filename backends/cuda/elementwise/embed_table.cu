@@ -1,7 +1,7 @@
-// Looks up rows of a table of a table scheme. One block for each token.
+// Looks up rows of an embedding matrix in a table scheme. One block for each token.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/row_quads.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
@@ -22,7 +22,7 @@ TESSERA_DEVICE uint32_t code_at(const TableView& table, Global<const std::byte> 
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_table_rows(EmbedTableJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const TableView& table = job.table;
   const uint32_t row = job.tokens[block_x()];
   const Global<float> y = job.y.floats(block_x());

@@ -1,14 +1,14 @@
-// silu(gate) * up, rounded to what the next layer reads. One block for each row.
+// silu(gate) * up, rounded to the output's type. One block for each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/store_row.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
 namespace {
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void gate_rows(GateJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const auto values = row_quads<8>(job.columns, [&](uint32_t quad) {
     const Quad gate = load_quad(x, job.columns, quad);

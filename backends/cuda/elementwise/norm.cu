@@ -1,8 +1,8 @@
-// Root-mean-square norm with everything that belongs to it: the residual addition before, the rounding
-// after. One block for each row.
+// Root-mean-square norm, fused with the residual addition before it and the rounding after it. One block for
+// each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/store_row.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 

@@ -1,14 +1,14 @@
 // Rows of floats to rows of 8-bit codes or of bfloat16. One block for each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/store_row.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
 namespace {
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void quantize_rows(QuantizeJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const auto values =
       row_quads<8>(job.columns, [&](uint32_t quad) { return load_quad(x, job.columns, quad); });

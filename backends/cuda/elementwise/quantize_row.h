@@ -1,5 +1,4 @@
-// Writes one q8 row (graph/q8_row.h) with a whole block: shared by everything that can emit quantized
-// rows.
+// Writes one q8 row (graph/q8_row.h) with a whole block, for all kernels that can produce quantized rows.
 #pragma once
 
 #include "backends/cuda/elementwise/block_reduce.h"
@@ -11,14 +10,13 @@ namespace tessera::cuda {
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
 inline constexpr uint32_t kFineLanes = q8::kFineGroup / 4;  // lanes of 4 columns that share a fine sum
 
-// values.each(visit) calls visit(quad, values) for the thread's quads, the same each time; it is asked twice.
-// Scale and codes are the reference's: one float32 division each, half to even. A row with a value that is
-// not finite has codes 0 and scale NaN.
+// values: as RowQuads, visited twice. Scale and codes equal the reference backend's: one float32 division
+// each, rounded half to even. A row with a value that is not finite gets codes 0 and scale NaN.
 template <class Values>
 TESSERA_DEVICE void quantize_row(uint32_t columns, Global<std::byte> row, Shared<uint32_t> scratch,
                                  const Values& values) {
   static_assert(q8::kColumnPad == kRowPad && q8::kGroup == 4 * 32, "a warp's quads are a group");
-  uint32_t largest = 0;  // bits of |value|: they order as integers, and what is not finite is largest
+  uint32_t largest = 0;  // bits of |value|, ordered as the values; infinity and NaN are largest
   values.each([&](uint32_t, const Quad& value) {
     TESSERA_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {

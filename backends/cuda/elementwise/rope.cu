@@ -1,7 +1,7 @@
-// Rotary positions: a table of cosines and sines for the rows of a batch, and the rotation. One block for
-// each row.
+// Rotary position embedding: the table of cosines and sines for the rows of a batch, and the rotation. One
+// block for each row.
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
-#include "backends/cuda/launch.h"
 
 namespace tessera::cuda {
 
@@ -11,18 +11,18 @@ constexpr uint32_t kTableThreads = 64;
 constexpr uint32_t kThreads = 256;
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kTableThreads) void fill_rope_table(RopeTableJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const size_t first = size_t{block_x()} * job.half;
   const auto position = static_cast<double>(job.positions[block_x()]);
   for (uint32_t i = thread_index(); i < job.half; i += kTableThreads) {
-    const Rotation turn = rotation(position * job.inverse_frequency[i]);
-    job.cosines.store(first + i, static_cast<float>(turn.cosine));
-    job.sines.store(first + i, static_cast<float>(turn.sine));
+    const Rotation angle = rotation(position * job.inverse_frequency[i]);
+    job.cosines.store(first + i, static_cast<float>(angle.cosine));
+    job.sines.store(first + i, static_cast<float>(angle.sine));
   }
 }
 
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void rotate_rows(RopeJob job) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
   const Global<float> y = job.y.floats(block_x());
   const size_t table = size_t{block_x()} * job.half;

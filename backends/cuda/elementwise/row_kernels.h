@@ -1,9 +1,9 @@
-// The jobs that work row by row. Each is queued and returns at once.
+// Kernels that work row by row. Every function queues a launch for `rows` rows and returns at once.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/rows.h"
-#include "backends/cuda/weights.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/activation_rows.h"
+#include "backends/cuda/layout/weight_views.h"
 #include "graph/graph.h"
 
 namespace tessera::cuda {
@@ -30,17 +30,17 @@ void embed_table(Queue& queue, const EmbedTableJob& job, uint32_t rows);
 struct NormJob {
   Rows x;
   Rows added;  // base null: none
-  Rows sum;    // base null: not wanted
+  Rows sum;    // base null: not stored
   Rows y;
   Global<const float> gain;         // [columns]
-  Global<const uint32_t> selected;  // the input row of every output row; null: the same
+  Global<const uint32_t> selected;  // index of each output row's input row; null: the same index
   uint32_t columns = 0;
   float epsilon = 0;
   ElementType type = ElementType::f32;  // of y
 };
 void norm(Queue& queue, const NormJob& job, uint32_t rows);
 
-// f32 -> q8 or bf16.
+// y = x, f32, rounded to q8 or bf16.
 struct QuantizeJob {
   Rows x;
   Rows y;
@@ -49,7 +49,7 @@ struct QuantizeJob {
 };
 void quantize(Queue& queue, const QuantizeJob& job, uint32_t rows);
 
-// x [2 columns] holds gate and up: y = silu(gate) * up, rounded to y's type.
+// A row of x holds gate, then up, of `columns` elements each: y = silu(gate) * up, rounded to y's type.
 struct GateJob {
   Rows x;
   Rows y;

@@ -1,15 +1,15 @@
-// The values of one row as a whole block works on them: in quads of 4 columns, a thread has every
-// block_size()-th. The first ones stay in its registers, so that what makes a value is read once.
+// The values of one row, distributed over the threads of a block: in quads of 4 columns, of which each thread
+// has every block_size()-th. A thread keeps its first quads in registers, so that they are computed once.
 #pragma once
 
-#include "backends/cuda/views.h"
+#include "backends/cuda/device/views.h"
 
 namespace tessera::cuda {
 
-// Few enough that their registers fit beside a block of a product, which still runs when they begin.
+// Few enough for a block to fit on a multiprocessor beside a block of a product that still runs.
 inline constexpr uint32_t kMostRowThreads = 512;
-// Rows are worked on as if they had a multiple of so many columns, those beyond the last one zero: the lanes
-// of a warp then share everything.
+// Rows are padded with zeros to a multiple of this number of columns, so that all lanes of a warp visit the
+// same number of quads.
 inline constexpr uint32_t kRowPad = 256;
 
 struct Quad {
@@ -19,18 +19,19 @@ struct Quad {
 TESSERA_BOTH constexpr uint32_t padded_quads(uint32_t columns) {
   return (columns + kRowPad - 1) / kRowPad * (kRowPad / 4);
 }
-// Threads of a block for rows of so many columns, whatever their number: sums are then always added in the
-// same order.
+// Threads of a block for rows of `columns` columns. It depends on nothing else, so that sums are always added
+// in the same order.
 constexpr uint32_t row_threads(uint32_t columns) {
   return padded_quads(columns) < kMostRowThreads ? padded_quads(columns) : kMostRowThreads;
 }
 
-// The same for kernels in which a thread takes single columns.
+// The same for kernels in which a thread has single columns instead of quads.
 constexpr uint32_t row_threads_by_columns(uint32_t columns) {
   return columns < kMostRowThreads ? (columns + 31) / 32 * 32 : kMostRowThreads;
 }
 
-// Columns 4 quad … of `from`, which has so many columns and is aligned to 16 bytes if they are whole quads.
+// Columns 4 quad … 4 quad + 3 of the row `from` of `columns` columns, zero beyond its end. A row whose
+// columns are a multiple of 4 must be aligned to 16 bytes.
 TESSERA_DEVICE Quad load_quad(Global<const float> from, uint32_t columns, uint32_t quad) {
   const uint32_t first = 4 * quad;
   if (columns % 4 == 0) {
@@ -57,8 +58,8 @@ TESSERA_DEVICE void store_quad(Global<float> to, uint32_t columns, uint32_t quad
   }
 }
 
-// make(quad) gives a quad of the row, the same each time it is asked; it is asked once but for rows that are
-// too long to be held.
+// make(quad) computes a quad of the row. It is called once for each quad that is kept in registers and again
+// at each visit of the others, so it must always return the same.
 template <uint32_t kHeld, class Make>
 class RowQuads {
  public:
@@ -70,12 +71,13 @@ class RowQuads {
     }
   }
 
-  // visit(quad, its values) for each of the thread's quads. All lanes of a warp come along.
+  // Calls visit(quad, values) for each of the thread's quads, the same number of times in all lanes of a
+  // warp.
   template <class Visit>
   TESSERA_DEVICE void each(const Visit& visit) const {
     each_with(*this, [&](uint32_t quad, const Quad& value, const Quad&) { visit(quad, value); });
   }
-  // visit(quad, its values, those of another row of as many columns).
+  // Calls visit(quad, values, values of `other`), another row with as many columns.
   template <class Other, class Visit>
   TESSERA_DEVICE void each_with(const RowQuads<kHeld, Other>& other, const Visit& visit) const {
     TESSERA_UNROLL
@@ -96,7 +98,7 @@ class RowQuads {
   Quad held_[kHeld];
 };
 
-// kHeld: quads that a thread holds at most; rows of up to 2048 kHeld columns are held whole.
+// kHeld: quads that a thread keeps in registers; rows of up to 2048 kHeld columns are kept whole.
 template <uint32_t kHeld, class Make>
 TESSERA_DEVICE RowQuads<kHeld, Make> row_quads(uint32_t columns, const Make& make) {
   return RowQuads<kHeld, Make>(columns, make);

@@ -8,7 +8,7 @@
 
 namespace tessera::cuda {
 
-// Half to even; infinities and NaN stay what they are.
+// Rounds to bfloat16, half to even; infinities and NaN are preserved.
 TESSERA_DEVICE uint32_t bf16_bits(float value) {
   const uint32_t bits = float_bits(value);
   if ((bits & 0x7fffffffu) > kInfinityBits) return bits >> 16 | 0x40u;
@@ -17,8 +17,8 @@ TESSERA_DEVICE uint32_t bf16_bits(float value) {
 
 inline constexpr uint32_t kSumLanes = bf16_row::kGroup / 4;  // lanes of 4 columns that share a sum
 
-// One bf16 row (graph/bf16_row.h). A sum adds 32 columns in float32, in an order that depends on
-// nothing else.
+// One bf16 row (graph/bf16_row.h). Each stored sum is over 32 columns, in float32 and always in the same
+// order.
 template <class Values>
 TESSERA_DEVICE void round_row(uint32_t columns, Global<std::byte> row, const Values& values) {
   static_assert(tile::bf16_position(1) == 2, "the words below are columns 0 and 2, 1 and 3 of a quad");
@@ -40,7 +40,7 @@ TESSERA_DEVICE void round_row(uint32_t columns, Global<std::byte> row, const Val
   });
 }
 
-// values as quantize_row takes them. scratch holds kReduceWords.
+// values: as RowQuads. scratch holds kReduceWords words.
 template <class Values>
 TESSERA_DEVICE void store_row(ElementType type, uint32_t columns, Global<std::byte> row,
                               Shared<uint32_t> scratch, const Values& values) {

@@ -1,7 +1,7 @@
 #include "backends/cuda/limits/limit_kernels.h"
 
-#include "backends/cuda/gemm/swizzled_tile.h"
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
+#include "backends/cuda/layout/swizzled_tile.h"
 
 namespace tessera::cuda {
 
@@ -51,14 +51,14 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMultiplyGroupThreads) void multiply_groups(Mult
     const uint32_t a[4] = {kOnes, kOnes, kOnes, kOnes};
     const uint64_t b = swizzled_descriptor(shared_address(shared_memory()));
     int32_t sums[kGroupTokens / 2] = {};
-    wgmma_done(sums);  // zero before the first fence
+    wgmma_done(sums);  // keeps the zeros before the first fence
     for (uint32_t round = 0; round < job.rounds; ++round) {
       wgmma_fence();
       TESSERA_UNROLL
       for (uint32_t i = 0; i < kGroupChain; ++i)
         wgmma_k32_u8s8(sums, a, advanced(b, i % kTileProducts), true);
       wgmma_commit();
-      // While this one waits, the products of the other warpgroup go on.
+      // While this warpgroup waits, the products of the other one run.
       wgmma_wait<0>();
       wgmma_done(sums);
     }

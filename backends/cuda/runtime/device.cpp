@@ -1,5 +1,6 @@
-// backends/cuda/device.h on the CUDA runtime, which is linked in: without a driver every call fails politely.
-#include "backends/cuda/device.h"
+// backends/cuda/device/device.h with the CUDA runtime. It is linked statically, so that without a driver
+// calls return errors instead of the executable not starting.
+#include "backends/cuda/device/device.h"
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
@@ -30,7 +31,7 @@ Result<std::vector<DeviceFacts>> find_devices(size_t most) {
   for (int index = 0; index < count && devices.size() < most; ++index) {
     cudaDeviceProp properties{};
     if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
-      if (index == 0) return Outcome::failure(line_of(error));  // queues are for device 0
+      if (index == 0) return Outcome::failure(line_of(error));  // queues always use device 0
       continue;
     }
     DeviceFacts facts;
@@ -62,7 +63,7 @@ Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
   void* base = nullptr;
   const cudaError_t error = cudaMalloc(&base, bytes);
   if (error == cudaSuccess) return Outcome(DeviceMemory(static_cast<std::byte*>(base), bytes));
-  (void)cudaGetLastError();  // running out of memory is no lasting error
+  (void)cudaGetLastError();  // clears the error: later calls work
   size_t available = 0;
   size_t total = 0;
   (void)cudaMemGetInfo(&available, &total);
@@ -70,7 +71,7 @@ Result<DeviceMemory> DeviceMemory::allocate(size_t bytes) {
                                       cudaGetErrorString(error)));
 }
 
-void DeviceMemory::seal() {}  // a promise that only the emulator checks
+void DeviceMemory::seal() {}  // only the emulator checks it
 
 DeviceMemory::~DeviceMemory() {
   if (base_ != nullptr) (void)cudaFree(base_);
@@ -114,53 +115,55 @@ Queue::~Queue() { (void)cudaStreamDestroy(stream_of(stream_)); }
 void Queue::upload(std::byte* to, std::span<const std::byte> from) {
   if (from.empty()) return;
   follows_kernel_ = false;
-  note(line_of(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_of(stream_))));
+  remember_error(
+      line_of(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_of(stream_))));
 }
 
 void Queue::upload_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t to_stride,
                         size_t rows) {
   if (row_bytes == 0 || rows == 0) return;
   follows_kernel_ = false;
-  note(line_of(cudaMemcpy2DAsync(to, to_stride, from, row_bytes, row_bytes, rows, cudaMemcpyHostToDevice,
-                                 stream_of(stream_))));
+  remember_error(line_of(cudaMemcpy2DAsync(to, to_stride, from, row_bytes, row_bytes, rows,
+                                           cudaMemcpyHostToDevice, stream_of(stream_))));
 }
 
 void Queue::download(std::span<std::byte> to, const std::byte* from) {
   if (to.empty()) return;
   follows_kernel_ = false;
-  note(line_of(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_of(stream_))));
+  remember_error(
+      line_of(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_of(stream_))));
 }
 
 void Queue::download_rows(std::byte* to, const std::byte* from, size_t row_bytes, size_t from_stride,
                           size_t rows) {
   if (row_bytes == 0 || rows == 0) return;
   follows_kernel_ = false;
-  note(line_of(cudaMemcpy2DAsync(to, row_bytes, from, from_stride, row_bytes, rows, cudaMemcpyDeviceToHost,
-                                 stream_of(stream_))));
+  remember_error(line_of(cudaMemcpy2DAsync(to, row_bytes, from, from_stride, row_bytes, rows,
+                                           cudaMemcpyDeviceToHost, stream_of(stream_))));
 }
 
 void Queue::fill(std::byte* to, uint8_t value, size_t bytes) {
   if (bytes == 0) return;
   follows_kernel_ = false;
-  note(line_of(cudaMemsetAsync(to, value, bytes, stream_of(stream_))));
+  remember_error(line_of(cudaMemsetAsync(to, value, bytes, stream_of(stream_))));
 }
 
 void Queue::begin_recording() {
   before_ = std::exchange(error_, std::nullopt);
   follows_kernel_ = false;
-  note(line_of(cudaStreamBeginCapture(stream_of(stream_), cudaStreamCaptureModeThreadLocal)));
+  remember_error(line_of(cudaStreamBeginCapture(stream_of(stream_), cudaStreamCaptureModeThreadLocal)));
 }
 
 Result<Recording> Queue::end_recording() {
   using Outcome = Result<Recording>;
   follows_kernel_ = false;
   cudaGraph_t graph = nullptr;
-  note(line_of(cudaStreamEndCapture(stream_of(stream_), &graph)));
+  remember_error(line_of(cudaStreamEndCapture(stream_of(stream_), &graph)));
   cudaGraphExec_t work = nullptr;
-  if (!error_) note(line_of(cudaGraphInstantiate(&work, graph, 0)));
+  if (!error_) remember_error(line_of(cudaGraphInstantiate(&work, graph, 0)));
   if (graph != nullptr) (void)cudaGraphDestroy(graph);
   if (error_) {
-    (void)cudaGetLastError();  // the stream works as before
+    (void)cudaGetLastError();  // clears the error: the stream still works
     return Outcome::failure(*std::exchange(error_, std::exchange(before_, std::nullopt)));
   }
   error_ = std::exchange(before_, std::nullopt);
@@ -170,18 +173,19 @@ Result<Recording> Queue::end_recording() {
 
 void Queue::replay(const Recording& recording) {
   follows_kernel_ = false;
-  note(line_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording.work()), stream_of(stream_))));
+  remember_error(
+      line_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording.work()), stream_of(stream_))));
 }
 
 Status Queue::finish() {
-  note(line_of(cudaStreamSynchronize(stream_of(stream_))));
+  remember_error(line_of(cudaStreamSynchronize(stream_of(stream_))));
   if (!error_) return Status::success();
   Status status = Status::failure(*error_);
   error_.reset();
   return status;
 }
 
-void Queue::note(const std::string& error) {
+void Queue::remember_error(const std::string& error) {
   if (!error_ && !error.empty()) error_ = error;
 }
 

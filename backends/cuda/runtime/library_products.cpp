@@ -1,6 +1,6 @@
-// backends/cuda/library_products.h by cuBLASLt, loaded when it is first asked for: Tessera itself needs it
-// for nothing, and the executable starts where it is missing.
-#include "backends/cuda/library_products.h"
+// backends/cuda/device/library_products.h with cuBLASLt, loaded at the first call: nothing else in Tessera
+// needs it, and the executable starts where it is missing.
+#include "backends/cuda/device/library_products.h"
 
 #if __has_include(<cublasLt.h>)
 #include <cublasLt.h>
@@ -19,9 +19,9 @@ namespace {
 
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 constexpr size_t kRounds = 3;
-constexpr size_t kTurns = 4;  // over all copies of the weights
+constexpr size_t kPasses = 4;  // passes over all copies of the weights
 
-// The functions used, from the library that is there.
+// The library's functions that are used here.
 struct Library {
   decltype(&::cublasLtCreate) create = nullptr;
   decltype(&::cublasLtDestroy) destroy = nullptr;
@@ -57,7 +57,8 @@ struct Library {
   }
 };
 
-// Null where the library is not to be had. It stays loaded: its own threads and memory go with the process.
+// Null where the library is not installed. It is never unloaded, because it has threads and memory of its
+// own.
 const Library* library() {
   static const std::unique_ptr<const Library> loaded = [] {
     auto made = std::make_unique<Library>();
@@ -83,8 +84,8 @@ class Owned {
   Drop drop_;
 };
 
-// y [tokens, rows] = x [tokens, columns] * w [rows, columns]^T. To the library, which stores columns, w is a
-// transposed [columns, rows], x is [columns, tokens] and y [rows, tokens].
+// y [tokens, rows] = x [tokens, columns] * w [rows, columns]^T. The library's matrices are column-major: to
+// it w is [columns, rows], transposed, x is [columns, tokens] and y [rows, tokens].
 class Product {
  public:
   Product(const Library& functions, const ProductShape& shape, unsigned bits)
@@ -175,17 +176,17 @@ std::optional<double> library_seconds(Queue& queue, const ProductShape& shape, u
   queue.fill(x.value().address(), 0, x.value().size());
   const auto stream = static_cast<cudaStream_t>(queue.stream());
   std::optional<double> best;
-  for (size_t round = 0; round <= kRounds; ++round) {  // the first one loads kernels
+  for (size_t round = 0; round <= kRounds; ++round) {  // the first one, which loads kernels, does not count
     if (!queue.finish().ok()) return std::nullopt;
     const auto begun = std::chrono::steady_clock::now();
-    for (size_t i = 0; i < kTurns * copies; ++i) {
+    for (size_t i = 0; i < kPasses * copies; ++i) {
       if (!product.run(weights.value().address() + i % copies * matrix, x.value().address(),
                        y.value().address(), workspace.value().address(), stream))
         return std::nullopt;
     }
     if (!queue.finish().ok()) return std::nullopt;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
-    const double each = seconds / static_cast<double>(kTurns * copies);
+    const double each = seconds / static_cast<double>(kPasses * copies);
     if (round > 0) best = std::min(each, best.value_or(each));
   }
   return best;
@@ -193,7 +194,7 @@ std::optional<double> library_seconds(Queue& queue, const ProductShape& shape, u
 
 }  // namespace tessera::cuda
 
-#else  // a toolkit without the library
+#else  // the toolkit has no cuBLASLt
 
 namespace tessera::cuda {
 

@@ -1,10 +1,10 @@
-// Selects the best of a row in passes: every block sorts one stretch of it and keeps its best, until one
-// stretch is left. A logit and its token id become one whole number whose order is the ranking, so that
-// neither the way a row is cut nor the order of blocks can matter.
+// Selects the best tokens of a row in passes: each block sorts one stretch of the row and keeps its best
+// entries, until there is one stretch. A logit and its token id are combined into one integer key, ordered as
+// the ranking, so that the result depends neither on the stretches nor on the order of blocks.
 #include <algorithm>
 #include <bit>
 
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/sampling/best_tokens.h"
 
 namespace tessera::cuda {
@@ -16,16 +16,16 @@ constexpr uint32_t kMostKeys = 2048;  // of a block
 constexpr uint32_t kInfinity = 0x7f800000u;
 
 struct Pass {
-  Rows logits;                  // of the first pass
-  Global<const uint64_t> keys;  // of later ones, [rows, entries]; null: the first
-  uint32_t entries = 0;         // in a row of what is read
+  Rows logits;                  // read by the first pass
+  Global<const uint64_t> keys;  // read by later passes, [rows, entries]; null in the first
+  uint32_t entries = 0;         // of a row of the pass's input
   uint32_t stretch = 0;         // entries of a block, a power of two
   uint32_t count = 0;
   Global<uint64_t> kept;    // [rows, blocks, count]
-  Global<TokenLogit> best;  // instead of kept in the last pass; else null
+  Global<TokenLogit> best;  // output of the last pass, instead of kept; else null
 };
 
-// Greater for what ranks before; 0 for what is no candidate.
+// Greater keys rank first; 0 for logits that are not finite.
 TESSERA_DEVICE uint64_t key_of(float logit, uint32_t token) {
   uint32_t bits = float_bits(logit);
   if ((bits & kInfinity) == kInfinity) return 0;
@@ -77,7 +77,7 @@ TESSERA_DEVICE uint32_t blocks_of(const Pass& pass) {
 
 // The one best entry of a stretch.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_best(Pass pass) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const Shared<uint64_t> of_warps(shared_memory());
   uint64_t greatest = 0;
   for (uint32_t i = thread_index(); i < pass.stretch; i += kThreads) {
@@ -97,7 +97,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_best(Pass pass) {
 
 // The best entries of a stretch, by a bitonic sort in shared memory.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_sorted(Pass pass) {
-  follow_earlier_kernels();
+  wait_for_earlier_kernels();
   const Shared<uint64_t> keys(shared_memory());
   for (uint32_t i = thread_index(); i < pass.stretch; i += kThreads)
     keys.store(i, entry(pass, block_x(), block_y() * pass.stretch + i));
@@ -120,7 +120,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void keep_sorted(Pass pass) {
     keep(pass, block_x(), block_y(), blocks_of(pass), rank, keys[rank]);
 }
 
-// Entries that one block takes from a row of so many: at least twice what it keeps, so that passes end.
+// Entries of a row of `entries` that one block reads: at least twice `count`, so that every pass has fewer
+// entries.
 uint32_t stretch_of(uint32_t entries, uint32_t count) {
   return std::max(std::bit_ceil(2 * count), std::min(kMostKeys, std::bit_ceil(entries)));
 }
@@ -133,7 +134,8 @@ uint32_t blocks_over(uint32_t entries, uint32_t count) {
 }  // namespace
 
 size_t best_tokens_scratch(size_t rows, uint32_t columns, uint32_t count) {
-  // What the first pass keeps, and behind it what the second one does; later ones keep less than either.
+  // The results of the first pass, then those of the second one. Later passes keep fewer and use the two
+  // places in turn.
   const size_t first = size_t{blocks_over(columns, count)} * count;
   const size_t second = size_t{blocks_over(static_cast<uint32_t>(first), count)} * count;
   return rows * (first + second);
@@ -144,7 +146,7 @@ void best_tokens(Queue& queue, const BestTokensJob& job, uint32_t rows) {
   pass.logits = job.logits;
   pass.entries = job.columns;
   pass.count = job.count;
-  // Passes write to two places in turn.
+  // Passes alternate between two places.
   Global<uint64_t> write = job.scratch;
   Global<uint64_t> next = job.scratch + size_t{rows} * blocks_over(job.columns, job.count) * job.count;
   for (bool last = false; !last;) {

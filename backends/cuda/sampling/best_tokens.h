@@ -1,14 +1,14 @@
-// The best tokens of rows of logits, ranked on the device so that only they have to be copied back.
+// The best tokens of rows of logits, found on the device so that only they are copied to the host.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/activation_rows.h"
 #include "graph/batch.h"
 
 namespace tessera::cuda {
 
 inline constexpr size_t kMostBestTokens = 256;         // of one row
-inline constexpr size_t kBestTokensColumns = 1 << 26;  // most logits of a row
+inline constexpr size_t kBestTokensColumns = 1 << 26;  // largest number of logits of a row
 
 struct BestTokensJob {
   Rows logits;  // f32
@@ -18,11 +18,11 @@ struct BestTokensJob {
   Global<TokenLogit> best;   // [rows, count]
 };
 
-// Words of scratch for so many rows.
+// Words of scratch memory that best_tokens needs for `rows` rows.
 size_t best_tokens_scratch(size_t rows, uint32_t columns, uint32_t count);
 
-// best[row] = the count highest finite logits of the row, best first, equal ones by token id. A row that has
-// fewer ends in -infinity. Queued; returns at once.
+// Queues: best[row] = the `count` highest finite logits of the row in descending order, equal ones by
+// ascending token id. A row with fewer finite logits is filled with -infinity.
 void best_tokens(Queue& queue, const BestTokensJob& job, uint32_t rows);
 
 }  // namespace tessera::cuda

@@ -1,6 +1,6 @@
 #include "backends/cuda/upload/repack.h"
 
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 
 namespace tessera::cuda {
 
@@ -9,7 +9,7 @@ namespace {
 constexpr uint32_t kThreads = 256;
 constexpr uint32_t kMostPanels = 65535;  // of one launch: the grid's second dimension
 
-// Every thread makes one word; one row of blocks for each panel.
+// A thread for each word of the device's panel; block_y() is the panel.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_integer(RepackJob job) {
   const Global<const std::byte> file = job.file + block_y() * job.file_panel_bytes;
   const Global<std::byte> device = job.device + block_y() * job.device_panel_bytes;
@@ -18,7 +18,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_integer(RepackJob job) {
   const uint32_t unit = index / layout::kUnitWords;
   if (unit >= job.columns / columns) return;
   const uint32_t word = index % layout::kUnitWords;
-  const size_t first = layout::unit_byte(job.format, unit);  // units lie where they lay, whatever is inside
+  const size_t first = layout::unit_byte(job.format, unit);  // the units' offsets are those of the file
   const layout::WordSource source = layout::source_of(has_nibbles(job.format), word);
   const Global<const uint32_t> words = file.as<const uint32_t>(first);
   uint32_t codes = words[source.low];
@@ -31,7 +31,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_integer(RepackJob job) {
       .store(word, file.as<const uint8_t>(first)[layout::source_parameter(word)]);
 }
 
-// The file's panels hold 16 rows side by side; here every row is on its own, ending in zeros.
+// The file's panels interleave 16 rows; on the device rows are contiguous and padded with zeros.
 template <class Element>
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_float(RepackJob job) {
   const Global<const Element> file = (job.file + block_y() * job.file_panel_bytes).as<const Element>();
@@ -54,21 +54,21 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_float(RepackJob job) {
 
 void repack(Queue& queue, const RepackJob& job) {
   for (uint32_t first = 0; first < job.panels; first += kMostPanels) {
-    RepackJob part = job;
-    part.file = job.file + first * job.file_panel_bytes;
-    part.device = job.device + first * job.device_panel_bytes;
-    part.panels = job.panels - first < kMostPanels ? job.panels - first : kMostPanels;
+    RepackJob piece = job;
+    piece.file = job.file + first * job.file_panel_bytes;
+    piece.device = job.device + first * job.device_panel_bytes;
+    piece.panels = job.panels - first < kMostPanels ? job.panels - first : kMostPanels;
     const size_t words = is_integer(job.format)
                              ? size_t{job.columns / layout::unit_columns(job.format)} * layout::kUnitWords
                              : layout::float_row_elements(job.columns) * tile::kPanelRows;
-    const LaunchShape shape{static_cast<uint32_t>((words + kThreads - 1) / kThreads), part.panels, 1,
+    const LaunchShape shape{static_cast<uint32_t>((words + kThreads - 1) / kThreads), piece.panels, 1,
                             kThreads, 0};
     if (is_integer(job.format)) {
-      launch(queue, shape, &repack_integer, part);
+      launch(queue, shape, &repack_integer, piece);
     } else if (job.format == WeightFormat::f32) {
-      launch(queue, shape, &repack_float<uint32_t>, part);
+      launch(queue, shape, &repack_float<uint32_t>, piece);
     } else {
-      launch(queue, shape, &repack_float<uint16_t>, part);
+      launch(queue, shape, &repack_float<uint16_t>, piece);
     }
   }
 }

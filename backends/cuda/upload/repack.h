@@ -1,13 +1,12 @@
-// From the file's panels to the layout of device memory, on the device: a weight is copied as it lies in the
-// file and rearranged there.
+// Converts weights on the device from the file's panels to weight_layout.h.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/weight_layout.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/weight_layout.h"
 
 namespace tessera::cuda {
 
-// Both hold `panels` whole panels of 16 rows.
+// file and device hold `panels` whole panels of 16 rows each.
 struct RepackJob {
   Global<const std::byte> file;
   Global<std::byte> device;

@@ -1,4 +1,4 @@
-#include "backends/cuda/launch.h"
+#include "backends/cuda/device/launch.h"
 #include "backends/cuda/upload/repack_tables.h"
 
 namespace tessera::cuda {
@@ -20,7 +20,7 @@ TESSERA_DEVICE uint32_t file_code(const RepackTableJob& job, Global<const uint8_
   return code;
 }
 
-// A nibble of a stored word, from the one or two codes that have bits in it.
+// A nibble of a stored word, made of the one or two codes that have bits in it.
 TESSERA_DEVICE uint32_t stored_nibble(const RepackTableJob& job, Global<const uint8_t> panel,
                                       uint32_t first_column, table_layout::LaneWord at, uint32_t nibble) {
   const auto code = [&](uint32_t nibble_word) {
@@ -33,13 +33,13 @@ TESSERA_DEVICE uint32_t stored_nibble(const RepackTableJob& job, Global<const ui
   return code(first + at.word % 3) | (code(first + 3) >> at.word % 3 & 1u) << 3;
 }
 
-// Scales, or zero points, of rows g and g + 8, from the byte where the file has those of row 0.
+// Scales, or zero points, of rows g and g + 8 as one word; first_row is where the file has that of row 0.
 TESSERA_DEVICE uint32_t row_pair(Global<const std::byte> first_row, uint32_t g) {
   const Global<const uint16_t> halves = first_row.as<const uint16_t>();
   return halves[g] | static_cast<uint32_t>(halves[g + 8]) << 16;
 }
 
-// Every thread makes one word; one row of blocks for each panel.
+// A thread for each word of the device's panel; block_y() is the panel.
 TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_panels(RepackTableJob job) {
   const Global<const std::byte> file = job.file + block_y() * job.file_panel_bytes;
   const Global<std::byte> device = job.device + block_y() * job.device_panel_bytes;
@@ -68,12 +68,12 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void repack_panels(RepackTableJob job)
 
 void repack_table(Queue& queue, const RepackTableJob& job) {
   for (uint32_t first = 0; first < job.panels; first += kMostPanels) {
-    RepackTableJob part = job;
-    part.file = job.file + first * job.file_panel_bytes;
-    part.device = job.device + first * job.device_panel_bytes;
-    part.panels = job.panels - first < kMostPanels ? job.panels - first : kMostPanels;
+    RepackTableJob piece = job;
+    piece.file = job.file + first * job.file_panel_bytes;
+    piece.device = job.device + first * job.device_panel_bytes;
+    piece.panels = job.panels - first < kMostPanels ? job.panels - first : kMostPanels;
     const size_t blocks = (job.device_panel_bytes / 4 + kThreads - 1) / kThreads;
-    launch(queue, {static_cast<uint32_t>(blocks), part.panels, 1, kThreads, 0}, &repack_panels, part);
+    launch(queue, {static_cast<uint32_t>(blocks), piece.panels, 1, kThreads, 0}, &repack_panels, piece);
   }
 }
 

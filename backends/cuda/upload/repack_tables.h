@@ -1,12 +1,12 @@
-// From the file's panels of table weights to table_layout.h, on the device.
+// Converts table weights on the device from the file's panels to table_layout.h.
 #pragma once
 
-#include "backends/cuda/device.h"
-#include "backends/cuda/table_layout.h"
+#include "backends/cuda/device/device.h"
+#include "backends/cuda/layout/table_layout.h"
 
 namespace tessera::cuda {
 
-// Both hold `panels` whole panels of 16 rows.
+// file and device hold `panels` whole panels of 16 rows each.
 struct RepackTableJob {
   Global<const std::byte> file;
   Global<std::byte> device;

@@ -188,7 +188,7 @@ std::vector<EncodedTensor> encode_layer(const LayerContext& context, const std::
       encoded[i].sums = measured(context, planned.scheme, matrix, bytes);
       matrix = FloatMatrix();
     }
-    if (done) done(planned.source->elements());
+    if (done) done(planned.elements());
   }
   return encoded;
 }

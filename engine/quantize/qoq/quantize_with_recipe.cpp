@@ -16,13 +16,14 @@
 #include "engine/quantize/qoq/quantize_layer.h"
 #include "engine/quantize/qoq/rotate_layer.h"
 #include "engine/quantize/qoq/run_folder.h"
+#include "gguf-like-format/hyperparameter_checks.h"
 
 namespace tessera::qoq {
 
 namespace {
 
 // Bumped when the same input would give other parts than before.
-constexpr int kPartsVersion = 4;
+constexpr int kPartsVersion = 5;
 
 std::string hash_text(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
@@ -36,22 +37,20 @@ uint64_t key_of(const QuantizeOptions& options, const ModelFile& file, const Cal
   const auto number = [](const std::optional<double>& value) {
     return value ? fmt::format("{:a}", *value) : "best";
   };
-  const Hyperparameters& h = file.hyperparameters();
-  std::string choices = fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {:a} {:a} {} {:a} {:a} {:a} {}", TESSERA_VERSION,
-      kPartsVersion, scheme_name(options.scheme), recipe.rotate, recipe.reorder, recipe.smooth_attention,
-      recipe.smooth_outputs, recipe.clip, recipe.feedback, static_cast<int>(recipe.table),
-      recipe.scale_search, recipe.awq, recipe.train_scales, number(recipe.attention_alpha),
-      number(recipe.output_alpha), h.query_heads, h.kv_heads, h.norm_epsilon, h.rope_theta,
-      static_cast<int>(h.rope_scaling.kind), h.rope_scaling.factor, h.rope_scaling.low_freq_factor,
-      h.rope_scaling.high_freq_factor, h.rope_scaling.original_context);
+  std::string choices =
+      fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", TESSERA_VERSION, kPartsVersion,
+                  scheme_name(options.scheme), recipe.rotate, recipe.reorder, recipe.smooth_attention,
+                  recipe.smooth_outputs, recipe.clip, recipe.feedback, static_cast<int>(recipe.table),
+                  recipe.scale_search, recipe.awq, recipe.train_scales, number(recipe.attention_alpha),
+                  number(recipe.output_alpha));
+  for (const auto& [field, value] : hyperparameter_texts(file.hyperparameters()))
+    choices += fmt::format(" {}={}", field, value);
   uint64_t key = hash_of(std::as_bytes(std::span(choices)), 0);
   for (const PlannedWeight& weight : file.plan()) {
-    const std::string name =
-        fmt::format("{} {} {}", weight.expected.name, static_cast<int>(weight.source->type),
-                    fmt::join(weight.expected.shape, " "));
+    const std::string name = fmt::format("{} {} {}", weight.expected.name, weight.source->type,
+                                         fmt::join(weight.expected.shape, " "));
     key = hash_of(std::as_bytes(std::span(name)), key);
-    key = hash_of(weight.source->bytes, key);
+    key = weight.checkpoint->hash(*weight.source, key);
   }
   for (const std::vector<uint32_t>& window : text.windows) {
     const uint64_t length = window.size();
@@ -70,8 +69,8 @@ class Run {
         file_(options, recipe_.rotate),
         shape_(file_.hyperparameters()),
         layers_(static_cast<size_t>(file_.hyperparameters().layers)),
-        precision_(file_.plan().front().source->type == CheckpointType::bf16 ? DenseProduct::Precision::bf16
-                                                                             : DenseProduct::Precision::f32),
+        precision_(file_.plan().front().source->precision == Scheme::bf16 ? DenseProduct::Precision::bf16
+                                                                          : DenseProduct::Precision::f32),
         context_{products_, precision_, shape_, options.scheme, recipe_, options.note} {
     if (recipe_.rotate) rotation_.emplace(shape_);
     if (!recipe_.needs_text()) return;
@@ -115,7 +114,7 @@ const PlannedWeight* Run::planned(std::string_view name) const {
 
 uint64_t Run::layer_weights(size_t layer) const {
   uint64_t weights = 0;
-  for (const PlannedWeight& weight : layer_plan(file_.plan(), layer)) weights += weight.source->elements();
+  for (const PlannedWeight& weight : layer_plan(file_.plan(), layer)) weights += weight.elements();
   return weights;
 }
 
@@ -225,7 +224,7 @@ EncodedTensor Run::outside_layers(const PlannedWeight& weight, Progress& progres
   }
   RowChange change;
   std::vector<float> norm(shape_.hidden);
-  if (rotation_ && weight.expected.kind == "head") {
+  if (rotation_ && weight.expected.role == Role::output_head) {
     read_finite(options_.source, *planned("output_norm"), 0, norm);
     change = [&](std::span<float> row, std::vector<double>& scratch) {
       rotation_->head_row(norm, row, scratch);

@@ -1,0 +1,20 @@
+// Kernels of AVX-512 machines that also have AVX512-BF16, the dot product of bfloat16 pairs. Only called
+// there.
+#pragma once
+
+#include "backends/cpu/kernels/kernels.h"
+
+namespace tessera::cpu::avx512_bf16 {
+
+void product_bf16(const FloatProduct& job);
+extern const Bf16PairKernels kBf16Pairs;
+extern const TableCodeKernels kLut2;  // of table schemes with bf16 activations
+extern const TableCodeKernels kLut3;
+extern const TableCodeKernels kLut4;
+extern const TableCodeKernels kInt4;
+void product_expanded(const ExpandedProduct& job);
+
+// Puts them in the place of the AVX-512 kernels.
+void add_to(Kernels& kernels);
+
+}  // namespace tessera::cpu::avx512_bf16

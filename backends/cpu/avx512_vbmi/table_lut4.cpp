@@ -1,0 +1,35 @@
+// Four bits a code, two codes a byte, through vpermb: it reads six bits of an index, so with the table four
+// times over nothing needs to be cut off.
+#include "backends/cpu/avx512/table_bytes.h"
+#include "backends/cpu/avx512_vbmi/avx512_vbmi.h"
+
+namespace tessera::cpu::avx512_vbmi {
+
+namespace {
+
+using namespace avx512;
+
+struct Lut4 {
+  static constexpr size_t kBits = 4;
+  static constexpr bool kZeroPoints = false;
+  static constexpr ByteIndex kCode = byte_index([](unsigned i) { return i & 15; });
+
+  __m512i table;
+  explicit Lut4(const float* values) : table(byte_table(values, kCode)) {}
+
+  template <size_t kHalf>
+  [[gnu::always_inline]] void expand(const uint8_t* unit, __m512i (&bytes)[4]) const {
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      const __m512i line = load_line(unit, 2 * kHalf + i);
+      bytes[2 * i] = _mm512_permutexvar_epi8(line, table);
+      bytes[2 * i + 1] = _mm512_permutexvar_epi8(_mm512_srli_epi16(line, 4), table);
+    }
+  }
+};
+
+}  // namespace
+
+constinit const TableCodeKernels kLut4{.product = multiply_codes<Lut4>, .expand = expand_panel<Lut4, 4>};
+
+}  // namespace tessera::cpu::avx512_vbmi

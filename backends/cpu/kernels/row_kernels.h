@@ -1,0 +1,25 @@
+// What is computed row by row between products. Only plain types, for the reason given in kernels.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tessera::cpu {
+
+struct RowKernels {
+  // sum = x + residual when residual is given; y = sum / sqrt(mean(sum^2) + epsilon) * gain, all [n].
+  void (*rms_norm)(const float* x, const float* residual, float* sum, const float* gain, float epsilon,
+                   size_t n, float* y);
+  // n floats to a q8 row (graph/q8_row.h) or to a bf16 row (graph/bf16_row.h).
+  void (*quantize_row)(const float* x, size_t n, uint8_t* q8_row);
+  void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);
+  // y[i] = gate[i] / (1 + e^-gate[i]) * up[i].
+  void (*silu_gate)(const float* gate, const float* up, size_t n, float* y);
+  // Rotates one head of 2 * half elements: pairs (i, i + half) by the angles whose cosines and sines are
+  // given, [half] each. y may be x.
+  void (*rotate_head)(const float* x, const float* cosines, const float* sines, size_t half, float* y);
+  // The largest of n >= 1 values.
+  float (*maximum)(const float* values, size_t n);
+};
+
+}  // namespace tessera::cpu

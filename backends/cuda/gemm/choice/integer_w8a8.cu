@@ -1,0 +1,9 @@
+#include "backends/cuda/gemm/choice/integer_launch.h"
+
+namespace tessera::cuda {
+
+void linear_w8a8(Queue& queue, const IntegerJob& job) {
+  launch_integer<IntegerFormat<WeightFormat::w8a8>>(queue, job);
+}
+
+}  // namespace tessera::cuda

@@ -1,9 +1,0 @@
-#include "backends/cuda/gemm/integer_kernels.h"
-
-namespace tessera::cuda {
-
-void linear_w4a8(Queue& queue, const IntegerJob& job) {
-  launch_integer<IntegerFormat<WeightFormat::w4a8>>(queue, job);
-}
-
-}  // namespace tessera::cuda

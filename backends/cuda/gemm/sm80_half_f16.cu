@@ -1,7 +1,0 @@
-#include "backends/cuda/gemm/sm80_half.h"
-
-namespace tessera::cuda {
-
-void linear_f16(Queue& queue, const LinearJob& job) { halves::launch_half<halves::F16>(queue, job); }
-
-}  // namespace tessera::cuda

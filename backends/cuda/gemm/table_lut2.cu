@@ -1,7 +1,0 @@
-#include "backends/cuda/gemm/table_kernels.h"
-
-namespace tessera::cuda {
-
-void linear_lut2(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<2>(queue, jobs); }
-
-}  // namespace tessera::cuda

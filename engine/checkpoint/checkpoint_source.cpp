@@ -1,0 +1,43 @@
+#include "engine/checkpoint/checkpoint_source.h"
+
+#include <algorithm>
+#include <array>
+
+#include "engine/checkpoint/huggingface_source.h"
+
+namespace tessera {
+
+namespace {
+
+struct CheckpointFormat {
+  bool (*recognizes)(const std::string& path);
+  std::unique_ptr<CheckpointSource> (*open)(const std::string& path);
+};
+
+// The last one recognizes everything: its errors say what is missing.
+constexpr std::array kFormats = {
+    CheckpointFormat{[](const std::string&) { return true; }, open_huggingface_folder},
+};
+
+}  // namespace
+
+uint64_t SourceTensor::elements() const {
+  uint64_t product = 1;
+  for (const uint64_t dimension : shape) product *= dimension;
+  return product;
+}
+
+const SourceTensor* CheckpointSource::find(std::string_view name) const {
+  const std::span<const SourceTensor> all = tensors();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const SourceTensor& each) { return each.name == name; });
+  return found == all.end() ? nullptr : &*found;
+}
+
+std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path) {
+  const auto format = std::find_if(kFormats.begin(), kFormats.end(),
+                                   [&](const CheckpointFormat& each) { return each.recognizes(path); });
+  return format->open(path);
+}
+
+}  // namespace tessera

@@ -1,0 +1,52 @@
+// A checkpoint as importing sees it, whatever its files look like: settings, tensors, tokenizer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/tokenizer/tokenizer.h"
+#include "gguf-like-format/model_header.h"
+#include "gguf-like-format/scheme.h"
+
+namespace tessera {
+
+struct SourceTensor {
+  std::string name;
+  std::vector<uint64_t> shape;
+  std::string_view type;            // as the checkpoint's format calls it, "BF16"
+  std::optional<Scheme> precision;  // f32, f16 or bf16, which holds every value; nothing where none does
+
+  uint64_t elements() const;
+};
+
+// Constant once opened; all functions but the destructor may be called from several threads.
+class CheckpointSource {
+ public:
+  virtual ~CheckpointSource() = default;
+  virtual const std::string& path() const = 0;
+  // Hyperparameters, chat settings and generation defaults; quantization and tokenizer are left empty.
+  virtual const ModelHeader& header() const = 0;
+  // A line for everything that is read as something else than the files say and is harmless.
+  virtual std::span<const std::string> notes() const { return {}; }
+  virtual const Tokenizer& tokenizer() const = 0;
+  virtual std::span<const SourceTensor> tensors() const = 0;
+  const SourceTensor* find(std::string_view name) const;  // nullptr when absent
+  // Elements first ... first + out.size() - 1 of one of tensors(), in row-major order. Throws FileError for a
+  // type that cannot be read as floats and for a range outside the tensor.
+  virtual void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const = 0;
+  // XXH64 of one of tensors() as it is stored.
+  virtual uint64_t hash(const SourceTensor& tensor, uint64_t seed) const = 0;
+};
+
+// Opens what lies at path, by the first format that recognizes it: the rows of a table in
+// checkpoint_source.cpp. Throws FileError naming the file and field for anything missing, broken or not
+// supported.
+std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path);
+
+}  // namespace tessera

@@ -1,0 +1,176 @@
+#include "engine/models/decoder_graph.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "gguf-like-format/file_error.h"
+
+namespace tessera {
+
+namespace {
+
+// The bias that is added to the products of a role's matrix.
+std::optional<Role> bias_of(Role role) {
+  switch (role) {
+    case Role::q:
+      return Role::q_bias;
+    case Role::k:
+      return Role::k_bias;
+    case Role::v:
+      return Role::v_bias;
+    case Role::o:
+      return Role::o_bias;
+    default:
+      return std::nullopt;
+  }
+}
+
+// Adds ops one after another; every function returns the tensor it made.
+class GraphBuilder {
+ public:
+  GraphBuilder(const DecoderDescription& description, const std::vector<DecoderTensor>& tensors,
+               const std::string& source)
+      : d_(description), source_(source) {
+    for (const DecoderTensor& tensor : tensors) {
+      weights_.emplace(std::pair{tensor.role, tensor.layer}, static_cast<WeightId>(graph_.weights.size()));
+      graph_.weights.push_back({tensor.name, tensor.scheme, tensor.rows, tensor.columns});
+    }
+  }
+
+  void set_layer(size_t layer) { layer_ = layer; }  // that roles in layers are meant of from now on
+  std::string layer_name(std::string_view part) const { return fmt::format("layers.{}.{}", layer_, part); }
+
+  // What a projection with this role's matrix reads.
+  ElementType input_type(Role role) const { return linear_input(weight(role).scheme); }
+
+  TensorId embed() {
+    const TensorId out =
+        tensor("embedding", RowExtent::tokens, weight(Role::token_embedding).columns, ElementType::f32);
+    graph_.ops.push_back({"embed", Embed{id(Role::token_embedding)}, {}, {out}});
+    return out;
+  }
+
+  // The norm of the residual stream, in the type that reader's matrix takes; added, when there is one, is
+  // summed into the stream first.
+  TensorId norm(Role gain, TensorId& residual, std::optional<TensorId> added, Role reader, bool select_rows) {
+    const std::string name = weight(gain).name;
+    const RowExtent rows = select_rows ? RowExtent::outputs : graph_.tensors[residual].rows;
+    const size_t columns = graph_.tensors[residual].columns;
+    const TensorId out = tensor(name, rows, columns, input_type(reader));
+    Op op{name, Norm{id(gain), d_.norm_epsilon, select_rows}, {residual}, {out}};
+    if (added) {
+      op.inputs.push_back(*added);
+      residual = tensor(name + ".sum", rows, columns, ElementType::f32);
+      op.outputs.push_back(residual);
+    }
+    graph_.ops.push_back(std::move(op));
+    return out;
+  }
+
+  // One matrix product whose results lie side by side, each with its bias where the model has one.
+  TensorId linear(const std::string& name, TensorId input, std::initializer_list<Role> parts) {
+    Linear kind;
+    size_t columns = 0;
+    const Role first = *parts.begin();
+    for (const Role part : parts) {
+      if (input_type(part) != input_type(first)) {
+        throw FileError(fmt::format(
+            "{}: tensor \"{}\": expected a scheme with the same activations as \"{}\" ({}), found {}",
+            source_, weight(part).name, weight(first).name, scheme_name(weight(first).scheme),
+            scheme_name(weight(part).scheme)));
+      }
+      const std::optional<Role> bias = bias_of(part);
+      kind.parts.push_back({id(part), bias && d_.has(*bias) ? std::optional(id(*bias)) : std::nullopt});
+      columns += weight(part).rows;
+    }
+    const TensorId out = tensor(name, graph_.tensors[input].rows, columns, ElementType::f32);
+    graph_.ops.push_back({name, std::move(kind), {input}, {out}});
+    return out;
+  }
+
+  TensorId rope(const std::string& name, TensorId input) {
+    const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[input].columns, ElementType::f32);
+    graph_.ops.push_back(
+        {name, Rope{d_.query_heads + d_.kv_heads, d_.head_dim, d_.inverse_frequency}, {input}, {out}});
+    return out;
+  }
+
+  TensorId attention(const std::string& name, TensorId input) {
+    const TensorId out = tensor(name, RowExtent::tokens, d_.query_heads * d_.head_dim, ElementType::f32);
+    graph_.ops.push_back({name,
+                          Attention{layer_, d_.query_heads, d_.kv_heads, d_.head_dim, d_.attention_scale},
+                          {input},
+                          {out}});
+    return out;
+  }
+
+  TensorId gate(const std::string& name, TensorId input, Role reader) {
+    const TensorId out =
+        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns / 2, input_type(reader));
+    graph_.ops.push_back({name, Gate{}, {input}, {out}});
+    return out;
+  }
+
+  // The input itself where its reader takes f32.
+  TensorId quantized_for(Role reader, TensorId input) {
+    const ElementType type = input_type(reader);
+    if (type == ElementType::f32) return input;
+    const std::string name = weight(reader).name + ".input";
+    const TensorId out = tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, type);
+    graph_.ops.push_back({name, Quantize{}, {input}, {out}});
+    return out;
+  }
+
+  Graph finish(TensorId logits) {
+    graph_.logits = logits;
+    if (const std::string fault = check_graph(graph_); !fault.empty())
+      throw FileError(fmt::format("{}: {}", source_, fault));
+    return std::move(graph_);
+  }
+
+ private:
+  TensorId tensor(std::string name, RowExtent rows, size_t columns, ElementType type) {
+    graph_.tensors.push_back({std::move(name), rows, columns, type});
+    return static_cast<TensorId>(graph_.tensors.size() - 1);
+  }
+
+  WeightId id(Role role) const { return weights_.at({role, role_row(role).in_layer ? layer_ : 0}); }
+  const Weight& weight(Role role) const { return graph_.weights[id(role)]; }
+
+  const DecoderDescription& d_;
+  const std::string& source_;
+  Graph graph_;
+  size_t layer_ = 0;
+  std::map<std::pair<Role, size_t>, WeightId> weights_;
+};
+
+}  // namespace
+
+Graph decoder_graph(const DecoderDescription& d, const std::vector<DecoderTensor>& tensors,
+                    const std::string& source) {
+  GraphBuilder builder(d, tensors, source);
+  const auto name = [&](std::string_view part) { return builder.layer_name(part); };
+  TensorId residual = builder.embed();
+  std::optional<TensorId> added;  // what the previous half-layer contributes to the residual stream
+  for (size_t layer = 0; layer < d.layers; ++layer) {
+    builder.set_layer(layer);
+    TensorId x = builder.norm(Role::attention_norm, residual, added, Role::q, false);
+    x = builder.linear(name("qkv"), x, {Role::q, Role::k, Role::v});
+    x = builder.rope(name("rope"), x);
+    x = builder.attention(name("attention"), x);
+    added = builder.linear(name("o"), builder.quantized_for(Role::o, x), {Role::o});
+    x = builder.norm(Role::ffn_norm, residual, added, Role::gate, false);
+    x = builder.linear(name("gate_up"), x, {Role::gate, Role::up});
+    x = builder.gate(name("gated"), x, Role::down);
+    added = builder.linear(name("down"), x, {Role::down});
+  }
+  const Role head = d.tied_head ? Role::token_embedding : Role::output_head;
+  const TensorId x = builder.norm(Role::output_norm, residual, added, head, true);
+  return builder.finish(builder.linear("logits", x, {head}));
+}
+
+}  // namespace tessera

@@ -1,0 +1,63 @@
+#include "engine/models/description.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "engine/models/families.h"
+#include "engine/models/rope_frequencies.h"
+#include "gguf-like-format/hyperparameter_checks.h"
+
+namespace tessera {
+
+namespace {
+
+void check_bias(BiasRule rule, bool found, const char* field, const Family& family,
+                const std::string& source) {
+  if (rule == BiasRule::configured || found == (rule == BiasRule::always)) return;
+  throw FileError(
+      fmt::format("{}: model.{}: expected {} for {}, found {}", source, field, !found, family.name, found));
+}
+
+}  // namespace
+
+bool DecoderDescription::has(Role role) const {
+  switch (role) {
+    case Role::q_bias:
+    case Role::k_bias:
+    case Role::v_bias:
+      return qkv_bias;
+    case Role::o_bias:
+      return output_bias;
+    case Role::output_head:
+      return !tied_head;
+    default:
+      return true;
+  }
+}
+
+DecoderDescription describe_decoder(const Hyperparameters& h, const std::string& source) {
+  const Family& family = find_family(h.family, source);
+  check_hyperparameters(h, source, "model");
+  check_bias(family.qkv_bias, h.qkv_bias, "qkv_bias", family, source);
+  check_bias(family.output_bias, h.output_bias, "output_bias", family, source);
+  DecoderDescription out;
+  out.vocabulary = static_cast<size_t>(h.vocabulary);
+  out.hidden = static_cast<size_t>(h.hidden);
+  out.layers = static_cast<size_t>(h.layers);
+  out.query_heads = static_cast<size_t>(h.query_heads);
+  out.kv_heads = static_cast<size_t>(h.kv_heads);
+  out.head_dim = static_cast<size_t>(h.head_dim);
+  out.ffn = static_cast<size_t>(h.ffn);
+  out.norm_epsilon = static_cast<float>(h.norm_epsilon);
+  out.inverse_frequency = rope_inverse_frequencies(out.head_dim, h.rope_theta, h.rope_scaling);
+  // A factor of all rotated elements of queries and keys is one of their products.
+  const double rotated = h.rope_scaling.kind == RopeScalingKind::yarn ? h.rope_scaling.attention_factor : 1.0;
+  out.attention_scale = static_cast<float>(rotated * rotated / std::sqrt(static_cast<double>(h.head_dim)));
+  out.qkv_bias = h.qkv_bias;
+  out.output_bias = h.output_bias;
+  out.tied_head = h.tied_head;
+  return out;
+}
+
+}  // namespace tessera

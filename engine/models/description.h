@@ -1,0 +1,38 @@
+// What a decoder is, as plain data: the graph builder (decoder_graph.h) needs nothing else, and knows no
+// family.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "gguf-like-format/model_header.h"
+#include "gguf-like-format/tensor_roles.h"
+
+namespace tessera {
+
+// Every layer: x += attention(norm(x)); x += feed_forward(norm(x)). Norms divide by the root mean square;
+// queries and keys are rotated in half-split order; the feed-forward part is down(silu(gate) * up).
+struct DecoderDescription {
+  size_t vocabulary = 0;
+  size_t hidden = 0;
+  size_t layers = 0;
+  size_t query_heads = 0;
+  size_t kv_heads = 0;
+  size_t head_dim = 0;
+  size_t ffn = 0;
+  float norm_epsilon = 0;
+  std::vector<double> inverse_frequency;  // of rotary positions, radians per position and pair
+  float attention_scale = 0;              // of scores before the softmax
+  bool qkv_bias = false;
+  bool output_bias = false;
+  bool tied_head = false;
+
+  bool has(Role role) const;  // whether such a model has tensors of that role
+};
+
+// Throws FileError that begins with source when a number is out of range, numbers disagree, or the family is
+// unknown or always otherwise.
+DecoderDescription describe_decoder(const Hyperparameters& hyperparameters, const std::string& source);
+
+}  // namespace tessera

@@ -1,0 +1,230 @@
+#include "engine/models/llama_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
+
+#include "gguf-like-format/hyperparameter_checks.h"
+#include "gguf-like-format/strict_json.h"
+
+namespace tessera {
+
+namespace {
+
+using nlohmann::json;
+namespace limits = header_limits;
+
+constexpr size_t kMostWordBytes = 256;
+constexpr double kDefaultNormEpsilon = 1e-6;
+constexpr double kDefaultRopeTheta = 10000.0;
+
+// A setting that changes the graph in a way we do not have: only its neutral value is accepted.
+void require_off(const JsonFields& config, std::string_view field) {
+  if (config.boolean_or(field, false)) config.refuse_value(field, "false (true is not supported)");
+}
+
+void refuse_unsupported(const JsonFields& config, const HuggingFaceClass& type) {
+  if (config.find("quantization_config") != nullptr)
+    config.refuse("quantization_config", "a checkpoint in f32, f16 or bf16", "one that is already quantized");
+  if (config.find("architectures") != nullptr) {
+    const json& names = config.array("architectures");
+    const bool listed = std::any_of(names.begin(), names.end(), [&type](const json& name) {
+      return name.is_string() && name.get_ref<const std::string&>() == type.architecture;
+    });
+    if (!listed) config.refuse("architectures", type.architecture, printable(names.dump()));
+  }
+  if (config.find("hidden_act") != nullptr && config.text("hidden_act", kMostWordBytes) != "silu")
+    config.refuse_value("hidden_act", "silu");
+  for (const std::string_view field : {"mlp_bias", "rope_interleaved", "use_mrope"})
+    require_off(config, field);
+  if (config.optional_number("partial_rotary_factor", 0.0, 1.0).value_or(1.0) != 1.0)
+    config.refuse_value("partial_rotary_factor", "1");
+}
+
+// Whether some layer attends to no more than a window of positions.
+bool slides(const JsonFields& config, const HuggingFaceClass& type, uint64_t layers) {
+  if (config.find("layer_types") != nullptr) {
+    const json& types = config.array("layer_types");
+    bool sliding = false;
+    for (size_t i = 0; i < types.size(); ++i) {
+      if (types[i] == "sliding_attention")
+        sliding = true;
+      else if (types[i] != "full_attention")
+        config.refuse(fmt::format("layer_types[{}]", i), "full_attention or sliding_attention",
+                      printable(types[i].dump()));
+    }
+    return sliding;
+  }
+  if (!type.has_sliding_window) return false;
+  if (!type.window_has_switch) return true;
+  if (!config.boolean_or("use_sliding_window", false)) return false;
+  // Layers from this one on slide.
+  return config.optional_integer("max_window_layers", 0, limits::kMostLayers).value_or(0) < layers;
+}
+
+// Attention reaches every earlier position, so the context of a model whose layers slide ends with their
+// window: up to there both are the same. An absent sliding_window means the type's default; null says that
+// there is none.
+void fit_window(const json& document, const JsonFields& config, const HuggingFaceClass& type,
+                Hyperparameters& h, std::vector<std::string>& notes) {
+  if (!slides(config, type, h.layers)) return;
+  constexpr uint64_t most = std::numeric_limits<int64_t>::max();
+  std::optional<uint64_t> window = config.optional_integer("sliding_window", 1, most);
+  if (!document.contains("sliding_window") && type.sliding_window != 0) window = type.sliding_window;
+  if (!window && config.find("layer_types") != nullptr)
+    config.refuse("sliding_window", "a window for the layers that slide", "none");
+  if (!window || *window >= h.context) return;
+  notes.push_back(
+      fmt::format("the context of {} tokens is cut to the sliding window of {}", h.context, *window));
+  h.context = *window;
+}
+
+// arXiv 2309.00071, section 3.4, with the refinements by mscale of DeepSeek's models.
+RopeScaling read_yarn(const JsonFields& rope, RopeScaling scaling, uint64_t positions) {
+  const auto positive = [&](std::string_view field) {
+    return rope.optional_number(field, 1.0 / limits::kMostFactor, limits::kMostFactor);
+  };
+  scaling.kind = RopeScalingKind::yarn;
+  scaling.original_context =
+      rope.optional_integer("original_max_position_embeddings", 1, limits::kMostContext).value_or(positions);
+  scaling.beta_fast = positive("beta_fast").value_or(32);
+  scaling.beta_slow = positive("beta_slow").value_or(1);
+  if (scaling.beta_fast <= scaling.beta_slow)
+    rope.refuse_value("beta_fast", fmt::format("more than beta_slow ({})", scaling.beta_slow));
+  scaling.whole_pairs = rope.boolean_or("truncate", true);
+  const auto magnitude = [&](double multiplier) {
+    return scaling.factor <= 1 ? 1.0 : 0.1 * multiplier * std::log(scaling.factor) + 1.0;
+  };
+  const auto mscale = rope.optional_number("mscale", 0, limits::kMostFactor);
+  const auto mscale_all = rope.optional_number("mscale_all_dim", 0, limits::kMostFactor);
+  const bool both = mscale.value_or(0) != 0 && mscale_all.value_or(0) != 0;
+  scaling.attention_factor = positive("attention_factor")
+                                 .value_or(both ? magnitude(*mscale) / magnitude(*mscale_all) : magnitude(1));
+  return scaling;
+}
+
+// positions is max_position_embeddings.
+RopeScaling read_rope_scaling(const JsonFields& rope, uint64_t positions, std::vector<std::string>& notes) {
+  RopeScaling scaling;
+  const std::string_view field = rope.find("rope_type") != nullptr || rope.find("type") == nullptr
+                                     ? std::string_view("rope_type")
+                                     : std::string_view("type");
+  const std::string kind = rope.text(field, kMostWordBytes);
+  if (rope.optional_number("partial_rotary_factor", 0.0, 1.0).value_or(1.0) != 1.0)
+    rope.refuse_value("partial_rotary_factor", "1");
+  if (kind == "default") return scaling;
+  if (kind != "linear" && kind != "llama3" && kind != "yarn" && kind != "dynamic")
+    rope.refuse_value(field, "default, linear, llama3, yarn or dynamic");
+  scaling.factor = rope.number("factor", 1.0, limits::kMostFactor);
+  if (kind == "dynamic") {
+    notes.push_back(
+        fmt::format("dynamic RoPE scaling changes nothing within the model's own {} tokens, where the "
+                    "context ends",
+                    positions));
+    return {};
+  }
+  if (kind == "yarn") return read_yarn(rope, scaling, positions);
+  scaling.kind = RopeScalingKind::linear;
+  if (kind == "linear") return scaling;
+  scaling.kind = RopeScalingKind::llama3;
+  scaling.low_freq_factor = rope.number("low_freq_factor", 1.0 / limits::kMostFactor, limits::kMostFactor);
+  scaling.high_freq_factor = rope.number("high_freq_factor", 1.0 / limits::kMostFactor, limits::kMostFactor);
+  if (scaling.high_freq_factor <= scaling.low_freq_factor)
+    rope.refuse_value("high_freq_factor",
+                      fmt::format("more than low_freq_factor ({})", scaling.low_freq_factor));
+  scaling.original_context = rope.integer("original_max_position_embeddings", 1, limits::kMostContext);
+  return scaling;
+}
+
+// Older checkpoints have rope_theta beside rope_scaling; newer ones have both in rope_parameters.
+void read_rope(const JsonFields& config, Hyperparameters& h, std::vector<std::string>& notes) {
+  h.rope_theta = config.optional_number("rope_theta", limits::kLeastRopeTheta, limits::kMostRopeTheta)
+                     .value_or(kDefaultRopeTheta);
+  const json* scaling = config.find("rope_scaling");
+  const json* parameters = config.find("rope_parameters");
+  if (scaling != nullptr && parameters != nullptr && *scaling != *parameters)
+    config.refuse("rope_scaling", "the same as rope_parameters, or only one of them", "both and different");
+  const std::string_view field = parameters != nullptr ? "rope_parameters" : "rope_scaling";
+  if (config.find(field) == nullptr) return;
+  const JsonFields rope = config.object(field);
+  h.rope_scaling = read_rope_scaling(rope, h.context, notes);
+  if (const auto theta = rope.optional_number("rope_theta", limits::kLeastRopeTheta, limits::kMostRopeTheta))
+    h.rope_theta = *theta;
+}
+
+// What scaled positions reach may be more than max_position_embeddings says.
+void stretch_context(const JsonFields& config, Hyperparameters& h) {
+  const RopeScaling& scaling = h.rope_scaling;
+  const auto reach = [&](uint64_t original) {
+    const double tokens = static_cast<double>(original) * scaling.factor;
+    return static_cast<uint64_t>(std::min(tokens, static_cast<double>(limits::kMostContext)));
+  };
+  if (scaling.kind == RopeScalingKind::yarn) h.context = std::max(h.context, reach(scaling.original_context));
+  // Vicuna and LongChat say so where they scale linearly.
+  const auto sequence = config.optional_integer("max_sequence_length", 1, limits::kMostContext);
+  if (scaling.kind == RopeScalingKind::linear && sequence)
+    h.context = std::max(h.context, std::min(*sequence, reach(h.context)));
+}
+
+uint64_t read_kv_heads(const json& document, const JsonFields& config, const HuggingFaceClass& type,
+                       uint64_t query_heads) {
+  // Absent means the type's default; null means as many as query heads.
+  uint64_t heads =
+      document.contains("num_key_value_heads") || type.kv_heads == 0 ? query_heads : type.kv_heads;
+  heads = config.optional_integer("num_key_value_heads", 1, limits::kMostHeads).value_or(heads);
+  if (query_heads % heads != 0)
+    config.refuse("num_key_value_heads", fmt::format("a divisor of num_attention_heads ({})", query_heads),
+                  fmt::format("{}", heads));
+  return heads;
+}
+
+uint64_t read_head_dim(const JsonFields& config, const Hyperparameters& h) {
+  std::optional<uint64_t> head_dim = config.optional_integer("head_dim", 1, limits::kMostHeadDim);
+  const std::string_view source = head_dim ? "head_dim" : "hidden_size";
+  if (!head_dim) {
+    if (h.hidden % h.query_heads != 0)
+      config.refuse_value(
+          "hidden_size",
+          fmt::format("a multiple of num_attention_heads ({}) as there is no head_dim", h.query_heads));
+    head_dim = h.hidden / h.query_heads;
+  }
+  if (*head_dim % limits::kHeadDimStep != 0 || *head_dim > limits::kMostHeadDim || *head_dim == 0)
+    config.refuse(source,
+                  fmt::format("heads whose size is a multiple of {} and at most {}", limits::kHeadDimStep,
+                              limits::kMostHeadDim),
+                  fmt::format("size {}", *head_dim));
+  return *head_dim;
+}
+
+}  // namespace
+
+Hyperparameters read_llama_config(const json& document, const JsonFields& config,
+                                  const HuggingFaceClass& type, std::vector<std::string>& notes) {
+  refuse_unsupported(config, type);
+  Hyperparameters h;
+  h.vocabulary = config.integer("vocab_size", 1, limits::kMostVocabulary);
+  h.hidden = config.integer("hidden_size", 1, limits::kMostHidden);
+  h.layers = config.integer("num_hidden_layers", 1, limits::kMostLayers);
+  h.query_heads = config.integer("num_attention_heads", 1, limits::kMostHeads);
+  h.kv_heads = read_kv_heads(document, config, type, h.query_heads);
+  h.head_dim = read_head_dim(config, h);
+  h.ffn = config.integer("intermediate_size", 1, limits::kMostFfn);
+  h.context = config.integer("max_position_embeddings", 1, limits::kMostContext);
+  h.norm_epsilon = config.optional_number("rms_norm_eps", limits::kLeastNormEpsilon, limits::kMostNormEpsilon)
+                       .value_or(kDefaultNormEpsilon);
+  read_rope(config, h, notes);
+  stretch_context(config, h);
+  fit_window(document, config, type, h, notes);
+  h.tied_head = config.boolean_or("tie_word_embeddings", false);
+  const bool attention_bias = type.reads_attention_bias && config.boolean_or("attention_bias", false);
+  h.qkv_bias = attention_bias;
+  h.output_bias = attention_bias;
+  return h;
+}
+
+}  // namespace tessera

@@ -1,0 +1,59 @@
+// The tensors that a .tess file of a decoder can hold: what each is for, its name and its shape. The format's
+// checks, the importers and the graph builder all read this one table.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gguf-like-format/model_header.h"
+
+namespace tessera {
+
+enum class Role : uint8_t {
+  token_embedding,
+  attention_norm,
+  q,
+  k,
+  v,
+  q_bias,
+  k_bias,
+  v_bias,
+  o,
+  o_bias,
+  ffn_norm,
+  gate,
+  up,
+  down,
+  output_norm,
+  output_head,
+};
+
+// What roles have in common where they are treated alike.
+enum class RoleKind : uint8_t { embedding, norm, bias, matrix, head };
+
+struct RoleRow {
+  Role role;
+  RoleKind kind;
+  std::string_view name;        // in a .tess file; within its layer for a tensor that every layer has: "q"
+  std::string_view label;       // in summaries, one for all norms and one for all biases
+  bool in_layer;                // stored as "layers.N.NAME"
+  std::string_view shape_text;  // "[query_heads * head_dim, hidden]"
+  std::vector<uint64_t> (*shape)(const Hyperparameters&);  // of one or two dimensions
+  // Whether a file of these hyperparameters may hold it; false only for biases that the header denies.
+  bool (*allowed)(const Hyperparameters&);
+};
+
+std::span<const RoleRow> role_rows();  // in the order in which tensors are stored
+const RoleRow& role_row(Role role);
+// The role that a tensor's name within its layer, or outside of layers, stands for; null for other names.
+const RoleRow* find_role(std::string_view name, bool in_layer);
+std::string_view role_label(Role role);
+
+// "layers.3.q", "output_norm"; layer counts only for roles in layers.
+std::string tensor_name(Role role, uint64_t layer);
+
+}  // namespace tessera

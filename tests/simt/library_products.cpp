@@ -1,8 +1,0 @@
-// backends/cuda/library_products.h on the emulator, which has no library.
-#include "backends/cuda/library_products.h"
-
-namespace tessera::cuda {
-
-std::optional<double> library_seconds(Queue&, const ProductShape&, unsigned) { return std::nullopt; }
-
-}  // namespace tessera::cuda
