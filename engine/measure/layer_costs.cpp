@@ -10,6 +10,7 @@
 
 #include "engine/codec/matrix_codec.h"
 #include "gguf-like-format/hyperparameter_checks.h"
+#include "graph/op_weights.h"
 
 namespace tessera {
 
@@ -132,27 +133,21 @@ std::vector<ProductGroup> product_groups(const Graph& graph) {
   std::map<TensorId, size_t> group_making;   // the product that makes it
   std::vector<ProductGroup> groups;
   const auto name_of = [&](WeightId id) { return graph.weights[id].name; };
-  for (const Op& op : graph.ops) {
-    const auto* linear = std::get_if<Linear>(&op.kind);
-    if (linear == nullptr || !op.name.starts_with("layers.")) continue;
+  for_each_op<Linear>(graph, [&](const Op& op, const Linear& linear) {
+    if (!op.name.starts_with("layers.")) return;
     ProductGroup& group = groups.emplace_back();
     group.name = op.name;
-    group.first_matrix = name_of(linear->parts.front().weight);
-    for (const LinearPart& part : linear->parts) {
-      group.tensors.push_back(name_of(part.weight));
-      if (part.bias) group.tensors.push_back(name_of(*part.bias));
-    }
+    group.first_matrix = name_of(linear.parts.front().weight);
+    for_each_weight(op, [&](WeightId id, WeightRole) { group.tensors.push_back(name_of(id)); });
     group_reading[op.inputs[0]] = groups.size() - 1;
     group_making[op.outputs[0]] = groups.size() - 1;
-  }
-  for (const Op& op : graph.ops) {
-    const auto* norm = std::get_if<Norm>(&op.kind);
-    if (norm == nullptr) continue;
+  });
+  for_each_op<Norm>(graph, [&](const Op& op, const Norm& norm) {
     const auto reader = group_reading.find(op.outputs[0]);
-    if (reader == group_reading.end()) continue;
-    groups[reader->second].tensors.push_back(name_of(norm->gain));
+    if (reader == group_reading.end()) return;
+    groups[reader->second].tensors.push_back(name_of(norm.gain));
     groups[reader->second].reads_norm = true;
-  }
+  });
   return groups;
 }
 
