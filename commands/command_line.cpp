@@ -9,7 +9,7 @@
 #include "commands/commands.h"
 #include "commands/interrupt.h"
 #include "commands/terminal.h"
-#include "engine/session.h"
+#include "engine/backends.h"
 
 namespace tessera {
 

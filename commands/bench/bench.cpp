@@ -14,7 +14,9 @@
 #include "commands/load_model.h"
 #include "commands/terminal.h"
 #include "commands/text_file.h"
+#include "engine/backends.h"
 #include "engine/measure/random_model.h"
+#include "engine/measure/sample_statistics.h"
 #include "engine/model.h"
 #include "engine/session.h"
 #include "gguf-like-format/temporary_file.h"
@@ -104,8 +106,8 @@ class Bench {
 
   BenchReport run(const std::vector<BenchTest>& tests) {
     BenchReport report;
-    report.processor = bench_processor();
-    report.threads = bench_threads(options_.threads);
+    report.processor = processor_name();
+    report.threads = threads_used(options_.threads);
     report.model = one_line(model_.header().name);
     report.scheme = one_line(model_.header().quantization.scheme);
     report.weight_bytes = model_.weight_bytes();
@@ -164,7 +166,7 @@ class Bench {
       }
       options.batch = std::max(options.batch, options.max_outputs);
       // Layers are split between devices only where that is asked for.
-      if (options.backend == "cuda" && !options.gpu_layers)
+      if (find_backend(options.backend).on_device && !options.gpu_layers)
         options.gpu_layers = model_.hyperparameters().layers;
       try {
         return std::make_unique<Session>(model_, options);
@@ -182,9 +184,9 @@ class Bench {
   void measure_products(BenchReport& report, Session& session, const BenchTest& test, size_t place) {
     ProgressBar bar(test.name());
     const std::vector<Place>& places = session.memory().places;
-    const BenchLimits before = limits_now(session, place);
-    std::vector<ProductSpeed> speeds = session.measure_products(test.count, place);
-    const BenchLimits after = limits_now(session, place);
+    const SpeedLimits before = limits_now(session, place);
+    std::vector<ProductSpeed> speeds = tessera::measure_products(session.runtime(), place, test.count);
+    const SpeedLimits after = limits_now(session, place);
     for (ProductSpeed& speed : speeds) {
       if (speed.seconds <= 0) {
         skip(report, test, fmt::format("{}: too quick to be told from the rest of a run", speed.name));
@@ -247,10 +249,8 @@ class Bench {
   }
 
   // Those of the first place are the report's.
-  BenchLimits limits_now(Session& session, size_t place = 0) {
-    const std::optional<DeviceLimits> device = session.measure_limits(place);
-    const BenchLimits limits = device ? BenchLimits{device->copy_gbps, device->int8_gops}
-                                      : measure_limits(bench_threads(options_.threads));
+  SpeedLimits limits_now(Session& session, size_t place = 0) {
+    const SpeedLimits limits = measure_limits(session.runtime(), place, options_.threads);
     if (place > 0) return limits;
     read_gbps_.push_back(limits.read_gbps);
     int8_gops_.push_back(limits.int8_gops);
@@ -299,12 +299,12 @@ class Bench {
     std::vector<double> speeds, shares_of_memory, shares_of_arithmetic, reads, peaks;
     ProgressBar bar(test.name());
     once();  // pages of weights come in, clocks rise; not counted
-    BenchLimits before = limits_now(session);
+    SpeedLimits before = limits_now(session);
     for (size_t i = 0; i < repetitions_; ++i) {
       bar.update(i + 1, repetitions_ + 1);
       const double speed = once();
-      const BenchLimits after = limits_now(session);
-      const BenchLimits around = {(before.read_gbps + after.read_gbps) / 2,
+      const SpeedLimits after = limits_now(session);
+      const SpeedLimits around = {(before.read_gbps + after.read_gbps) / 2,
                                   (before.int8_gops + after.int8_gops) / 2};
       before = after;
       speeds.push_back(speed);
@@ -339,17 +339,16 @@ class Bench {
           for (size_t step = 0; step < kBatchTokens; ++step) {
             std::vector<SequenceInput> inputs;
             for (size_t i = 0; i < sequences.size(); ++i) {
-              inputs.push_back(
-                  {sequences[i], {&tokens[step * sequences.size() + i], 1}, SequenceInput::Want::last});
+              inputs.push_back({sequences[i], {&tokens[step * sequences.size() + i], 1}, LogitRows::last});
             }
             run(session, inputs);
           }
         });
       };
     }
-    if (test.kind == BenchTest::Kind::attention && !session.measures_ops()) {
+    if (test.kind == BenchTest::Kind::attention && !measures_ops(session.runtime())) {
       return [&session, position = test.depth + test.count / 2] {
-        return 1 / std::max(session.measure_attention(position), 1e-9);
+        return 1 / std::max(measure_attention(session, position), 1e-9);
       };
     }
     const SequenceId sequence = session.create_sequence();
@@ -363,9 +362,8 @@ class Bench {
           for (size_t done = 0; done < tokens.size();) {
             const size_t count = std::min(batch, tokens.size() - done);
             done += count;
-            const SequenceInput input{
-                sequence, std::span(tokens).subspan(done - count, count),
-                done == tokens.size() ? SequenceInput::Want::last : SequenceInput::Want::none};
+            const SequenceInput input{sequence, std::span(tokens).subspan(done - count, count),
+                                      done == tokens.size() ? LogitRows::last : LogitRows::none};
             run(session, {&input, 1});
           }
         });
@@ -375,22 +373,23 @@ class Bench {
     ProgressBar bar(fmt::format("{}: filling the context", test.name()));
     for (size_t done = 0; done < before.size();) {
       const size_t count = std::min(options_.batch, before.size() - done);
-      const SequenceInput input{sequence, std::span(before).subspan(done, count), SequenceInput::Want::none};
+      const SequenceInput input{sequence, std::span(before).subspan(done, count), LogitRows::none};
       run(session, {&input, 1});
       done += count;
       bar.update(done, before.size());
     }
     return [&session, sequence, test, tokens = random_tokens(test.count)] {
       session.truncate(sequence, test.depth);
-      const double attention_before = session.op_seconds("attention");
+      const double attention_before = op_seconds(session.runtime(), "attention");
       const double speed = timed(tokens.size(), [&] {
         for (const uint32_t& token : tokens) {
-          const SequenceInput input{sequence, {&token, 1}, SequenceInput::Want::last};
+          const SequenceInput input{sequence, {&token, 1}, LogitRows::last};
           run(session, {&input, 1});
         }
       });
       if (test.kind == BenchTest::Kind::generate) return speed;
-      return static_cast<double>(tokens.size()) / (session.op_seconds("attention") - attention_before);
+      return static_cast<double>(tokens.size()) /
+             (op_seconds(session.runtime(), "attention") - attention_before);
     };
   }
 
@@ -438,13 +437,6 @@ std::vector<BenchTest> parse_bench_tests(const std::string& list) {
     begin = end + 1;
   }
   return tests;
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
 
 int run_bench(const Arguments& arguments) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/measure/product_speed.h"
+#include "engine/measure/runtime_speed.h"
 
 namespace tessera {
 
@@ -24,12 +24,6 @@ struct BenchTest {
 // Throws UsageError.
 std::vector<BenchTest> parse_bench_tests(const std::string& list);
 
-// Limits of this machine, or of the device that computes, around one measurement, means of before and after.
-struct BenchLimits {
-  double read_gbps = 0;  // memory: read, or on a device read and written by a copy
-  double int8_gops = 0;
-};
-
 struct BenchResult {
   BenchTest test;
   double tokens_per_second = 0;  // median of the repetitions
@@ -40,7 +34,7 @@ struct BenchResult {
   double operations_per_token = 0;
   double share = 0;  // of the limit that binds, median over repetitions of their own shares
   bool memory_bound = false;
-  BenchLimits limits;  // medians around this test
+  SpeedLimits limits;  // medians around this test
 };
 
 // One kind of matrix product in a "mmN" test.
@@ -52,7 +46,7 @@ struct BenchProduct {
   double gops = 0;
   double share = 0;  // of the limit that binds more
   bool memory_bound = false;
-  BenchLimits limits;  // around the test
+  SpeedLimits limits;  // around the test
 };
 
 struct SkippedTest {
@@ -69,18 +63,11 @@ struct BenchReport {
   unsigned kv_bits = 0;
   uint64_t weight_bytes = 0;
   size_t repetitions = 0;
-  BenchLimits limits;  // medians over the whole run
+  SpeedLimits limits;  // medians over the whole run
   std::vector<BenchResult> results;
   std::vector<BenchProduct> products;
   std::vector<SkippedTest> skipped;
 };
-
-// The machine's limits, measured now (takes about a third of a second).
-BenchLimits measure_limits(size_t threads);
-std::string bench_processor();
-size_t bench_threads(size_t asked);  // threads a session really uses
-
-double median(std::vector<double> values);
 
 // form: "table", "json", "csv" or "md". Several reports, at least one, become one table with a column for
 // the scheme, and a JSON array.
