@@ -94,8 +94,8 @@ std::vector<uint32_t> Conversation::tokens_without(size_t dropped) const {
 
 std::vector<uint32_t> Conversation::prompt_tokens() const { return tokens_without(dropped_); }
 
-// The prompt and the reply so far, after as much dropping as options allow and the context needs. Dropping
-// makes room for a quarter of the context at once, so that the next turns do not have to drop again.
+// The tokens of the prompt and of the reply so far. Where they do not fit the context and options allow it,
+// the oldest turns are dropped: a quarter of the context at once, so that the next turns need not drop again.
 std::vector<uint32_t> Conversation::fitting_tokens() {
   const auto with_reply = [&](size_t dropped) {
     std::vector<uint32_t> ids = tokens_without(dropped);
