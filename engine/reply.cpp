@@ -51,29 +51,21 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
 
   ReplySteps steps(conversation.session().model(), sampler, options, beginning.prompt, conversation.raw());
   Clock::time_point first_token = Clock::now();
-  NextLogits logits = beginning.logits;
+  // Nothing when the context is full, empty when the reply is interrupted.
+  std::optional<NextLogits> logits = beginning.logits;
   for (;;) {
-    if (logits.empty()) {
-      show(steps.finish(ReplyEnd::interrupted));
+    if (!logits || logits->empty()) {
+      show(steps.finish(logits ? ReplyEnd::interrupted : ReplyEnd::context_full));
       break;
     }
-    const ReplySteps::Step step = steps.step(logits);
+    const ReplySteps::Step step = steps.step(*logits);
     if (steps.generated_tokens() == 1) {
       first_token = Clock::now();
       statistics.first_token_seconds = seconds_since(start);
     }
     show(step.text);
     if (step.finished) break;
-    if (interrupted()) {
-      show(steps.finish(ReplyEnd::interrupted));
-      break;
-    }
-    const std::optional<NextLogits> next = conversation.extend_reply(step.token, keep_reading);
-    if (!next) {
-      show(steps.finish(ReplyEnd::context_full));
-      break;
-    }
-    logits = *next;
+    logits = interrupted() ? NextLogits() : conversation.extend_reply(step.token, keep_reading);
   }
   reply.end = steps.end();
   statistics.generated_tokens = steps.generated_tokens();
