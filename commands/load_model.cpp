@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "commands/terminal.h"
+#include "commands/terminal/terminal.h"
 #include "engine/backends.h"
 #include "engine/embedded_model.h"
 #include "engine/readable_bytes.h"

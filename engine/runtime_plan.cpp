@@ -32,8 +32,8 @@ size_t host_bytes(const Model& model) {
   return bytes != 0 && model.file().resident() ? bytes + model.weight_bytes() : bytes;
 }
 
-// Chooses which backend gets which layers: sets the plan's places, and its backend where that is another than
-// the one asked for. Returns what to do where the model does not fit so.
+// Chooses which backend gets which layers: sets the plan's places, and its backend where another one gets
+// some of them. Returns the advice for a model that does not fit so.
 std::string place_layers(RuntimePlan& plan, const Model& model, const PlacedModel& placed,
                          const PlacementRequest& request, const SessionOptions& options) {
   const std::optional<size_t> device_bytes = plan.backend->available_memory();

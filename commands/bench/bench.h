@@ -1,4 +1,4 @@
-// What the benchmark measures and what comes out of it: shared by measuring, reporting and plotting.
+// The results of the benchmark: shared by measuring, reporting and plotting.
 #pragma once
 
 #include <cstddef>
@@ -8,21 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "commands/bench/bench_test.h"
 #include "engine/measure/runtime_speed.h"
 
 namespace tessera {
-
-// "pp512": a prompt of 512 tokens; "tg128@d4096": 128 tokens one by one behind 4096; "batch16": 16 sequences
-// that generate 32 tokens each at once; "attn@d16384": the attention of single tokens behind 16384, alone;
-// "mm16": the model's kinds of matrix products with 16 tokens, each alone.
-struct BenchTest {
-  enum class Kind { prompt, generate, batch, attention, product } kind = Kind::prompt;
-  size_t count = 0;  // tokens, or sequences of a batch
-  size_t depth = 0;  // tokens before; generate and attention only
-  std::string name() const;
-};
-// Throws UsageError.
-std::vector<BenchTest> parse_bench_tests(const std::string& list);
 
 struct BenchResult {
   BenchTest test;
@@ -32,21 +21,22 @@ struct BenchResult {
   double bytes_per_token = 0;     // weight bytes read; none for attention
   double kv_bytes_per_token = 0;  // KV cache bytes read; part of the share for attention only
   double operations_per_token = 0;
-  double share = 0;  // of the limit that binds, median over repetitions of their own shares
-  bool memory_bound = false;
-  SpeedLimits limits;  // medians around this test
+  // Of the limit that this test comes up against: median of the repetitions' shares.
+  double share = 0;
+  bool memory_bound = false;  // that limit is the memory's
+  SpeedLimits limits;         // medians around this test
 };
 
 // One kind of matrix product in a "mmN" test.
 struct BenchProduct {
   BenchTest test;
-  std::string place;  // which computes it, where layers are split; otherwise empty
+  std::string place;  // where it is computed, if layers are split; otherwise empty
   ProductSpeed speed;
   double gbps = 0;  // weight bytes read
   double gops = 0;
-  double share = 0;  // of the limit that binds more
-  bool memory_bound = false;
-  SpeedLimits limits;  // around the test
+  double share = 0;           // of the limit that it comes closer to
+  bool memory_bound = false;  // that limit is the memory's
+  SpeedLimits limits;         // around the test
 };
 
 struct SkippedTest {

@@ -11,7 +11,8 @@ class PromptHistory {
  public:
   PromptHistory();  // reads what is there; a history that cannot be read is an empty one
   const std::vector<std::string>& entries() const { return entries_; }  // oldest first
-  // Appends to the file in a single write, so that several chats can share it. Says once why that fails.
+  // Appends the message to the file in a single write, so that several chats can share it. When that fails,
+  // the first time, says why on stderr.
   void add(const std::string& message);
 
  private:

@@ -1,4 +1,4 @@
-#include "commands/answer_settings.h"
+#include "commands/answer/answer_settings.h"
 
 #include <fmt/format.h>
 
@@ -6,6 +6,8 @@
 #include <array>
 #include <limits>
 #include <random>
+
+#include "commands/command_line/nearest_name.h"
 
 namespace tessera {
 
@@ -111,15 +113,15 @@ AnswerSettings default_settings(const ModelHeader& header) {
   SamplerSettings& sampling = settings.sampling;
   const GenerationDefaults& model = header.generation;
   // A file may say more than the flags allow; the nearest allowed value is used.
-  const auto take = [](float& setting, std::optional<double> value, double least, double most) {
+  const auto set_clamped = [](float& setting, std::optional<double> value, double least, double most) {
     if (value) setting = static_cast<float>(std::clamp(*value, least, most));
   };
-  take(sampling.temperature, model.temperature, 0, 10);
+  set_clamped(sampling.temperature, model.temperature, 0, 10);
   if (model.do_sample && !*model.do_sample) sampling.temperature = 0;
   if (model.top_k) sampling.top_k = static_cast<size_t>(std::min(*model.top_k, kMostTopK));
-  take(sampling.top_p, model.top_p, 0.0001, 1);
-  take(sampling.min_p, model.min_p, 0, 1);
-  take(sampling.repeat_penalty, model.repeat_penalty, 0.01, 10);
+  set_clamped(sampling.top_p, model.top_p, 0.0001, 1);
+  set_clamped(sampling.min_p, model.min_p, 0, 1);
+  set_clamped(sampling.repeat_penalty, model.repeat_penalty, 0.01, 10);
   std::random_device device;
   sampling.seed = (static_cast<uint64_t>(device()) << 32) | device();
   return settings;

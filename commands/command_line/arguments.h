@@ -9,21 +9,24 @@
 #include <string_view>
 #include <vector>
 
-#include "commands/usage_error.h"
-#include "commands/verbs.h"
+#include "commands/command_line/usage_error.h"
+#include "commands/command_line/verb.h"
 
 namespace tessera {
 
-// Whole-text numbers within [least, most]; what names the thing in the error, e.g. "--top-k".
+// The number that the whole text spells, within [least, most]. `what` names it in the error: "--top-k".
+// Throws UsageError.
 uint64_t parse_integer(std::string_view what, std::string_view text, uint64_t least, uint64_t most);
 double parse_real(std::string_view what, std::string_view text, double least, double most);
 
 class Arguments {
  public:
-  // words are what follows the verb. Throws UsageError.
-  Arguments(const Verb& verb, const std::vector<std::string>& words);
+  // words are what follows the verb; command_line is the whole line, for files that say how they were made.
+  // Throws UsageError.
+  Arguments(const Verb& verb, const std::vector<std::string>& words, std::string command_line = {});
 
   const Verb& verb() const { return *verb_; }
+  const std::string& command_line() const { return command_line_; }
   const std::vector<std::string>& operands() const { return operands_; }
   bool has(std::string_view name) const;  // given at all; for a switch, whether it is on
   std::optional<std::string> text(std::string_view name) const;  // the last one when repeated
@@ -38,6 +41,7 @@ class Arguments {
   const Option& option(std::string_view name) const;
   std::string checked_choice(std::string_view name, const std::string& given) const;
   const Verb* verb_;
+  std::string command_line_;
   std::map<std::string, std::vector<std::string>, std::less<>> given_;
   std::vector<std::string> operands_;
 };

@@ -1,4 +1,4 @@
-#include "commands/chat/line_reader.h"
+#include "commands/terminal/line_reader.h"
 
 #include <fmt/format.h>
 #include <histedit.h>
@@ -15,8 +15,8 @@
 #include <optional>
 #include <stdexcept>
 
-#include "commands/interrupt.h"
-#include "commands/terminal.h"
+#include "commands/terminal/interrupt.h"
+#include "commands/terminal/terminal.h"
 
 namespace tessera {
 
@@ -44,7 +44,7 @@ void append_utf8(std::string& text, wchar_t wide) {
 }  // namespace
 
 struct LineReader::Editor {
-  PromptHistory kept;
+  PromptHistory stored;  // of this chat and earlier ones
   std::unique_ptr<History, HistoryEnd> history;
   std::unique_ptr<EditLine, EditLineEnd> line;
   FILE* terminal = nullptr;  // where prompts and the edited line are drawn
@@ -66,19 +66,19 @@ struct LineReader::Editor {
   }
   void handle_wakeups();
 
-  static Editor& of(EditLine* editor) {
+  static Editor& owner(EditLine* editor) {
     void* self = nullptr;
     el_get(editor, EL_CLIENTDATA, &self);
     return *static_cast<Editor*>(self);
   }
-  static char* prompt_text(EditLine* editor) { return of(editor).prompt.data(); }
+  static char* prompt_text(EditLine* editor) { return owner(editor).prompt.data(); }
   static int read_character(EditLine* editor, wchar_t* character);
   static unsigned char insert_paste(EditLine* editor, int);
 };
 
 // Waits for a byte or a signal; whole characters go to the editor, broken ones are dropped.
 int LineReader::Editor::read_character(EditLine* editor, wchar_t* character) {
-  Editor& self = of(editor);
+  Editor& self = owner(editor);
   for (;;) {
     if (InterruptScope::requested()) {
       if (!self.interrupted) self.was_empty = self.line_is_empty();
@@ -95,7 +95,7 @@ int LineReader::Editor::read_character(EditLine* editor, wchar_t* character) {
     char byte = 0;
     const ssize_t count = ::read(STDIN_FILENO, &byte, 1);
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (count <= 0) return 0;  // the terminal is gone
+    if (count <= 0) return 0;  // the terminal was closed
     const size_t used = std::mbrtowc(character, &byte, 1, &self.partial);
     if (used == static_cast<size_t>(-2)) continue;
     if (used == static_cast<size_t>(-1)) {
@@ -111,7 +111,7 @@ void LineReader::Editor::handle_wakeups() {
   const ssize_t count = ::read(InterruptScope::wake_descriptor(), signals.data(), signals.size());
   for (ssize_t i = 0; i < count; ++i) {
     if (signals[static_cast<size_t>(i)] == 'W') el_resize(line.get());
-    if (signals[static_cast<size_t>(i)] == 'C') {  // the shell has had the terminal in between
+    if (signals[static_cast<size_t>(i)] == 'C') {  // the shell used the terminal meanwhile
       el_set(line.get(), EL_PREP_TERM, 0);
       el_set(line.get(), EL_PREP_TERM, 1);
       el_set(line.get(), EL_REFRESH);
@@ -129,7 +129,7 @@ unsigned char LineReader::Editor::insert_paste(EditLine* editor, int) {
     if (el_wgetc(editor, &character) != 1) return CC_ERROR;
     if (pasted.size() < kMostPasted) {
       pasted += character;
-    } else {  // only the end is looked for any more
+    } else {  // too long: only its end matters
       pasted.erase(pasted.size() - kPasteEnd.size(), 1);
       pasted += character;
     }
@@ -158,7 +158,7 @@ LineReader::Editor::Editor() {
   HistEvent event = {};
   ::history(history.get(), &event, H_SETSIZE, static_cast<int>(kHistorySize));
   ::history(history.get(), &event, H_SETUNIQUE, 1);
-  for (const std::string& entry : kept.entries()) ::history(history.get(), &event, H_ENTER, entry.c_str());
+  for (const std::string& entry : stored.entries()) ::history(history.get(), &event, H_ENTER, entry.c_str());
 
   EditLine* editor = line.get();
   el_set(editor, EL_CLIENTDATA, this);
@@ -185,7 +185,7 @@ LineReader::Editor::Editor() {
 }
 
 LineReader::Editor::Line LineReader::Editor::read_line(const char* shown) {
-  const bool colour = wants_colour(fileno(terminal));
+  const bool colour = shows_colour(fileno(terminal));
   prompt = colour ? fmt::format("\1\x1b[1m\1{}\1\x1b[0m\1", shown) : shown;
   const char* kind = std::getenv("TERM");
   const bool brackets = is_terminal(fileno(terminal)) && kind != nullptr && std::strcmp(kind, "dumb") != 0;
@@ -219,7 +219,7 @@ void LineReader::Editor::remember(const std::string& message) {
   if (message.find_first_not_of(" \t\n") == std::string::npos) return;
   HistEvent event = {};
   ::history(history.get(), &event, H_ENTER, message.c_str());
-  kept.add(message);
+  stored.add(message);
 }
 
 LineReader::LineReader() : editor_(std::make_unique<Editor>()) {}
@@ -232,7 +232,7 @@ TypedMessage LineReader::read() {
   for (bool first = true;; first = false) {
     const Editor::Line line = editor_->read_line(first ? "> " : "… ");
     if (line.kind != TypedMessage::Kind::message) {
-      // A message given up half-way is dropped whole; Ctrl-D leaves only at the first line.
+      // An unfinished message is dropped as a whole; Ctrl-D ends the chat only at the first line.
       message.kind = first ? line.kind : TypedMessage::Kind::interrupted;
       message.was_empty = first && editor_->was_empty;
       return message;

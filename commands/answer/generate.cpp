@@ -1,12 +1,12 @@
 // One answer: a prompt from -p, -f or stdin, the reply on stdout, and the process ends.
 #include <fmt/format.h>
 
-#include "commands/answer.h"
+#include "commands/answer/answer.h"
 #include "commands/commands.h"
-#include "commands/interrupt.h"
+#include "commands/files/text_file.h"
 #include "commands/load_model.h"
-#include "commands/terminal.h"
-#include "commands/text_file.h"
+#include "commands/terminal/interrupt.h"
+#include "commands/terminal/terminal.h"
 
 namespace tessera {
 

@@ -1,10 +1,14 @@
 // Completion scripts for shells, written from the same tables as --help.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <string_view>
 
 #include "commands/commands.h"
-#include "commands/terminal.h"
+#include "commands/terminal/terminal.h"
+#include "commands/verbs.h"
 
 namespace tessera {
 
@@ -32,10 +36,6 @@ std::string option_words(const Verb& verb) {
 std::string option_case(const Option& option) {
   return option.letter != 0 ? fmt::format("-{}|--{}", option.letter, option.name)
                             : fmt::format("--{}", option.name);
-}
-
-const char* operand_words(const Verb& verb) {
-  return std::strcmp(verb.name, "completions") == 0 ? "bash zsh fish" : "";
 }
 
 std::string bash_script() {
@@ -68,8 +68,8 @@ std::string bash_script() {
       text += fmt::format(
           "      elif (( COMP_CWORD == 1 )); then COMPREPLY=($(compgen -W \"{}\" -- \"$word\"))\n",
           verb_names());
-    } else if (operand_words(verb)[0] != '\0') {
-      text += fmt::format("      else COMPREPLY=($(compgen -W \"{}\" -- \"$word\"))\n", operand_words(verb));
+    } else if (verb.operand_choices[0] != '\0') {
+      text += fmt::format("      else COMPREPLY=($(compgen -W \"{}\" -- \"$word\"))\n", verb.operand_choices);
     } else {
       text += "      else COMPREPLY=($(compgen -f -- \"$word\"))\n";
     }
@@ -115,8 +115,8 @@ std::string zsh_script() {
     }
     if (verb.name[0] == '\0') {
       text += fmt::format(" \\\n        '1:command:({})'\n", verb_names());
-    } else if (operand_words(verb)[0] != '\0') {
-      text += fmt::format(" \\\n        '2:shell:({})'\n", operand_words(verb));
+    } else if (verb.operand_choices[0] != '\0') {
+      text += fmt::format(" \\\n        '2:shell:({})'\n", verb.operand_choices);
     } else {
       text += " \\\n        '2:file:_files'\n";
     }
@@ -151,8 +151,8 @@ std::string fish_script() {
     if (!first) {
       text += fmt::format("complete -c tessera -n 'not __fish_seen_subcommand_from {}' -a {} -d '{}'\n",
                           names, verb.name, fish_escaped(verb.summary));
-      text += operand_words(verb)[0] != '\0'
-                  ? fmt::format("complete -c tessera -n '{}' -a '{}'\n", where, operand_words(verb))
+      text += verb.operand_choices[0] != '\0'
+                  ? fmt::format("complete -c tessera -n '{}' -a '{}'\n", where, verb.operand_choices)
                   : fmt::format("complete -c tessera -n '{}' -F\n", where);
     }
     for (const Option& option : verb.options) {
@@ -169,19 +169,22 @@ std::string fish_script() {
   return text;
 }
 
+struct Shell {
+  std::string_view name;
+  std::string (*script)();
+};
+constexpr std::array kShells = {Shell{"bash", bash_script}, Shell{"zsh", zsh_script},
+                                Shell{"fish", fish_script}};
+
 }  // namespace
 
 int run_completions(const Arguments& arguments) {
   const std::string& shell = arguments.operands().front();
-  if (shell == "bash") {
-    write_stdout(bash_script());
-  } else if (shell == "zsh") {
-    write_stdout(zsh_script());
-  } else if (shell == "fish") {
-    write_stdout(fish_script());
-  } else {
+  const auto found =
+      std::find_if(kShells.begin(), kShells.end(), [&](const Shell& known) { return known.name == shell; });
+  if (found == kShells.end())
     throw UsageError(fmt::format("completions: expected bash, zsh or fish, found '{}'", shell));
-  }
+  write_stdout(found->script());
   return kExitDone;
 }
 

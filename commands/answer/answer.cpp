@@ -1,12 +1,12 @@
-#include "commands/answer.h"
+#include "commands/answer/answer.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <optional>
 
-#include "commands/interrupt.h"
-#include "commands/terminal.h"
+#include "commands/terminal/interrupt.h"
+#include "commands/terminal/terminal.h"
 #include "engine/model.h"
 
 namespace tessera {
@@ -30,7 +30,7 @@ Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOption
   };
   events.interrupted = [] { return InterruptScope::requested(); };
   events.prompt_progress = [&](size_t done, size_t total) {
-    if (terminal && begun) return;  // a bar would take the place of the line that is being written
+    if (terminal && begun) return;  // a bar would overwrite the line that is being written
     if (done == total) {
       progress.reset();
       return;

@@ -1,4 +1,4 @@
-#include "commands/interrupt.h"
+#include "commands/terminal/interrupt.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -17,7 +17,7 @@ namespace tessera {
 namespace {
 
 constexpr int kInterruptedExit = 130;
-constexpr int kPatience = 3;  // that many presses nobody has looked at end the process after all
+constexpr int kMostUnseenPresses = 3;  // of Ctrl-C; then the process ends after all
 
 volatile sig_atomic_t presses = 0;
 std::array<int, 2> wake_pipe = {-1, -1};
@@ -31,13 +31,14 @@ struct termios terminal_before;
 
 void wake(char what) {
   const int saved = errno;
-  [[maybe_unused]] const ssize_t written = write(wake_pipe[1], &what, 1);  // a full pipe is awake already
+  // A pipe that is full already wakes the reader.
+  [[maybe_unused]] const ssize_t written = write(wake_pipe[1], &what, 1);
   errno = saved;
 }
 
 void on_interrupt(int) {
   presses = presses + 1;
-  if (presses >= kPatience) _exit(kInterruptedExit);
+  if (presses >= kMostUnseenPresses) _exit(kInterruptedExit);
   wake('I');
 }
 

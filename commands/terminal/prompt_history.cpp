@@ -1,4 +1,4 @@
-#include "commands/chat/prompt_history.h"
+#include "commands/terminal/prompt_history.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,8 +13,8 @@
 #include <string_view>
 #include <system_error>
 
-#include "commands/terminal.h"
-#include "commands/text_file.h"
+#include "commands/files/text_file.h"
+#include "commands/terminal/terminal.h"
 
 namespace tessera {
 

@@ -15,9 +15,10 @@ std::string read_text(const std::string& path);
 // The same for a prompt: without the newline that ends its last line.
 std::string read_prompt(const std::string& path);
 
-// Replaces the file in one step, so that it is there whole or not at all. Throws FileError.
+// Replaces the file in one step, so that it is never incomplete. Throws FileError.
 void write_text(const std::string& path, std::string_view text);
-// The same for a file that was begun before, because the text takes long to make.
+// The same for a temporary file that was made earlier, so that a path that cannot be written is refused
+// before long work.
 void write_text(TemporaryFile& file, std::string_view text);
 
 }  // namespace tessera

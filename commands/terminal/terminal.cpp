@@ -1,4 +1,4 @@
-#include "commands/terminal.h"
+#include "commands/terminal/terminal.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -37,7 +37,7 @@ std::string duration(double seconds) {
 
 bool is_terminal(int descriptor) { return isatty(descriptor) == 1; }
 
-bool wants_colour(int descriptor) {
+bool shows_colour(int descriptor) {
   const char* refused = std::getenv("NO_COLOR");
   if (refused != nullptr && refused[0] != '\0') return false;
   const char* terminal = std::getenv("TERM");
@@ -46,7 +46,7 @@ bool wants_colour(int descriptor) {
 }
 
 std::string styled(std::string_view text, Style style, int descriptor) {
-  if (style == Style::plain || !wants_colour(descriptor)) return std::string(text);
+  if (style == Style::plain || !shows_colour(descriptor)) return std::string(text);
   const char* code = style == Style::dim ? "2" : style == Style::bold ? "1" : "33";
   return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
 }

@@ -1,4 +1,4 @@
-#include "commands/text_file.h"
+#include "commands/files/text_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

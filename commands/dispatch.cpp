@@ -1,21 +1,26 @@
+// Reads the command line, chooses the verb and runs it.
 #include <fmt/format.h>
+#include <langinfo.h>
 #include <unistd.h>
 
-#include <langinfo.h>
+#include <array>
 #include <clocale>
 #include <cstdio>
 #include <cstring>
 
+#include "commands/command_line/nearest_name.h"
 #include "commands/commands.h"
-#include "commands/interrupt.h"
-#include "commands/terminal.h"
+#include "commands/terminal/interrupt.h"
+#include "commands/terminal/terminal.h"
+#include "commands/verbs.h"
 #include "engine/backends.h"
 
 namespace tessera {
 
 namespace {
 
-std::string rejoined(int argc, char** argv) {
+// The command line as a shell would take it.
+std::string quoted_line(int argc, char** argv) {
   std::string line = "tessera";
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
@@ -33,31 +38,23 @@ std::string rejoined(int argc, char** argv) {
   return line;
 }
 
-int run_verb(const Verb& verb, const Arguments& arguments, const std::string& line) {
-  const std::string_view name = verb.name;
-  if (name == "quantize") return run_quantize(arguments, line);
-  if (name == "perplexity") return run_perplexity(arguments);
-  if (name == "inspect") return run_inspect(arguments);
-  if (name == "tokenize") return run_tokenize(arguments);
-  if (name == "completions") return run_completions(arguments);
-  if (arguments.has("version")) {
-    write_stdout(fmt::format("tessera {}\n", kVersion));
-    return kExitDone;
-  }
-  if (arguments.has("list-devices")) {
-    std::string devices = list_devices();
-    if (!devices.empty() && devices.back() != '\n') devices += '\n';
-    write_stdout(devices);
-    return kExitDone;
-  }
-  if (arguments.has("bench")) return run_bench(arguments);
-  for (const char* flag : {"tests", "repetitions", "output", "plot", "shape", "scheme"}) {
-    if (arguments.has(flag)) throw UsageError(fmt::format("--{}: needs --bench", flag));
-  }
-  if (arguments.has("prompt") || arguments.has("file") || !is_terminal(STDIN_FILENO))
-    return run_generate(arguments);
-  return run_chat(arguments);
+int print_version(const Arguments&) {
+  write_stdout(fmt::format("tessera {}\n", kVersion));
+  return kExitDone;
 }
+
+int print_devices(const Arguments&) {
+  write_stdout(list_devices());
+  return kExitDone;
+}
+
+// Options that say what is done instead of answering; the first one that is given counts.
+struct Mode {
+  const char* option;
+  int (*run)(const Arguments&);
+};
+constexpr std::array kModes = {Mode{"version", print_version}, Mode{"list-devices", print_devices},
+                               Mode{"bench", run_bench}};
 
 // Line editing and cutting text at characters need a UTF-8 locale, whatever the environment says.
 void choose_locale() {
@@ -66,6 +63,18 @@ void choose_locale() {
 }
 
 }  // namespace
+
+int run_without_verb(const Arguments& arguments) {
+  for (const Mode& mode : kModes) {
+    if (arguments.has(mode.option)) return mode.run(arguments);
+  }
+  for (const Option& option : arguments.verb().options) {
+    if (is_for_benchmarks(option) && arguments.has(option.name))
+      throw UsageError(fmt::format("--{}: needs --bench", option.name));
+  }
+  const bool has_prompt = arguments.has("prompt") || arguments.has("file") || !is_terminal(STDIN_FILENO);
+  return has_prompt ? run_generate(arguments) : run_chat(arguments);
+}
 
 int run_command_line(int argc, char** argv) {
   occupy_closed_descriptors();
@@ -87,12 +96,12 @@ int run_command_line(int argc, char** argv) {
     }
     words.erase(words.begin());
   }
-  const Arguments arguments(*verb, words);
+  const Arguments arguments(*verb, words, quoted_line(argc, argv));
   if (arguments.has("help")) {
     write_stdout(help_text(*verb));
     return kExitDone;
   }
-  return run_verb(*verb, arguments, rejoined(argc, argv));
+  return verb->run(arguments);
 }
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-#include "commands/arguments.h"
+#include "commands/command_line/arguments.h"
 
 #include <fmt/format.h>
 
@@ -14,6 +14,8 @@
 #define CXXOPTS_VECTOR_DELIMITER '\0'
 #define CXXOPTS_NO_REGEX true
 #include <cxxopts.hpp>
+
+#include "commands/command_line/nearest_name.h"
 
 namespace tessera {
 
@@ -63,29 +65,29 @@ std::pair<const Option*, std::optional<std::string>> option_of(const Verb& verb,
 }
 
 // Every option by its full name, and its value as the word after it.
-std::vector<std::string> usual_words(const Verb& verb, const std::vector<std::string>& words) {
-  std::vector<std::string> usual;
+std::vector<std::string> full_words(const Verb& verb, const std::vector<std::string>& words) {
+  std::vector<std::string> full;
   for (size_t i = 0; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (word == "--") {
-      usual.insert(usual.end(), words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
+      full.insert(full.end(), words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
       break;
     }
     if (word.size() < 2 || word.front() != '-') {
-      usual.push_back(word);
+      full.push_back(word);
       continue;
     }
     const auto [option, value] = option_of(verb, word);
-    usual.push_back(fmt::format("--{}", option->name));
+    full.push_back(fmt::format("--{}", option->name));
     if (option->value[0] == '\0') {
       if (value) throw UsageError(fmt::format("--{}: takes no value, found '{}'", option->name, *value));
       continue;
     }
     if (!value && ++i == words.size())
       throw UsageError(fmt::format("--{}: {} is missing", option->name, option->value));
-    usual.push_back(value.value_or(words[i]));
+    full.push_back(value.value_or(words[i]));
   }
-  return usual;
+  return full;
 }
 
 }  // namespace
@@ -113,7 +115,8 @@ double parse_real(std::string_view what, std::string_view text, double least, do
   return value;
 }
 
-Arguments::Arguments(const Verb& verb, const std::vector<std::string>& words) : verb_(&verb) {
+Arguments::Arguments(const Verb& verb, const std::vector<std::string>& words, std::string command_line)
+    : verb_(&verb), command_line_(std::move(command_line)) {
   cxxopts::Options options("tessera");
   auto add = options.add_options();
   for (const Option& each : verb.options) {
@@ -126,9 +129,9 @@ Arguments::Arguments(const Verb& verb, const std::vector<std::string>& words) : 
   add(kOperands, "", cxxopts::value<std::vector<std::string>>());
   options.parse_positional({kOperands});
 
-  const std::vector<std::string> usual = usual_words(verb, words);
+  const std::vector<std::string> full = full_words(verb, words);
   std::vector<const char*> argv = {"tessera"};
-  for (const std::string& word : usual) argv.push_back(word.c_str());
+  for (const std::string& word : full) argv.push_back(word.c_str());
   try {
     const cxxopts::ParseResult result = options.parse(static_cast<int>(argv.size()), argv.data());
     for (const Option& each : verb.options) {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "commands/chat/prompt_history.h"
+#include "commands/terminal/prompt_history.h"
 
 namespace tessera {
 

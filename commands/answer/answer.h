@@ -1,9 +1,9 @@
-// Shows one reply as it comes, with the notes and figures that belong beside it: shared by chat and one-shot.
+// Shows one reply while it is generated, with its notes and figures: shared by chat and one-shot answers.
 #pragma once
 
 #include <string>
 
-#include "commands/answer_settings.h"
+#include "commands/answer/answer_settings.h"
 #include "engine/conversation.h"
 #include "engine/reply.h"
 
@@ -13,7 +13,7 @@ namespace tessera {
 // InterruptScope is alive.
 Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOptions& options);
 
-// What answers, and every setting with its value: lines for --verbose.
+// Writes the model, its backend and every setting with its value to stderr, for --verbose.
 void say_settings(const Session& session, const AnswerSettings& settings);
 
 // One line: tokens and tokens/s of prompt and reply, time to the first token, KV cache in use.

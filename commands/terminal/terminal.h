@@ -1,4 +1,4 @@
-// What the terminal can do: colours when they are welcome, safe text, and progress bars for slow work.
+// Output for people: colours where they are supported, safe text, and progress bars for slow work.
 #pragma once
 
 #include <chrono>
@@ -11,11 +11,11 @@
 namespace tessera {
 
 bool is_terminal(int descriptor);
-// Colours are for terminals that understand them, and never when NO_COLOR is set and not empty.
-bool wants_colour(int descriptor);
+// Whether it is a terminal that has colours and NO_COLOR is unset or empty.
+bool shows_colour(int descriptor);
 
 enum class Style { plain, dim, bold, warning };
-// The text in that style, for that descriptor: unchanged where colours are not wanted.
+// The text in that style, for that descriptor: unchanged where colours are not shown.
 std::string styled(std::string_view text, Style style, int descriptor);
 
 // One line on stderr, like write_stderr.
@@ -31,11 +31,12 @@ std::string one_line(std::string_view text);
 // Writes all of the text to stdout and flushes it; throws when it cannot be written.
 void write_stdout(std::string_view text);
 
-// Writes the text to stderr if it can be written: a message that nobody can read stops no work.
+// Writes the text to stderr; that this fails is no error.
 void write_stderr(std::string_view text) noexcept;
 
-// Puts /dev/null in the place of standard descriptors that are closed, so that no file opened later becomes
-// stderr and takes in messages. stdin and stdout fail as before. Throws when /dev/null cannot be opened.
+// Opens /dev/null for standard descriptors that are closed, so that no file opened later gets the number of
+// stderr and the messages written there. Reading stdin and writing stdout still fail. Throws when /dev/null
+// cannot be opened.
 void occupy_closed_descriptors();
 
 // A bar on stderr that appears once the work turns out to take more than two seconds; nothing where stderr is
@@ -43,10 +44,11 @@ void occupy_closed_descriptors();
 class ProgressBar {
  public:
   explicit ProgressBar(std::string what);
-  ~ProgressBar();  // takes the bar away
+  ~ProgressBar();  // removes the bar
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
-  // The time left is estimated from what was done since the first call, so that work may begin half done.
+  // done out of total. The time left is estimated from what was done since the first call, so that work may
+  // begin half done.
   void update(uint64_t done, uint64_t total);
   void rename(std::string what) { what_ = std::move(what); }
   void hide();  // until the next update: makes room for a line
