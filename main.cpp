@@ -1,12 +1,12 @@
-// Dispatch, and the one place where an error becomes a line on stderr and an exit code.
+// Runs the command line; here errors become a line on stderr and an exit code.
 #include <fmt/format.h>
 
 #include <exception>
 #include <new>
 
+#include "commands/command_line/usage_error.h"
 #include "commands/commands.h"
-#include "commands/terminal.h"
-#include "commands/usage_error.h"
+#include "commands/terminal/terminal.h"
 
 int main(int argc, char** argv) {
   try {

@@ -1,8 +1,8 @@
-// What the executable can do, one function per verb; each returns the exit code and throws UsageError or
-// another std::exception with one line.
+// What the executable can do, a function each. It returns the exit code and throws UsageError or another
+// std::exception with one line.
 #pragma once
 
-#include "commands/arguments.h"
+#include "commands/command_line/arguments.h"
 
 namespace tessera {
 
@@ -14,10 +14,11 @@ inline constexpr int kExitInterrupted = 130;
 
 inline constexpr const char* kVersion = TESSERA_VERSION;  // the project's, from CMakeLists.txt
 
+int run_without_verb(const Arguments& arguments);  // one of the next three
 int run_chat(const Arguments& arguments);
 int run_generate(const Arguments& arguments);  // one answer to -p, -f or stdin
 int run_bench(const Arguments& arguments);
-int run_quantize(const Arguments& arguments, const std::string& command_line);
+int run_quantize(const Arguments& arguments);
 int run_perplexity(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);

@@ -6,7 +6,7 @@
 
 #include "commands/commands.h"
 #include "commands/load_model.h"
-#include "commands/terminal.h"
+#include "commands/terminal/terminal.h"
 #include "engine/models/model_graph.h"
 #include "engine/readable_bytes.h"
 #include "gguf-like-format/tess/tess_file.h"

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string_view>
 
-#include "commands/terminal.h"
+#include "commands/terminal/terminal.h"
+#include "engine/backends.h"
 #include "engine/embedded_model.h"
 #include "engine/readable_bytes.h"
 
@@ -45,16 +47,19 @@ SessionOptions session_options(const Arguments& arguments) {
   if (offers("gpu-layers")) {
     if (const auto layers = arguments.integer("gpu-layers", 0, kMostLayers)) {
       options.gpu_layers = *layers;
-      if (!arguments.has("backend")) options.backend = "cuda";
-      if (*layers != 0 && options.backend != "cuda")
-        throw UsageError(fmt::format("--gpu-layers: needs --backend cuda, found {}", options.backend));
-      if (*layers == 0 && options.backend == "cuda") options.backend = "cpu";  // as where there is no device
+      if (!arguments.has("backend")) options.backend = device_backend().name;
+      const bool on_device = find_backend(options.backend).on_device;
+      if (*layers != 0 && !on_device) {
+        throw UsageError(fmt::format("--gpu-layers: needs --backend {}, found {}", device_backend().name,
+                                     options.backend));
+      }
+      if (*layers == 0 && on_device) options.backend = kHostBackend;  // as where there is no device
     }
   }
-  if (options.backend == "reference") {
+  if (!find_backend(options.backend).uses_cpu_kernels) {
     for (const char* flag : {"isa", "numa"}) {
       if (arguments.has(flag))
-        throw UsageError(fmt::format("--{}: has no meaning with --backend reference", flag));
+        throw UsageError(fmt::format("--{}: has no meaning with --backend {}", flag, options.backend));
     }
   }
   options.isa = arguments.choice("isa");
@@ -90,14 +95,6 @@ Tokenizer stored_tokenizer(const TessFile& file) {
                      [&] { return Tokenizer::from_stored(file.header().tokenizer, file.tensors()); });
 }
 
-namespace {
-
-bool all_on_cpu(const MemoryFigures& memory) {
-  return memory.places.size() == 1 && memory.places.front().name == "cpu";
-}
-
-}  // namespace
-
 std::unique_ptr<Session> open_session(const Model& model, SessionOptions options) {
   const auto longest = static_cast<size_t>(model.hyperparameters().context);
   if (options.context > longest) {
@@ -108,7 +105,10 @@ std::unique_ptr<Session> open_session(const Model& model, SessionOptions options
   }
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
-  if (options.backend == "cuda" && all_on_cpu(session->memory()))
+  const std::vector<Place>& places = session->memory().places;
+  const bool uses_device =
+      std::any_of(places.begin(), places.end(), [](const Place& place) { return place.on_device; });
+  if (find_backend(options.backend).on_device && !uses_device)
     say("no layer fits the GPU's memory: all run on the CPU", Style::warning);
   return session;
 }

@@ -1,11 +1,11 @@
-// Opens the model and the session that the run-time flags ask for, and says what memory they take.
+// Opens the model and the session that the flags choose, and says how much memory they take.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "commands/arguments.h"
+#include "commands/command_line/arguments.h"
 #include "engine/model.h"
 #include "engine/session.h"
 
@@ -15,17 +15,18 @@ namespace tessera {
 // and --batch. Throws UsageError.
 SessionOptions session_options(const Arguments& arguments);
 
-// The file at path, or the embedded model when there is none; --no-mmap and --mlock are honoured.
+// The file at path, or the embedded model when there is none; as --no-mmap and --mlock
+// say. Throws UsageError or FileError.
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments);
 
 // The tokenizer of an open file. Throws FileError naming the file.
 Tokenizer stored_tokenizer(const TessFile& file);
 
-// Plans memory, prints the plan on stderr, and is ready to run. Throws with the numbers when it
-// cannot fit. The model must outlive the session.
+// Loads the model, which must outlive the session, and prints the memory plan on stderr. Throws with the
+// numbers when it cannot fit.
 std::unique_ptr<Session> open_session(const Model& model, SessionOptions options);
 
-// The plan as open_session prints it: a line for every memory that layers are placed in.
+// Prints the memory plan on stderr: a line for every memory that layers are placed in.
 void say_memory(const MemoryFigures& memory);
 
 }  // namespace tessera

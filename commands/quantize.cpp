@@ -1,4 +1,4 @@
-// A checkpoint folder becomes a .tess file, with a bar while it works and a table of what came out.
+// Quantizes a checkpoint folder to a .tess file, with a progress bar and a table of the result.
 #include "engine/quantize/quantize_model.h"
 
 #include <fmt/format.h>
@@ -11,10 +11,10 @@
 #include <optional>
 
 #include "commands/commands.h"
-#include "commands/interrupt.h"
+#include "commands/files/text_file.h"
 #include "commands/load_model.h"
-#include "commands/terminal.h"
-#include "commands/text_file.h"
+#include "commands/terminal/interrupt.h"
+#include "commands/terminal/terminal.h"
 #include "engine/dense_products.h"
 #include "engine/readable_bytes.h"
 
@@ -44,7 +44,7 @@ std::string table(const std::vector<QuantizeSummary>& lines) {
 }
 
 constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-windows", "calibration-window"};
-// Steps and exponents that only a calibration text can serve, by the schemes that have them.
+// Flags of steps that need a calibration text, by the schemes that have them.
 constexpr std::array kCommonSteps = {"no-rotate", "no-smooth-attention", "no-feedback", "attention-alpha"};
 constexpr std::array kRowScaleSteps = {"no-reorder", "no-smooth-outputs", "no-clip", "output-alpha"};
 constexpr std::array kTableSteps = {"rotate", "awq", "no-train-scales"};
@@ -68,7 +68,7 @@ quantize::TableKind table_kind(const Arguments& arguments) {
                                                : quantize::TableKind::normal_float;
 }
 
-// Without looking at activations; nothing for plain rounding.
+// The recipe of --recipe rtn, which needs no calibration text; nothing for plain rounding.
 std::optional<quantize::Recipe> recipe_without_text(const Arguments& arguments, bool table_scheme) {
   constexpr std::array kCalibration = {"calibration"};
   constexpr std::string_view kBeside = "--recipe rtn";
@@ -85,7 +85,7 @@ std::optional<quantize::Recipe> recipe_without_text(const Arguments& arguments, 
   return recipe;
 }
 
-// The recipe that the flags ask for, or nothing for plain rounding. The text itself is read later.
+// The recipe that the flags choose, or nothing for plain rounding. The calibration text is read later.
 std::optional<quantize::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) {
   const std::optional<TableFormat> format = table_format(scheme);
   const std::string named = fmt::format("--scheme {}", scheme_name(scheme));
@@ -139,7 +139,8 @@ std::optional<quantize::Recipe> recipe_of(const Arguments& arguments, Scheme sch
   return recipe;
 }
 
-// How long the work took for its size; done before is what an earlier run left behind.
+// How long the work took, also per billion parameters. done_before: what an earlier run had finished of
+// total.
 std::string speed(double seconds, uint64_t done_before, uint64_t total,
                   const std::vector<QuantizeSummary>& lines) {
   uint64_t weights = 0;
@@ -153,7 +154,7 @@ std::string speed(double seconds, uint64_t done_before, uint64_t total,
 
 }  // namespace
 
-int run_quantize(const Arguments& arguments, const std::string& command_line) {
+int run_quantize(const Arguments& arguments) {
   const auto target = arguments.text("output");
   if (!target) throw UsageError("-o: the .tess file to write is missing");
   QuantizeOptions options;
@@ -163,7 +164,7 @@ int run_quantize(const Arguments& arguments, const std::string& command_line) {
   options.keep_head = arguments.choice("head") == "keep";
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
-  options.command = command_line;
+  options.command = arguments.command_line();
   options.import_note = [](const std::string& line) { say(line); };
   options.recipe = recipe_of(arguments, options.scheme);
   if (!options.recipe && arguments.has("verbose"))

@@ -14,7 +14,7 @@ struct ReportColumn {
 
 struct ReportTable {
   std::vector<ReportColumn> columns;
-  // A row with fewer cells than columns ends in a remark that may be as long as it likes.
+  // A row with fewer cells than columns ends in a remark of any length, which widens no column.
   std::vector<std::vector<std::string>> rows;
 };
 

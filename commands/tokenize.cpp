@@ -7,9 +7,9 @@
 #include <system_error>
 
 #include "commands/commands.h"
+#include "commands/files/text_file.h"
 #include "commands/load_model.h"
-#include "commands/terminal.h"
-#include "commands/text_file.h"
+#include "commands/terminal/terminal.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/tess/tess_file.h"
 

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <numeric>
+#include <string>
 #include <vector>
 
+#include "commands/commands.h"
+#include "engine/backends.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -21,12 +22,22 @@ constexpr const char* kRunning = "Running";
 constexpr const char* kBenchmark = "Benchmark";
 constexpr const char* kGeneral = "General";
 
+std::vector<std::string_view> backend_names() {
+  std::vector<std::string_view> names;
+  for (const BackendRow& row : backend_table()) names.emplace_back(row.name);
+  return names;
+}
+
+// Texts from other tables that options point to.
+const std::string kBackendNames = fmt::format("{}", fmt::join(backend_names(), " "));
+const std::string kBackendHelp = fmt::format("what computes: {}", fmt::join(backend_names(), ", "));
+
 constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
 
 constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads", "-t"};
 
-constexpr Option kBackend = {
-    kRunning, 0, "backend", "NAME", "cpu cuda reference", "cpu", "what computes: cpu, cuda, reference"};
+const Option kBackend = {
+    kRunning, 0, "backend", "NAME", kBackendNames.c_str(), kHostBackend, kBackendHelp.c_str()};
 constexpr Option kGpuLayers = {kRunning,
                                0,
                                "gpu-layers",
@@ -159,7 +170,7 @@ const std::array kQuantizeOptions = {
 
 constexpr const char* kCompare = "Comparing";
 
-constexpr std::array kPerplexityOptions = {
+const std::array kPerplexityOptions = {
     Option{kPrompt, 0, "text", "FILE", "", "stdin", "the text to measure on"},
     Option{kPrompt, 0, "window", "N", "", "2048 or the context", "tokens of one window"},
     Option{kPrompt, 0, "stride", "N", "", "a whole window", "tokens from one window to the next"},
@@ -205,49 +216,26 @@ constexpr std::array kTokenizeOptions = {
 
 constexpr std::array kCompletionsOptions = {kHelp};
 
-constexpr std::array kVerbs = {
+const std::array kVerbs = {
     Verb{"",
          "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
          "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
          "       tessera [-m FILE] --bench [options]     measure speed\n"
          "       tessera quantize|perplexity|inspect|tokenize|completions …",
-         "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0},
+         "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
+         run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
-         "Turns a Hugging Face checkpoint folder into a .tess file.", kQuantizeOptions, 1, 1},
+         "Turns a Hugging Face checkpoint folder into a .tess file.", kQuantizeOptions, 1, 1, run_quantize},
     Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [--kl FILE] [--compare FILE…] [options]",
          "Measures how well models predict a text, and how far they are from a reference.",
-         kPerplexityOptions, 1, 256},
+         kPerplexityOptions, 1, 256, run_perplexity},
     Verb{"inspect", "tessera inspect FILE [options]", "Shows what a .tess file holds and checks it.",
-         kInspectOptions, 1, 1},
+         kInspectOptions, 1, 1, run_inspect},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
-         "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1},
+         "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1, run_tokenize},
     Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
-         kCompletionsOptions, 1, 1},
+         kCompletionsOptions, 1, 1, run_completions, "bash zsh fish"},
 };
-
-// How many characters to insert, remove, replace or swap with their neighbour make one of the other.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> before, above(b.size() + 1), row;
-  std::iota(above.begin(), above.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    row.assign(b.size() + 1, i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        row[j] = std::min(row[j], before[j - 2] + 1);
-    }
-    before.swap(above);
-    above.swap(row);
-  }
-  return above[b.size()];
-}
-
-std::string spelled(const Option& option) {
-  std::string text = option.letter != 0 ? fmt::format("-{}, --{}", option.letter, option.name)
-                                        : fmt::format("    --{}", option.name);
-  if (option.value[0] != '\0') text += fmt::format(" {}", option.value);
-  return text;
-}
 
 }  // namespace
 
@@ -256,60 +244,14 @@ bool is_for_answers(const Option& option) {
   return group == kPrompt || group == kSampling || option.name == std::string_view("no-stats");
 }
 
+bool is_for_benchmarks(const Option& option) { return std::string_view(option.group) == kBenchmark; }
+
 std::span<const Verb> verbs() { return kVerbs; }
 
 const Verb* find_verb(std::string_view name) {
   const auto found =
       std::find_if(kVerbs.begin() + 1, kVerbs.end(), [&](const Verb& verb) { return verb.name == name; });
   return found != kVerbs.end() ? &*found : nullptr;
-}
-
-std::string help_text(const Verb& verb) {
-  std::string text = fmt::format("Usage: {}\n\n{}\n", verb.usage, verb.summary);
-  size_t width = 0;
-  for (const Option& option : verb.options) width = std::max(width, spelled(option).size());
-  const char* group = nullptr;
-  for (const Option& option : verb.options) {
-    if (group == nullptr || std::strcmp(group, option.group) != 0) {
-      group = option.group;
-      text += fmt::format("\n{}\n", group);
-    }
-    text += fmt::format("  {:<{}}  {}", spelled(option), width, option.help);
-    if (option.fallback[0] != '\0') text += fmt::format(" [{}]", option.fallback);
-    text += '\n';
-  }
-  return text;
-}
-
-std::string nearest_name(std::string_view name, std::span<const std::string> candidates) {
-  if (name.size() < 2) return {};  // any other letter would be as near
-  std::string best;
-  size_t best_distance = std::max<size_t>(1, name.size() / 3) + 1;
-  for (const std::string& candidate : candidates) {
-    const size_t distance = edit_distance(name, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = candidate;
-    }
-  }
-  return best;
-}
-
-std::string option_hint(const Verb& verb, std::string_view unknown) {
-  const bool is_word = unknown.substr(0, 2) == "--";
-  const std::string_view name = unknown.substr(is_word ? 2 : 1);
-  std::string meant;
-  std::vector<std::string> names;
-  for (const Option& option : verb.options) {
-    const std::string_view own = names.emplace_back(option.name);
-    // "-temp", and the longest of those that "--top-k-most" begins with; "kv" says too little to be one.
-    const bool begins =
-        is_word && own.size() > 2 && name.substr(0, own.size() + 1) == fmt::format("{}-", own);
-    if (name == own || (begins && own.size() > meant.size())) meant = own;
-  }
-  // Letters such as "-cnv" are another program's abbreviations: what they resemble is not what was meant.
-  if (meant.empty() && is_word) meant = nearest_name(name, names);
-  return meant.empty() ? "" : fmt::format(", did you mean --{}?", meant);
 }
 
 }  // namespace tessera

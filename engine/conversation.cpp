@@ -94,8 +94,8 @@ std::vector<uint32_t> Conversation::tokens_without(size_t dropped) const {
 
 std::vector<uint32_t> Conversation::prompt_tokens() const { return tokens_without(dropped_); }
 
-// The prompt and the reply so far, after as much dropping as options allow and the context needs. Dropping
-// makes room for a quarter of the context at once, so that the next turns do not have to drop again.
+// The tokens of the prompt and of the reply so far. Where they do not fit the context and options allow it,
+// the oldest turns are dropped: a quarter of the context at once, so that the next turns need not drop again.
 std::vector<uint32_t> Conversation::fitting_tokens() {
   const auto with_reply = [&](size_t dropped) {
     std::vector<uint32_t> ids = tokens_without(dropped);
@@ -128,8 +128,7 @@ std::vector<uint32_t> Conversation::fitting_tokens() {
 }
 
 NextLogits Conversation::run(const SequenceInput& input) {
-  if (best_ != 0 && input.want == SequenceInput::Want::last)
-    return {{}, session_->run_best({&input, 1}, best_)};
+  if (best_ != 0 && input.logits == LogitRows::last) return {{}, session_->run_best({&input, 1}, best_)};
   return {session_->run({&input, 1}), {}};
 }
 
@@ -148,7 +147,7 @@ NextLogits Conversation::feed(std::span<const uint32_t> tokens,
     const size_t count = std::min(chunk, tokens.size() - done);
     const bool last = done + count == tokens.size();
     const SequenceInput input{sequence_, tokens.subspan(done, count),
-                              last ? SequenceInput::Want::last : SequenceInput::Want::none};
+                              last ? LogitRows::last : LogitRows::none};
     logits = run(input);
     done += count;
   }
@@ -168,7 +167,7 @@ std::optional<NextLogits> Conversation::extend_reply(uint32_t token,
                                                      const std::function<bool(size_t, size_t)>& keep_going) {
   reply_.push_back(token);
   if (session_->length(sequence_) < session_->context()) {
-    const SequenceInput input{sequence_, {&reply_.back(), 1}, SequenceInput::Want::last};
+    const SequenceInput input{sequence_, {&reply_.back(), 1}, LogitRows::last};
     return run(input);
   }
   if (!options_.drop_oldest) return std::nullopt;

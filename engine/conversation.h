@@ -1,5 +1,5 @@
-// A conversation over one session: keeps the messages, renders them with the model's chat template and feeds
-// the session only what its cache does not hold yet. Not thread-safe.
+// A conversation over one session: keeps the messages, renders them with the model's chat template and runs
+// only the tokens that the cache does not hold yet. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -12,11 +12,12 @@
 #include <vector>
 
 #include "engine/chat_template/chat_template.h"
+#include "engine/next_logits.h"
 #include "engine/session.h"
 
 namespace tessera {
 
-// The messages do not fit the context and nothing more may be dropped: one line with the numbers.
+// The messages do not fit the context, and no more of them may be left out. One line with the numbers.
 class ContextFull : public std::runtime_error {
  public:
   explicit ContextFull(const std::string& line) : std::runtime_error(line) {}
@@ -24,22 +25,14 @@ class ContextFull : public std::runtime_error {
 
 struct ConversationOptions {
   bool raw = false;            // continue the text as it is, even when the model has a chat template
-  bool parse_special = false;  // raw text may spell special tokens
+  bool parse_special = false;  // special tokens that raw text spells are read as such
   bool drop_oldest = false;    // a full context drops the oldest turns instead of ending the reply
-  size_t chunk = 512;          // prompt tokens between two looks at keep_going
-};
-
-// What the next token is sampled from: all logits, or the best ones where these were asked for and can be
-// had.
-struct NextLogits {
-  std::span<float> all;
-  std::span<const TokenLogit> best;
-  bool empty() const { return all.empty() && best.empty(); }
+  size_t chunk = 512;          // prompt tokens between two calls of keep_going
 };
 
 class Conversation {
  public:
-  // The session must outlive the conversation, which takes one sequence of it and gives it back at the end.
+  // Creates a sequence of the session, which must outlive the conversation.
   Conversation(Session& session, const ConversationOptions& options);
   ~Conversation();
   Conversation(const Conversation&) = delete;
@@ -56,31 +49,32 @@ class Conversation {
   void clear();         // all but the system message
   bool undo();          // removes the last user message and what came after it; false when there is none
   bool remove_reply();  // removes the last message when it is the assistant's; false otherwise
-  void replace(std::vector<ChatMessage> messages);  // system first if at all, then user and assistant in turn
+  // The system message comes first or not at all, then user and assistant alternate.
+  void replace(std::vector<ChatMessage> messages);
 
-  // The ids that the session has to hold before a reply to the messages can begin. Throws TemplateError.
+  // The tokens of all messages, rendered for a reply to begin after them. Throws TemplateError.
   std::vector<uint32_t> prompt_tokens() const;
 
   struct Beginning {
-    NextLogits logits;             // of the last prompt token; empty when keep_going said no
+    NextLogits logits;             // of the last prompt token; empty when keep_going returned false
     std::vector<uint32_t> prompt;  // at least one token
     size_t reused_tokens = 0;      // of these, already in the cache
   };
-  // From now on only the count best logits are wanted; 0: all. They are all given where the backend cannot
+  // From now on logits are only the `count` best of a row, or all: with 0, and where the backend cannot
   // select.
-  void want_best(size_t count) { best_ = session_->gives_best(count) ? count : 0; }
-  // Brings the session to the end of the prompt. Cached tokens that agree with the prompt are kept and
-  // everything else is fed, so the result is that of a fresh run. keep_going(done, total) is asked between
-  // chunks; false leaves a valid, shorter cache. Throws ContextFull or TemplateError.
+  void select_best(size_t count) { best_ = session_->gives_best(count) ? count : 0; }
+  // Brings the session to the end of the prompt. Cached tokens that agree with the prompt are kept and all
+  // others are run, so the result is that of a fresh session. keep_going(done, total) is called between
+  // chunks; false stops there and leaves a valid, shorter cache. Throws ContextFull or TemplateError.
   Beginning begin_reply(const std::function<bool(size_t, size_t)>& keep_going);
 
   // Appends a token of the reply and returns the logits after it; nothing when the context is full and no
-  // turn may be dropped. Dropping a turn re-renders the shorter conversation and goes on with the reply;
-  // keep_going is asked as in begin_reply, and the logits are empty when it said no.
+  // turn may be dropped. After dropping a turn the shorter conversation and the reply so far are read again;
+  // keep_going is called as in begin_reply, and the logits are empty when it returned false.
   std::optional<NextLogits> extend_reply(uint32_t token,
                                          const std::function<bool(size_t, size_t)>& keep_going);
-  size_t dropped_turns() const;  // user turns that are no longer fed
-  size_t cached_tokens() const;  // KV cache used by this conversation
+  size_t dropped_turns() const;  // user turns that the model no longer reads
+  size_t cached_tokens() const;  // tokens of this conversation in the KV cache
 
  private:
   std::vector<uint32_t> tokens_without(size_t dropped) const;
@@ -97,8 +91,8 @@ class Conversation {
   bool raw_;
   SequenceId sequence_;
   std::vector<ChatMessage> messages_;
-  size_t best_ = 0;              // how many of the best logits are wanted; 0: all
-  size_t dropped_ = 0;           // messages after the system's that are not fed
+  size_t best_ = 0;              // how many of the best logits are selected; 0: all are given
+  size_t dropped_ = 0;           // messages after the system's that are left out
   std::vector<uint32_t> reply_;  // tokens of the reply in progress
 };
 

@@ -24,9 +24,11 @@ Model Model::mixed(const Model& base, const Model& other,
   return Model(TessFile::mixed(base.file(), other.file(), from_other));
 }
 
+size_t Model::stored_bytes(const Weight& weight) const { return file_->require(weight.name).bytes.size(); }
+
 size_t Model::weight_bytes() const {
   size_t bytes = 0;
-  for (const Weight& weight : graph_.weights) bytes += file_->require(weight.name).bytes.size();
+  for (const Weight& weight : graph_.weights) bytes += stored_bytes(weight);
   return bytes;
 }
 
@@ -38,7 +40,7 @@ size_t Model::weight_bytes_per_token() const {
     });
   }
   size_t bytes = 0;
-  for (const WeightId id : read) bytes += file_->require(graph_.weights[id].name).bytes.size();
+  for (const WeightId id : read) bytes += stored_bytes(graph_.weights[id]);
   return bytes;
 }
 

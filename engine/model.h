@@ -19,8 +19,9 @@ class Model {
  public:
   static Model open(const std::string& path, bool use_mmap);   // throws FileError
   static Model from_memory(std::span<const std::byte> bytes);  // the embedded model; bytes must outlive it
-  // The base with the tensors whose names the predicate picks taken from the other model's file, for finding
-  // out what a part of a model costs. Nothing is copied: both models must outlive it. Throws FileError.
+  // A model of the base's tensors, except those that the predicate picks by name: they are the other model's.
+  // For measuring what quantizing a part of a model costs. Nothing is copied: both models must outlive it.
+  // Throws FileError.
   static Model mixed(const Model& base, const Model& other,
                      const std::function<bool(std::string_view)>& from_other);
 
@@ -30,9 +31,10 @@ class Model {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ChatTemplate* chat_template() const { return chat_template_ ? &*chat_template_ : nullptr; }
   const Graph& graph() const { return graph_; }
-  size_t weight_bytes() const;  // stored bytes of all weights the graph reads
-  size_t weight_bytes_per_token()
-      const;  // bytes of weights that one decoded token reads (no embedding table)
+  size_t stored_bytes(const Weight& weight) const;  // of one of the graph's weights in the file
+  size_t weight_bytes() const;                      // stored bytes of all weights the graph reads
+  // Stored bytes of the weights that one decoded token reads: all but the embedding table.
+  size_t weight_bytes_per_token() const;
 
  private:
   explicit Model(std::unique_ptr<TessFile> file);

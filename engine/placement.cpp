@@ -12,7 +12,7 @@ namespace tessera {
 
 namespace {
 
-// Room for a conversation of some length; a longer context is a wish, not a need.
+// Tokens that a conversation of usual length needs. A device rather gets more layers than a longer context.
 constexpr size_t kUsefulContext = 4096;
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30); }
@@ -21,6 +21,7 @@ Place place_of(const PlacedModel& model, const Graph& graph, const KvGeometry& k
                const Memory& memory) {
   Place place;
   place.name = memory.name;
+  place.on_device = memory.on_device;
   place.layers = kv.layers;
   for (const Weight& weight : graph.weights) place.weight_bytes += model.stored_bytes(weight);
   place.activation_bytes = plan_memory(graph, limits).arena_bytes;
@@ -33,7 +34,7 @@ size_t default_tokens(const Place& place) {
   const size_t fixed = place.weight_bytes + place.activation_bytes;
   const size_t left = place.available_bytes > fixed ? place.available_bytes - fixed : 0;
   const size_t possible = left / std::max<size_t>(place.page_bytes, 1);
-  const size_t planned = place.name == "cuda" ? std::min(possible, kUsefulContext / kKvPageTokens) : 0;
+  const size_t planned = place.on_device ? std::min(possible, kUsefulContext / kKvPageTokens) : 0;
   return std::max({possible / 2, planned, size_t{1}}) * kKvPageTokens;
 }
 

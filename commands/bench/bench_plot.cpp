@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "commands/bench/bench.h"
-#include "commands/plot/svg_picture.h"
+#include "commands/plot/scatter.h"
 
 namespace tessera {
 
@@ -24,7 +24,9 @@ constexpr double kBottom = 60;
 std::string roofline_svg(const BenchReport& report) {
   const double bandwidth = std::max(report.limits.read_gbps, 1e-3);  // Gop/s at one operation per byte
   const double peak = std::max(report.limits.int8_gops, 1e-3);
-  double least_x = 1, most_x = peak / bandwidth * 10, least_y = bandwidth, most_y = peak;
+  Range intensities, speeds;
+  for (const double value : {1.0, peak / bandwidth * 10}) intensities.add(value);
+  for (const double value : {bandwidth, peak}) speeds.add(value);
   const auto intensity = [](const BenchResult& result) {
     const bool attention = result.test.kind == BenchTest::Kind::attention;
     return result.operations_per_token / (attention ? result.kv_bytes_per_token : result.bytes_per_token);
@@ -33,13 +35,11 @@ std::string roofline_svg(const BenchReport& report) {
     return result.operations_per_token * result.tokens_per_second * 1e-9;
   };
   for (const BenchResult& result : report.results) {
-    least_x = std::min(least_x, intensity(result));
-    most_x = std::max(most_x, intensity(result));
-    least_y = std::min(least_y, speed(result));
-    most_y = std::max(most_y, speed(result));
+    intensities.add(intensity(result));
+    speeds.add(speed(result));
   }
-  const Axis x = decade_axis(least_x, most_x, kLeft, kWidth - kRight);
-  const Axis y = decade_axis(least_y, most_y, kHeight - kBottom, kTop);
+  const Axis x = decade_axis(intensities.least, intensities.most, kLeft, kWidth - kRight);
+  const Axis y = decade_axis(speeds.least, speeds.most, kHeight - kBottom, kTop);
 
   SvgPicture picture(kWidth, kHeight);
   picture.text(kLeft, 24, "start",

@@ -7,6 +7,7 @@
 #include "commands/bench/bench.h"
 #include "commands/load_model.h"
 #include "commands/report_table.h"
+#include "engine/measure/sample_statistics.h"
 #include "engine/readable_bytes.h"
 
 namespace tessera {

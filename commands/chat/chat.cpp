@@ -5,13 +5,14 @@
 #include <array>
 #include <optional>
 
-#include "commands/answer.h"
-#include "commands/chat/line_reader.h"
+#include "commands/answer/answer.h"
 #include "commands/chat/saved_chat.h"
+#include "commands/command_line/nearest_name.h"
 #include "commands/commands.h"
-#include "commands/interrupt.h"
 #include "commands/load_model.h"
-#include "commands/terminal.h"
+#include "commands/terminal/interrupt.h"
+#include "commands/terminal/line_reader.h"
+#include "commands/terminal/terminal.h"
 #include "engine/readable_bytes.h"
 
 namespace tessera {
@@ -51,7 +52,7 @@ class Chat {
   bool raw() const { return conversation_.raw(); }
   bool was_interrupted() const { return interrupted_; }  // the last message or command
 
-  // Answers a message; a message that cannot be answered is taken back.
+  // Answers a message; one that cannot be answered is removed again.
   void message(std::string text) {
     interrupted_ = false;
     conversation_.add_user(std::move(text));
@@ -207,7 +208,7 @@ class Chat {
       throw UsageError(
           fmt::format("{}: has a system message, and this chat has no template to put it in", path));
     }
-    // A chat that ends with an unanswered message could not be gone on with: two user messages in a row.
+    // An unanswered message at the end would be followed by another one of the user.
     if (!chat.messages.empty() && chat.messages.back().role == "user") chat.messages.pop_back();
     for (const auto& [name, value] : chat.settings) apply_setting(settings_, name, value, name);
     sampler_ = Sampler(settings_.sampling);
@@ -249,7 +250,7 @@ int run_chat(const Arguments& arguments) {
       Style::dim);
   if (arguments.has("verbose")) say_settings(*session, settings);
 
-  bool warned = false;  // the last thing that happened was a Ctrl-C
+  bool warned = false;  // Ctrl-C was pressed since the last message
   for (;;) {
     TypedMessage typed = reader.read();
     if (typed.kind == TypedMessage::Kind::end) return kExitDone;

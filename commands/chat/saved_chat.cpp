@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "commands/text_file.h"
+#include "commands/files/text_file.h"
 #include "gguf-like-format/file_error.h"
 #include "gguf-like-format/strict_json.h"
 
@@ -29,7 +29,7 @@ void save_chat(const std::string& path, const SavedChat& chat) {
                                        {"model", chat.model},
                                        {"messages", messages},
                                        {"settings", settings}};
-  // Typed text is not checked to be UTF-8: what is not becomes U+FFFD.
+  // Typed text may be invalid UTF-8: its invalid bytes are stored as U+FFFD.
   write_text(path, json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 

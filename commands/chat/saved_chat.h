@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "commands/answer_settings.h"
+#include "commands/answer/answer_settings.h"
 #include "engine/chat_template/chat_template.h"
 
 namespace tessera {
@@ -18,8 +18,8 @@ struct SavedChat {
 // Written whole or not at all. Throws FileError.
 void save_chat(const std::string& path, const SavedChat& chat);
 
-// Checks everything: kinds of fields, roles in turn, names and ranges of settings. Throws FileError naming
-// file and field; nothing is half-loaded.
+// Reads a saved chat whole and checks it: types of fields, alternating roles, names and ranges of settings.
+// Throws FileError naming file and field.
 SavedChat load_chat(const std::string& path);
 
 }  // namespace tessera

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "commands/commands.h"
+#include "commands/files/text_file.h"
 #include "commands/load_model.h"
 #include "commands/perplexity/perplexity_report.h"
-#include "commands/terminal.h"
-#include "commands/text_file.h"
+#include "commands/terminal/terminal.h"
 #include "engine/measure/layer_costs.h"
 #include "engine/measure/perplexity_windows.h"
 #include "engine/measure/side_by_side.h"
@@ -47,10 +47,10 @@ class OpenModels {
 
  private:
   const Arguments& arguments_;
-  std::list<Model> models_;  // stays where it is when another is added
+  std::list<Model> models_;  // a list: models do not move when another is added
 };
 
-// What the windows are made of: checked against every model that is to read them.
+// The text that the windows are cut from.
 struct TextSource {
   std::string name;
   std::string text;
@@ -178,7 +178,7 @@ QualityReport describe(const WindowPlan& plan, const TextSource& source) {
   return report;
 }
 
-// The options that say what is to be done, checked against each other before anything is opened.
+// The options that choose what is measured, checked against each other before any file is opened.
 struct Request {
   std::vector<std::string> files;
   std::optional<std::string> reference;
@@ -265,7 +265,7 @@ QualityReport compare_files(const Request& request, const SessionOptions& option
     for (const unsigned bits : precisions) {
       SessionOptions each = options;
       each.kv_bits = bits;
-      if (bits == 16) each.kv_first_layers = 0;  // says nothing there
+      if (bits == 16) each.kv_first_layers = 0;  // all layers have 16 bits
       const auto is_same = [&](const Contender& other) {
         return other.model == &model && other.options.kv_bits == bits &&
                other.options.kv_first_layers == each.kv_first_layers;

@@ -1,4 +1,4 @@
-// What the instruments found, and the forms it is printed and drawn in.
+// The results of perplexity measurements, and the forms they are printed and drawn in.
 #pragma once
 
 #include <cstddef>
@@ -46,7 +46,7 @@ struct PartCost {
 };
 
 struct LayerReport {
-  QualityReport whole;          // the reference and the quantized file as it is
+  QualityReport whole;          // the reference and the whole quantized file
   std::vector<PartCost> parts;  // the costliest first
 };
 

@@ -9,7 +9,7 @@ namespace tessera {
 
 namespace {
 
-// Colours apart in lightness as well as in hue; those of a dark screen are lighter.
+// Colours that differ in lightness as well as in hue, with lighter ones for dark screens.
 constexpr const char* kStyle =
     "<style>\n"
     ".paper{fill:#ffffff} .marker{fill:currentColor;stroke:#ffffff} .ink{color:#1f2328} .soft{color:#59636e} "
@@ -82,7 +82,7 @@ Axis close_axis(double least, double most, double from, double to, bool logarith
       logarithmic, logarithmic ? std::log10(least) : least, logarithmic ? std::log10(most) : most, from, to,
       {}};
   const double span = axis.high - axis.low;
-  // Room for markers at the ends, and a span where all values are the same.
+  // Space for markers at the ends, and a span of some size where all values are the same.
   const double room = span > 0 ? span * 0.08 : logarithmic ? 0.1 : std::max(std::abs(least) * 0.05, 1e-9);
   axis.low -= room;
   axis.high += room;

@@ -1,5 +1,4 @@
-// Pieces of the diagrams that commands draw: axes, lines, markers and text that read well on light and on
-// dark screens.
+// What diagrams are drawn with: axes, lines, markers and text that are legible on light and on dark screens.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +14,7 @@ struct AxisTick {
   std::string label;
 };
 
-// Values to pixels.
+// Maps values to pixels.
 struct Axis {
   bool logarithmic = false;
   double low = 0;  // values at the ends; exponents of ten when logarithmic
@@ -29,8 +28,8 @@ struct Axis {
 
 // A logarithmic axis over whole decades, one tick each. least and most are positive.
 Axis decade_axis(double least, double most, double from, double to);
-// One that ends a little outside least and most, with ticks at round values; logarithmic
-// for positive values, by choice.
+// An axis that ends a little outside least and most, with ticks at round values. Both are positive for a
+// logarithmic one.
 Axis close_axis(double least, double most, double from, double to, bool logarithmic);
 
 enum class Marker { circle, square, triangle };

@@ -35,19 +35,6 @@ double kl_divergence(std::span<const double> probabilities, std::span<const floa
   return std::max(sum, 0.0);  // rounding can leave -1e-17 where the rows are all but equal
 }
 
-void SampleMean::add(double value) {
-  ++count_;
-  const double before = value - mean_;
-  mean_ += before / static_cast<double>(count_);
-  squares_ += before * (value - mean_);
-}
-
-double SampleMean::standard_error() const {
-  if (count_ < 2) return 0;
-  const auto n = static_cast<double>(count_);
-  return std::sqrt(squares_ / (n - 1) / n);
-}
-
 void Divergence::add(const TokenDivergence& token) {
   kl_.add(token.kl);
   more_nats_.add(token.more_nats);

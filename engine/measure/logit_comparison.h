@@ -1,5 +1,5 @@
-// How well next-token logits predict, and how far a model's are from a reference model's, token by token. All
-// sums are float64 and are taken in the order of the tokens, so results do not depend on the thread count.
+// How well next-token logits predict a text, and how far a model's are from a reference model's, token by
+// token. All sums are float64 and in the order of the tokens, so results do not depend on the thread count.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,8 @@
 #include <optional>
 #include <span>
 #include <vector>
+
+#include "engine/measure/sample_statistics.h"
 
 namespace tessera {
 
@@ -26,28 +28,14 @@ double kl_divergence(std::span<const double> probabilities, std::span<const floa
 // exp(logits[i] - row.normalizer) into out, which is as long.
 void softmax(std::span<const float> logits, const LogitRow& row, std::span<double> out);
 
-// Mean and standard error of values that are taken as independent.
-class SampleMean {
- public:
-  void add(double value);
-  size_t count() const { return count_; }
-  double mean() const { return mean_; }
-  double standard_error() const;  // of the mean; 0 below two values
-
- private:
-  size_t count_ = 0;
-  double mean_ = 0;
-  double squares_ = 0;  // of the distances from the mean
-};
-
 // One scored token of a model beside a reference.
 struct TokenDivergence {
   double kl = 0;          // nats
   double more_nats = 0;   // the model's -log p of the text's token minus the reference's
-  bool same_top = false;  // whether both like the same token best
+  bool same_top = false;  // whether the same token is the likeliest of both
 };
 
-// What a model's tokens say against the reference's. Keeps 4 bytes a token for the quantiles.
+// How far a model is from a reference over all scored tokens. Keeps 4 bytes a token for the quantiles.
 class Divergence {
  public:
   void add(const TokenDivergence& token);

@@ -1,4 +1,4 @@
-// A text cut into the windows on which models are judged.
+// Cuts a text into the windows that models are measured on.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace tessera {
 struct Window {
   std::span<const uint32_t> text;
   std::optional<uint32_t> first;  // a token before the text: bos
-  size_t context = 1;             // leading tokens, first included, that are only read; at least 1
+  size_t context = 1;             // leading tokens, first included, that are read but not scored; at least 1
 
   std::vector<uint32_t> tokens() const;
   size_t scored() const;  // tokens that are predicted
@@ -37,14 +37,14 @@ struct WindowPlan {
   size_t apart = 0;     // text tokens from one window to the next when they overlap, else 0
 
   size_t scored() const;
-  // What was done, in one line: "70 windows of 1024 tokens, not overlapping, …; 71610 of 71665 text tokens
+  // The plan in one line: "70 windows of 1024 tokens, not overlapping, …; 71610 of 71665 text tokens
   // scored".
   std::string description() const;
 };
 
-// Windows of `window` tokens, bos included where there is one, whose starts are `stride` text tokens apart.
-// Only what no earlier window scored is scored. The incomplete rest is left out unless it is all there is.
-// window is at least 2, and stride from 1 to the text tokens of a window.
+// Windows of `window` tokens, bos included where there is one, that begin `stride` text tokens apart. A token
+// is scored in the first window that has it. An incomplete window at the end is left out unless it is the
+// only one. window is at least 2, and stride from 1 to the text tokens of a window.
 WindowPlan plan_windows(std::vector<uint32_t> ids, std::optional<uint32_t> bos, size_t window, size_t stride);
 
 // Every line is a text and a window, cut off after `window` tokens, at least 2.

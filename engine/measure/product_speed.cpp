@@ -5,22 +5,20 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "engine/value_or_throw.h"
+
 namespace tessera {
 
 namespace {
 
-constexpr size_t kInputRows = 16;   // of the table that tokens are looked up in
-constexpr size_t kFewestTurns = 2;  // over all copies, beyond the first
-constexpr size_t kMostTurns = 512;
-constexpr size_t kWarmUps = 2;  // a backend may take its second run to get ready for more
+constexpr size_t kInputRows = 16;  // of the table that tokens are looked up in
+// How often all copies of a product run in one program, beyond the first time.
+constexpr size_t kFewestRepeats = 2;
+constexpr size_t kMostRepeats = 512;
+constexpr size_t kWarmUps = 2;  // a backend may prepare for further runs in its second one
 constexpr size_t kRuns = 5;
 
-template <class Value>
-Value take(Result<Value> result) {
-  if (!result.ok()) throw std::runtime_error(result.error());
-  return std::move(result.value());
-}
-
+// Linear ops of the same shape and scheme.
 struct Kind {
   ProductSpeed speed;
   std::vector<const Linear*> ops;
@@ -58,11 +56,11 @@ std::vector<Kind> kinds_of(const Graph& graph, const std::function<size_t(const 
   return kinds;
 }
 
-// A graph that looks up rows and ends in one row that costs nothing; what is measured goes in between.
-class Frame {
+// A graph that looks up rows of inputs and returns one cheap row; the ops to be measured go in between.
+class MeasuringGraph {
  public:
-  // table, gain: the two weights of MoreWeights behind the model's own.
-  Frame(const Graph& model, size_t columns, WeightId table, WeightId gain) : gain_(gain) {
+  // table, gain: the two weights that InputWeights adds behind the model's own.
+  MeasuringGraph(const Graph& model, size_t columns, WeightId table, WeightId gain) : gain_(gain) {
     graph_.weights = model.weights;
     graph_.weights.push_back({"inputs", Scheme::f32, kInputRows, columns});
     graph_.weights.push_back({"ones", Scheme::f32, 1, columns});
@@ -94,8 +92,8 @@ class Frame {
   TensorId x_ = 0;
 };
 
-// The fastest of a few runs.
-double seconds_of(Program& program, size_t tokens, size_t position, size_t columns) {
+// Seconds of the fastest of a few runs of `tokens` sequences with one token each at this position.
+double fastest_run(Program& program, size_t tokens, size_t position, size_t columns) {
   std::vector<uint32_t> ids(tokens);
   std::vector<uint32_t> pages(position / kKvPageTokens + 1);
   std::iota(pages.begin(), pages.end(), 0u);
@@ -117,19 +115,20 @@ double seconds_of(Program& program, size_t tokens, size_t position, size_t colum
   return best;
 }
 
-// Handles of the inputs and the ones behind the model's weights, for as long as it lives.
-class MoreWeights {
+// Appends two weights to the model's for as long as it lives: rows of inputs, and a gain of ones.
+class InputWeights {
  public:
-  MoreWeights(Backend& backend, std::vector<WeightHandle>& weights, size_t columns)
+  InputWeights(Backend& backend, std::vector<WeightHandle>& weights, size_t columns)
       : weights_(weights),
         size_(weights.size()),
         inputs_(tensor("inputs", {kInputRows, columns})),
         ones_(tensor("ones", {columns})) {
-    for (const Owned* each : {&inputs_, &ones_}) weights_.push_back(take(backend.adopt(each->stored)));
+    for (const Owned* each : {&inputs_, &ones_})
+      weights_.push_back(value_or_throw(backend.adopt(each->stored)));
   }
-  ~MoreWeights() { weights_.resize(size_); }
-  MoreWeights(const MoreWeights&) = delete;
-  MoreWeights& operator=(const MoreWeights&) = delete;
+  ~InputWeights() { weights_.resize(size_); }
+  InputWeights(const InputWeights&) = delete;
+  InputWeights& operator=(const InputWeights&) = delete;
 
  private:
   struct Owned {
@@ -163,26 +162,27 @@ std::vector<ProductSpeed> measure_products(Backend& backend, const Graph& graph,
   for (Kind& kind : kinds_of(graph, stored_bytes)) {
     const size_t columns = kind.speed.shape.columns;
     const auto table = static_cast<WeightId>(weights.size());
-    const MoreWeights more(backend, weights, columns);
+    const InputWeights added(backend, weights, columns);
     const ElementType type = linear_input(graph.weights[kind.ops.front()->parts.front().weight].scheme);
-    const auto seconds = [&](size_t turns) {
-      Frame frame(graph, columns, table, table + 1);
+    const auto seconds = [&](size_t times) {
+      MeasuringGraph built(graph, columns, table, table + 1);
       const TensorId x =
-          type == ElementType::f32 ? frame.x() : frame.add(Quantize{}, frame.x(), columns, type);
-      for (size_t turn = 0; turn < turns; ++turn) {
-        for (const Linear* linear : kind.ops) frame.add(*linear, x, kind.speed.shape.rows);
+          type == ElementType::f32 ? built.x() : built.add(Quantize{}, built.x(), columns, type);
+      for (size_t i = 0; i < times; ++i) {
+        for (const Linear* linear : kind.ops) built.add(*linear, x, kind.speed.shape.rows);
       }
-      const Graph repeated = frame.finish();
-      const auto program = take(backend.compile(repeated, plan_memory(repeated, {tokens, 1}), weights, kv));
-      return seconds_of(*program, tokens, 0, columns);
+      const Graph repeated = built.finish();
+      const auto program =
+          value_or_throw(backend.compile(repeated, plan_memory(repeated, {tokens, 1}), weights, kv));
+      return fastest_run(*program, tokens, 0, columns);
     };
     const double once = seconds(1);
     kind.speed.shape.tokens = tokens;
-    // More turns than one must take at least twice its time: the products of a small model are lost in the
-    // rest.
-    for (size_t turns = kFewestTurns; turns <= kMostTurns; turns *= 4) {
-      const double difference = seconds(1 + turns) - once;
-      kind.speed.seconds = std::max(difference, 0.0) / static_cast<double>(turns * kind.speed.copies);
+    // The repeats must take at least as long as everything else in the program, in which the products of a
+    // small model would be lost.
+    for (size_t repeats = kFewestRepeats; repeats <= kMostRepeats; repeats *= 4) {
+      const double difference = seconds(1 + repeats) - once;
+      kind.speed.seconds = std::max(difference, 0.0) / static_cast<double>(repeats * kind.speed.copies);
       if (difference >= once) break;
     }
     kind.speed.library_f16 = backend.library_seconds(kind.speed.shape, 16);
@@ -200,15 +200,16 @@ double measure_attention(Backend& backend, const Graph& graph, std::vector<Weigh
   const Attention& first = *ops.front();
   const size_t columns = (first.query_heads + 2 * first.kv_heads) * first.head_dim;
   const auto table = static_cast<WeightId>(weights.size());
-  const MoreWeights more(backend, weights, columns);
+  const InputWeights added(backend, weights, columns);
   const auto seconds = [&](bool with_attention) {
-    Frame frame(graph, columns, table, table + 1);
+    MeasuringGraph built(graph, columns, table, table + 1);
     for (const Attention* attention : ops) {
-      if (with_attention) frame.add(*attention, frame.x(), attention->query_heads * attention->head_dim);
+      if (with_attention) built.add(*attention, built.x(), attention->query_heads * attention->head_dim);
     }
-    const Graph measured = frame.finish();
-    const auto program = take(backend.compile(measured, plan_memory(measured, {1, 1}), weights, kv));
-    return seconds_of(*program, 1, position, columns);
+    const Graph measured = built.finish();
+    const auto program =
+        value_or_throw(backend.compile(measured, plan_memory(measured, {1, 1}), weights, kv));
+    return fastest_run(*program, 1, position, columns);
   };
   const double without = seconds(false);
   return std::max(seconds(true) - without, 0.0);

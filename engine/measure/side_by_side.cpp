@@ -20,7 +20,7 @@ constexpr size_t kMostLogitBytes = size_t{128} << 20;
 constexpr size_t kMostSharedLogitBytes = size_t{32} << 20;  // of each model, where several are in memory
 constexpr size_t kRowsPerBlock = 8;
 
-// What the sessions of a pass take together. Files that several of them read count once.
+// The memory of all sessions of a pass. Files that several of them read count once.
 class SharedMemory {
  public:
   explicit SharedMemory(size_t logit_bytes) : logit_bytes_(logit_bytes) {}
@@ -30,7 +30,7 @@ class SharedMemory {
     if (sessions_++ == 0) figures_ = {0, 0, 0, memory.context, memory.kv_bits, memory.available_bytes};
     // What lies on a device was planned against what was free there when the session was made.
     for (const Place& place : memory.places) {
-      if (place.name == "cuda") figures_.available_bytes = 0;
+      if (place.on_device) figures_.available_bytes = 0;
     }
     for (const Weight& weight : session.model().graph().weights) {
       const std::span<const std::byte> bytes = session.model().file().require(weight.name).bytes;
@@ -64,13 +64,14 @@ std::unique_ptr<Session> make_session(const Contender& contender, size_t window,
   return std::make_unique<Session>(*contender.model, options);
 }
 
-// One chunk's logits of one model: what each row says of its text token.
+// One model's logits for the tokens of a chunk, and -log p of the text's token after each.
 struct ScoredRows {
   std::span<const float> logits;
   std::vector<LogitRow> rows;
   std::vector<double> nats;
 };
 
+// One reading of the text by the reference and as many models as fit the memory beside it.
 class Pass {
  public:
   Pass(size_t vocabulary, size_t chunk, size_t threads)
@@ -111,8 +112,8 @@ class Pass {
     }
   }
 
-  ModelQuality take_model(size_t index) { return std::move(models_[index].quality); }
-  ModelQuality take_reference() { return std::move(reference_->quality); }
+  ModelQuality model_quality(size_t index) { return std::move(models_[index].quality); }
+  ModelQuality reference_quality() { return std::move(reference_->quality); }
 
  private:
   struct Entry {
@@ -145,7 +146,7 @@ class Pass {
 
   ScoredRows run_model(Entry& entry, std::span<const uint32_t> tokens, bool scores) {
     const SequenceInput input{entry.sequence, tokens.first(tokens.size() - 1),
-                              scores ? SequenceInput::Want::all : SequenceInput::Want::none};
+                              scores ? LogitRows::all : LogitRows::none};
     ScoredRows scored;
     scored.logits = entry.session->run({&input, 1});
     if (!scores) return scored;
@@ -218,7 +219,7 @@ void fill_pass(Pass& pass, SharedMemory& memory, const std::vector<Contender>& c
       session = make_session(contenders[next], window, chunk);
     } catch (const std::runtime_error&) {
       if (pass.models() == 0) throw;
-      return;  // there may be room for it in a pass of its own, and if not, that pass will say why
+      return;  // it may fit in a later pass, which throws if it does not
     }
     SharedMemory with = memory;
     with.add(*session);
@@ -279,11 +280,11 @@ SideBySide measure_side_by_side(const WindowPlan& plan, size_t window,
       if (events.progress) events.progress(done + ran, total, nats);
     });
     done += tokens * pass.sessions();
-    if (reference && next == 0) result.reference = pass.take_reference();
+    if (reference && next == 0) result.reference = pass.reference_quality();
     if (next == 0) result.backend = pass.session(0).backend_description();
     for (size_t i = 0; i < pass.models(); ++i) {
       result.kv_bits.push_back(pass.session(i).memory().kv_bits);
-      result.models.push_back(pass.take_model(i));
+      result.models.push_back(pass.model_quality(i));
     }
     next += pass.models();
   }

@@ -30,21 +30,21 @@ struct SideBySide {
   std::string backend;  // of the first contender, "cpu avx512-vnni, 2 threads"
 };
 
-// What is said while measuring; each may be empty.
+// Called while measuring; each may be empty.
 struct SideBySideEvents {
   std::function<void(const MemoryFigures& figures)> memory;    // of a single model without a reference
   std::function<void(const std::string& line)> shared_memory;  // of all models of the first pass
   std::function<void(const std::string& line)> passes;         // why the text is read more than once
-  // Tokens done out of all of them; nats of the first model so far.
+  // Tokens that were run, out of those of all models together; the first model's nats so far.
   std::function<void(size_t done, size_t total, const SampleMean& nats)> progress;
 };
 
 inline constexpr size_t kMostAtOnce = 64;  // contenders in memory; each has its own threads
 
 // All contenders have the reference's vocabulary. Where memory does not hold all sessions at once, or they
-// are more than most_at_once, they are taken in several passes, each beside the reference, and stderr says
-// so. Throws std::runtime_error with the numbers when not even one fits beside the reference, and for logits
-// that are not finite. window is the most tokens a window of the plan has.
+// are more than most_at_once, the text is read several times, each time by the reference and some of them,
+// and events.passes says so. Throws std::runtime_error with the numbers when not even one fits beside the
+// reference, and for logits that are not finite. window is the most tokens that a window of the plan has.
 SideBySide measure_side_by_side(const WindowPlan& plan, size_t window,
                                 const std::optional<Contender>& reference,
                                 const std::vector<Contender>& contenders, const SideBySideEvents& events = {},

@@ -173,10 +173,10 @@ inline SessionOptions options_for(const Runner& runner, unsigned kv_bits = 16) {
 
 // Runs tokens of one sequence and copies the wanted logits rows.
 inline Rows run_rows(Session& session, SequenceId sequence, std::span<const uint32_t> tokens,
-                     SequenceInput::Want want = SequenceInput::Want::all) {
-  const SequenceInput input{sequence, tokens, want};
+                     LogitRows wanted = LogitRows::all) {
+  const SequenceInput input{sequence, tokens, wanted};
   const std::span<float> logits = session.run({&input, 1});
-  const size_t count = want == SequenceInput::Want::all ? tokens.size() : 1;
+  const size_t count = wanted == LogitRows::all ? tokens.size() : 1;
   const size_t width = logits.size() / count;
   Rows rows;
   for (size_t i = 0; i < count; ++i)

@@ -38,11 +38,11 @@ Ids greedy_sequence(const Model& model, const Runner& runner, const Ids& prompt,
   Session session(model, options_for(runner));
   const SequenceId sequence = session.create_sequence();
   Ids ids = prompt;
-  Rows rows = run_rows(session, sequence, prompt, SequenceInput::Want::last);
+  Rows rows = run_rows(session, sequence, prompt, LogitRows::last);
   while (true) {
     ids.push_back(best_token(rows.back()));
     if (ids.size() == length) return ids;
-    rows = run_rows(session, sequence, {&ids.back(), 1}, SequenceInput::Want::last);
+    rows = run_rows(session, sequence, {&ids.back(), 1}, LogitRows::last);
   }
 }
 

@@ -9,8 +9,6 @@
 namespace tessera::golden {
 namespace {
 
-using Want = SequenceInput::Want;
-
 uint32_t fresh_seed() {
   const uint32_t seed = std::random_device{}();
   std::cout << "seed " << seed << '\n';
@@ -145,7 +143,7 @@ TEST_CASE("a sequence in a ragged batch gives the logits it gives alone") {
         const std::span<const uint32_t> text(texts[s]);
         const auto next =
             step == joins ? text.first(prompts[s]) : text.subspan(prompts[s] + step - joins - 1, 1);
-        inputs.push_back({ids[s], next, Want::last});
+        inputs.push_back({ids[s], next, LogitRows::last});
         who.push_back(s);
       }
       const Rows rows = split_rows(session.run(inputs), vocabulary);
@@ -187,10 +185,10 @@ TEST_CASE("golden text comes out of a busy batch") {
           noise.push_back(random_ids(generator, 1 + generator() % 12, vocabulary));
         std::vector<SequenceInput> inputs;
         for (size_t i = 0; i < others.size(); ++i) {
-          if (i == before) inputs.push_back({sequence, next, Want::last});
-          inputs.push_back({others[i], noise[i], Want::none});
+          if (i == before) inputs.push_back({sequence, next, LogitRows::last});
+          inputs.push_back({others[i], noise[i], LogitRows::none});
         }
-        if (before == others.size()) inputs.push_back({sequence, next, Want::last});
+        if (before == others.size()) inputs.push_back({sequence, next, LogitRows::last});
         const std::span<float> logits = session.run(inputs);
         REQUIRE(logits.size() == vocabulary);
         next = {best_token({logits.begin(), logits.end()})};
@@ -239,7 +237,7 @@ TEST_CASE("after truncate a sequence is as if the rest had never been") {
     Session session(*setup.model, options_for(setup.runner, setup.kv_bits));
     const SequenceId sequence = session.create_sequence();
     Ids text = random_ids(generator, 90, vocabulary);
-    run_rows(session, sequence, text, Want::last);
+    run_rows(session, sequence, text, LogitRows::last);
     for (const size_t keep : {70, 64, 13, 0}) {
       CAPTURE(keep);
       session.truncate(sequence, keep);
@@ -268,20 +266,20 @@ TEST_CASE("pages are counted, given back, used again, and a full cache changes n
     const SequenceId first = session.create_sequence();
     const SequenceId second = session.create_sequence();
     const Ids text = random_ids(generator, 60, vocabulary);
-    run_rows(session, first, text, Want::last);
+    run_rows(session, first, text, LogitRows::last);
     CHECK(session.pages_in_use() == 1);
-    run_rows(session, second, text, Want::last);
+    run_rows(session, second, text, LogitRows::last);
     CHECK(session.pages_in_use() == 2);
 
     // Both pages are taken: four more tokens fit, a fifth does not.
     const Ids more = random_ids(generator, 5, vocabulary);
-    CHECK_THROWS_AS(run_rows(session, first, more, Want::last), std::runtime_error);
+    CHECK_THROWS_AS(run_rows(session, first, more, LogitRows::last), std::runtime_error);
     CHECK(session.length(first) == text.size());
     CHECK(session.tokens(first) == text);
     CHECK(session.pages_in_use() == 2);
     // One run that fits for one sequence and not for the other appends to neither.
-    const std::vector<SequenceInput> both = {{second, std::span(more).first(1), Want::last},
-                                             {first, more, Want::last}};
+    const std::vector<SequenceInput> both = {{second, std::span(more).first(1), LogitRows::last},
+                                             {first, more, LogitRows::last}};
     CHECK_THROWS_AS(session.run(both), std::runtime_error);
     CHECK(session.length(first) == text.size());
     CHECK(session.length(second) == text.size());

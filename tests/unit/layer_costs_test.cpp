@@ -72,7 +72,7 @@ std::vector<float> logits_of(const Model& model) {
   options.max_outputs = 32;
   Session session(model, options);
   const std::vector<uint32_t> tokens = {1, 17, 299, 4, 4, 250, 77};
-  const SequenceInput input{session.create_sequence(), tokens, SequenceInput::Want::all};
+  const SequenceInput input{session.create_sequence(), tokens, LogitRows::all};
   const std::span<const float> logits = session.run({&input, 1});
   return {logits.begin(), logits.end()};
 }

@@ -167,6 +167,7 @@ TEST_CASE("a cache has the tokens asked for, or as many as leave room") {
   host.page_bytes = 10;
   Place device = host;
   device.name = "cuda";
+  device.on_device = true;
   const auto tokens = [](std::vector<Place> places, size_t asked = 0) {
     return choose_context(places, {std::nullopt, asked, 100000});
   };

@@ -225,11 +225,11 @@ std::string own_words(const Model& model, std::mt19937& generator) {
   for (int i = 0; i < 8; ++i) {
     session.truncate(sequence, 0);
     Ids ids = {*model.tokenizer().bos(), *model.tokenizer().find("<|user|>")};
-    std::vector<float> logits = run_rows(session, sequence, ids, SequenceInput::Want::last).front();
+    std::vector<float> logits = run_rows(session, sequence, ids, LogitRows::last).front();
     while (ids.size() < 112) {
       const std::vector<double> p = probabilities(logits);
       ids.push_back(static_cast<uint32_t>(std::discrete_distribution<size_t>(p.begin(), p.end())(generator)));
-      logits = run_rows(session, sequence, std::span(ids).last(1), SequenceInput::Want::last).front();
+      logits = run_rows(session, sequence, std::span(ids).last(1), LogitRows::last).front();
     }
     std::string line = model.tokenizer().decode(ids, true);
     std::replace(line.begin(), line.end(), '\n', ' ');

@@ -55,7 +55,7 @@ TEST_CASE("random models are valid files in every scheme and run") {
       options.backend = "reference";
       Session session(model, options);
       const std::vector<uint32_t> tokens = {5, 300, 17, 0, 255};
-      const SequenceInput input{session.create_sequence(), tokens, SequenceInput::Want::all};
+      const SequenceInput input{session.create_sequence(), tokens, LogitRows::all};
       const std::span<float> logits = session.run({&input, 1});
       REQUIRE(logits.size() == tokens.size() * 301);
       CHECK(std::all_of(logits.begin(), logits.end(), [](float value) { return std::isfinite(value); }));

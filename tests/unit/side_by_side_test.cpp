@@ -65,7 +65,7 @@ std::vector<std::vector<double>> log_probabilities(const Model& model, unsigned 
   options.max_outputs = kWindow;
   Session session(model, options);
   const std::vector<uint32_t> tokens = window.tokens();
-  const SequenceInput input{session.create_sequence(), tokens, SequenceInput::Want::all};
+  const SequenceInput input{session.create_sequence(), tokens, LogitRows::all};
   const std::span<const float> logits = session.run({&input, 1});
   std::vector<std::vector<double>> rows;
   for (size_t row = window.context - 1; row + 1 < tokens.size(); ++row) {

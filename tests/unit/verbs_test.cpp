@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/backends.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -31,6 +32,16 @@ TEST_CASE("--scheme offers every scheme that a matrix can have") {
   for (const Scheme scheme : matrix_schemes()) names.emplace_back(scheme_name(scheme));
   CHECK(choices_of(verbs().front(), "scheme") == names);
   CHECK(choices_of(*find_verb("quantize"), "scheme") == names);
+}
+
+TEST_CASE("--backend offers every backend, and every verb has something to run") {
+  std::vector<std::string> names;
+  for (const BackendRow& row : backend_table()) names.emplace_back(row.name);
+  CHECK(names.front() == kHostBackend);
+  CHECK(device_backend().on_device);
+  for (const Verb* verb : {&verbs().front(), find_verb("perplexity")})
+    CHECK(choices_of(*verb, "backend") == names);
+  for (const Verb& verb : verbs()) CHECK((verb.run != nullptr));
 }
 
 }  // namespace tessera

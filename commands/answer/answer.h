@@ -1,0 +1,25 @@
+// Shows one reply while it is generated, with its notes and figures: shared by chat and one-shot answers.
+#pragma once
+
+#include <string>
+
+#include "commands/answer/answer_settings.h"
+#include "engine/conversation.h"
+#include "engine/reply.h"
+
+namespace tessera {
+
+// Writes the reply to stdout while it is generated and why it ended early to stderr. Ctrl-C ends it when an
+// InterruptScope is alive.
+Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOptions& options);
+
+// Writes the model, its backend and every setting with its value to stderr, for --verbose.
+void say_settings(const Session& session, const AnswerSettings& settings);
+
+// One line: tokens and tokens/s of prompt and reply, time to the first token, KV cache in use.
+std::string statistics_line(const ReplyStatistics& statistics);
+
+// Conversation options from --raw, --parse-special, --overflow and --batch.
+ConversationOptions conversation_options(const Arguments& arguments);
+
+}  // namespace tessera
