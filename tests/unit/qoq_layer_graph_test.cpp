@@ -149,6 +149,15 @@ TEST_CASE("keys are not scaled when pairs of channels lie elsewhere or something
   CHECK(result.noted("keys: SmoothAttention left out"));
 }
 
+TEST_CASE("values that are rotated on their way to attention are no known structure") {
+  Changeable model(true);
+  CHECK(model.layers()[1].attention);
+  std::get<Rope>(model.op("layers.1.rope").kind).heads += 1;
+  REQUIRE(check_graph(model.graph).empty());
+  CHECK(!model.layers()[1].attention);
+  CHECK(model.layers()[2].attention);
+}
+
 TEST_CASE("steps of a structure that is not there are left out with a note") {
   Changeable model(false);
   for (size_t i = 0; i < model.roles.size(); ++i)
@@ -181,6 +190,12 @@ TEST_CASE("a residual stream that is not only read through norms and written by 
   REQUIRE(check_graph(model.graph).empty());
   CHECK(rotation_obstacle(model.layers()) ==
         "op \"layers.1.changed\" (rope) stands between the residual stream and a matrix");
+
+  // Nor when more than a norm reads the stream behind the last layer.
+  Changeable read(true);
+  read.op("logits").inputs[0] = read.op("output_norm").outputs[1];
+  CHECK(rotation_obstacle(read.layers()) ==
+        "op \"output_norm\" (norm) stands between the residual stream and a matrix");
 }
 
 TEST_CASE("a layer that hands on more than the residual stream is refused by the name of its op") {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "graph/op_weights.h"
+
 namespace tessera::quantize {
 
 namespace {
@@ -43,6 +45,11 @@ std::optional<StreamCut> cut_before(const Graph& graph, const Uses& uses, size_t
   return StreamCut{op, behind.outputs[1], behind.inputs};
 }
 
+std::string obstacle(const Op& op) {
+  return fmt::format("op \"{}\" ({}) stands between the residual stream and a matrix", op.name,
+                     op_name(op.kind));
+}
+
 // Fills in the structure of a layer whose ops are known.
 class Reader {
  public:
@@ -51,7 +58,7 @@ class Reader {
 
   void read() {
     for (size_t op = layer_.before.op; op < layer_.after.op; ++op) {
-      note_weights(graph_.ops[op]);
+      for_each_weight(graph_.ops[op], [&](WeightId id, WeightRole) { layer_.weights.push_back(id); });
       if (std::holds_alternative<Linear>(graph_.ops[op].kind)) layer_.linears.push_back(op);
     }
     std::sort(layer_.weights.begin(), layer_.weights.end());
@@ -75,15 +82,6 @@ class Reader {
                       [&](const LinearPart& part, Role role) { return roles_[part.weight] == role; });
   }
 
-  void note_weights(const Op& each) {
-    if (const auto* norm = std::get_if<Norm>(&each.kind)) layer_.weights.push_back(norm->gain);
-    const auto* kind = std::get_if<Linear>(&each.kind);
-    for (size_t i = 0; kind != nullptr && i < kind->parts.size(); ++i) {
-      layer_.weights.push_back(kind->parts[i].weight);
-      if (kind->parts[i].bias) layer_.weights.push_back(*kind->parts[i].bias);
-    }
-  }
-
   void read_attention(size_t attention) {
     AttentionBlock block;
     block.attention = attention;
@@ -94,11 +92,13 @@ class Reader {
       if (uses_.only_reader(input) == std::nullopt || !inside(uses_.writer[input])) return;
       block.input = uses_.writer[input];
       if (linear(block.input) != nullptr) break;
+      // Steps that change values need to know that nothing is done to them on the way.
       const Op& between = op(block.input);
-      if (between.inputs.size() != 1) return;
       const auto* rope = std::get_if<Rope>(&between.kind);
-      block.keys_can_be_scaled = block.keys_can_be_scaled && rope != nullptr &&
-                                 rope->head_dim == block.shape.head_dim &&
+      const size_t query_and_key_columns =
+          (block.shape.query_heads + block.shape.kv_heads) * block.shape.head_dim;
+      if (rope == nullptr || rope->heads * rope->head_dim > query_and_key_columns) return;
+      block.keys_can_be_scaled = block.keys_can_be_scaled && rope->head_dim == block.shape.head_dim &&
                                  2 * rope->inverse_frequency.size() == rope->head_dim;
       input = between.inputs[0];
     }
@@ -166,10 +166,7 @@ class Reader {
     layer_.writers.push_back(writer);
   }
 
-  void refuse_rotation(const Op& each) {
-    layer_.rotation_obstacle = fmt::format("op \"{}\" ({}) stands between the residual stream and a matrix",
-                                           each.name, op_name(each.kind));
-  }
+  void refuse_rotation(const Op& each) { layer_.rotation_obstacle = obstacle(each); }
 
   const Graph& graph_;
   const Uses& uses_;
@@ -229,6 +226,15 @@ std::vector<LayerGraph> find_layers(const Graph& graph, std::span<const Role> ro
     }
     Reader(graph, uses, roles, layer).read();
   }
+  // Behind the last layer only a norm and the matrices that read it may know the stream.
+  LayerGraph& last = layers.back();
+  const Op& output = graph.ops[last.after.op];
+  const bool normed =
+      std::holds_alternative<Norm>(output.kind) &&
+      std::all_of(uses.readers[output.outputs[0]].begin(), uses.readers[output.outputs[0]].end(),
+                  [&](size_t reader) { return std::holds_alternative<Linear>(graph.ops[reader].kind); });
+  const bool summed = output.outputs.size() == 2 && !uses.readers[output.outputs[1]].empty();
+  if (!normed || summed) last.rotation_obstacle = obstacle(output);
   return layers;
 }
 

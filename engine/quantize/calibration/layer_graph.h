@@ -21,7 +21,8 @@ struct StreamCut {
   std::vector<TensorId> parts;  // one or two
 };
 
-// q, k and v side by side, what rotates them, attention, and o.
+// q, k and v side by side, attention, and o, with nothing but rotary positions of queries and keys in
+// between.
 struct AttentionBlock {
   size_t input = 0;      // op: the Linear of q, k and v
   size_t attention = 0;  // op
@@ -29,7 +30,7 @@ struct AttentionBlock {
   LinearPart q, k, v, o;
   Attention shape{};  // of the attention op
   // Whether channels i and i + head_dim / 2 of a key may be divided by one factor, and those of the queries
-  // multiplied, without changing a score: nothing but rotary positions of whole heads stands in between.
+  // multiplied, without changing a score: rotary positions, where there are any, rotate whole heads.
   bool keys_can_be_scaled = false;
 };
 

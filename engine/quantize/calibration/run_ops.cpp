@@ -6,19 +6,9 @@
 #include <variant>
 
 #include "engine/quantize/calibration/float_ops.h"
+#include "graph/overloaded.h"
 
 namespace tessera::quantize {
-
-namespace {
-
-template <class... Cases>
-struct Overloaded : Cases... {
-  using Cases::operator()...;
-};
-template <class... Cases>
-Overloaded(Cases...) -> Overloaded<Cases...>;
-
-}  // namespace
 
 OpRun::OpRun(DenseProducts& products, DenseProduct::Precision precision, const FloatLayer& layer,
              std::span<const size_t> windows)

@@ -4,8 +4,8 @@
 #include <span>
 #include <string>
 
-#include "engine/quantize/calibration/layer_graph.h"
 #include "engine/quantize/plan/weight_plan.h"
+#include "gguf-like-format/tensor_roles.h"
 
 namespace tessera::quantize {
 

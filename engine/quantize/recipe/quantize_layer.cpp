@@ -55,9 +55,7 @@ void smooth_attention(const LayerContext& context, const Recipe& recipe, FloatLa
                       LayerStatistics& statistics) {
   const AttentionBlock& block = *layer.graph().attention;
   if (!block.keys_can_be_scaled)
-    return context.say(
-        "keys: SmoothAttention left out, because more than rotary positions of whole heads is applied to "
-        "them");
+    return context.say("keys: SmoothAttention left out, because rotary positions do not rotate whole heads");
   const size_t head_dim = block.shape.head_dim;
   double alpha = recipe.attention_alpha.value_or(0);
   if (!recipe.attention_alpha) {
@@ -120,7 +118,9 @@ void smooth_layer(const LayerContext& context, const Recipe& recipe, Scheme sche
                   LayerStatistics& statistics) {
   const SchemeSteps& steps = scheme_steps(scheme);
   if (!layer.graph().attention)
-    context.say("attention: steps that change it are left out, because it is not made of q, k, v and o");
+    context.say(
+        "attention: steps that change it are left out, because it is not made of q, k, v, rotary positions "
+        "and o");
   if (!layer.graph().feed_forward)
     context.say(
         "feed-forward part: steps that change it are left out, because it is not made of gate, up and down");
