@@ -19,6 +19,8 @@
 
 namespace tessera {
 
+class GgufMetadata;
+
 inline constexpr size_t kMostPieces = size_t{1} << 24;
 inline constexpr size_t kMostAddedTokenBytes = 4096;
 
@@ -87,11 +89,17 @@ TokenizerDefinition load_tiktoken(std::string_view text, const std::string& wher
 TokenizerDefinition load_vocab_merges(std::string_view vocabulary, const std::string& vocabulary_where,
                                       std::string_view merges, const std::string& merges_where,
                                       const TokenizerConfig& config);
+// The tokenizer.ggml.* keys of a GGUF file.
+TokenizerDefinition load_gguf_vocabulary(const GgufMetadata& metadata);
 
 // Gives added tokens of the configuration their place after the last piece (or checks the one they have) and
 // sets the roles. default_adds_bos is for tokenizers whose files do not say. Call once pieces, ids and rules
 // are set. Throws FileError.
 void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config, bool default_adds_bos);
+
+// Ranks for merging: the pieces with the best score merge first, those with equal scores are equal. kNoSymbol
+// where there is no score.
+std::vector<uint32_t> rank_by_score(const std::vector<std::optional<float>>& scores);
 
 // Every way to cut a piece into two symbols makes a merge; ranks[id] orders them (kNoSymbol: the piece takes
 // no part). texts are the pieces in the form the symbols have; characters outside the pieces become extra
