@@ -1,4 +1,4 @@
-// Hugging Face folder in, .tess file out: streams one matrix, or with a recipe one layer, at a time, so that
+// Checkpoint in, .tess file out: streams one matrix, or with a recipe one layer, at a time, so that
 // memory stays near the largest of them.
 #pragma once
 
@@ -17,7 +17,7 @@
 namespace tessera {
 
 struct QuantizeOptions {
-  std::string source;  // checkpoint folder
+  std::string source;  // checkpoint: a Hugging Face folder or a GGUF file
   std::string target;  // .tess path
   Scheme scheme = Scheme::w4a8_g128;
   bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstdlib>
+#include <charconv>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -161,7 +161,8 @@ double GgufMetadata::number(std::string_view key, double low, double high) const
   const std::string expected = fmt::format("a number from {} to {}", low, high);
   double number = 0;
   if (!value.is_array && value.type == GgufType::f32) {
-    number = std::strtod(fmt::format("{}", read_at<float>(value, 0)).c_str(), nullptr);
+    const std::string decimal = fmt::format("{}", read_at<float>(value, 0));
+    std::from_chars(decimal.data(), decimal.data() + decimal.size(), number);
   } else if (!value.is_array && value.type == GgufType::f64) {
     number = read_at<double>(value, 0);
   } else if (!value.is_array && is_whole(value.type)) {
