@@ -225,7 +225,7 @@ const std::array kVerbs = {
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
          run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
-         "Turns a Hugging Face checkpoint folder into a .tess file.", kQuantizeOptions, 1, 1, run_quantize},
+         "Turns a Hugging Face checkpoint folder or a GGUF file into a .tess file.", kQuantizeOptions, 1, 1, run_quantize},
     Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [--kl FILE] [--compare FILE…] [options]",
          "Measures how well models predict a text, and how far they are from a reference.",
          kPerplexityOptions, 1, 256, run_perplexity},

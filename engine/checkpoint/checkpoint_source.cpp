@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/checkpoint/gguf_source.h"
 #include "engine/checkpoint/huggingface_source.h"
 
 namespace tessera {
@@ -16,6 +17,7 @@ struct CheckpointFormat {
 
 // The last one recognizes everything: its errors say what is missing.
 constexpr std::array kFormats = {
+    CheckpointFormat{is_gguf_file, open_gguf_file},
     CheckpointFormat{[](const std::string&) { return true; }, open_huggingface_folder},
 };
 

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/models/model_graph.h"
+#include "engine/models/tensor_source.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
@@ -19,7 +21,7 @@ namespace tessera {
 struct SourceTensor {
   std::string name;
   std::vector<uint64_t> shape;
-  std::string_view type;            // as the checkpoint's format calls it, "BF16"
+  std::string_view type;            // as the checkpoint's format calls it, "BF16" or "Q4_K"
   std::optional<Scheme> precision;  // f32, f16 or bf16, which holds every value; nothing where none does
 
   uint64_t elements() const;
@@ -37,6 +39,9 @@ class CheckpointSource {
   virtual const Tokenizer& tokenizer() const = 0;
   virtual std::span<const SourceTensor> tensors() const = 0;
   const SourceTensor* find(std::string_view name) const;  // nullptr when absent
+  // Where this checkpoint holds a tensor of the model; unless overridden, where the family's Hugging Face
+  // checkpoints do. Names a tensor that may be missing.
+  virtual TensorSource source_of(const ExpectedTensor& tensor) const { return tensor.source; }
   // Elements first ... first + out.size() - 1 of one of tensors(), in row-major order. Throws FileError for a
   // type that cannot be read as floats and for a range outside the tensor.
   virtual void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const = 0;

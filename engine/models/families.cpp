@@ -30,6 +30,25 @@ constexpr std::array kLlamaNames = {
     SourceName{Role::output_head, "lm_head.weight"},
 };
 
+constexpr std::array kGgufNames = {
+    SourceName{Role::token_embedding, "token_embd.weight"},
+    SourceName{Role::attention_norm, "blk.{}.attn_norm.weight"},
+    SourceName{Role::q, "blk.{}.attn_q.weight"},
+    SourceName{Role::k, "blk.{}.attn_k.weight"},
+    SourceName{Role::v, "blk.{}.attn_v.weight"},
+    SourceName{Role::q_bias, "blk.{}.attn_q.bias"},
+    SourceName{Role::k_bias, "blk.{}.attn_k.bias"},
+    SourceName{Role::v_bias, "blk.{}.attn_v.bias"},
+    SourceName{Role::o, "blk.{}.attn_output.weight"},
+    SourceName{Role::o_bias, "blk.{}.attn_output.bias"},
+    SourceName{Role::ffn_norm, "blk.{}.ffn_norm.weight"},
+    SourceName{Role::gate, "blk.{}.ffn_gate.weight"},
+    SourceName{Role::up, "blk.{}.ffn_up.weight"},
+    SourceName{Role::down, "blk.{}.ffn_down.weight"},
+    SourceName{Role::output_norm, "output_norm.weight"},
+    SourceName{Role::output_head, "output.weight"},
+};
+
 // Columns: model_type, architecture, reader, kv_heads, has_sliding_window, window_has_switch, sliding_window,
 // reads_attention_bias.
 constexpr std::array kLlamaClasses = {
@@ -46,10 +65,20 @@ constexpr std::array kGraniteClasses = {
 
 constexpr std::array kFamilies = {
     // Llama 1 to 3 and everything built alike.
-    Family{"llama", BiasRule::configured, BiasRule::configured, kLlamaClasses, kLlamaNames},
-    Family{"granite", BiasRule::configured, BiasRule::configured, kGraniteClasses, kLlamaNames},
-    Family{"qwen2", BiasRule::always, BiasRule::never, kQwen2Classes, kLlamaNames},
+    Family{"llama", BiasRule::configured, BiasRule::configured, kLlamaClasses, kLlamaNames,
+           GgufArchitecture{"llama", true, kGgufNames}},
+    Family{"granite", BiasRule::configured, BiasRule::configured, kGraniteClasses, kLlamaNames,
+           GgufArchitecture{}},
+    Family{"qwen2", BiasRule::always, BiasRule::never, kQwen2Classes, kLlamaNames,
+           GgufArchitecture{"qwen2", false, kGgufNames}},
 };
+
+// "a, b or c", of at least two.
+std::string alternatives(std::vector<std::string_view> names) {
+  const std::string_view last = names.back();
+  names.pop_back();
+  return fmt::format("{} or {}", fmt::join(names, ", "), last);
+}
 
 }  // namespace
 
@@ -76,9 +105,20 @@ std::string known_model_types() {
   std::vector<std::string_view> names;
   for (const Family& family : kFamilies)
     for (const HuggingFaceClass& type : family.classes) names.push_back(type.model_type);
-  const std::string_view last = names.back();
-  names.pop_back();
-  return fmt::format("{} or {}", fmt::join(names, ", "), last);
+  return alternatives(std::move(names));
+}
+
+const Family* find_gguf_architecture(std::string_view name) {
+  for (const Family& family : kFamilies)
+    if (!name.empty() && family.gguf.name == name) return &family;
+  return nullptr;
+}
+
+std::string known_gguf_architectures() {
+  std::vector<std::string_view> names;
+  for (const Family& family : kFamilies)
+    if (!family.gguf.name.empty()) names.push_back(family.gguf.name);
+  return alternatives(std::move(names));
 }
 
 }  // namespace tessera

@@ -43,12 +43,22 @@ struct SourceName {
   std::string_view name;
 };
 
+// How GGUF files hold a family.
+struct GgufArchitecture {
+  std::string_view name;  // of general.architecture; empty: no GGUF file can be read
+  // Whether rows of q and k, and their biases, lie in pairs of neighbours for rotary positions (see
+  // TensorSource) over the whole of every head.
+  bool neighbouring_pairs;
+  std::span<const SourceName> names;  // a name for every role that the family has
+};
+
 struct Family {
   std::string_view name;  // as in Hyperparameters::family
   BiasRule qkv_bias;
   BiasRule output_bias;
   std::span<const HuggingFaceClass> classes;
   std::span<const SourceName> names;  // a name for every role that the family has
+  GgufArchitecture gguf;
 };
 
 std::span<const Family> families();
@@ -63,5 +73,9 @@ struct FamilyClass {
 };
 FamilyClass find_model_type(std::string_view model_type);
 std::string known_model_types();  // "llama, mistral or qwen2"
+
+// The family of a GGUF file's general.architecture; nullptr for an unknown one.
+const Family* find_gguf_architecture(std::string_view name);
+std::string known_gguf_architectures();  // "llama or qwen2"
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-// Hugging Face folder in, .tess file out: streams one matrix, or with a recipe one layer, at a time, so that
+// Checkpoint in, .tess file out: streams one matrix, or with a recipe one layer, at a time, so that
 // memory stays near the largest of them.
 #pragma once
 

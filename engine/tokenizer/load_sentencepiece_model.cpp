@@ -245,22 +245,32 @@ void set_normalizer(const Model& model, const TokenizerConfig& config, Tokenizer
   if (model.escape_whitespaces) rules.normalizer.push_back({NormalizerStep::Kind::replace, " ", kSpaceMark});
 }
 
-// The ranks of merges: pieces with the best score come first; equal scores have equal ranks.
-std::vector<uint32_t> rank_by_score(const std::vector<Piece>& pieces) {
-  std::vector<float> scores;
+std::vector<std::optional<float>> scores_of(const std::vector<Piece>& pieces) {
+  std::vector<std::optional<float>> scores;
   for (const Piece& piece : pieces)
-    if (piece.type == PieceType::normal) scores.push_back(piece.score);
-  std::sort(scores.begin(), scores.end(), std::greater<>());
-  scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
-  std::vector<uint32_t> ranks;
-  for (const Piece& piece : pieces) {
-    const auto at = std::lower_bound(scores.begin(), scores.end(), piece.score, std::greater<>());
-    ranks.push_back(piece.type == PieceType::normal ? static_cast<uint32_t>(at - scores.begin()) : kNoSymbol);
-  }
-  return ranks;
+    scores.push_back(piece.type == PieceType::normal ? std::optional(piece.score) : std::nullopt);
+  return scores;
 }
 
 }  // namespace
+
+std::vector<uint32_t> rank_by_score(const std::vector<std::optional<float>>& scores) {
+  std::vector<float> in_order;
+  for (const std::optional<float>& score : scores)
+    if (score) in_order.push_back(*score);
+  std::sort(in_order.begin(), in_order.end(), std::greater<>());
+  in_order.erase(std::unique(in_order.begin(), in_order.end()), in_order.end());
+  std::vector<uint32_t> ranks;
+  for (const std::optional<float>& score : scores) {
+    if (!score) {
+      ranks.push_back(kNoSymbol);
+      continue;
+    }
+    const auto at = std::lower_bound(in_order.begin(), in_order.end(), *score, std::greater<>());
+    ranks.push_back(static_cast<uint32_t>(at - in_order.begin()));
+  }
+  return ranks;
+}
 
 TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::string& where,
                                              const TokenizerConfig& config) {
@@ -334,7 +344,7 @@ TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::
   name("eos", model.eos);
   name("pad", model.pad);
   apply_config(definition, named, true);
-  merges_from_pieces(definition, texts, rank_by_score(model.pieces));
+  merges_from_pieces(definition, texts, rank_by_score(scores_of(model.pieces)));
   return definition;
 }
 

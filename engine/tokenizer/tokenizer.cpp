@@ -139,8 +139,13 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
-Tokenizer Tokenizer::from_folder(const std::string& folder) {
-  TokenizerDefinition definition = load_folder(folder);
+Tokenizer Tokenizer::from_folder(const std::string& folder) { return from_definition(load_folder(folder)); }
+
+Tokenizer Tokenizer::from_gguf(const GgufMetadata& metadata) {
+  return from_definition(load_gguf_vocabulary(metadata));
+}
+
+Tokenizer Tokenizer::from_definition(TokenizerDefinition definition) {
   const std::string where = definition.where;
   try {
     TokenizerArrays arrays = make_arrays(std::move(definition));

@@ -18,6 +18,9 @@
 
 namespace tessera {
 
+class GgufMetadata;
+struct TokenizerDefinition;
+
 // A tokenizer as stored in a .tess file: small settings as JSON text and arrays that need no parsing.
 struct TokenizerArrays {
   TokenizerSettings settings;
@@ -36,6 +39,8 @@ class Tokenizer {
   // Reads tokenizer.json, tokenizer.model (SentencePiece or tiktoken) or vocab/merges files of a checkpoint
   // folder, with tokenizer_config.json beside it. Throws FileError.
   static Tokenizer from_folder(const std::string& folder);
+  // Reads the tokenizer.ggml.* keys of a GGUF file. Throws FileError.
+  static Tokenizer from_gguf(const GgufMetadata& metadata);
   // Restores a tokenizer from what store() returned. It points into the tensors, so their bytes must outlive
   // it. Throws FileError naming the field when ids, offsets or sizes are out of range.
   static Tokenizer from_stored(const TokenizerSettings& settings, std::span<const StoredTensor> tensors);
@@ -69,6 +74,7 @@ class Tokenizer {
  private:
   struct State;
   explicit Tokenizer(std::unique_ptr<const State> state);
+  static Tokenizer from_definition(TokenizerDefinition definition);
   std::unique_ptr<const State> state_;
 };
 

@@ -19,6 +19,8 @@
 
 namespace tessera {
 
+class GgufMetadata;
+
 inline constexpr size_t kMostPieces = size_t{1} << 24;
 inline constexpr size_t kMostAddedTokenBytes = 4096;
 
@@ -89,11 +91,17 @@ TokenizerDefinition load_tiktoken(std::string_view text, const std::string& wher
 TokenizerDefinition load_vocab_merges(std::string_view vocabulary, const std::string& vocabulary_where,
                                       std::string_view merges, const std::string& merges_where,
                                       const TokenizerConfig& config);
+// The tokenizer.ggml.* keys of a GGUF file.
+TokenizerDefinition load_gguf_vocabulary(const GgufMetadata& metadata);
 
 // Appends the added tokens of the configuration after the last piece (or checks the ids of those that exist)
 // and sets the roles. default_adds_bos: for tokenizers whose files do not say whether texts begin with bos.
 // Pieces, ids and rules must be set. Throws FileError.
 void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config, bool default_adds_bos);
+
+// Ranks for merging: the pieces with the best score merge first, those with equal scores are equal. kNoSymbol
+// where there is no score.
+std::vector<uint32_t> rank_by_score(const std::vector<std::optional<float>>& scores);
 
 // Adds a merge for every way to split a piece into two symbols, with the piece's rank: for formats that store
 // pieces but no merges. texts[id]: the piece, spelled in bytes (byte level) or characters. ranks[id]: its

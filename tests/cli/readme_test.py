@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
+import gguf_bytes
 import tessera
 from terminal import Terminal
 
@@ -18,6 +19,7 @@ TIME_LIMIT = 900
 # What the README leaves to the reader, or what would take minutes, and what stands for it here.
 SUBSTITUTES = [
     ("path/to/checkpoint", "checkpoint"),
+    ("path/to/model.gguf", "model.gguf"),
     ("--shape llama-3.2-1b --tests pp512,tg128", "--shape smollm2-135m --tests pp16,tg2 --repetitions 1"),
 ]
 # These run in the repository itself. `make test` would run this very test again and `make bench` takes minutes, so
@@ -47,6 +49,7 @@ class ReadmeTest(unittest.TestCase):
         (cls.folder / "build").mkdir()
         (cls.folder / "build/tessera").symlink_to(tessera.BINARY)
         shutil.copytree(tessera.CHECKPOINT, cls.folder / "checkpoint")
+        (cls.folder / "model.gguf").write_bytes(gguf_bytes.convert(tessera.CHECKPOINT))
         (cls.folder / "my-text.txt").write_text("I want to book a table for two. What time would you like it?\n" * 20)
 
     @classmethod

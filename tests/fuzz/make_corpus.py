@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the .tess and safetensors fuzz targets into tests/fuzz/corpus. Run it after a change of format."""
+"""Writes the seeds of the .tess, safetensors and GGUF fuzz targets into tests/fuzz/corpus. Run it after a change of format."""
 
 import json
 import pathlib
 import struct
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
+import gguf_bytes
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 PAGE = 4096
@@ -101,6 +105,36 @@ def make_safetensors():
     write("safetensors", "types.json", json.dumps(every).encode())
 
 
+def make_gguf():
+    def text(value):
+        return struct.pack("<I", gguf_bytes.STRING) + gguf_bytes.text(value)
+
+    def texts(values):
+        return gguf_bytes.array(gguf_bytes.STRING, [gguf_bytes.text(value) for value in values])
+
+    def integers(values):
+        return gguf_bytes.array(gguf_bytes.I32, [struct.pack("<i", value) for value in values])
+
+    f32, q8, q4_k = ("w", [3, 2], 0, bytes(24)), ("q", [32], 8, bytes(34)), ("k", [256, 2], 12, bytes(288))
+    scalars = {f"a.{kind}": struct.pack("<I", kind) + bytes(size)
+               for kind, size in enumerate((1, 1, 2, 2, 4, 4, 4, 1, 8, None, 8, 8, 8)) if size is not None}
+    write("gguf", "scalars", gguf_bytes.gguf_file(scalars, [f32, q8, q4_k]))
+    write("gguf", "empty", gguf_bytes.gguf_file({}, [], version=2))
+    bytes_and_pieces = ["t", "h", "e", "th", "the", "<s>", "<tool>"]
+    write("gguf", "gpt2", gguf_bytes.gguf_file(
+        {"tokenizer.ggml.model": text("gpt2"), "tokenizer.ggml.pre": text("smollm"),
+         "tokenizer.ggml.tokens": texts(bytes_and_pieces), "tokenizer.ggml.merges": texts(["t h", "th e"]),
+         "tokenizer.ggml.token_type": integers([1, 1, 1, 1, 1, 3, 4]),
+         "tokenizer.ggml.bos_token_id": gguf_bytes.number(5)}, [f32]))
+    pieces = ["<unk>", "<s>", "\u2581", "t", "h", "\u2581t", "\u2581th"]
+    write("gguf", "llama", gguf_bytes.gguf_file(
+        {"tokenizer.ggml.model": text("llama"), "tokenizer.ggml.tokens": texts(pieces),
+         "tokenizer.ggml.scores": gguf_bytes.array(gguf_bytes.F32, [struct.pack("<f", -i) for i in range(len(pieces))]),
+         "tokenizer.ggml.token_type": integers([2, 3, 1, 1, 1, 1, 1]),
+         "tokenizer.ggml.bos_token_id": gguf_bytes.number(1)}, [q8]))
+
+
 if __name__ == "__main__":
     make_tess()
     make_safetensors()
+    make_gguf()

@@ -23,7 +23,7 @@ namespace tessera {
 
 // From what, to where and in which precision: what every way of quantizing needs to know.
 struct ModelFileOptions {
-  std::string source;  // checkpoint folder
+  std::string source;  // checkpoint: a Hugging Face folder or a GGUF file
   std::string target;  // .tess path
   Scheme scheme = Scheme::w4a8_g128;
   bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8

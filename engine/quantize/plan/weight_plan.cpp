@@ -75,7 +75,8 @@ uint64_t PlannedWeight::elements() const {
 std::vector<PlannedWeight> plan_weights(const CheckpointSource& checkpoint,
                                         const Hyperparameters& hyperparameters, Scheme scheme,
                                         bool keep_head) {
-  const std::vector<ExpectedTensor> expected = expected_tensors(hyperparameters);
+  std::vector<ExpectedTensor> expected = expected_tensors(hyperparameters);
+  for (ExpectedTensor& tensor : expected) tensor.source = checkpoint.source_of(tensor);
   std::unordered_map<std::string_view, const SourceTensor*> sources;
   for (const SourceTensor& tensor : checkpoint.tensors()) sources.emplace(tensor.name, &tensor);
   std::vector<PlannedWeight> plan;

@@ -1,0 +1,135 @@
+#include "engine/checkpoint/gguf_source.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+
+#include "engine/checkpoint/gguf_config.h"
+#include "engine/models/families.h"
+#include "gguf-like-format/gguf/gguf_file.h"
+
+namespace tessera {
+
+namespace {
+
+// Special tokens that end a turn in every model that has them, whether the file's ids name them or not.
+constexpr std::array<std::string_view, 7> kTurnEnds{
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"};
+
+// The float type that holds all values of a tensor.
+Scheme precision_of(const GgufBlockFormat& format) {
+  if (format.name == "F16") return Scheme::f16;
+  return format.name == "BF16" ? Scheme::bf16 : Scheme::f32;
+}
+
+// q, k and v, and their biases, may be fused to one tensor, in this order.
+struct FusedPart {
+  Role role;
+  std::string_view fused;
+  size_t place;
+};
+constexpr std::array kFusedParts = {
+    FusedPart{Role::q, "blk.{}.attn_qkv.weight", 0},    FusedPart{Role::k, "blk.{}.attn_qkv.weight", 1},
+    FusedPart{Role::v, "blk.{}.attn_qkv.weight", 2},    FusedPart{Role::q_bias, "blk.{}.attn_qkv.bias", 0},
+    FusedPart{Role::k_bias, "blk.{}.attn_qkv.bias", 1}, FusedPart{Role::v_bias, "blk.{}.attn_qkv.bias", 2},
+};
+
+bool is_rotated(Role role) {
+  return role == Role::q || role == Role::k || role == Role::q_bias || role == Role::k_bias;
+}
+
+class GgufSource : public CheckpointSource {
+ public:
+  explicit GgufSource(const std::string& path)
+      : file_(GgufFile::open(path)),
+        header_(read_gguf_header(file_)),
+        tokenizer_(Tokenizer::from_gguf(file_.metadata())) {
+    const uint64_t vocabulary = header_.hyperparameters.vocabulary;
+    if (tokenizer_.vocabulary() > vocabulary)
+      file_.metadata().refuse("tokenizer.ggml.tokens",
+                              fmt::format("at most the {} rows of token_embd.weight", vocabulary),
+                              fmt::format("{}", tokenizer_.vocabulary()));
+    std::vector<uint32_t>& stops = header_.chat.stop_tokens;
+    for (const std::string_view text : kTurnEnds) {
+      const auto id = tokenizer_.find(text);
+      if (id && tokenizer_.is_special(*id) && std::find(stops.begin(), stops.end(), *id) == stops.end())
+        stops.push_back(*id);
+    }
+    tensors_.reserve(file_.tensors().size());
+    for (const GgufTensor& tensor : file_.tensors()) {
+      if (tensor.name == kRopeDivisors) continue;
+      stored_.push_back(&tensor);
+      tensors_.push_back({tensor.name, tensor.shape, tensor.format->name, precision_of(*tensor.format)});
+    }
+  }
+
+  const std::string& path() const override { return file_.path(); }
+  const ModelHeader& header() const override { return header_; }
+  const Tokenizer& tokenizer() const override { return tokenizer_; }
+  std::span<const SourceTensor> tensors() const override { return tensors_; }
+
+  TensorSource source_of(const ExpectedTensor& tensor) const override {
+    const Hyperparameters& h = header_.hyperparameters;
+    const GgufArchitecture& architecture = find_family(h.family, path()).gguf;
+    const auto name = std::find_if(architecture.names.begin(), architecture.names.end(),
+                                   [&](const SourceName& each) { return each.role == tensor.role; });
+    TensorSource source;
+    source.name = fmt::format(fmt::runtime(name->name), tensor.layer);
+    source.multiplier = tensor.source.multiplier;
+    if (architecture.neighbouring_pairs && is_rotated(tensor.role))
+      source.head_rows = source.rotated_rows = h.head_dim;
+    const auto part = std::find_if(kFusedParts.begin(), kFusedParts.end(),
+                                   [&](const FusedPart& each) { return each.role == tensor.role; });
+    if (part == kFusedParts.end() || file_.find(source.name) != nullptr) return source;
+    const std::string fused = fmt::format(fmt::runtime(part->fused), tensor.layer);
+    if (file_.find(fused) == nullptr) return source;
+    source.name = fused;
+    const std::array<uint64_t, 3> rows{h.query_heads * h.head_dim, h.kv_heads * h.head_dim,
+                                       h.kv_heads * h.head_dim};
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (i < part->place) source.first_row += rows[i];
+      source.all_rows += rows[i];
+    }
+    return source;
+  }
+
+  void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const override {
+    read_floats(stored(tensor), first, out);
+  }
+  uint64_t hash(const SourceTensor& tensor, uint64_t seed) const override {
+    const std::span<const std::byte> bytes = stored(tensor).bytes;
+    return XXH64(bytes.data(), bytes.size(), seed);
+  }
+
+ private:
+  const GgufTensor& stored(const SourceTensor& tensor) const {
+    return *stored_[static_cast<size_t>(&tensor - tensors_.data())];
+  }
+
+  GgufFile file_;
+  ModelHeader header_;
+  Tokenizer tokenizer_;
+  std::vector<SourceTensor> tensors_;
+  std::vector<const GgufTensor*> stored_;  // the same tensors in the file
+};
+
+}  // namespace
+
+bool is_gguf_file(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  std::array<char, 4> magic{};
+  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
+  return std::string_view(magic.data(), magic.size()) == "GGUF" ||
+         std::filesystem::path(path).extension() == ".gguf";
+}
+
+std::unique_ptr<CheckpointSource> open_gguf_file(const std::string& path) {
+  return std::make_unique<GgufSource>(path);
+}
+
+}  // namespace tessera
