@@ -13,7 +13,7 @@ namespace tessera::cuda {
 
 class DeviceBatch {
  public:
-  // attention: the shapes of the attention ops, each once.
+  // attention: the distinct shapes of the graph's attention ops.
   explicit DeviceBatch(std::vector<AttentionShape> attention) : attention_(std::move(attention)) {}
 
   // Queues the upload. Fails with one line without memory for it.
