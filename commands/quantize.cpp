@@ -63,12 +63,13 @@ void refuse(const Arguments& arguments, const std::array<const char*, kCount>& f
     if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with {}", flag, beside));
 }
 
-qoq::TableKind table_kind(const Arguments& arguments) {
-  return arguments.choice("table") == "kmeans" ? qoq::TableKind::kmeans : qoq::TableKind::normal_float;
+quantize::TableKind table_kind(const Arguments& arguments) {
+  return arguments.choice("table") == "kmeans" ? quantize::TableKind::kmeans
+                                               : quantize::TableKind::normal_float;
 }
 
 // Without looking at activations; nothing for plain rounding.
-std::optional<qoq::Recipe> recipe_without_text(const Arguments& arguments, bool table_scheme) {
+std::optional<quantize::Recipe> recipe_without_text(const Arguments& arguments, bool table_scheme) {
   constexpr std::array kCalibration = {"calibration"};
   constexpr std::string_view kBeside = "--recipe rtn";
   refuse(arguments, kCalibration, kBeside);
@@ -77,15 +78,15 @@ std::optional<qoq::Recipe> recipe_without_text(const Arguments& arguments, bool 
   refuse(arguments, kTableSteps, kBeside);
   refuse(arguments, kTextFlags, kBeside);
   if (!table_scheme) return std::nullopt;
-  qoq::Recipe recipe = qoq::Recipe::rounding();
+  quantize::Recipe recipe = quantize::Recipe::rounding();
   recipe.table = table_kind(arguments);
   recipe.scale_search = !arguments.has("no-scale-search");
-  if (recipe.table == qoq::TableKind::normal_float && !recipe.scale_search) return std::nullopt;
+  if (recipe.table == quantize::TableKind::normal_float && !recipe.scale_search) return std::nullopt;
   return recipe;
 }
 
 // The recipe that the flags ask for, or nothing for plain rounding. The text itself is read later.
-std::optional<qoq::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) {
+std::optional<quantize::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) {
   const std::optional<TableFormat> format = table_format(scheme);
   const std::string named = fmt::format("--scheme {}", scheme_name(scheme));
   if (format) {
@@ -101,7 +102,7 @@ std::optional<qoq::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) 
   if (!qoq) return recipe_without_text(arguments, format.has_value());
   if (arguments.has("rotate") && arguments.has("no-rotate"))
     throw UsageError("--rotate and --no-rotate: expected one of them, found both");
-  qoq::Recipe recipe = qoq::Recipe::for_scheme(scheme);
+  quantize::Recipe recipe = quantize::Recipe::for_scheme(scheme);
   if (arguments.has("rotate")) recipe.rotate = true;
   if (arguments.has("awq")) recipe.awq = true;
   const auto leave_out = [&](const char* flag, bool& step) {
@@ -128,7 +129,7 @@ std::optional<qoq::Recipe> recipe_of(const Arguments& arguments, Scheme scheme) 
       if (arguments.has(flag)) throw UsageError(fmt::format("--{}: needs --calibration", flag));
     return recipe;
   }
-  qoq::CalibrationText& calibration = recipe.calibration.emplace();
+  quantize::CalibrationText& calibration = recipe.calibration.emplace();
   calibration.parse_special = arguments.has("parse-special");
   calibration.lines = arguments.has("lines");
   if (const auto windows = arguments.integer("calibration-windows", 1, 1 << 20))

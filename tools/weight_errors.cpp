@@ -16,7 +16,7 @@
 #include "engine/quantize/lut/kmeans_table.h"
 #include "engine/quantize/lut/scale_search.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/rounding_error.h"
+#include "engine/quantize/plan/rounding_error.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 
 using namespace tessera;
@@ -25,41 +25,32 @@ namespace {
 
 constexpr std::array<size_t, 4> kGroups{32, 64, 128, 256};
 
-std::vector<qoq::FloatMatrix> matrices_of(const Checkpoint& checkpoint) {
-  std::vector<qoq::FloatMatrix> matrices;
+std::vector<quantize::FloatMatrix> matrices_of(const Checkpoint& checkpoint) {
+  std::vector<quantize::FloatMatrix> matrices;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     if (tensor.shape.size() != 2) continue;
-    qoq::FloatMatrix& matrix =
+    quantize::FloatMatrix& matrix =
         matrices.emplace_back(static_cast<size_t>(tensor.shape[0]), static_cast<size_t>(tensor.shape[1]));
     read_floats(tensor, 0, matrix.values);
   }
   return matrices;
 }
 
-struct Choice {
-  qoq::TableKind table = qoq::TableKind::normal_float;
-  bool search = true;
-  bool train = false;
-};
-
 // As `tessera quantize` stores it. Trained scales see inputs that do not depend on each other.
-ErrorSums stored_error(DenseProducts& products, const TableFormat& format, Choice choice,
-                       const qoq::FloatMatrix& matrix) {
+ErrorSums stored_error(DenseProducts& products, const TableFormat& format,
+                       const quantize::TableChoices& choices, const quantize::FloatMatrix& matrix) {
   const Scheme scheme = table_scheme(format);
   std::vector<std::byte> bytes(
       stored_bytes(scheme, std::array<uint64_t, 2>{matrix.rows, matrix.columns}).value());
-  qoq::Recipe recipe = qoq::Recipe::rounding();
-  recipe.table = choice.table;
-  recipe.scale_search = choice.search;
-  recipe.train_scales = choice.train;
-  qoq::InputStatistics inputs;
-  if (choice.train) {
-    inputs = qoq::InputStatistics(matrix.columns, 1, 0, true);
+  quantize::InputStatistics inputs;
+  if (choices.train_scales) {
+    inputs = quantize::InputStatistics(matrix.columns, 1, 0, true);
     inputs.tokens = 1;
     inputs.squares.assign(matrix.columns, 1.0f);
     for (size_t i = 0; i < matrix.columns; ++i) inputs.moments.row(i)[i] = 1.0f;
   }
-  lut::encode_matrix(products, scheme, matrix, recipe, choice.train ? &inputs : nullptr, bytes);
+  quantize::encode_with_table(products, scheme, matrix, choices, choices.train_scales ? &inputs : nullptr,
+                              bytes);
   return rounding_error(scheme, matrix.rows, matrix.columns, bytes, 0, matrix.values);
 }
 
@@ -68,15 +59,15 @@ constexpr size_t kRowStep = 8;
 // A table for every row, which no scheme can store: what one table per matrix gives away. Every kRowStep-th
 // row is measured.
 ErrorSums row_tables_error(DenseProducts& products, const TableFormat& format,
-                           const qoq::FloatMatrix& matrix) {
+                           const quantize::FloatMatrix& matrix) {
   ErrorSums sums;
-  qoq::FloatMatrix row(1, matrix.columns);
+  quantize::FloatMatrix row(1, matrix.columns);
   TableLevels levels;
   std::vector<double> decoded(matrix.columns);
   for (size_t i = 0; i < matrix.rows; i += kRowStep) {
     row.values.assign(matrix.row(i).begin(), matrix.row(i).end());
-    const ValueTable table = lut::kmeans_table(products, format, row, {}, true);
-    lut::search_levels(format, &table, row.values, {}, levels);
+    const ValueTable table = quantize::kmeans_table(products, format, row, {}, true);
+    quantize::search_levels(format, &table, row.values, {}, levels);
     for (size_t column = 0; column < matrix.columns; ++column) {
       const TableLevels::Group& group = levels.group_of(column);
       decoded[column] = static_cast<double>(levels.meaning(levels.code(row.values[column], group), group));
@@ -87,27 +78,29 @@ ErrorSums row_tables_error(DenseProducts& products, const TableFormat& format,
 }
 
 template <typename Error>
-void print_line(const std::string& name, const std::vector<qoq::FloatMatrix>& matrices, TableFormat format,
-                Error error) {
+void print_line(const std::string& name, const std::vector<quantize::FloatMatrix>& matrices,
+                TableFormat format, Error error) {
   std::string line = fmt::format("| {} |", name);
   for (const size_t group : kGroups) {
     format.group = group;
     ErrorSums sums;
-    for (const qoq::FloatMatrix& matrix : matrices) sums.add(error(format, matrix));
+    for (const quantize::FloatMatrix& matrix : matrices) sums.add(error(format, matrix));
     line += fmt::format(" {:.2f} |", 100 * std::sqrt(sums.error / sums.power));
   }
   fmt::print("{}\n", line);
   std::fflush(stdout);
 }
 
-void print_table(DenseProducts& products, const std::vector<qoq::FloatMatrix>& matrices) {
-  constexpr Choice kRounding{.search = false};
-  constexpr Choice kSearch{};
-  constexpr Choice kLearned{.train = true};
-  constexpr Choice kClusters{.table = qoq::TableKind::kmeans};
-  const auto stored = [&](const std::string& name, const TableFormat& format, Choice choice) {
-    print_line(name, matrices, format, [&](const TableFormat& each, const qoq::FloatMatrix& matrix) {
-      return stored_error(products, each, choice, matrix);
+void print_table(DenseProducts& products, const std::vector<quantize::FloatMatrix>& matrices) {
+  using Choices = quantize::TableChoices;
+  constexpr Choices kRounding{.scale_search = false};
+  constexpr Choices kSearch{};
+  constexpr Choices kLearned{.train_scales = true};
+  constexpr Choices kClusters{.table = quantize::TableKind::kmeans};
+  const auto stored = [&](const std::string& name, const TableFormat& format,
+                          const quantize::TableChoices& choices) {
+    print_line(name, matrices, format, [&](const TableFormat& each, const quantize::FloatMatrix& matrix) {
+      return stored_error(products, each, choices, matrix);
     });
   };
   fmt::print("| relative error of the weights, % | g32 | g64 | g128 | g256 |\n|---|---|---|---|---|\n");
@@ -124,7 +117,7 @@ void print_table(DenseProducts& products, const std::vector<qoq::FloatMatrix>& m
     stored(name + " learned NormalFloat", format, kLearned);
     stored(name + " k-means", format, kClusters);
     print_line(name + " k-means by row (every eighth; no file holds this)", matrices, format,
-               [&](const TableFormat& each, const qoq::FloatMatrix& matrix) {
+               [&](const TableFormat& each, const quantize::FloatMatrix& matrix) {
                  return row_tables_error(products, each, matrix);
                });
   }

@@ -17,7 +17,7 @@
 #include "engine/codec/matrix_codec.h"
 #include "engine/models/families.h"
 #include "engine/models/model_graph.h"
-#include "engine/quantize/row_blocks.h"
+#include "engine/quantize/plan/row_blocks.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/tile_layout.h"
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <stdexcept>
 
-#include "engine/quantize/row_blocks.h"
+#include "engine/quantize/plan/row_blocks.h"
 #include "engine/readable_bytes.h"
 
 namespace tessera {

@@ -1,13 +1,15 @@
 #include "engine/quantize/quantize_model.h"
 
-#include "engine/quantize/model_file.h"
-#include "engine/quantize/qoq/quantize_with_recipe.h"
+#include <cassert>
+
+#include "engine/quantize/plan/model_file.h"
+#include "engine/quantize/recipe/quantize_with_recipe.h"
 
 namespace tessera {
 
 namespace {
 
-std::vector<QuantizeSummary> quantize_by_rounding(const QuantizeOptions& options) {
+std::vector<QuantizeSummary> quantize_by_rounding(const ModelFileOptions& options) {
   const ModelFile file(options, false);
   TessWriter writer = file.writer();
   Progress progress(options.progress, file.weights(), 0);
@@ -32,7 +34,9 @@ std::vector<QuantizeSummary> quantize_by_rounding(const QuantizeOptions& options
 }  // namespace
 
 std::vector<QuantizeSummary> quantize_model(const QuantizeOptions& options) {
-  return options.recipe ? qoq::quantize_with_recipe(options) : quantize_by_rounding(options);
+  if (!options.recipe) return quantize_by_rounding(options);
+  assert(options.products != nullptr);
+  return quantize::quantize_with_recipe(options, *options.recipe, *options.products, options.note);
 }
 
 }  // namespace tessera

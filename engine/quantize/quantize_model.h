@@ -2,36 +2,21 @@
 // memory stays near the largest of them.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backends/dense_products.h"
-#include "engine/quantize/qoq/recipe.h"
-#include "engine/quantize/rounding_error.h"
-#include "gguf-like-format/scheme.h"
+#include "engine/quantize/plan/model_file.h"
+#include "engine/quantize/plan/rounding_error.h"
+#include "engine/quantize/recipe/recipe.h"
 
 namespace tessera {
 
-struct QuantizeOptions {
-  std::string source;  // checkpoint folder
-  std::string target;  // .tess path
-  Scheme scheme = Scheme::w4a8_g128;
-  bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8
-  unsigned kv_bits = 8;    // recommendation stored in the file
-  size_t threads = 0;      // 0: all cores
-  std::string command;     // stored in the file
-  // A line for what the checkpoint's files say and the new file does not, before the work begins. May be
-  // empty.
-  std::function<void(const std::string&)> import_note;
-  // Work done so far out of all of it, in weights; begins above zero when a run is resumed. May be empty.
-  std::function<void(uint64_t done, uint64_t total)> progress;
-
+struct QuantizeOptions : ModelFileOptions {
   // Nothing: every weight is rounded as it is.
-  std::optional<qoq::Recipe> recipe;
+  std::optional<quantize::Recipe> recipe;
   DenseProducts* products = nullptr;             // needed with a recipe; outlives the call
   std::function<void(const std::string&)> note;  // one line about a choice the recipe made; may be empty
 };

@@ -14,7 +14,7 @@
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/dense_products.h"
-#include "engine/quantize/qoq/float_layer.h"
+#include "engine/quantize/calibration/float_layer.h"
 #include "golden_model.h"
 
 using namespace tessera;
@@ -61,8 +61,8 @@ std::string calibration_text() {
   return text;
 }
 
-qoq::Recipe all_steps() {
-  qoq::Recipe recipe;
+quantize::Recipe all_steps() {
+  quantize::Recipe recipe;
   recipe.calibration.emplace();
   recipe.calibration->text = calibration_text();
   recipe.calibration->window = 48;
@@ -70,8 +70,8 @@ qoq::Recipe all_steps() {
   return recipe;
 }
 
-qoq::Recipe no_steps() {
-  qoq::Recipe recipe = all_steps();
+quantize::Recipe no_steps() {
+  quantize::Recipe recipe = all_steps();
   recipe.rotate = recipe.reorder = recipe.smooth_attention = recipe.smooth_outputs = false;
   recipe.clip = recipe.feedback = false;
   return recipe;
@@ -105,7 +105,7 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
   const TessFile& file = model.file();
   const auto matrix = [&](const std::string& name) {
     const StoredTensor& stored = file.require(name);
-    qoq::FloatMatrix out(stored.rows(), stored.columns());
+    quantize::FloatMatrix out(stored.rows(), stored.columns());
     std::vector<double> row(out.columns);
     for (size_t i = 0; i < out.rows; ++i) {
       decode_row(stored.scheme, out.rows, out.columns, stored.bytes, i, row);
@@ -119,25 +119,25 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
     if (stored != nullptr) std::memcpy(out.data(), stored->bytes.data(), stored->bytes.size());
     return out;
   };
-  const qoq::DecoderShape shape(model.hyperparameters());
-  const qoq::FloatMatrix embedding = matrix("token_embedding");
-  qoq::FloatMatrix stream(ids.size(), shape.hidden);
+  const quantize::DecoderShape shape(model.hyperparameters());
+  const quantize::FloatMatrix embedding = matrix("token_embedding");
+  quantize::FloatMatrix stream(ids.size(), shape.hidden);
   for (size_t i = 0; i < ids.size(); ++i)
     std::copy_n(embedding.row(ids[i]).begin(), shape.hidden, stream.row(i).begin());
   const std::vector<size_t> windows = {ids.size()};
   for (uint64_t layer = 0; layer < model.hyperparameters().layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
-    qoq::LayerWeights weights;
+    quantize::LayerWeights weights;
     for (const char* part : {"q", "k", "v", "o", "gate", "up", "down"})
       *weights.matrix(part) = matrix(prefix + part);
     for (const char* part : {"attention_norm", "ffn_norm", "q_bias", "k_bias", "v_bias", "o_bias"})
       *weights.vector(part) = vector(prefix + part);
-    qoq::run_layer(products, DenseProduct::Precision::f32, shape, weights, windows, stream);
+    quantize::run_layer(products, DenseProduct::Precision::f32, shape, weights, windows, stream);
   }
-  stream = qoq::normalized(products, stream, vector("output_norm"), shape.norm_epsilon);
+  stream = quantize::normalized(products, stream, vector("output_norm"), shape.norm_epsilon);
   const bool tied = model.hyperparameters().tied_head;
-  const qoq::FloatMatrix logits = qoq::project(products, DenseProduct::Precision::f32, stream,
-                                               tied ? embedding : matrix("output_head"), {});
+  const quantize::FloatMatrix logits = quantize::project(products, DenseProduct::Precision::f32, stream,
+                                                         tied ? embedding : matrix("output_head"), {});
   Rows rows;
   for (size_t i = 0; i < logits.rows; ++i) rows.emplace_back(logits.row(i).begin(), logits.row(i).end());
   return rows;
@@ -145,11 +145,12 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
 
 struct Step {
   const char* name;
-  bool qoq::Recipe::*on;
+  bool quantize::Recipe::*on;
 };
-constexpr std::array kSteps = {Step{"rotate", &qoq::Recipe::rotate}, Step{"reorder", &qoq::Recipe::reorder},
-                               Step{"smooth attention", &qoq::Recipe::smooth_attention},
-                               Step{"smooth outputs", &qoq::Recipe::smooth_outputs}};
+constexpr std::array kSteps = {Step{"rotate", &quantize::Recipe::rotate},
+                               Step{"reorder", &quantize::Recipe::reorder},
+                               Step{"smooth attention", &quantize::Recipe::smooth_attention},
+                               Step{"smooth outputs", &quantize::Recipe::smooth_outputs}};
 
 }  // namespace
 
@@ -177,7 +178,7 @@ TEST_CASE("every step alone and all together leave a model's logits where they w
       CHECK(cache_noise.back() < 5e-3);
     }
 
-    std::vector<std::pair<std::string, qoq::Recipe>> recipes;
+    std::vector<std::pair<std::string, quantize::Recipe>> recipes;
     for (const Step& step : kSteps) {
       recipes.emplace_back(step.name, no_steps());
       recipes.back().second.*step.on = true;

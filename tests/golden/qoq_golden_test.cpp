@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
-#include "engine/quantize/qoq/input_statistics.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/input_statistics.h"
+#include "engine/quantize/calibration/layer_weights.h"
 #include "engine/quantize/qoq/rotate_layer.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
 #include "gguf-like-format/safetensors/safetensors.h"
@@ -26,7 +26,7 @@
 
 using namespace tessera;
 using namespace tessera::golden;
-using namespace tessera::qoq;
+using namespace tessera::quantize;
 
 namespace {
 
@@ -208,8 +208,8 @@ TEST_CASE("clip ratios equal numpy's, or lose nothing against them") {
       CAPTURE(scheme_name(scheme));
       if (clips == wanted) continue;
       // Sums in f32 there, in float64 here: only ratios with practically the same error may change places.
-      const FloatMatrix ours = rounded(*products, scheme, matrix, clips);
-      const FloatMatrix theirs = rounded(*products, scheme, matrix, wanted);
+      const FloatMatrix ours = rounded_to_rows(*products, scheme, matrix, clips);
+      const FloatMatrix theirs = rounded_to_rows(*products, scheme, matrix, wanted);
       size_t different = 0;
       for (size_t row = 0; row < matrix.rows; ++row) {
         if (clips[row] == wanted[row]) continue;
@@ -238,9 +238,9 @@ TEST_CASE("codes, scales and zero points of a whole layer equal numpy's, with er
           stored_bytes(scheme, std::array<uint64_t, 2>{matrix.rows, matrix.columns}).value());
       CAPTURE(part);
       CAPTURE(scheme_name(scheme));
-      encode_matrix(*products, scheme, matrix, clips, nullptr, stored);
+      encode_rows_of(*products, scheme, matrix, clips, nullptr, stored);
       check_stored(scheme, matrix, stored, expected["clipped"]);
-      encode_matrix(*products, scheme, matrix, clips, &statistics, stored);
+      encode_rows_of(*products, scheme, matrix, clips, &statistics, stored);
       check_stored(scheme, matrix, stored, expected["feedback"]);
     }
   }

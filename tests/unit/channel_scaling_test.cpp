@@ -12,14 +12,15 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/calibrate_layer.h"
+#include "engine/quantize/calibration/float_layer.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/calibrate_layer.h"
-#include "engine/quantize/qoq/float_layer.h"
+#include "engine/quantize/recipe/recipe.h"
 #include "qoq_layers.h"
 
 using namespace tessera;
-using namespace tessera::qoq;
+using namespace tessera::quantize;
 using qoq_test::Sizes;
 
 namespace {
@@ -54,7 +55,7 @@ struct Calibrated {
   void calibrate() {
     after = FloatMatrix(0, shape.hidden);
     statistics = calibrate_layer(
-        *products, kF32, shape, recipe, weights, windows, before.values,
+        *products, kF32, shape, weights, recipe.needs_moments(), windows, before.values,
         [&](std::span<const float> values) {
           after.values.insert(after.values.end(), values.begin(), values.end());
           after.rows = after.values.size() / shape.hidden;
@@ -62,15 +63,16 @@ struct Calibrated {
         [](size_t) {});
   }
   void scale(const std::string& scheme) {
-    const LayerContext context{*products, kF32,
-                               shape,     parse_scheme(scheme).value(),
-                               recipe,    [&](const std::string& line) { notes.push_back(line); }};
-    lut::scale_channels(context, weights, statistics);
+    const LayerContext context{*products, kF32, shape,
+                               [&](const std::string& line) { notes.push_back(line); }};
+    scale_channels(context, table_format(parse_scheme(scheme).value()).value(), recipe.scale_search, weights,
+                   statistics);
   }
   // Squared error that rounding brings to a matrix's output on the sampled inputs.
   double output_error(const std::string& scheme, const FloatMatrix& matrix, const InputStatistics& inputs) {
-    const FloatMatrix rounded = lut::rounded(*products, table_format(parse_scheme(scheme).value()).value(),
-                                             matrix, recipe.scale_search, lut::importance_of(&inputs));
+    const FloatMatrix rounded =
+        rounded_to_table(*products, table_format(parse_scheme(scheme).value()).value(), matrix,
+                         recipe.scale_search, quantize::importance_of(&inputs));
     return squared_difference(*products, project(*products, kF32, inputs.sample, rounded, {}),
                               project(*products, kF32, inputs.sample, matrix, {}));
   }
@@ -104,7 +106,7 @@ void check_same(const InputStatistics& followed, const InputStatistics& measured
 TEST_CASE("channel divisors are root mean squares to the power of alpha; dead channels are left alone") {
   const std::vector<float> squares{16, 1, 0, 4};
   for (const double alpha : {0.0, 0.3, 1.0}) {
-    const std::vector<float> divisors = lut::channel_divisors(squares, alpha);
+    const std::vector<float> divisors = quantize::channel_divisors(squares, alpha);
     CHECK(divisors[0] / divisors[1] == doctest::Approx(std::pow(4.0, alpha)));
     CHECK(divisors[3] / divisors[1] == doctest::Approx(std::pow(2.0, alpha)));
     CHECK(divisors[0] * divisors[1] * divisors[3] == doctest::Approx(1.0));

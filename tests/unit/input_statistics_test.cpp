@@ -1,5 +1,5 @@
 // What calibration remembers of a layer's inputs, against sums in float64.
-#include "engine/quantize/qoq/input_statistics.h"
+#include "engine/quantize/calibration/input_statistics.h"
 
 #include <doctest/doctest.h>
 
@@ -13,7 +13,7 @@
 #include "backends/cpu/dense_products.h"
 
 using namespace tessera;
-using qoq::InputStatistics;
+using quantize::InputStatistics;
 
 namespace {
 

@@ -6,13 +6,13 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
+#include "engine/quantize/calibration/calibration_windows.h"
 #include "engine/quantize/qoq/attention_clips.h"
-#include "engine/quantize/qoq/calibration_windows.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
 #include "qoq_layers.h"
 
 using namespace tessera;
-using namespace tessera::qoq;
+using namespace tessera::quantize;
 
 TEST_CASE("the clips of q and k are the best of one ratio for all rows and those offered") {
   std::mt19937 generator = qoq_test::seeded();
@@ -25,11 +25,11 @@ TEST_CASE("the clips of q and k are the best of one ratio for all rows and those
   sample.input = qoq_test::random_matrix(generator, 64, shape.hidden, 1.0f);
   const AttentionScore score(*products, DenseProduct::Precision::f32, shape, weights, sample);
   const auto key_error = [&](std::span<const float> clips) {
-    const FloatMatrix k = rounded(*products, Scheme::w4a8_g128, weights.k, clips);
+    const FloatMatrix k = rounded_to_rows(*products, Scheme::w4a8_g128, weights.k, clips);
     return score.error(score.attended(score.query(), score.queries_with(k, weights.k_bias), score.value()));
   };
   const auto query_error = [&](std::span<const float> clips) {
-    const FloatMatrix q = rounded(*products, Scheme::w4a8_g128, weights.q, clips);
+    const FloatMatrix q = rounded_to_rows(*products, Scheme::w4a8_g128, weights.q, clips);
     return score.error(score.attended(score.queries_with(q, weights.q_bias), score.key(), score.value()));
   };
   CHECK(score.error(score.attended(score.query(), score.key(), score.value())) < 1e-6 * key_error({}));

@@ -1,5 +1,5 @@
 // The calibrator's layer against plain loops in float64, and what calibration keeps of it.
-#include "engine/quantize/qoq/float_layer.h"
+#include "engine/quantize/calibration/float_layer.h"
 
 #include <doctest/doctest.h>
 
@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
-#include "engine/quantize/qoq/calibrate_layer.h"
+#include "engine/quantize/calibration/calibrate_layer.h"
 #include "qoq_layers.h"
 
 using namespace tessera;
-using namespace tessera::qoq;
+using namespace tessera::quantize;
 
 namespace {
 
@@ -129,7 +129,7 @@ TEST_CASE("calibration passes the whole text through in order and keeps its larg
     std::vector<float>& after = streams.emplace_back();
     size_t done = 0;
     all.push_back(calibrate_layer(
-        *products, DenseProduct::Precision::f32, shape, Recipe{}, weights, windows, before.values,
+        *products, DenseProduct::Precision::f32, shape, weights, true, windows, before.values,
         [&](std::span<const float> values) { after.insert(after.end(), values.begin(), values.end()); },
         [&](size_t count) { done += count; }));
     CHECK(done == tokens);

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "engine/models/rope_frequencies.h"
-#include "engine/quantize/qoq/float_layer.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/float_layer.h"
+#include "engine/quantize/calibration/layer_weights.h"
 
 namespace tessera::qoq_test {
 
@@ -28,8 +28,8 @@ struct Sizes {
 inline constexpr std::array<Sizes, 3> kSizes = {
     {{72, 6, 2, 24, 172, true}, {64, 4, 4, 16, 96, false}, {86, 5, 1, 8, 45, true}}};
 
-inline qoq::DecoderShape shape_of(const Sizes& sizes) {
-  qoq::DecoderShape shape;
+inline quantize::DecoderShape shape_of(const Sizes& sizes) {
+  quantize::DecoderShape shape;
   shape.hidden = sizes.hidden;
   shape.query_heads = sizes.query_heads;
   shape.kv_heads = sizes.kv_heads;
@@ -40,9 +40,10 @@ inline qoq::DecoderShape shape_of(const Sizes& sizes) {
   return shape;
 }
 
-inline qoq::FloatMatrix random_matrix(std::mt19937& generator, size_t rows, size_t columns, float deviation) {
+inline quantize::FloatMatrix random_matrix(std::mt19937& generator, size_t rows, size_t columns,
+                                           float deviation) {
   std::normal_distribution<float> normal(0.0f, deviation);
-  qoq::FloatMatrix matrix(rows, columns);
+  quantize::FloatMatrix matrix(rows, columns);
   for (float& value : matrix.values) value = normal(generator);
   return matrix;
 }
@@ -54,8 +55,9 @@ inline std::vector<float> random_vector(std::mt19937& generator, size_t count, f
   return values;
 }
 
-inline qoq::LayerWeights random_layer(std::mt19937& generator, const qoq::DecoderShape& shape, bool biases) {
-  qoq::LayerWeights weights;
+inline quantize::LayerWeights random_layer(std::mt19937& generator, const quantize::DecoderShape& shape,
+                                           bool biases) {
+  quantize::LayerWeights weights;
   const float wide = 1.0f / std::sqrt(static_cast<float>(shape.hidden));
   weights.attention_norm = random_vector(generator, shape.hidden, 1.0f, 0.3f);
   weights.ffn_norm = random_vector(generator, shape.hidden, 1.0f, 0.3f);
@@ -76,7 +78,7 @@ inline qoq::LayerWeights random_layer(std::mt19937& generator, const qoq::Decode
 }
 
 // sqrt(sum (a - b)^2 / sum b^2)
-inline double relative_difference(const qoq::FloatMatrix& a, const qoq::FloatMatrix& b) {
+inline double relative_difference(const quantize::FloatMatrix& a, const quantize::FloatMatrix& b) {
   if (a.rows != b.rows || a.columns != b.columns) return INFINITY;
   double error = 0, power = 0;
   for (size_t i = 0; i < a.values.size(); ++i) {

@@ -257,12 +257,12 @@ class Ground {
     options.command = "outlier test";
     if (step != Step::none) {
       options.products = products_.get();
-      qoq::Recipe& recipe = options.recipe.emplace();
+      quantize::Recipe& recipe = options.recipe.emplace();
       recipe.rotate = step == Step::rotate;
       recipe.smooth_attention = step == Step::smooth_attention;
       recipe.smooth_outputs = step == Step::smooth_outputs;
       recipe.reorder = recipe.clip = recipe.feedback = false;
-      recipe.calibration = qoq::CalibrationText{words_, true, true};
+      recipe.calibration = quantize::CalibrationText{words_, true, true};
     }
     quantize_model(options);
     return Model::open(options.target, false);

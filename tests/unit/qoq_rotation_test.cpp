@@ -14,7 +14,7 @@
 #include "qoq_layers.h"
 
 using namespace tessera;
-using qoq::Rotation;
+using quantize::Rotation;
 
 namespace {
 
@@ -110,20 +110,20 @@ TEST_CASE("a rotated layer computes the rotated stream of the plain layer") {
   const auto products = make_cpu_dense_products(2);
   for (const qoq_test::Sizes& sizes : qoq_test::kSizes) {
     CAPTURE(sizes.hidden);
-    const qoq::DecoderShape shape = qoq_test::shape_of(sizes);
-    qoq::LayerWeights weights = qoq_test::random_layer(generator, shape, sizes.biases);
+    const quantize::DecoderShape shape = qoq_test::shape_of(sizes);
+    quantize::LayerWeights weights = qoq_test::random_layer(generator, shape, sizes.biases);
     const std::vector<size_t> windows = {7, 1, 19};
-    qoq::FloatMatrix plain = qoq_test::random_matrix(generator, 27, shape.hidden, 1.0f);
-    qoq::FloatMatrix turned = plain;
-    qoq::run_layer(*products, DenseProduct::Precision::f32, shape, weights, windows, plain);
+    quantize::FloatMatrix plain = qoq_test::random_matrix(generator, 27, shape.hidden, 1.0f);
+    quantize::FloatMatrix turned = plain;
+    quantize::run_layer(*products, DenseProduct::Precision::f32, shape, weights, windows, plain);
 
-    const qoq::ModelRotation rotation(shape);
+    const quantize::ModelRotation rotation(shape);
     rotation.layer(*products, weights);
     for (const float gain : weights.attention_norm) CHECK(gain == 1.0f);
     for (const float gain : weights.ffn_norm) CHECK(gain == 1.0f);
     std::vector<double> scratch;
     for (size_t row = 0; row < turned.rows; ++row) rotation.residual_row(turned.row(row), scratch);
-    qoq::run_layer(*products, DenseProduct::Precision::f32, shape, weights, windows, turned);
+    quantize::run_layer(*products, DenseProduct::Precision::f32, shape, weights, windows, turned);
     for (size_t row = 0; row < plain.rows; ++row) rotation.residual_row(plain.row(row), scratch);
     CHECK(qoq_test::relative_difference(turned, plain) < 2e-6);
   }
@@ -131,9 +131,9 @@ TEST_CASE("a rotated layer computes the rotated stream of the plain layer") {
 
 TEST_CASE("a rotated head row gives the logits of the plain one behind its norm") {
   std::mt19937 generator = qoq_test::seeded();
-  const qoq::DecoderShape shape = qoq_test::shape_of(qoq_test::kSizes[0]);
-  const qoq::ModelRotation rotation(shape);
-  const qoq::FloatMatrix x = qoq_test::random_matrix(generator, 3, shape.hidden, 1.0f);
+  const quantize::DecoderShape shape = qoq_test::shape_of(qoq_test::kSizes[0]);
+  const quantize::ModelRotation rotation(shape);
+  const quantize::FloatMatrix x = qoq_test::random_matrix(generator, 3, shape.hidden, 1.0f);
   double plain = 0, turned = 0, power = 0;
   std::vector<float> stream(x.row(0).begin(), x.row(0).end());
   std::vector<float> head(x.row(1).begin(), x.row(1).end());

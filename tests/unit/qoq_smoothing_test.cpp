@@ -9,15 +9,15 @@
 #include <vector>
 
 #include "backends/cpu/dense_products.h"
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/calibrate_layer.h"
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/calibrate_layer.h"
 #include "engine/quantize/qoq/reorder.h"
 #include "engine/quantize/qoq/smooth_attention.h"
 #include "engine/quantize/qoq/smooth_outputs.h"
 #include "qoq_layers.h"
 
 using namespace tessera;
-using namespace tessera::qoq;
+using namespace tessera::quantize;
 using qoq_test::Sizes;
 
 namespace {
@@ -42,7 +42,7 @@ struct Calibrated {
   void calibrate() {
     after = FloatMatrix(0, shape.hidden);
     statistics = calibrate_layer(
-        *products, kF32, shape, Recipe{}, weights, windows, before.values,
+        *products, kF32, shape, weights, true, windows, before.values,
         [&](std::span<const float> values) {
           after.values.insert(after.values.end(), values.begin(), values.end());
           after.rows = after.values.size() / shape.hidden;

@@ -16,12 +16,12 @@
 #include "backends/cpu/dense_products.h"
 #include "engine/codec/matrix_codec.h"
 #include "engine/codec/row_levels.h"
+#include "engine/quantize/calibration/moment_factor.h"
 #include "engine/quantize/qoq/error_feedback.h"
-#include "engine/quantize/qoq/moment_factor.h"
 #include "gguf-like-format/tile_layout.h"
 
 using namespace tessera;
-using namespace tessera::qoq;
+using namespace tessera::quantize;
 
 namespace {
 
@@ -191,7 +191,7 @@ size_t differing(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
 
 }  // namespace
 
-TEST_CASE("what rounded() returns is what encode_matrix stores, with clips and without") {
+TEST_CASE("what rounded_to_rows returns is what encode_rows_of stores, with clips and without") {
   Random random = fresh_random();
   const auto products = make_cpu_dense_products(3);
   for (const Scheme scheme :
@@ -200,17 +200,18 @@ TEST_CASE("what rounded() returns is what encode_matrix stores, with clips and w
       FloatMatrix weights = random_weights(random, rows, columns);
       if (rows > 3) std::fill(weights.row(3).begin(), weights.row(3).end(), 0.0f);
       std::vector<std::byte> plain = stored_room(scheme, weights);
-      encode_matrix(*products, scheme, weights, {}, nullptr, plain);
+      encode_rows_of(*products, scheme, weights, {}, nullptr, plain);
       std::vector<std::byte> expected = stored_room(scheme, weights);
       encode_rows(scheme, rows, columns, 0, rows, weights.values, expected);
       CAPTURE(scheme_name(scheme));
       CHECK(plain == expected);
-      CHECK(rounded(*products, scheme, weights, {}).values == decoded(scheme, weights, plain).values);
+      CHECK(rounded_to_rows(*products, scheme, weights, {}).values == decoded(scheme, weights, plain).values);
 
       const std::vector<float> clips = random_clips(random, rows);
       std::vector<std::byte> clipped = stored_room(scheme, weights);
-      encode_matrix(*products, scheme, weights, clips, nullptr, clipped);
-      CHECK(rounded(*products, scheme, weights, clips).values == decoded(scheme, weights, clipped).values);
+      encode_rows_of(*products, scheme, weights, clips, nullptr, clipped);
+      CHECK(rounded_to_rows(*products, scheme, weights, clips).values ==
+            decoded(scheme, weights, clipped).values);
       if (activation_type(scheme) == ActivationType::int8 && columns > 64) CHECK(clipped != plain);
     }
   }
@@ -222,7 +223,8 @@ TEST_CASE("clipping narrows the range by the ratio") {
   const FloatMatrix weights = random_weights(random, 33, 384);
   for (const Scheme scheme : kIntegerSchemes) {
     for (const float clip : {0.2f, 0.5f, 0.93f}) {
-      const FloatMatrix result = rounded(*products, scheme, weights, std::vector<float>(weights.rows, clip));
+      const FloatMatrix result =
+          rounded_to_rows(*products, scheme, weights, std::vector<float>(weights.rows, clip));
       for (size_t row = 0; row < weights.rows; ++row) {
         const float largest = rounding::largest_magnitude(weights.row(row));
         const float kept = rounding::largest_magnitude(result.row(row));
@@ -251,11 +253,12 @@ TEST_CASE("the clip search takes the ratio of the smallest output error") {
     std::vector<double> best(weights.rows, 1e300);
     for (int g = 0; g <= 80; ++g) {
       const auto ratio = static_cast<float>(1.0 - 0.8 * g / 80.0);
-      const FloatMatrix result = rounded(*products, scheme, weights, std::vector<float>(weights.rows, ratio));
+      const FloatMatrix result =
+          rounded_to_rows(*products, scheme, weights, std::vector<float>(weights.rows, ratio));
       for (size_t row = 0; row < weights.rows; ++row)
         best[row] = std::min(best[row], output_error(weights, result, row, sample));
     }
-    const FloatMatrix chosen = rounded(*products, scheme, weights, clips);
+    const FloatMatrix chosen = rounded_to_rows(*products, scheme, weights, clips);
     size_t below_one = 0;
     size_t missed = 0;  // the search ends early for a row when clipping seems hopeless, seldom too early
     for (size_t row = 0; row < weights.rows; ++row) {
@@ -358,8 +361,8 @@ TEST_CASE("feedback lowers the output error, also where blocks of columns are co
     for (const Scheme scheme : kIntegerSchemes) {
       const std::vector<float> clips(weights.rows, scheme == Scheme::w8a8 ? 1.0f : 0.93f);
       std::vector<std::byte> stored = stored_room(scheme, weights);
-      encode_matrix(*products, scheme, weights, clips, &statistics, stored);
-      const double plain = total_error(weights, rounded(*products, scheme, weights, clips), inputs);
+      encode_rows_of(*products, scheme, weights, clips, &statistics, stored);
+      const double plain = total_error(weights, rounded_to_rows(*products, scheme, weights, clips), inputs);
       const double with_feedback = total_error(weights, decoded(scheme, weights, stored), inputs);
       CAPTURE(scheme_name(scheme));
       CAPTURE(columns);
@@ -397,8 +400,8 @@ TEST_CASE("inputs that were never used have no part in feedback") {
   const InputStatistics nothing(150, 0, 0, true);
   std::vector<std::byte> plain = stored_room(Scheme::w4a8_g128, weights);
   std::vector<std::byte> stored = plain;
-  encode_matrix(*products, Scheme::w4a8_g128, weights, {}, nullptr, plain);
-  encode_matrix(*products, Scheme::w4a8_g128, weights, {}, &nothing, stored);
+  encode_rows_of(*products, Scheme::w4a8_g128, weights, {}, nullptr, plain);
+  encode_rows_of(*products, Scheme::w4a8_g128, weights, {}, &nothing, stored);
   CHECK(stored == plain);
 }
 
@@ -430,7 +433,7 @@ TEST_CASE("clips and codes do not depend on the number of threads") {
     clips.push_back(search_row_clips(*products, Scheme::w4a8_g128, weights, inputs));
     stored.push_back(stored_room(Scheme::w4a8_g128, weights));
     const InputStatistics statistics = statistics_of(*products, inputs);
-    encode_matrix(*products, Scheme::w4a8_g128, weights, clips.back(), &statistics, stored.back());
+    encode_rows_of(*products, Scheme::w4a8_g128, weights, clips.back(), &statistics, stored.back());
   }
   CHECK(clips[0] == clips[1]);
   CHECK(stored[0] == stored[1]);

@@ -15,16 +15,16 @@
 #include "backends/cpu/dense_products.h"
 #include "engine/codec/matrix_codec.h"
 #include "engine/codec/normal_float.h"
+#include "engine/quantize/calibration/moment_factor.h"
 #include "engine/quantize/lut/kmeans_table.h"
 #include "engine/quantize/lut/scale_search.h"
 #include "engine/quantize/lut/table_matrix.h"
 #include "engine/quantize/lut/trained_scales.h"
 #include "engine/quantize/qoq/error_feedback.h"
-#include "engine/quantize/qoq/moment_factor.h"
 
 using namespace tessera;
-using qoq::FloatMatrix;
-using qoq::InputStatistics;
+using quantize::FloatMatrix;
+using quantize::InputStatistics;
 
 namespace {
 
@@ -153,7 +153,7 @@ TEST_CASE("the scale search is never worse than any scale of its grid, with impo
           const std::span<const float> values = weights.row(row);
           TableLevels plain, found;
           fit_levels(format, table.pointer, values, plain);
-          lut::search_levels(format, table.pointer, values, importance, found);
+          quantize::search_levels(format, table.pointer, values, importance, found);
           REQUIRE(found.groups.size() == plain.groups.size());
           for (size_t first = 0; first < columns; first += format.group) {
             const size_t group = first / format.group;
@@ -195,8 +195,8 @@ TEST_CASE("only what counts decides a scale; zeros stay zeros") {
     std::vector<float> importance(weights.columns, 0.0f);
     importance[5] = 2.0f;  // nothing counts in the second group: it is searched as if everything did
     TableLevels found, plain;
-    lut::search_levels(format, table.pointer, weights.values, importance, found);
-    lut::search_levels(format, table.pointer, weights.values, {}, plain);
+    quantize::search_levels(format, table.pointer, weights.values, importance, found);
+    quantize::search_levels(format, table.pointer, weights.values, {}, plain);
     const double value = static_cast<double>(weights.values[5]);
     if (!format.zero_points)
       CHECK(weighted_error(found, 0, weights.values, importance) < 2.0 * 1e-6 * value * value);
@@ -204,7 +204,7 @@ TEST_CASE("only what counts decides a scale; zeros stay zeros") {
     CHECK(found.groups[1].zero == plain.groups[1].zero);
 
     std::fill_n(weights.values.begin(), format.group, 0.0f);
-    lut::search_levels(format, table.pointer, weights.values, {}, found);
+    quantize::search_levels(format, table.pointer, weights.values, {}, found);
     CHECK(found.groups[0].scale == 0.0f);
     std::vector<float> rounded(weights.columns, 1.0f);
     found.round(weights.values, rounded);
@@ -224,8 +224,8 @@ TEST_CASE("k-means tables beat NormalFloat, find clusters, and can be stored") {
     std::uniform_real_distribution<float> uniform(0.1f, 2.0f);
     for (float& each : importance) each = uniform(random_source());
     for (const bool search : {false, true}) {
-      const ValueTable table = lut::kmeans_table(*products, format, weights, importance, search);
-      const ValueTable again = lut::kmeans_table(*alone, format, weights, importance, search);
+      const ValueTable table = quantize::kmeans_table(*products, format, weights, importance, search);
+      const ValueTable again = quantize::kmeans_table(*alone, format, weights, importance, search);
       CHECK(table.values == again.values);
       CHECK(table.size == size_t{1} << format.bits);
       CHECK(table.largest == 1.0f);
@@ -238,7 +238,7 @@ TEST_CASE("k-means tables beat NormalFloat, find clusters, and can be stored") {
         TableLevels levels;
         for (size_t row = 0; row < weights.rows; ++row) {
           if (search)
-            lut::search_levels(format, &with, weights.row(row), importance, levels);
+            quantize::search_levels(format, &with, weights.row(row), importance, levels);
           else
             fit_levels(format, &with, weights.row(row), levels);
           for (size_t first = 0; first < weights.columns; first += format.group)
@@ -258,11 +258,12 @@ TEST_CASE("k-means tables beat NormalFloat, find clusters, and can be stored") {
   std::normal_distribution<float> normal(0.0f, 0.005f);
   FloatMatrix weights(16, 256);
   for (float& value : weights.values) value = kCentres[pick(random_source())] + normal(random_source());
-  const ValueTable table = lut::kmeans_table(*products, format, weights, {}, true);
+  const ValueTable table = quantize::kmeans_table(*products, format, weights, {}, true);
   for (size_t i = 0; i < 4; ++i) CHECK(table.values[i] == doctest::Approx(kCentres[i]).epsilon(0.05));
 
   const FloatMatrix zeros(3, 40);
-  CHECK(lut::kmeans_table(*products, format, zeros, {}, true).values == lut::normal_float(format).values);
+  CHECK(quantize::kmeans_table(*products, format, zeros, {}, true).values ==
+        lut::normal_float(format).values);
 }
 
 TEST_CASE("trained scales lower the output error that codes alone leave, with any way to choose codes") {
@@ -293,10 +294,10 @@ TEST_CASE("trained scales lower the output error that codes alone leave, with an
     for (const bool feedback : {false, true}) {
       std::vector<TableLevels> levels(weights.rows);
       for (size_t row = 0; row < weights.rows; ++row)
-        lut::search_levels(format, table.pointer, weights.row(row), {}, levels[row]);
-      const qoq::MomentFactor factor = qoq::factor_moments(*products, moments);
+        quantize::search_levels(format, table.pointer, weights.row(row), {}, levels[row]);
+      const quantize::MomentFactor factor = quantize::factor_moments(*products, moments);
       const auto choose = [&](std::span<const TableLevels> present) {
-        if (feedback) return qoq::codes_with_feedback(*products, weights, present, factor);
+        if (feedback) return quantize::codes_with_feedback(*products, weights, present, factor);
         std::vector<uint8_t> codes(weights.values.size());
         for (size_t row = 0; row < weights.rows; ++row)
           present[row].encode(0, weights.row(row), std::span(codes).subspan(row * 200, 200));
@@ -304,7 +305,8 @@ TEST_CASE("trained scales lower the output error that codes alone leave, with an
       };
       const std::vector<TableLevels> start = levels;
       const std::vector<uint8_t> first_codes = choose(start);
-      const std::vector<uint8_t> codes = lut::train_scales(*products, weights, moments, 3, choose, levels);
+      const std::vector<uint8_t> codes =
+          quantize::train_scales(*products, weights, moments, 3, choose, levels);
       size_t worse = 0;
       double before = 0, after = 0;
       std::vector<float> meaning(200);
@@ -338,11 +340,11 @@ TEST_CASE("feedback with tables is the same fixed chain as with row scales") {
     std::fill_n(weights.row(4).begin(), 70, 0.0f);  // two groups without a scale
     const FloatMatrix inputs = correlated_inputs(300, 151);
     const InputStatistics statistics = statistics_of(*products, inputs);
-    const qoq::MomentFactor factor = qoq::factor_moments(*products, statistics.moments);
+    const quantize::MomentFactor factor = quantize::factor_moments(*products, statistics.moments);
     std::vector<TableLevels> levels(weights.rows);
     for (size_t row = 0; row < weights.rows; ++row)
       fit_levels(format, table.pointer, weights.row(row), levels[row]);
-    const std::vector<uint8_t> codes = qoq::codes_with_feedback(*products, weights, levels, factor);
+    const std::vector<uint8_t> codes = quantize::codes_with_feedback(*products, weights, levels, factor);
     std::vector<uint8_t> chain(codes.size());
     for (size_t row = 0; row < weights.rows; ++row) {
       std::vector<float> w;
@@ -373,18 +375,18 @@ TEST_CASE("a stored matrix means what its recipe chose; feedback and training lo
     const FloatMatrix weights = heavy_tailed(35, 320);
     const FloatMatrix inputs = correlated_inputs(500, 320);
     InputStatistics statistics = statistics_of(*products, inputs);
-    qoq::Recipe recipe = qoq::Recipe::rounding();
+    quantize::TableChoices choices;
     const auto encode = [&](DenseProducts& with, InputStatistics* seen) {
       std::vector<std::byte> stored = room(scheme, weights);
-      lut::encode_matrix(with, scheme, weights, recipe, seen, stored);
+      quantize::encode_with_table(with, scheme, weights, choices, seen, stored);
       return stored;
     };
     const auto error = [&](std::span<const std::byte> stored) {
       return output_error(weights, decoded(scheme, weights, stored), inputs);
     };
     for (const bool search : {false, true}) {
-      recipe.scale_search = search;
-      const FloatMatrix expected = lut::rounded(*products, format, weights, search, {});
+      choices.scale_search = search;
+      const FloatMatrix expected = quantize::rounded_to_table(*products, format, weights, search, {});
       const FloatMatrix found = decoded(scheme, weights, encode(*products, nullptr));
       size_t wrong = 0;
       for (size_t i = 0; i < found.values.size(); ++i)  // decoding does not round to f32 halfway
@@ -392,15 +394,15 @@ TEST_CASE("a stored matrix means what its recipe chose; feedback and training lo
       CHECK(wrong == 0);
     }
     const double plain = error(encode(*products, &statistics));
-    recipe.feedback = true;
+    choices.feedback = true;
     const std::vector<std::byte> fed_back = encode(*products, &statistics);
     CHECK(error(fed_back) < 0.8 * plain);
-    recipe.train_scales = true;
+    choices.train_scales = true;
     const std::vector<std::byte> learned = encode(*products, &statistics);
     CHECK(error(learned) < 0.8 * plain);
     CHECK(learned == encode(*alone, &statistics));
     if (format.zero_points) continue;
-    recipe.table = qoq::TableKind::kmeans;
+    choices.table = quantize::TableKind::kmeans;
     CHECK(error(encode(*products, &statistics)) < 0.8 * plain);
   }
 }

@@ -5,7 +5,7 @@
 
 #include <numeric>
 
-#include "engine/quantize/checkpoint_values.h"
+#include "engine/quantize/plan/checkpoint_values.h"
 
 using namespace tessera;
 

@@ -6,17 +6,15 @@
 #include <cassert>
 #include <cmath>
 
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/float_layer.h"
 #include "engine/quantize/lut/table_matrix.h"
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/float_layer.h"
 #include "engine/quantize/qoq/reorder.h"
 #include "engine/quantize/qoq/smooth_outputs.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 namespace {
-
-using qoq::FloatMatrix;
 
 constexpr int kAlphas = 11;
 constexpr double kMostDivisor = 1e4;
@@ -26,7 +24,7 @@ constexpr size_t kRowBlock = 16;
 template <typename Change>
 void change_columns(DenseProducts& products, FloatMatrix& matrix, std::span<const float> by, Change change) {
   assert(by.size() == matrix.columns);
-  qoq::for_row_blocks(products, matrix.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
+  for_row_blocks(products, matrix.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
     for (size_t row = first; row < first + count; ++row)
       for (size_t i = 0; i < by.size(); ++i)
         matrix.values[row * matrix.columns + i] = change(matrix.values[row * matrix.columns + i], by[i]);
@@ -43,51 +41,52 @@ void divide(DenseProducts& products, FloatMatrix& matrix, std::span<const float>
 
 class Scaling {
  public:
-  Scaling(const qoq::LayerContext& context, qoq::LayerWeights& weights, qoq::LayerStatistics& statistics)
+  Scaling(const LayerContext& context, const TableFormat& format, bool scale_search, LayerWeights& weights,
+          LayerStatistics& statistics)
       : context_(context),
         products_(context.products),
-        format_(*table_format(context.scheme)),
+        format_(format),
+        scale_search_(scale_search),
         weights_(weights),
         statistics_(statistics) {}
 
   void attention_inputs() {
-    const qoq::AttentionScore score(products_, context_.precision, context_.shape, weights_,
-                                    statistics_.sample);
-    const qoq::InputStatistics& inputs = statistics_.attention;
+    const AttentionScore score(products_, context_.precision, context_.shape, weights_, statistics_.sample);
+    const InputStatistics& inputs = statistics_.attention;
     const std::vector<float> divisors =
         best("attention inputs", inputs.squares, [&](std::span<const float> candidate) {
           const FloatMatrix x = read(statistics_.sample.input, candidate);
           FloatMatrix query = product(x, weights_.q, candidate, inputs, weights_.q_bias);
           FloatMatrix key = product(x, weights_.k, candidate, inputs, weights_.k_bias);
           const FloatMatrix value = product(x, weights_.v, candidate, inputs, weights_.v_bias);
-          qoq::turn_to_positions(products_, context_.shape, statistics_.sample.windows, query);
-          qoq::turn_to_positions(products_, context_.shape, statistics_.sample.windows, key);
+          turn_to_positions(products_, context_.shape, statistics_.sample.windows, query);
+          turn_to_positions(products_, context_.shape, statistics_.sample.windows, key);
           return score.error(score.attended(query, key, value));
         });
     for (FloatMatrix* matrix : {&weights_.q, &weights_.k, &weights_.v})
       multiply(products_, *matrix, divisors);
     divide_gain(weights_.attention_norm, divisors);
-    qoq::divide_inputs(products_, statistics_.attention, divisors);
+    divide_inputs(products_, statistics_.attention, divisors);
     divide(products_, statistics_.sample.input, divisors);
   }
 
   void o_inputs() {
-    const qoq::InputStatistics& inputs = statistics_.o;
+    const InputStatistics& inputs = statistics_.o;
     const FloatMatrix output = float_product(inputs.sample, weights_.o);
     // Query heads that share a KV head share its factors: the largest square counts.
-    const std::vector<float> squares = qoq::maximum_over_queries(context_.shape, inputs.squares);
+    const std::vector<float> squares = maximum_over_queries(context_.shape, inputs.squares);
     const std::vector<float> divisors = best("o inputs", squares, [&](std::span<const float> candidate) {
-      const std::vector<float> by_input = qoq::repeated_for_queries(context_.shape, candidate);
-      return qoq::squared_difference(
+      const std::vector<float> by_input = repeated_for_queries(context_.shape, candidate);
+      return squared_difference(
           products_, product(read(inputs.sample, by_input), weights_.o, by_input, inputs, {}), output);
     });
-    qoq::apply_value_divisors(products_, context_.shape, divisors, weights_, statistics_);
+    apply_value_divisors(products_, context_.shape, divisors, weights_, statistics_);
   }
 
   void ffn_inputs() {
-    const qoq::InputStatistics& inputs = statistics_.ffn;
+    const InputStatistics& inputs = statistics_.ffn;
     const auto block = [&](FloatMatrix gate, const FloatMatrix& up) {
-      qoq::apply_gate(products_, gate, up);
+      apply_gate(products_, gate, up);
       return float_product(gate, weights_.down);
     };
     const FloatMatrix output =
@@ -95,26 +94,26 @@ class Scaling {
     const std::vector<float> divisors =
         best("ffn inputs", inputs.squares, [&](std::span<const float> candidate) {
           const FloatMatrix x = read(inputs.sample, candidate);
-          return qoq::squared_difference(products_,
-                                         block(product(x, weights_.gate, candidate, inputs, {}),
-                                               product(x, weights_.up, candidate, inputs, {})),
-                                         output);
+          return squared_difference(products_,
+                                    block(product(x, weights_.gate, candidate, inputs, {}),
+                                          product(x, weights_.up, candidate, inputs, {})),
+                                    output);
         });
     for (FloatMatrix* matrix : {&weights_.gate, &weights_.up}) multiply(products_, *matrix, divisors);
     divide_gain(weights_.ffn_norm, divisors);
-    qoq::divide_inputs(products_, statistics_.ffn, divisors);
+    divide_inputs(products_, statistics_.ffn, divisors);
   }
 
   void down_inputs() {
-    const qoq::InputStatistics& inputs = statistics_.down;
+    const InputStatistics& inputs = statistics_.down;
     const FloatMatrix output = float_product(inputs.sample, weights_.down);
     const std::vector<float> divisors =
         best("down inputs", inputs.squares, [&](std::span<const float> candidate) {
-          return qoq::squared_difference(
+          return squared_difference(
               products_, product(read(inputs.sample, candidate), weights_.down, candidate, inputs, {}),
               output);
         });
-    qoq::apply_ffn_divisors(products_, divisors, weights_, statistics_);
+    apply_ffn_divisors(products_, divisors, weights_, statistics_);
   }
 
  private:
@@ -140,34 +139,35 @@ class Scaling {
   FloatMatrix read(const FloatMatrix& inputs, std::span<const float> divisors) {
     FloatMatrix x = inputs;
     divide(products_, x, divisors);
-    if (format_.int8_activations) qoq::round_to_int8(products_, x);
+    if (format_.int8_activations) round_to_int8(products_, x);
     return x;
   }
 
   // What such inputs give with the matrix's columns times the divisors, rounded.
   FloatMatrix product(const FloatMatrix& x, const FloatMatrix& matrix, std::span<const float> divisors,
-                      const qoq::InputStatistics& inputs, std::span<const float> bias) {
+                      const InputStatistics& inputs, std::span<const float> bias) {
     FloatMatrix scaled = matrix;
     multiply(products_, scaled, divisors);
     std::vector<float> importance = importance_of(&inputs);
     for (size_t i = 0; i < importance.size(); ++i) importance[i] /= divisors[i] * divisors[i];
-    return qoq::project(products_, context_.precision, x,
-                        rounded(products_, format_, scaled, context_.recipe.scale_search, importance), bias);
+    return project(products_, context_.precision, x,
+                   rounded_to_table(products_, format_, scaled, scale_search_, importance), bias);
   }
 
   FloatMatrix float_product(const FloatMatrix& x, const FloatMatrix& matrix) {
-    return qoq::project(products_, context_.precision, x, matrix, {});
+    return project(products_, context_.precision, x, matrix, {});
   }
 
   static void divide_gain(std::vector<float>& gain, std::span<const float> divisors) {
     for (size_t i = 0; i < gain.size(); ++i) gain[i] /= divisors[i];
   }
 
-  const qoq::LayerContext& context_;
+  const LayerContext& context_;
   DenseProducts& products_;
   TableFormat format_;
-  qoq::LayerWeights& weights_;
-  qoq::LayerStatistics& statistics_;
+  bool scale_search_;
+  LayerWeights& weights_;
+  LayerStatistics& statistics_;
 };
 
 }  // namespace
@@ -191,13 +191,13 @@ std::vector<float> channel_divisors(std::span<const float> mean_squares, double 
   return divisors;
 }
 
-void scale_channels(const qoq::LayerContext& context, qoq::LayerWeights& weights,
-                    qoq::LayerStatistics& statistics) {
-  Scaling scaling(context, weights, statistics);
+void scale_channels(const LayerContext& context, const TableFormat& format, bool scale_search,
+                    LayerWeights& weights, LayerStatistics& statistics) {
+  Scaling scaling(context, format, scale_search, weights, statistics);
   scaling.attention_inputs();
   scaling.o_inputs();
   scaling.ffn_inputs();
   scaling.down_inputs();
 }
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -5,11 +5,12 @@
 #include <span>
 #include <vector>
 
-#include "engine/quantize/qoq/layer_statistics.h"
-#include "engine/quantize/qoq/layer_weights.h"
-#include "engine/quantize/qoq/quantize_layer.h"
+#include "engine/quantize/calibration/layer_context.h"
+#include "engine/quantize/calibration/layer_statistics.h"
+#include "engine/quantize/calibration/layer_weights.h"
+#include "gguf-like-format/scheme.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 // rms^alpha of every channel, scaled to a geometric mean of 1 over those that are not always 0, which get 1.
 // mean_squares: [channels].
@@ -18,11 +19,11 @@ std::vector<float> channel_divisors(std::span<const float> mean_squares, double 
 // At each of four places, inputs are divided and the columns that read them multiplied by rms^alpha, alpha
 // out of 0, 0.1, … 1: attention_norm's gain takes the division for q, k and v, v's rows for o (one factor for
 // all query heads that share a channel), ffn_norm's gain for gate and up, up's rows for down. alpha is chosen
-// by the squared error that rounding the place's matrices (nearest codes of the default table, scales as the
-// recipe has them, int8 inputs under an a8 scheme) brings to what follows on the sampled inputs: the
-// attention block's output, o's output, the feed-forward block's output, down's output. Only for table
-// schemes. The statistics follow.
-void scale_channels(const qoq::LayerContext& context, qoq::LayerWeights& weights,
-                    qoq::LayerStatistics& statistics);
+// by the squared error that rounding the place's matrices (nearest codes of the default table, with or
+// without the search for scales, int8 inputs under an a8 scheme) brings to what follows on the sampled
+// inputs: the attention block's output, o's output, the feed-forward block's output, down's output. Only for
+// table schemes. The statistics follow.
+void scale_channels(const LayerContext& context, const TableFormat& format, bool scale_search,
+                    LayerWeights& weights, LayerStatistics& statistics);
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

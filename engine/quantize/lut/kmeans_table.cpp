@@ -10,7 +10,7 @@
 #include "engine/codec/normal_float.h"
 #include "engine/quantize/lut/scale_search.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 namespace {
 
@@ -40,7 +40,7 @@ struct Histogram {
   }
 };
 
-Histogram measured(DenseProducts& products, const TableFormat& format, const qoq::FloatMatrix& weights,
+Histogram measured(DenseProducts& products, const TableFormat& format, const FloatMatrix& weights,
                    std::span<const float> importance, bool scale_search, const ValueTable& table) {
   // Evenly spread rows.
   const size_t rows = std::clamp<size_t>(kMostWeights / weights.columns, 1, weights.rows);
@@ -175,10 +175,10 @@ void improve(const Histogram& histogram, std::span<double> centres) {
 
 }  // namespace
 
-ValueTable kmeans_table(DenseProducts& products, const TableFormat& format, const qoq::FloatMatrix& weights,
+ValueTable kmeans_table(DenseProducts& products, const TableFormat& format, const FloatMatrix& weights,
                         std::span<const float> importance, bool scale_search) {
   assert(!format.zero_points && (importance.empty() || importance.size() == weights.columns));
-  ValueTable table = normal_float(format);
+  ValueTable table = lut::normal_float(format);
   ValueTable best = table;
   double best_error = std::numeric_limits<double>::infinity();
   for (int round = 0; round <= kRounds; ++round) {
@@ -203,4 +203,4 @@ ValueTable kmeans_table(DenseProducts& products, const TableFormat& format, cons
   return best;
 }
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -6,10 +6,10 @@
 
 #include "backends/dense_products.h"
 #include "engine/codec/table_levels.h"
-#include "engine/quantize/qoq/float_matrix.h"
+#include "engine/quantize/calibration/float_matrix.h"
 #include "gguf-like-format/scheme.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 // A table with a smaller sum of importance[column] * (weight - meaning)^2 than NormalFloat's, from which it
 // starts: the best clusters of a histogram of weight / scale, each value counting importance * scale^2,
@@ -18,7 +18,7 @@ namespace tessera::lut {
 // weights evenly spread rows are looked at. importance is the mean square of every input where a calibration
 // text was read, the diagonal of the output error's Hessian, which is the sensitivity of this objective;
 // empty for 1 everywhere. Does not depend on the number of threads. Not for zero points.
-ValueTable kmeans_table(DenseProducts& products, const TableFormat& format, const qoq::FloatMatrix& weights,
+ValueTable kmeans_table(DenseProducts& products, const TableFormat& format, const FloatMatrix& weights,
                         std::span<const float> importance, bool scale_search);
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 namespace {
 
@@ -188,4 +188,4 @@ void search_levels(const TableFormat& format, const ValueTable* table, std::span
   }
 }
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -7,7 +7,7 @@
 #include "engine/codec/table_levels.h"
 #include "gguf-like-format/scheme.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 // The levels of one row of finite values with the smallest sum of importance[column] * (value - meaning)^2
 // that was found in each group, codes being the nearest. importance: positive or 0 for every column, or empty
@@ -20,4 +20,4 @@ namespace tessera::lut {
 void search_levels(const TableFormat& format, const ValueTable* table, std::span<const float> values,
                    std::span<const float> importance, TableLevels& levels);
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

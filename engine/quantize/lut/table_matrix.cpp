@@ -8,15 +8,15 @@
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/codec/normal_float.h"
+#include "engine/quantize/calibration/layer_weights.h"
+#include "engine/quantize/calibration/moment_factor.h"
 #include "engine/quantize/lut/kmeans_table.h"
 #include "engine/quantize/lut/scale_search.h"
 #include "engine/quantize/lut/trained_scales.h"
 #include "engine/quantize/qoq/error_feedback.h"
-#include "engine/quantize/qoq/layer_weights.h"
-#include "engine/quantize/qoq/moment_factor.h"
 #include "gguf-like-format/tile_layout.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 namespace {
 
@@ -32,16 +32,16 @@ void choose_levels(const TableFormat& format, const ValueTable* table, std::span
     fit_levels(format, table, row, levels);
 }
 
-void complete(DenseProducts& products, qoq::FloatMatrix& moments) {
+void complete(DenseProducts& products, FloatMatrix& moments) {
   const size_t columns = moments.columns;
-  qoq::for_row_blocks(products, moments.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
+  for_row_blocks(products, moments.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
     for (size_t row = first; row < first + count; ++row)
       for (size_t column = row + 1; column < columns; ++column)
         moments.values[row * columns + column] = moments.values[column * columns + row];
   });
 }
 
-std::vector<uint8_t> nearest_codes(DenseProducts& products, const qoq::FloatMatrix& weights,
+std::vector<uint8_t> nearest_codes(DenseProducts& products, const FloatMatrix& weights,
                                    std::span<const TableLevels> levels) {
   std::vector<uint8_t> codes(weights.values.size());
   products.for_each(weights.rows, [&](size_t row, size_t) {
@@ -52,10 +52,10 @@ std::vector<uint8_t> nearest_codes(DenseProducts& products, const qoq::FloatMatr
 
 }  // namespace
 
-qoq::FloatMatrix rounded(DenseProducts& products, const TableFormat& format, const qoq::FloatMatrix& weights,
-                         bool scale_search, std::span<const float> importance) {
-  const ValueTable table = format.zero_points ? ValueTable{} : normal_float(format);
-  qoq::FloatMatrix result(weights.rows, weights.columns);
+FloatMatrix rounded_to_table(DenseProducts& products, const TableFormat& format, const FloatMatrix& weights,
+                             bool scale_search, std::span<const float> importance) {
+  const ValueTable table = format.zero_points ? ValueTable{} : lut::normal_float(format);
+  FloatMatrix result(weights.rows, weights.columns);
   std::vector<TableLevels> levels(products.threads());
   products.for_each(weights.rows, [&](size_t row, size_t thread) {
     choose_levels(format, format.zero_points ? nullptr : &table, weights.row(row), scale_search, importance,
@@ -65,7 +65,7 @@ qoq::FloatMatrix rounded(DenseProducts& products, const TableFormat& format, con
   return result;
 }
 
-std::vector<float> importance_of(const qoq::InputStatistics* inputs) {
+std::vector<float> importance_of(const InputStatistics* inputs) {
   if (inputs == nullptr) return {};
   std::vector<float> importance = inputs->squares;
   double sum = 0;
@@ -78,8 +78,8 @@ std::vector<float> importance_of(const qoq::InputStatistics* inputs) {
   return importance;
 }
 
-void encode_matrix(DenseProducts& products, Scheme scheme, const qoq::FloatMatrix& weights,
-                   const qoq::Recipe& recipe, qoq::InputStatistics* inputs, std::span<std::byte> out) {
+void encode_with_table(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
+                       const TableChoices& choices, InputStatistics* inputs, std::span<std::byte> out) {
   const size_t rows = weights.rows;
   const size_t columns = weights.columns;
   const TableFormat format = *table_format(scheme);
@@ -88,25 +88,25 @@ void encode_matrix(DenseProducts& products, Scheme scheme, const qoq::FloatMatri
 
   std::optional<ValueTable> table;
   if (!format.zero_points) {
-    table = recipe.table == qoq::TableKind::kmeans
-                ? kmeans_table(products, format, weights, importance, recipe.scale_search)
-                : normal_float(format);
+    table = choices.table == TableKind::kmeans
+                ? kmeans_table(products, format, weights, importance, choices.scale_search)
+                : lut::normal_float(format);
     write_table(scheme, rows, columns, *table, out);
   }
   std::vector<TableLevels> levels(rows);
   products.for_each(rows, [&](size_t row, size_t) {
-    choose_levels(format, table ? &*table : nullptr, weights.row(row), recipe.scale_search, importance,
+    choose_levels(format, table ? &*table : nullptr, weights.row(row), choices.scale_search, importance,
                   levels[row]);
   });
 
-  std::optional<qoq::MomentFactor> factor;
-  if (recipe.feedback && inputs != nullptr) factor = qoq::factor_moments(products, inputs->moments);
+  std::optional<MomentFactor> factor;
+  if (choices.feedback && inputs != nullptr) factor = factor_moments(products, inputs->moments);
   const auto choose_codes = [&](std::span<const TableLevels> present) {
-    return factor ? qoq::codes_with_feedback(products, weights, present, *factor)
+    return factor ? codes_with_feedback(products, weights, present, *factor)
                   : nearest_codes(products, weights, present);
   };
   std::vector<uint8_t> codes;
-  if (recipe.train_scales && inputs != nullptr) {
+  if (choices.train_scales && inputs != nullptr) {
     complete(products, inputs->moments);
     codes = train_scales(products, weights, inputs->moments, kTrainingRounds, choose_codes, levels);
   } else {
@@ -121,4 +121,4 @@ void encode_matrix(DenseProducts& products, Scheme scheme, const qoq::FloatMatri
   });
 }
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 namespace {
 
@@ -19,7 +19,7 @@ float dot(std::span<const float> a, std::span<const float> b) {
 
 class Trainer {
  public:
-  Trainer(DenseProducts& products, const qoq::FloatMatrix& weights, const qoq::FloatMatrix& moments)
+  Trainer(DenseProducts& products, const FloatMatrix& weights, const FloatMatrix& moments)
       : products_(products),
         weights_(weights),
         moments_(moments),
@@ -52,7 +52,7 @@ class Trainer {
  private:
   // sum_k a[r][k] moments[first + i][k] over k in [from, from + depth), plus the damping.
   void multiply(const float* a, size_t stride, size_t first, size_t count, size_t from, size_t depth,
-                qoq::FloatMatrix& out) {
+                FloatMatrix& out) {
     DenseProduct job;
     job.a = a;
     job.a_stride = stride;
@@ -73,9 +73,9 @@ class Trainer {
     const size_t index = first / levels.front().group_columns;
     const bool zero_points = levels.front().table == nullptr;
     // The gradient's share of this group, and what the codes' values give when multiplied like an error.
-    qoq::FloatMatrix gradient(rows, count);
-    qoq::FloatMatrix values(rows, count);
-    qoq::FloatMatrix curved(rows, count);
+    FloatMatrix gradient(rows, count);
+    FloatMatrix values(rows, count);
+    FloatMatrix curved(rows, count);
     multiply(errors_.values.data(), columns, first, count, 0, columns, gradient);
     products_.for_each(rows, [&](size_t row, size_t) {
       TableLevels::Group unit = levels[row].groups[index];
@@ -141,7 +141,7 @@ class Trainer {
     constexpr size_t kBlock = 512;
     for (size_t first = 0; first < columns; first += kBlock) {
       const size_t count = std::min(kBlock, columns - first);
-      qoq::FloatMatrix product(weights_.rows, count);
+      FloatMatrix product(weights_.rows, count);
       multiply(errors_.values.data(), columns, first, count, 0, columns, product);
       products_.for_each(weights_.rows, [&](size_t row, size_t) {
         const std::span<const float> error = errors_.row(row).subspan(first, count);
@@ -154,18 +154,18 @@ class Trainer {
   }
 
   DenseProducts& products_;
-  const qoq::FloatMatrix& weights_;
-  const qoq::FloatMatrix& moments_;
+  const FloatMatrix& weights_;
+  const FloatMatrix& moments_;
   float damping_ = 0;
-  qoq::FloatMatrix errors_;        // weights - meanings
+  FloatMatrix errors_;             // weights - meanings
   std::vector<double> objective_;  // [rows]
 };
 
 }  // namespace
 
-std::vector<uint8_t> train_scales(DenseProducts& products, const qoq::FloatMatrix& weights,
-                                  const qoq::FloatMatrix& moments, int rounds,
-                                  const ChooseCodes& choose_codes, std::vector<TableLevels>& levels) {
+std::vector<uint8_t> train_scales(DenseProducts& products, const FloatMatrix& weights,
+                                  const FloatMatrix& moments, int rounds, const ChooseCodes& choose_codes,
+                                  std::vector<TableLevels>& levels) {
   assert(levels.size() == weights.rows && moments.rows == weights.columns);
   const size_t columns = weights.columns;
   Trainer trainer(products, weights, moments);
@@ -187,4 +187,4 @@ std::vector<uint8_t> train_scales(DenseProducts& products, const qoq::FloatMatri
   return best_codes;
 }
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -8,9 +8,9 @@
 
 #include "backends/dense_products.h"
 #include "engine/codec/table_levels.h"
-#include "engine/quantize/qoq/float_matrix.h"
+#include "engine/quantize/calibration/float_matrix.h"
 
-namespace tessera::lut {
+namespace tessera::quantize {
 
 // Chooses the codes [rows, columns] of all rows for the given levels.
 using ChooseCodes = std::function<std::vector<uint8_t>(std::span<const TableLevels> levels)>;
@@ -21,8 +21,8 @@ using ChooseCodes = std::function<std::vector<uint8_t>(std::span<const TableLeve
 // for the present levels and then takes one exact coordinate step of every group's scale with those codes
 // held, group after group; every row keeps its best of `rounds` rounds. moments: [columns, columns], both
 // triangles. Does not depend on the number of threads.
-std::vector<uint8_t> train_scales(DenseProducts& products, const qoq::FloatMatrix& weights,
-                                  const qoq::FloatMatrix& moments, int rounds,
-                                  const ChooseCodes& choose_codes, std::vector<TableLevels>& levels);
+std::vector<uint8_t> train_scales(DenseProducts& products, const FloatMatrix& weights,
+                                  const FloatMatrix& moments, int rounds, const ChooseCodes& choose_codes,
+                                  std::vector<TableLevels>& levels);
 
-}  // namespace tessera::lut
+}  // namespace tessera::quantize

@@ -5,7 +5,7 @@
 
 #include "engine/quantize/qoq/rounded_matrix.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -15,13 +15,13 @@ template <typename Error>
 std::vector<float> best_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
                               std::span<const float> by_row, Error error) {
   std::vector<float> best(by_row.begin(), by_row.end());
-  double best_error = error(rounded(products, scheme, weights, by_row));
+  double best_error = error(rounded_to_rows(products, scheme, weights, by_row));
   double best_single = std::numeric_limits<double>::infinity();
   int idle = 0;
   for (int step = 0; step <= kRatios && idle < kPatience; ++step) {
     const float ratio = 1.0f - 0.8f * static_cast<float>(step) / static_cast<float>(kRatios);
     const std::vector<float> clips(weights.rows, ratio);
-    const double found = error(rounded(products, scheme, weights, clips));
+    const double found = error(rounded_to_rows(products, scheme, weights, clips));
     ++idle;
     if (!(found < best_single)) continue;
     best_single = found;
@@ -49,4 +49,4 @@ std::vector<float> best_query_clips(DenseProducts& products, Scheme scheme, cons
   });
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

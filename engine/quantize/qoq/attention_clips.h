@@ -5,11 +5,11 @@
 #include <span>
 #include <vector>
 
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/layer_weights.h"
 #include "gguf-like-format/scheme.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // One ratio per row: the one ratio for all rows out of 1 and 1 - 0.8 g / 40, g = 1 … 40, with which rounding
 // k (or q) alone moves the block's output least, or by_row where that moves it less still. The search ends
@@ -21,4 +21,4 @@ std::vector<float> best_key_clips(DenseProducts& products, Scheme scheme, const 
 std::vector<float> best_query_clips(DenseProducts& products, Scheme scheme, const LayerWeights& weights,
                                     const AttentionScore& score, std::span<const float> by_row);
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

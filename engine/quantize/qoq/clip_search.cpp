@@ -7,7 +7,7 @@
 #include "engine/codec/row_levels.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -149,4 +149,4 @@ std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, cons
   return Search(products, scheme, weights, nullptr).run();
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -5,10 +5,10 @@
 #include <cassert>
 #include <optional>
 
-#include "engine/quantize/qoq/moment_sums.h"
+#include "engine/quantize/calibration/moment_sums.h"
 #include "gguf-like-format/tile_layout.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -178,4 +178,4 @@ std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMat
   return choose_codes(products, weights, levels, factor);
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

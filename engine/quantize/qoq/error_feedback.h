@@ -8,10 +8,10 @@
 #include "backends/dense_products.h"
 #include "engine/codec/row_levels.h"
 #include "engine/codec/table_levels.h"
-#include "engine/quantize/qoq/float_matrix.h"
-#include "engine/quantize/qoq/moment_factor.h"
+#include "engine/quantize/calibration/float_matrix.h"
+#include "engine/quantize/calibration/moment_factor.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // Stored codes [rows, columns] of the weights. levels: one for each row, RowLevels or TableLevels, fixed
 // beforehand. Rows do not depend
@@ -24,4 +24,4 @@ std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMat
 std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
                                          std::span<const TableLevels> levels, const MomentFactor& factor);
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

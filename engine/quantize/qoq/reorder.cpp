@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -89,4 +89,4 @@ void reorder_ffn(DenseProducts& products, LayerWeights& weights, LayerStatistics
   reorder_inputs(products, statistics.down, order);
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

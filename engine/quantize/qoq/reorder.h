@@ -6,10 +6,10 @@
 #include <span>
 #include <vector>
 
-#include "engine/quantize/qoq/layer_statistics.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/layer_statistics.h"
+#include "engine/quantize/calibration/layer_weights.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // The order in which `largest` descends; equal ones stay as they are. order[i] is the former index.
 std::vector<size_t> descending_order(std::span<const float> largest);
@@ -29,4 +29,4 @@ void reorder_values(DenseProducts& products, const DecoderShape& shape, LayerWei
 // Reorders down's inputs, applied to the rows of gate and up as well.
 void reorder_ffn(DenseProducts& products, LayerWeights& weights, LayerStatistics& statistics);
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -79,4 +79,4 @@ void ModelRotation::layer(DenseProducts& products, LayerWeights& weights) const 
   turn_inputs(products, head_, {}, weights.o);
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "backends/dense_products.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/layer_weights.h"
 #include "engine/quantize/qoq/rotation.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 class ModelRotation {
  public:
@@ -28,4 +28,4 @@ class ModelRotation {
   Rotation head_;
 };
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -9,7 +9,7 @@
 #include <numbers>
 #include <stdexcept>
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -170,4 +170,4 @@ void Rotation::undo(std::span<double> row) const {
   for (size_t i = 0; i < row.size(); ++i) row[i] *= signs_[i];
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // x -> x * Q for row vectors, Q orthogonal: Q = D * (A (x) S) where D flips signs by a fixed pattern, S is
 // the scaled Sylvester Hadamard matrix of a power of two and A covers the odd part of the size. A is a scaled
@@ -36,4 +36,4 @@ class Rotation {
   std::vector<double> signs_;   // D
 };
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -6,13 +6,12 @@
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/codec/row_levels.h"
-#include "engine/quantize/lut/table_matrix.h"
+#include "engine/quantize/calibration/moment_factor.h"
 #include "engine/quantize/qoq/error_feedback.h"
-#include "engine/quantize/qoq/moment_factor.h"
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/tile_layout.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -29,11 +28,9 @@ void round_floats(Scheme scheme, std::span<const float> values, std::span<float>
 
 }  // namespace
 
-FloatMatrix rounded(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
-                    std::span<const float> clips) {
-  assert(clips.empty() || clips.size() == weights.rows);
-  if (const std::optional<TableFormat> format = table_format(scheme))
-    return lut::rounded(products, *format, weights, false, {});
+FloatMatrix rounded_to_rows(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
+                            std::span<const float> clips) {
+  assert((clips.empty() || clips.size() == weights.rows) && !table_format(scheme));
   FloatMatrix result(weights.rows, weights.columns);
   std::vector<RowLevels> levels(products.threads());
   products.for_each(weights.rows, [&](size_t row, size_t thread) {
@@ -44,8 +41,8 @@ FloatMatrix rounded(DenseProducts& products, Scheme scheme, const FloatMatrix& w
   return result;
 }
 
-void encode_matrix(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
-                   std::span<const float> clips, const InputStatistics* feedback, std::span<std::byte> out) {
+void encode_rows_of(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
+                    std::span<const float> clips, const InputStatistics* feedback, std::span<std::byte> out) {
   const size_t rows = weights.rows;
   const size_t columns = weights.columns;
   assert(clips.empty() || clips.size() == rows);
@@ -82,4 +79,4 @@ void encode_matrix(DenseProducts& products, Scheme scheme, const FloatMatrix& we
   });
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -7,7 +7,7 @@
 
 #include "engine/quantize/qoq/reorder.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -84,4 +84,4 @@ void apply_key_scales(const DecoderShape& shape, std::span<const float> scales, 
   for (size_t i = 0; i < statistics.largest_key.size(); ++i) statistics.largest_key[i] /= scales[i];
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

@@ -7,11 +7,11 @@
 #include <span>
 #include <vector>
 
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/layer_statistics.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/layer_statistics.h"
+#include "engine/quantize/calibration/layer_weights.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // λ_i = λ_{i + d/2} = max(largest_i, largest_{i + d/2})^alpha within each head of head_dim d, so that scaling
 // commutes with RoPE; scaled to a geometric mean of 1. A channel that is always 0 counts like the smallest
@@ -27,4 +27,4 @@ double best_key_alpha(DenseProducts& products, const DecoderShape& shape, const 
 void apply_key_scales(const DecoderShape& shape, std::span<const float> scales, LayerWeights& weights,
                       LayerStatistics& statistics);
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

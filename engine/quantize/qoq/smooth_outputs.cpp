@@ -9,7 +9,7 @@
 #include "engine/quantize/qoq/reorder.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 namespace {
 
@@ -100,7 +100,7 @@ std::vector<float> value_divisors(DenseProducts& products, const DecoderShape& s
         round_to_int8(products, read);
         FloatMatrix o = weights.o;
         multiply_columns(products, o, repeated_for_queries(shape, divisors));
-        return score.error(read, rounded(products, scheme, o, {}));
+        return score.error(read, rounded_to_rows(products, scheme, o, {}));
       });
 }
 
@@ -120,7 +120,8 @@ std::vector<float> ffn_divisors(DenseProducts& products, DenseProduct::Precision
         FloatMatrix down = weights.down;
         multiply_columns(products, down, divisors);
         return squared_difference(
-            products, project(products, precision, read, rounded(products, scheme, down, {}), {}), output);
+            products, project(products, precision, read, rounded_to_rows(products, scheme, down, {}), {}),
+            output);
       });
 }
 
@@ -140,4 +141,4 @@ void apply_ffn_divisors(DenseProducts& products, std::span<const float> divisors
   divide_inputs(products, statistics.down, divisors);
 }
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

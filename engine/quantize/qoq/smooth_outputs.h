@@ -7,12 +7,12 @@
 #include <span>
 #include <vector>
 
-#include "engine/quantize/qoq/attention_score.h"
-#include "engine/quantize/qoq/layer_statistics.h"
-#include "engine/quantize/qoq/layer_weights.h"
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/layer_statistics.h"
+#include "engine/quantize/calibration/layer_weights.h"
 #include "gguf-like-format/scheme.h"
 
-namespace tessera::qoq {
+namespace tessera::quantize {
 
 // λ_j = largest_input_j^alpha / largest_weight_j^(1 - alpha), scaled to a geometric mean of 1. A channel
 // whose inputs or weights are all 0 gets 1.
@@ -42,4 +42,4 @@ void apply_value_divisors(DenseProducts& products, const DecoderShape& shape, st
 void apply_ffn_divisors(DenseProducts& products, std::span<const float> divisors, LayerWeights& weights,
                         LayerStatistics& statistics);
 
-}  // namespace tessera::qoq
+}  // namespace tessera::quantize

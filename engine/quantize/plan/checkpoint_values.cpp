@@ -1,0 +1,81 @@
+#include "engine/quantize/plan/checkpoint_values.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <optional>
+
+#include "engine/codec/rounding.h"
+#include "engine/codec/table_levels.h"
+#include "gguf-like-format/float_types.h"
+
+namespace tessera {
+
+namespace {
+
+bool is_finite(float value) { return (std::bit_cast<uint32_t>(value) & 0x7f800000u) != 0x7f800000u; }
+
+// Position of element `index` as the tensor's own indices.
+std::string index_text(const std::vector<uint64_t>& shape, uint64_t index) {
+  if (shape.size() != 2) return fmt::format("[{}]", index);
+  return fmt::format("[{}, {}]", index / shape[1], index % shape[1]);
+}
+
+void check_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
+                  std::span<const float> values) {
+  uint32_t bad = 0;
+  for (const float value : values) bad |= is_finite(value) ? 0u : 1u;
+  if (bad == 0) return;
+  const auto at = std::find_if_not(values.begin(), values.end(), is_finite) - values.begin();
+  throw FileError(fmt::format("{}: tensor \"{}\": expected finite values, found {} at {}", folder,
+                              weight.source->name, values[static_cast<size_t>(at)],
+                              index_text(weight.expected.shape, first + static_cast<uint64_t>(at))));
+}
+
+// Reads whole runs of rows that follow one another in the checkpoint too.
+void read_source(const CheckpointSource& checkpoint, const SourceTensor& source, const ExpectedTensor& tensor,
+                 uint64_t first, std::span<float> out) {
+  const TensorSource& from = tensor.source;
+  const uint64_t columns = tensor.shape.size() == 2 ? tensor.shape[1] : 1;
+  if (from.head_rows == 0) {
+    checkpoint.read(source, from.first_row * columns + first, out);
+  } else {
+    for (uint64_t at = first; at < first + out.size();) {
+      const uint64_t count = std::min(columns - at % columns, first + out.size() - at);
+      checkpoint.read(source, from.stored_row(at / columns) * columns + at % columns,
+                      out.subspan(static_cast<size_t>(at - first), static_cast<size_t>(count)));
+      at += count;
+    }
+  }
+  if (from.multiplier == 1.0f) return;
+  for (float& value : out) value *= from.multiplier;
+}
+
+}  // namespace
+
+void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
+                 std::span<float> out) {
+  read_source(*weight.checkpoint, *weight.source, weight.expected, first, out);
+  check_finite(folder, weight, first, out);
+}
+
+void check_representable(const std::string& folder, const PlannedWeight& weight, uint64_t first,
+                         std::span<const float> values) {
+  check_finite(folder, weight, first, values);
+  const std::optional<TableFormat> format = table_format(weight.scheme);
+  const auto overflows = [&](float value) {
+    if (format) return !(std::abs(static_cast<double>(value)) < magnitude_limit(*format));
+    if (weight.scheme == Scheme::f16) return !is_finite(f16_to_f32(f32_to_f16(value)));
+    return weight.scheme == Scheme::bf16 && !is_finite(bf16_to_f32(f32_to_bf16(value)));
+  };
+  if (!overflows(rounding::largest_magnitude(values))) return;
+  const auto at = std::find_if(values.begin(), values.end(), overflows) - values.begin();
+  throw FileError(fmt::format("{}: tensor \"{}\": expected values within the range of {}, found {} at {}",
+                              folder, weight.source->name, scheme_name(weight.scheme),
+                              values[static_cast<size_t>(at)],
+                              index_text(weight.expected.shape, first + static_cast<uint64_t>(at))));
+}
+
+}  // namespace tessera

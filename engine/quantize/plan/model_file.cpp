@@ -1,0 +1,149 @@
+#include "engine/quantize/plan/model_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "engine/chat_template/chat_template.h"
+#include "engine/codec/matrix_codec.h"
+#include "engine/quantize/plan/checkpoint_values.h"
+#include "engine/quantize/plan/row_blocks.h"
+#include "gguf-like-format/tile_layout.h"
+
+namespace tessera {
+
+namespace {
+
+// Floats a worker holds at once: enough to hide the hand-out of blocks, small enough for its cache.
+constexpr size_t kBlockElements = size_t{1} << 18;
+
+void check_options(const ModelFileOptions& options) {
+  if (options.scheme == Scheme::u8 || options.scheme == Scheme::u32)
+    throw FileError(fmt::format("{}: scheme: expected one for matrices, found {}", options.target,
+                                scheme_name(options.scheme)));
+  if (options.kv_bits != 4 && options.kv_bits != 8 && options.kv_bits != 16)
+    throw FileError(
+        fmt::format("{}: KV bits: expected 4, 8 or 16, found {}", options.target, options.kv_bits));
+}
+
+// A template that cannot be parsed would only be found when somebody wants to chat.
+void check_chat_template(const CheckpointSource& checkpoint) {
+  const std::string& text = checkpoint.header().chat.chat_template;
+  if (text.empty()) return;
+  try {
+    const ChatTemplate parsed(text);
+  } catch (const TemplateError& error) {
+    throw FileError(fmt::format("{}: {}", checkpoint.path(), error.what()));
+  }
+}
+
+const ModelFileOptions& checked(const ModelFileOptions& options) {
+  check_options(options);
+  return options;
+}
+
+}  // namespace
+
+ModelFile::ModelFile(const ModelFileOptions& options, bool untie_head)
+    : target_(checked(options).target),
+      checkpoint_(open_checkpoint(options.source)),
+      header_(checkpoint_->header()),
+      plan_(plan_weights(*checkpoint_, header_.hyperparameters, options.scheme, options.keep_head)),
+      arrays_(tokenizer().store()) {
+  if (options.import_note)
+    for (const std::string& line : checkpoint_->notes()) options.import_note(line);
+  check_chat_template(*checkpoint_);
+  if (tokenizer().vocabulary() > header_.hyperparameters.vocabulary)
+    throw FileError(
+        fmt::format("{}: tokenizer: expected at most the {} entries of vocab_size in config.json, found {}",
+                    options.source, header_.hyperparameters.vocabulary, tokenizer().vocabulary()));
+  if (header_.chat.stop_tokens.empty() && tokenizer().eos())
+    header_.chat.stop_tokens.push_back(*tokenizer().eos());
+  if (untie_head && header_.hyperparameters.tied_head) {
+    header_.hyperparameters.tied_head = false;
+    PlannedWeight head = plan_.front();  // the embedding
+    head.expected = expected_tensors(header_.hyperparameters).back();
+    plan_.push_back(std::move(head));
+  }
+  header_.tokenizer = arrays_.settings;
+  header_.quantization.scheme = scheme_name(options.scheme);
+  header_.quantization.head_scheme = scheme_name(head_scheme(plan_));
+  header_.quantization.kv_bits = options.kv_bits;
+  header_.quantization.calibration_hash.clear();
+  header_.quantization.tool_version = TESSERA_VERSION;
+  header_.quantization.command = options.command;
+}
+
+uint64_t ModelFile::weights() const {
+  return std::accumulate(plan_.begin(), plan_.end(), uint64_t{0},
+                         [](uint64_t sum, const PlannedWeight& weight) { return sum + weight.elements(); });
+}
+
+TessWriter ModelFile::writer() const {
+  std::vector<PlannedTensor> planned;
+  for (const PlannedWeight& weight : plan_)
+    planned.push_back({weight.expected.name, weight.scheme, weight.expected.shape});
+  // An array without elements has no tensor.
+  for (const auto& [name, values] : arrays_.byte_tensors)
+    if (!values.empty()) planned.push_back({name, Scheme::u8, {values.size()}});
+  for (const auto& [name, values] : arrays_.word_tensors)
+    if (!values.empty()) planned.push_back({name, Scheme::u32, {values.size()}});
+  return TessWriter(target_, header_, std::move(planned));
+}
+
+void ModelFile::write_tokenizer(TessWriter& writer) const {
+  for (const auto& [name, values] : arrays_.byte_tensors)
+    if (!values.empty()) writer.write(std::as_bytes(std::span(values)));
+  for (const auto& [name, values] : arrays_.word_tensors)
+    if (!values.empty()) writer.write(std::as_bytes(std::span(values)));
+}
+
+void Progress::add(uint64_t work) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  done_ += work;
+  if (report_) report_(done_, total_);
+}
+
+ErrorSums encode_by_rounding(const ModelFileOptions& options, const PlannedWeight& weight,
+                             const RowChange& change, std::span<std::byte> out, Progress& progress) {
+  const size_t rows = static_cast<size_t>(weight.expected.shape[0]);
+  const size_t columns = static_cast<size_t>(weight.expected.shape[1]);
+  const size_t block_rows =
+      tile::kPanelRows * std::max<size_t>(1, kBlockElements / (columns * tile::kPanelRows));
+  const size_t blocks = (rows + block_rows - 1) / block_rows;
+  const size_t workers = worker_count(blocks, options.threads);
+  std::vector<std::vector<float>> values(workers);
+  std::vector<std::vector<double>> scratch(workers);
+  std::vector<ErrorSums> sums(blocks);  // per block, so that the total does not depend on who did what
+
+  write_default_table(weight.scheme, rows, columns, out);
+  run_row_blocks(blocks, options.threads, [&](size_t block, size_t worker) {
+    const size_t first_row = block * block_rows;
+    const size_t row_count = std::min(block_rows, rows - first_row);
+    std::vector<float>& block_values = values[worker];
+    block_values.resize(row_count * columns);
+    read_finite(options.source, weight, uint64_t{first_row} * columns, block_values);
+    for (size_t row = 0; change && row < row_count; ++row)
+      change(std::span(block_values).subspan(row * columns, columns), scratch[worker]);
+    check_representable(options.source, weight, uint64_t{first_row} * columns, block_values);
+    encode_rows(weight.scheme, rows, columns, first_row, row_count, block_values, out);
+    sums[block] = rounding_error(weight.scheme, rows, columns, out, first_row, block_values);
+    progress.add(uint64_t{row_count} * columns);
+  });
+
+  ErrorSums total;
+  for (const ErrorSums& part : sums) total.add(part);
+  return total;
+}
+
+void copy_vector(const ModelFileOptions& options, const PlannedWeight& weight, std::span<std::byte> out,
+                 Progress& progress) {
+  std::vector<float> values(static_cast<size_t>(weight.expected.shape[0]));
+  read_finite(options.source, weight, 0, values);
+  std::memcpy(out.data(), values.data(), out.size());
+  progress.add(values.size());
+}
+
+}  // namespace tessera

@@ -1,0 +1,96 @@
+// What every way of quantizing a checkpoint shares: the plan of the new file with its header and tokenizer,
+// and encoding a matrix of the checkpoint by plain rounding.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/checkpoint/checkpoint_source.h"
+#include "engine/quantize/plan/rounding_error.h"
+#include "engine/quantize/plan/weight_plan.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "gguf-like-format/model_header.h"
+#include "gguf-like-format/scheme.h"
+#include "gguf-like-format/tess/tess_writer.h"
+
+namespace tessera {
+
+// From what, to where and in which precision: what every way of quantizing needs to know.
+struct ModelFileOptions {
+  std::string source;  // checkpoint folder
+  std::string target;  // .tess path
+  Scheme scheme = Scheme::w4a8_g128;
+  bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8
+  unsigned kv_bits = 8;    // recommendation stored in the file
+  size_t threads = 0;      // 0: all cores
+  std::string command;     // stored in the file
+  // A line for what the checkpoint's files say and the new file does not, before the work begins. May be
+  // empty.
+  std::function<void(const std::string&)> import_note;
+  // Work done so far out of all of it, in weights; begins above zero when a run is resumed. May be empty.
+  std::function<void(uint64_t done, uint64_t total)> progress;
+};
+
+// Everything about the file that is known before its weights are.
+class ModelFile {
+ public:
+  // Reads the folder's settings, tensors and tokenizer. untie_head gives a tied model a head of its own, made
+  // from the same rows as the embedding. Throws FileError.
+  ModelFile(const ModelFileOptions& options, bool untie_head);
+
+  const std::vector<PlannedWeight>& plan() const { return plan_; }
+  const Hyperparameters& hyperparameters() const { return header_.hyperparameters; }
+  const CheckpointSource& checkpoint() const { return *checkpoint_; }
+  const Tokenizer& tokenizer() const { return checkpoint_->tokenizer(); }
+  uint64_t weights() const;  // of the whole plan
+  void set_calibration_hash(const std::string& hash) { header_.quantization.calibration_hash = hash; }
+
+  // The file under construction: the plan's tensors come first, then write_tokenizer.
+  TessWriter writer() const;
+  void write_tokenizer(TessWriter& writer) const;
+
+ private:
+  std::string target_;
+  std::unique_ptr<CheckpointSource> checkpoint_;
+  ModelHeader header_;
+  std::vector<PlannedWeight> plan_;
+  TokenizerArrays arrays_;
+};
+
+// Counts work for the progress callback, which is never called from two threads at once.
+class Progress {
+ public:
+  // The first report, made here, says what an earlier run has done already.
+  Progress(const std::function<void(uint64_t, uint64_t)>& report, uint64_t total, uint64_t done)
+      : report_(report), total_(total) {
+    add(done);
+  }
+  void add(uint64_t work);
+
+ private:
+  const std::function<void(uint64_t, uint64_t)>& report_;
+  uint64_t total_;
+  uint64_t done_ = 0;
+  std::mutex mutex_;
+};
+
+// Changes one row of a matrix before it is encoded; scratch is the calling thread's own.
+using RowChange = std::function<void(std::span<float> row, std::vector<double>& scratch)>;
+
+// Encodes a whole matrix of the checkpoint into out by plain rounding and measures it by decoding every row
+// again; table schemes take their default table. change may be empty. Throws FileError for values that cannot
+// be stored.
+ErrorSums encode_by_rounding(const ModelFileOptions& options, const PlannedWeight& weight,
+                             const RowChange& change, std::span<std::byte> out, Progress& progress);
+
+// Copies a vector, which stays f32, into out.
+void copy_vector(const ModelFileOptions& options, const PlannedWeight& weight, std::span<std::byte> out,
+                 Progress& progress);
+
+}  // namespace tessera

@@ -1,0 +1,28 @@
+#include "engine/quantize/recipe/recipe.h"
+
+namespace tessera::quantize {
+
+Recipe Recipe::for_scheme(Scheme scheme) {
+  Recipe recipe;
+  if (!table_format(scheme)) return recipe;
+  recipe.rotate = false;
+  recipe.reorder = false;
+  recipe.smooth_outputs = false;
+  recipe.clip = false;
+  recipe.table = TableKind::kmeans;
+  recipe.train_scales = true;
+  return recipe;
+}
+
+Recipe Recipe::rounding() {
+  Recipe recipe;
+  recipe.rotate = false;
+  recipe.reorder = false;
+  recipe.smooth_attention = false;
+  recipe.smooth_outputs = false;
+  recipe.clip = false;
+  recipe.feedback = false;
+  return recipe;
+}
+
+}  // namespace tessera::quantize

@@ -1,0 +1,92 @@
+#include "engine/quantize/recipe/scheme_steps.h"
+
+#include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/lut/channel_scaling.h"
+#include "engine/quantize/lut/table_matrix.h"
+#include "engine/quantize/qoq/reorder.h"
+#include "engine/quantize/qoq/rounded_matrix.h"
+#include "engine/quantize/qoq/smooth_outputs.h"
+
+namespace tessera::quantize {
+
+namespace {
+
+// Groups of columns that a row's integer scales belong to exist in this scheme only.
+void reorder_groups(const LayerContext& context, const Recipe& recipe, Scheme scheme, LayerWeights& weights,
+                    LayerStatistics& statistics) {
+  if (!recipe.reorder || scheme != Scheme::w4a8_g128) return;
+  reorder_values(context.products, context.shape, weights, statistics);
+  reorder_ffn(context.products, weights, statistics);
+}
+
+void smooth_outputs(const LayerContext& context, const Recipe& recipe, Scheme scheme, LayerWeights& weights,
+                    LayerStatistics& statistics) {
+  if (!recipe.smooth_outputs) return;
+  DenseProducts& products = context.products;
+  {
+    const AttentionScore score(products, context.precision, context.shape, weights, statistics.sample);
+    apply_value_divisors(
+        products, context.shape,
+        value_divisors(products, context.shape, scheme, weights, statistics, score, recipe.output_alpha),
+        weights, statistics);
+  }
+  apply_ffn_divisors(
+      products, ffn_divisors(products, context.precision, scheme, weights, statistics, recipe.output_alpha),
+      weights, statistics);
+}
+
+// A file of floats holds the model that the default scheme would round.
+void reorder_floats(const LayerContext& context, const Recipe& recipe, Scheme, LayerWeights& weights,
+                    LayerStatistics& statistics) {
+  reorder_groups(context, recipe, Scheme::w4a8_g128, weights, statistics);
+}
+
+void smooth_floats(const LayerContext& context, const Recipe& recipe, Scheme, LayerWeights& weights,
+                   LayerStatistics& statistics) {
+  smooth_outputs(context, recipe, Scheme::w4a8_g128, weights, statistics);
+}
+
+// Tables have scales of their own for every group: no order of channels helps them.
+void keep_order(const LayerContext&, const Recipe&, Scheme, LayerWeights&, LayerStatistics&) {}
+
+void scale_table_inputs(const LayerContext& context, const Recipe& recipe, Scheme scheme,
+                        LayerWeights& weights, LayerStatistics& statistics) {
+  if (recipe.awq) scale_channels(context, *table_format(scheme), recipe.scale_search, weights, statistics);
+}
+
+FloatMatrix rounded_rows(DenseProducts& products, Scheme scheme, const FloatMatrix& weights) {
+  return rounded_to_rows(products, scheme, weights, {});
+}
+
+FloatMatrix rounded_groups(DenseProducts& products, Scheme scheme, const FloatMatrix& weights) {
+  return rounded_to_table(products, *table_format(scheme), weights, false, {});
+}
+
+void encode_row_scales(DenseProducts& products, const Recipe& recipe, Scheme scheme,
+                       const FloatMatrix& weights, std::span<const float> clips, InputStatistics* inputs,
+                       std::span<std::byte> out) {
+  encode_rows_of(products, scheme, weights, clips, recipe.feedback ? inputs : nullptr, out);
+}
+
+void encode_floats(DenseProducts& products, const Recipe&, Scheme scheme, const FloatMatrix& weights,
+                   std::span<const float>, InputStatistics*, std::span<std::byte> out) {
+  encode_rows_of(products, scheme, weights, {}, nullptr, out);
+}
+
+void encode_groups(DenseProducts& products, const Recipe& recipe, Scheme scheme, const FloatMatrix& weights,
+                   std::span<const float>, InputStatistics* inputs, std::span<std::byte> out) {
+  encode_with_table(products, scheme, weights, recipe.tables(), inputs, out);
+}
+
+constexpr SchemeSteps kFloats{reorder_floats, smooth_floats, false, false, rounded_rows, encode_floats};
+constexpr SchemeSteps kRowScales{reorder_groups, smooth_outputs, true, true, rounded_rows, encode_row_scales};
+constexpr SchemeSteps kTables{keep_order, scale_table_inputs, false, true, rounded_groups, encode_groups};
+
+}  // namespace
+
+const SchemeSteps& scheme_steps(Scheme scheme) {
+  if (table_format(scheme)) return kTables;
+  return has_row_scales(scheme) ? kRowScales : kFloats;
+}
+
+}  // namespace tessera::quantize
