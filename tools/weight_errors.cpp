@@ -56,7 +56,7 @@ ErrorSums stored_error(DenseProducts& products, const TableFormat& format,
 
 constexpr size_t kRowStep = 8;
 
-// A table for every row, which no scheme can store: what one table per matrix gives away. Every kRowStep-th
+// A table for every row, which no scheme can store: shows what one table per matrix costs. Every kRowStep-th
 // row is measured.
 ErrorSums row_tables_error(DenseProducts& products, const TableFormat& format,
                            const quantize::FloatMatrix& matrix) {

@@ -10,7 +10,7 @@ namespace tessera {
 namespace {
 
 std::vector<QuantizeSummary> quantize_by_rounding(const ModelFileOptions& options) {
-  const ModelFile file(options, false);
+  const ModelFile file(options);
   TessWriter writer = file.writer();
   Progress progress(options.progress, file.weights(), 0);
   SummaryTable summary;

@@ -15,7 +15,10 @@
 #include "engine/codec/matrix_codec.h"
 #include "engine/dense_products.h"
 #include "engine/quantize/calibration/float_layer.h"
+#include "engine/quantize/calibration/float_ops.h"
+#include "engine/quantize/calibration/run_ops.h"
 #include "golden_model.h"
+#include "tests/unit/qoq_layers.h"
 
 using namespace tessera;
 using namespace tessera::golden;
@@ -119,22 +122,25 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
     if (stored != nullptr) std::memcpy(out.data(), stored->bytes.data(), stored->bytes.size());
     return out;
   };
-  const quantize::DecoderShape shape(model.hyperparameters());
+  const qoq_test::Decoder decoder(model.hyperparameters());
   const quantize::FloatMatrix embedding = matrix("token_embedding");
-  quantize::FloatMatrix stream(ids.size(), shape.hidden);
+  quantize::FloatMatrix stream(ids.size(), embedding.columns);
   for (size_t i = 0; i < ids.size(); ++i)
-    std::copy_n(embedding.row(ids[i]).begin(), shape.hidden, stream.row(i).begin());
+    std::copy_n(embedding.row(ids[i]).begin(), embedding.columns, stream.row(i).begin());
   const std::vector<size_t> windows = {ids.size()};
-  for (uint64_t layer = 0; layer < model.hyperparameters().layers; ++layer) {
-    const std::string prefix = "layers." + std::to_string(layer) + ".";
-    quantize::LayerWeights weights;
-    for (const char* part : {"q", "k", "v", "o", "gate", "up", "down"})
-      *weights.matrix(part) = matrix(prefix + part);
-    for (const char* part : {"attention_norm", "ffn_norm", "q_bias", "k_bias", "v_bias", "o_bias"})
-      *weights.vector(part) = vector(prefix + part);
-    quantize::run_layer(products, DenseProduct::Precision::f32, shape, weights, windows, stream);
+  for (const quantize::LayerGraph& layer : decoder.layers) {
+    quantize::FloatLayer weights(layer);
+    for (const WeightId id : layer.weights) {
+      const std::string& name = decoder.graph.weights[id].name;
+      if (file.require(name).shape.size() == 1)
+        weights.matrix(id).values = vector(name);
+      else
+        weights.matrix(id) = matrix(name);
+    }
+    quantize::run_layer(products, DenseProduct::Precision::f32, weights, windows, stream);
   }
-  stream = quantize::normalized(products, stream, vector("output_norm"), shape.norm_epsilon);
+  const float epsilon = static_cast<float>(model.hyperparameters().norm_epsilon);
+  stream = quantize::normalized(products, stream, vector("output_norm"), epsilon);
   const bool tied = model.hyperparameters().tied_head;
   const quantize::FloatMatrix logits = quantize::project(products, DenseProduct::Precision::f32, stream,
                                                          tied ? embedding : matrix("output_head"), {});

@@ -17,12 +17,12 @@
 
 #include "backends/cpu/dense_products.h"
 #include "engine/quantize/calibration/input_statistics.h"
-#include "engine/quantize/calibration/layer_weights.h"
 #include "engine/quantize/qoq/rotate_layer.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 #include "gguf-like-format/tile_layout.h"
 #include "tests/golden/golden_arrays.h"
+#include "tests/unit/qoq_layers.h"
 
 using namespace tessera;
 using namespace tessera::golden;
@@ -33,6 +33,8 @@ namespace {
 constexpr std::array kParts{"q", "k", "v", "o", "gate", "up", "down"};
 constexpr std::array kSchemes{Scheme::w4a8_g128, Scheme::w4a8, Scheme::w8a8};
 constexpr size_t kShownRow = 5;
+
+Role role_of(const std::string& part) { return find_role(part, true)->role; }
 
 // 32-bit FNV-1a.
 uint32_t hash(std::span<const uint8_t> bytes) {
@@ -69,7 +71,7 @@ FloatMatrix inputs(size_t tokens, size_t columns, uint64_t stream) {
 
 struct Golden {
   nlohmann::json json;
-  LayerWeights layer;  // rotated
+  qoq_test::Layer layer{{256, 4, 2, 64, 768, false}};  // rotated
 
   explicit Golden(DenseProducts& products) {
     const std::string root = TESSERA_SOURCE_DIR;
@@ -86,22 +88,17 @@ struct Golden {
       read_floats(*tensor, 0, values);
       return values;
     };
-    layer.attention_norm = vector("input_layernorm");
-    layer.ffn_norm = vector("post_attention_layernorm");
+    layer[Role::attention_norm].values = vector("input_layernorm");
+    layer[Role::ffn_norm].values = vector("post_attention_layernorm");
     for (const std::string part : kParts) {
       const std::string block = part == "gate" || part == "up" || part == "down" ? "mlp." : "self_attn.";
-      FloatMatrix& matrix = *layer.matrix(part);
-      matrix = FloatMatrix(entry(part)["rows"].get<size_t>(), entry(part)["columns"].get<size_t>());
+      FloatMatrix& matrix = layer[role_of(part)];
+      REQUIRE(matrix.rows == entry(part)["rows"].get<size_t>());
+      REQUIRE(matrix.columns == entry(part)["columns"].get<size_t>());
       matrix.values = vector(block + part + "_proj");
       REQUIRE(matrix.values.size() == matrix.rows * matrix.columns);
     }
-    DecoderShape shape;
-    shape.head_dim = 64;
-    shape.hidden = layer.q.columns;
-    shape.query_heads = layer.q.rows / shape.head_dim;
-    shape.kv_heads = layer.k.rows / shape.head_dim;
-    shape.ffn = layer.gate.rows;
-    ModelRotation(shape).layer(products, layer);
+    ModelRotation(layer.sizes.hidden, layer.layers()).rotate_layer(products, layer.weights);
   }
 
   const nlohmann::json& entry(const std::string& part) const { return json["parts"][part]; }
@@ -178,7 +175,7 @@ TEST_CASE("the rotated layer equals numpy bit for bit") {
   const auto products = make_cpu_dense_products(2);
   Golden golden(*products);
   for (const std::string part : kParts) {
-    const FloatMatrix& matrix = *golden.layer.matrix(part);
+    const FloatMatrix& matrix = golden.layer[role_of(part)];
     const std::vector<uint32_t> hashes = read<uint32_t>(golden.entry(part)["weights"], matrix.rows);
     size_t wrong = 0;
     for (size_t row = 0; row < matrix.rows; ++row) {
@@ -195,7 +192,7 @@ TEST_CASE("clip ratios equal numpy's, or lose nothing against them") {
   const auto products = make_cpu_dense_products(2);
   Golden golden(*products);
   for (const std::string part : kParts) {
-    const FloatMatrix& matrix = *golden.layer.matrix(part);
+    const FloatMatrix& matrix = golden.layer[role_of(part)];
     const FloatMatrix sample = golden.statistics(*products, part).sample;
     for (const Scheme scheme : kSchemes) {
       const nlohmann::json& expected = golden.entry(part)["schemes"][std::string(scheme_name(scheme))];
@@ -226,7 +223,7 @@ TEST_CASE("codes, scales and zero points of a whole layer equal numpy's, with er
   const auto products = make_cpu_dense_products(2);
   Golden golden(*products);
   for (const std::string part : kParts) {
-    const FloatMatrix& matrix = *golden.layer.matrix(part);
+    const FloatMatrix& matrix = golden.layer[role_of(part)];
     const InputStatistics statistics = golden.statistics(*products, part);
     for (const Scheme scheme : kSchemes) {
       const nlohmann::json& expected = golden.entry(part)["schemes"][std::string(scheme_name(scheme))];

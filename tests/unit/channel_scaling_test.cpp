@@ -38,35 +38,32 @@ Recipe scaling_recipe(bool scale_search) {
 struct Calibrated {
   std::vector<size_t> windows = {33, 5, 61, 1};
   std::unique_ptr<DenseProducts> products = make_cpu_dense_products(2);
-  DecoderShape shape;
   Recipe recipe;
-  LayerWeights weights;
+  qoq_test::Layer layer;
   FloatMatrix before, after;
   LayerStatistics statistics;
   std::vector<std::string> notes;
 
   Calibrated(std::mt19937& generator, const Sizes& sizes, bool scale_search)
-      : shape(qoq_test::shape_of(sizes)),
-        recipe(scaling_recipe(scale_search)),
-        weights(qoq_test::random_layer(generator, shape, sizes.biases)) {
+      : recipe(scaling_recipe(scale_search)), layer(qoq_test::random_layer(generator, sizes)) {
     before = qoq_test::random_matrix(generator, std::accumulate(windows.begin(), windows.end(), size_t{0}),
-                                     shape.hidden, 1.0f);
+                                     layer.sizes.hidden, 1.0f);
   }
+  const InputStatistics& inputs(Role role) const { return layer.inputs(statistics, role); }
   void calibrate() {
-    after = FloatMatrix(0, shape.hidden);
+    after = FloatMatrix(0, layer.sizes.hidden);
     statistics = calibrate_layer(
-        *products, kF32, shape, weights, recipe.needs_moments(), windows, before.values,
+        *products, kF32, layer.weights, recipe.needs_moments(), windows, before.values,
         [&](std::span<const float> values) {
           after.values.insert(after.values.end(), values.begin(), values.end());
-          after.rows = after.values.size() / shape.hidden;
+          after.rows = after.values.size() / layer.sizes.hidden;
         },
         [](size_t) {});
   }
   void scale(const std::string& scheme) {
-    const LayerContext context{*products, kF32, shape,
-                               [&](const std::string& line) { notes.push_back(line); }};
-    scale_channels(context, table_format(parse_scheme(scheme).value()).value(), recipe.scale_search, weights,
-                   statistics);
+    const LayerContext context{*products, kF32, [&](const std::string& line) { notes.push_back(line); }};
+    scale_channels(context, table_format(parse_scheme(scheme).value()).value(), recipe.scale_search,
+                   layer.weights, statistics);
   }
   // Squared error that rounding brings to a matrix's output on the sampled inputs.
   double output_error(const std::string& scheme, const FloatMatrix& matrix, const InputStatistics& inputs) {
@@ -120,27 +117,27 @@ TEST_CASE("scaling channels keeps the layer's function and the statistics follow
     for (const std::string scheme : {"lut4-g32", "lut3-g64-a8", "int4-g128"}) {
       CAPTURE(sizes.hidden);
       CAPTURE(scheme);
-      Calibrated layer(generator, sizes, true);
+      Calibrated calibrated(generator, sizes, true);
       // Channels of very different sizes, so that there is something to do.
-      for (std::vector<float>* gain : {&layer.weights.attention_norm, &layer.weights.ffn_norm})
-        for (float& value : *gain) value *= std::exp2(1.5f * qoq_test::random_vector(generator, 1, 0, 1)[0]);
-      for (FloatMatrix* matrix : {&layer.weights.v, &layer.weights.up})
-        for (size_t row = 0; row < matrix->rows; ++row) {
+      for (const Role role : {Role::attention_norm, Role::ffn_norm})
+        for (float& value : calibrated.layer[role].values)
+          value *= std::exp2(1.5f * qoq_test::random_vector(generator, 1, 0, 1)[0]);
+      for (const Role role : {Role::v, Role::up})
+        for (size_t row = 0; row < calibrated.layer[role].rows; ++row) {
           const float factor = std::exp2(1.5f * qoq_test::random_vector(generator, 1, 0, 1)[0]);
-          for (float& value : matrix->row(row)) value *= factor / 4;
+          for (float& value : calibrated.layer[role].row(row)) value *= factor / 4;
         }
-      layer.calibrate();
-      const FloatMatrix output = layer.after;
-      layer.scale(scheme);
-      CHECK(layer.notes.size() == 4);
-      const LayerStatistics followed = std::move(layer.statistics);
-      layer.calibrate();
-      CHECK(qoq_test::relative_difference(layer.after, output) < 1e-4);
-      check_same(followed.attention, layer.statistics.attention);
-      check_same(followed.o, layer.statistics.o);
-      check_same(followed.ffn, layer.statistics.ffn);
-      check_same(followed.down, layer.statistics.down);
-      CHECK(qoq_test::relative_difference(followed.sample.input, layer.statistics.sample.input) < 1e-4);
+      calibrated.calibrate();
+      const FloatMatrix output = calibrated.after;
+      calibrated.scale(scheme);
+      CHECK(calibrated.notes.size() == 4);
+      const LayerStatistics followed = std::move(calibrated.statistics);
+      calibrated.calibrate();
+      CHECK(qoq_test::relative_difference(calibrated.after, output) < 1e-4);
+      REQUIRE(followed.inputs.size() == 4);
+      for (const Role role : {Role::q, Role::o, Role::gate, Role::down})
+        check_same(calibrated.layer.inputs(followed, role), calibrated.inputs(role));
+      CHECK(qoq_test::relative_difference(followed.sample.input, calibrated.statistics.sample.input) < 1e-4);
     }
   }
 }
@@ -149,14 +146,16 @@ TEST_CASE("planted channels get finer steps") {
   std::mt19937 generator = qoq_test::seeded();
   for (const std::string scheme : {"lut4-g32", "lut3-g32-a8", "int4-g64"}) {
     CAPTURE(scheme);
-    Calibrated layer(generator, qoq_test::kSizes[0], false);
-    layer.weights.attention_norm[3] = 60.0f;
-    layer.weights.ffn_norm[50] = -60.0f;
-    layer.calibrate();
-    const double v = layer.output_error(scheme, layer.weights.v, layer.statistics.attention);
-    const double up = layer.output_error(scheme, layer.weights.up, layer.statistics.ffn);
-    layer.scale(scheme);
-    CHECK(layer.output_error(scheme, layer.weights.v, layer.statistics.attention) < 0.7 * v);
-    CHECK(layer.output_error(scheme, layer.weights.up, layer.statistics.ffn) < 0.7 * up);
+    Calibrated calibrated(generator, qoq_test::kSizes[0], false);
+    calibrated.layer[Role::attention_norm].values[3] = 60.0f;
+    calibrated.layer[Role::ffn_norm].values[50] = -60.0f;
+    calibrated.calibrate();
+    const double v = calibrated.output_error(scheme, calibrated.layer[Role::v], calibrated.inputs(Role::q));
+    const double up =
+        calibrated.output_error(scheme, calibrated.layer[Role::up], calibrated.inputs(Role::gate));
+    calibrated.scale(scheme);
+    CHECK(calibrated.output_error(scheme, calibrated.layer[Role::v], calibrated.inputs(Role::q)) < 0.7 * v);
+    CHECK(calibrated.output_error(scheme, calibrated.layer[Role::up], calibrated.inputs(Role::gate)) <
+          0.7 * up);
   }
 }

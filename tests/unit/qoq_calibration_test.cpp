@@ -17,26 +17,30 @@ using namespace tessera::quantize;
 TEST_CASE("the clips of q and k are the best of one ratio for all rows and those offered") {
   std::mt19937 generator = qoq_test::seeded();
   const auto products = make_cpu_dense_products(2);
-  const DecoderShape shape = qoq_test::shape_of(qoq_test::kSizes[0]);
-  LayerWeights weights = qoq_test::random_layer(generator, shape, true);
-  for (size_t row = 0; row < weights.k.rows; ++row) weights.k.row(row)[row % 7] *= 6;  // worth clipping
+  qoq_test::Layer layer = qoq_test::random_layer(generator, qoq_test::kSizes[0]);
+  const AttentionBlock& block = layer.attention();
+  FloatMatrix& k_weights = layer[Role::k];
+  const FloatMatrix& q_weights = layer[Role::q];
+  for (size_t row = 0; row < k_weights.rows; ++row) k_weights.row(row)[row % 7] *= 6;  // worth clipping
   AttentionSample sample;
   sample.windows = {40, 24};
-  sample.input = qoq_test::random_matrix(generator, 64, shape.hidden, 1.0f);
-  const AttentionScore score(*products, DenseProduct::Precision::f32, shape, weights, sample);
+  sample.input = qoq_test::random_matrix(generator, 64, layer.sizes.hidden, 1.0f);
+  const AttentionScore score(*products, DenseProduct::Precision::f32, layer.weights, sample);
   const auto key_error = [&](std::span<const float> clips) {
-    const FloatMatrix k = rounded_to_rows(*products, Scheme::w4a8_g128, weights.k, clips);
-    return score.error(score.attended(score.query(), score.queries_with(k, weights.k_bias), score.value()));
+    const FloatMatrix k = rounded_to_rows(*products, Scheme::w4a8_g128, k_weights, clips);
+    return score.error(score.attended(score.inputs_with(block.k, k)));
   };
   const auto query_error = [&](std::span<const float> clips) {
-    const FloatMatrix q = rounded_to_rows(*products, Scheme::w4a8_g128, weights.q, clips);
-    return score.error(score.attended(score.queries_with(q, weights.q_bias), score.key(), score.value()));
+    const FloatMatrix q = rounded_to_rows(*products, Scheme::w4a8_g128, q_weights, clips);
+    return score.error(score.attended(score.inputs_with(block.q, q)));
   };
-  CHECK(score.error(score.attended(score.query(), score.key(), score.value())) < 1e-6 * key_error({}));
-  const std::vector<float> bad_k(weights.k.rows, 0.2f);
-  const std::vector<float> bad_q(weights.q.rows, 0.2f);
-  const std::vector<float> k = best_key_clips(*products, Scheme::w4a8_g128, weights, score, bad_k);
-  const std::vector<float> q = best_query_clips(*products, Scheme::w4a8_g128, weights, score, bad_q);
+  CHECK(score.error(score.attended(score.inputs())) < 1e-6 * key_error({}));
+  const std::vector<float> bad_k(k_weights.rows, 0.2f);
+  const std::vector<float> bad_q(q_weights.rows, 0.2f);
+  const std::vector<float> k =
+      best_attention_clips(*products, Scheme::w4a8_g128, layer.weights, block.k, score, bad_k);
+  const std::vector<float> q =
+      best_attention_clips(*products, Scheme::w4a8_g128, layer.weights, block.q, score, bad_q);
   CHECK(k == std::vector<float>(k.size(), k.front()));
   CHECK(k.front() > 0.2f);
   CHECK(key_error(k) <= key_error({}));
@@ -60,7 +64,8 @@ TEST_CASE("the clips of q and k are the best of one ratio for all rows and those
     }
   }
   REQUIRE(key_error(offered) < key_error(k));
-  CHECK(best_key_clips(*products, Scheme::w4a8_g128, weights, score, offered) == offered);
+  CHECK(best_attention_clips(*products, Scheme::w4a8_g128, layer.weights, block.k, score, offered) ==
+        offered);
 }
 
 TEST_CASE("a calibration text becomes windows spread over it, each with its begin token") {

@@ -110,31 +110,31 @@ TEST_CASE("a rotated layer computes the rotated stream of the plain layer") {
   const auto products = make_cpu_dense_products(2);
   for (const qoq_test::Sizes& sizes : qoq_test::kSizes) {
     CAPTURE(sizes.hidden);
-    const quantize::DecoderShape shape = qoq_test::shape_of(sizes);
-    quantize::LayerWeights weights = qoq_test::random_layer(generator, shape, sizes.biases);
+    qoq_test::Layer layer = qoq_test::random_layer(generator, sizes);
     const std::vector<size_t> windows = {7, 1, 19};
-    quantize::FloatMatrix plain = qoq_test::random_matrix(generator, 27, shape.hidden, 1.0f);
-    quantize::FloatMatrix turned = plain;
-    quantize::run_layer(*products, DenseProduct::Precision::f32, shape, weights, windows, plain);
+    quantize::FloatMatrix plain = qoq_test::random_matrix(generator, 27, sizes.hidden, 1.0f);
+    quantize::FloatMatrix rotated = plain;
+    quantize::run_layer(*products, DenseProduct::Precision::f32, layer.weights, windows, plain);
 
-    const quantize::ModelRotation rotation(shape);
-    rotation.layer(*products, weights);
-    for (const float gain : weights.attention_norm) CHECK(gain == 1.0f);
-    for (const float gain : weights.ffn_norm) CHECK(gain == 1.0f);
+    CHECK(quantize::rotation_obstacle(layer.layers()).empty());
+    const quantize::ModelRotation rotation(sizes.hidden, layer.layers());
+    rotation.rotate_layer(*products, layer.weights);
+    for (const float gain : layer.vector(Role::attention_norm)) CHECK(gain == 1.0f);
+    for (const float gain : layer.vector(Role::ffn_norm)) CHECK(gain == 1.0f);
     std::vector<double> scratch;
-    for (size_t row = 0; row < turned.rows; ++row) rotation.residual_row(turned.row(row), scratch);
-    quantize::run_layer(*products, DenseProduct::Precision::f32, shape, weights, windows, turned);
-    for (size_t row = 0; row < plain.rows; ++row) rotation.residual_row(plain.row(row), scratch);
-    CHECK(qoq_test::relative_difference(turned, plain) < 2e-6);
+    for (size_t row = 0; row < rotated.rows; ++row) rotation.rotate_residual(rotated.row(row), scratch);
+    quantize::run_layer(*products, DenseProduct::Precision::f32, layer.weights, windows, rotated);
+    for (size_t row = 0; row < plain.rows; ++row) rotation.rotate_residual(plain.row(row), scratch);
+    CHECK(qoq_test::relative_difference(rotated, plain) < 2e-6);
   }
 }
 
 TEST_CASE("a rotated head row gives the logits of the plain one behind its norm") {
   std::mt19937 generator = qoq_test::seeded();
-  const quantize::DecoderShape shape = qoq_test::shape_of(qoq_test::kSizes[0]);
-  const quantize::ModelRotation rotation(shape);
-  const quantize::FloatMatrix x = qoq_test::random_matrix(generator, 3, shape.hidden, 1.0f);
-  double plain = 0, turned = 0, power = 0;
+  const qoq_test::Layer layer(qoq_test::kSizes[0]);
+  const quantize::ModelRotation rotation(layer.sizes.hidden, layer.layers());
+  const quantize::FloatMatrix x = qoq_test::random_matrix(generator, 3, layer.sizes.hidden, 1.0f);
+  double plain = 0, rotated = 0, power = 0;
   std::vector<float> stream(x.row(0).begin(), x.row(0).end());
   std::vector<float> head(x.row(1).begin(), x.row(1).end());
   const std::span<const float> gain = x.row(2);
@@ -145,9 +145,9 @@ TEST_CASE("a rotated head row gives the logits of the plain one behind its norm"
     power += term * term;
   }
   std::vector<double> scratch;
-  rotation.residual_row(stream, scratch);
-  rotation.head_row(gain, head, scratch);
+  rotation.rotate_residual(stream, scratch);
+  rotation.rotate_head(gain, head, scratch);
   for (size_t i = 0; i < stream.size(); ++i)
-    turned += static_cast<double>(stream[i]) * static_cast<double>(head[i]);
-  CHECK(std::abs(turned - plain) < 1e-5 * std::sqrt(power));
+    rotated += static_cast<double>(stream[i]) * static_cast<double>(head[i]);
+  CHECK(std::abs(rotated - plain) < 1e-5 * std::sqrt(power));
 }

@@ -28,24 +28,22 @@ constexpr auto kF32 = DenseProduct::Precision::f32;
 struct Calibrated {
   std::vector<size_t> windows = {33, 5, 61, 1};
   std::unique_ptr<DenseProducts> products = make_cpu_dense_products(2);
-  DecoderShape shape;
-  LayerWeights weights;
+  qoq_test::Layer layer;
   FloatMatrix before, after;
   LayerStatistics statistics;
 
-  Calibrated(std::mt19937& generator, const Sizes& sizes)
-      : shape(qoq_test::shape_of(sizes)), weights(qoq_test::random_layer(generator, shape, sizes.biases)) {
+  Calibrated(std::mt19937& generator, const Sizes& sizes) : layer(qoq_test::random_layer(generator, sizes)) {
     before = qoq_test::random_matrix(generator, std::accumulate(windows.begin(), windows.end(), size_t{0}),
-                                     shape.hidden, 1.0f);
+                                     sizes.hidden, 1.0f);
     calibrate();
   }
   void calibrate() {
-    after = FloatMatrix(0, shape.hidden);
+    after = FloatMatrix(0, layer.sizes.hidden);
     statistics = calibrate_layer(
-        *products, kF32, shape, weights, true, windows, before.values,
+        *products, kF32, layer.weights, true, windows, before.values,
         [&](std::span<const float> values) {
           after.values.insert(after.values.end(), values.begin(), values.end());
-          after.rows = after.values.size() / shape.hidden;
+          after.rows = after.values.size() / layer.sizes.hidden;
         },
         [](size_t) {});
   }
@@ -71,10 +69,9 @@ struct Calibrated {
       CHECK(power > 0);
       CHECK(std::sqrt(error / power) < 1e-5);
     };
-    same(followed.attention, statistics.attention);
-    same(followed.o, statistics.o);
-    same(followed.ffn, statistics.ffn);
-    same(followed.down, statistics.down);
+    REQUIRE(followed.inputs.size() == 4);
+    for (const Role role : {Role::q, Role::o, Role::gate, Role::down})
+      same(layer.inputs(followed, role), layer.inputs(statistics, role));
     for (size_t i = 0; i < statistics.largest_key.size(); ++i)
       CHECK(followed.largest_key[i] == doctest::Approx(statistics.largest_key[i]).epsilon(1e-4));
   }
@@ -88,7 +85,7 @@ TEST_CASE("a descending order keeps equal channels as they are") {
 }
 
 TEST_CASE("figures of o's inputs meet at the KV head that their query heads share") {
-  DecoderShape shape;
+  Attention shape{};
   shape.query_heads = 4;
   shape.kv_heads = 2;
   shape.head_dim = 2;
@@ -102,18 +99,20 @@ TEST_CASE("reordering keeps the layer's function and sorts what its parts read")
   std::mt19937 generator = qoq_test::seeded();
   for (const Sizes& sizes : qoq_test::kSizes) {
     CAPTURE(sizes.hidden);
-    Calibrated layer(generator, sizes);
-    const FloatMatrix output = layer.after;
-    reorder_values(*layer.products, layer.shape, layer.weights, layer.statistics);
-    reorder_ffn(*layer.products, layer.weights, layer.statistics);
-    CHECK(std::is_sorted(layer.statistics.down.largest.rbegin(), layer.statistics.down.largest.rend()));
-    const std::vector<float> values = maximum_over_queries(layer.shape, layer.statistics.o.largest);
-    for (size_t head = 0; head < layer.shape.kv_heads; ++head) {
-      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(head * layer.shape.head_dim);
-      CHECK(
-          std::is_sorted(begin, begin + static_cast<std::ptrdiff_t>(layer.shape.head_dim), std::greater<>()));
+    Calibrated calibrated(generator, sizes);
+    const FloatMatrix output = calibrated.after;
+    qoq_test::Layer& layer = calibrated.layer;
+    reorder_values(*calibrated.products, layer.weights, calibrated.statistics);
+    reorder_ffn(*calibrated.products, layer.weights, calibrated.statistics);
+    const InputStatistics& down = layer.inputs(calibrated.statistics, Role::down);
+    CHECK(std::is_sorted(down.largest.rbegin(), down.largest.rend()));
+    const InputStatistics& o = layer.inputs(calibrated.statistics, Role::o);
+    const std::vector<float> values = maximum_over_queries(layer.attention().shape, o.largest);
+    for (size_t head = 0; head < sizes.kv_heads; ++head) {
+      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(head * sizes.head_dim);
+      CHECK(std::is_sorted(begin, begin + static_cast<std::ptrdiff_t>(sizes.head_dim), std::greater<>()));
     }
-    layer.check_statistics_followed(output);
+    calibrated.check_statistics_followed(output);
   }
 }
 
@@ -137,33 +136,36 @@ TEST_CASE("key scales keep the layer's function, biases and shared KV heads incl
   std::mt19937 generator = qoq_test::seeded();
   for (const Sizes& sizes : qoq_test::kSizes) {
     CAPTURE(sizes.hidden);
-    Calibrated layer(generator, sizes);
-    const FloatMatrix output = layer.after;
-    const auto scales = key_scales(layer.statistics.largest_key, layer.shape.head_dim, 0.7);
+    Calibrated calibrated(generator, sizes);
+    const FloatMatrix output = calibrated.after;
+    const auto scales = key_scales(calibrated.statistics.largest_key, sizes.head_dim, 0.7);
     CHECK(*std::max_element(scales.begin(), scales.end()) > 1.0f);
-    apply_key_scales(layer.shape, scales, layer.weights, layer.statistics);
-    layer.check_statistics_followed(output);
+    apply_key_scales(scales, calibrated.layer.weights, calibrated.statistics);
+    calibrated.check_statistics_followed(output);
   }
 }
 
 TEST_CASE("the exponent for the keys is the one that a 4-bit cache loses least with") {
   std::mt19937 generator = qoq_test::seeded();
-  Calibrated layer(generator, qoq_test::kSizes[0]);
+  const Sizes& sizes = qoq_test::kSizes[0];
+  Calibrated calibrated(generator, sizes);
   // One pair of every head is 40 times as large as the others, and the queries make up for it.
-  std::vector<float> planted(layer.shape.kv_columns(), 1.0f);
-  const size_t half = layer.shape.head_dim / 2;
-  for (size_t head = 0; head < layer.shape.kv_heads; ++head)
-    for (const size_t i : {size_t{3}, 3 + half}) planted[head * layer.shape.head_dim + i] = 1.0f / 40;
-  apply_key_scales(layer.shape, planted, layer.weights, layer.statistics);
-  const AttentionScore score(*layer.products, kF32, layer.shape, layer.weights, layer.statistics.sample);
-  const double alpha = best_key_alpha(*layer.products, layer.shape, score, layer.statistics.largest_key);
+  std::vector<float> planted(sizes.kv_columns(), 1.0f);
+  const size_t half = sizes.head_dim / 2;
+  for (size_t head = 0; head < sizes.kv_heads; ++head)
+    for (const size_t i : {size_t{3}, 3 + half}) planted[head * sizes.head_dim + i] = 1.0f / 40;
+  apply_key_scales(planted, calibrated.layer.weights, calibrated.statistics);
+  const AttentionScore score(*calibrated.products, kF32, calibrated.layer.weights,
+                             calibrated.statistics.sample);
+  const double alpha =
+      best_key_alpha(*calibrated.products, sizes.head_dim, score, calibrated.statistics.largest_key);
   const auto loss = [&](double exponent) {
-    const auto scales = key_scales(layer.statistics.largest_key, layer.shape.head_dim, exponent);
-    FloatMatrix key = score.key();
+    const auto scales = key_scales(calibrated.statistics.largest_key, sizes.head_dim, exponent);
+    FloatMatrix key = score.keys();
     for (size_t i = 0; i < key.values.size(); ++i) key.values[i] /= scales[i % key.columns];
-    round_to_kv4(*layer.products, layer.shape.head_dim, key);
+    round_to_kv4(*calibrated.products, sizes.head_dim, key);
     for (size_t i = 0; i < key.values.size(); ++i) key.values[i] *= scales[i % key.columns];
-    return score.error(score.attended(score.query(), key, score.value()));
+    return score.error(score.attended(score.inputs_with_keys(key)));
   };
   CHECK(alpha >= 0.5);
   CHECK(loss(alpha) < 0.2 * loss(0));
@@ -187,25 +189,26 @@ TEST_CASE("smoothing the inputs of o and down keeps the layer's function") {
   for (const Sizes& sizes : qoq_test::kSizes) {
     for (const std::optional<double> alpha : {std::optional<double>(), std::optional<double>(0.6)}) {
       CAPTURE(sizes.hidden);
-      Calibrated layer(generator, sizes);
-      const FloatMatrix output = layer.after;
+      Calibrated calibrated(generator, sizes);
+      const FloatMatrix output = calibrated.after;
       // Channels of very different sizes, so that there is something to do.
-      std::vector<float> planted = qoq_test::random_vector(generator, layer.shape.kv_columns(), 0.0f, 1.0f);
+      std::vector<float> planted = qoq_test::random_vector(generator, sizes.kv_columns(), 0.0f, 1.0f);
       for (float& value : planted) value = std::exp2(value);
-      apply_value_divisors(*layer.products, layer.shape, planted, layer.weights, layer.statistics);
-      planted = qoq_test::random_vector(generator, layer.shape.ffn, 0.0f, 1.0f);
+      apply_value_divisors(*calibrated.products, planted, calibrated.layer.weights, calibrated.statistics);
+      planted = qoq_test::random_vector(generator, sizes.ffn, 0.0f, 1.0f);
       for (float& value : planted) value = std::exp2(value);
-      apply_ffn_divisors(*layer.products, planted, layer.weights, layer.statistics);
+      apply_ffn_divisors(*calibrated.products, planted, calibrated.layer.weights, calibrated.statistics);
 
-      const AttentionScore score(*layer.products, kF32, layer.shape, layer.weights, layer.statistics.sample);
-      const auto values = value_divisors(*layer.products, layer.shape, Scheme::w4a8_g128, layer.weights,
-                                         layer.statistics, score, alpha);
-      const auto ffn =
-          ffn_divisors(*layer.products, kF32, Scheme::w4a8_g128, layer.weights, layer.statistics, alpha);
+      const AttentionScore score(*calibrated.products, kF32, calibrated.layer.weights,
+                                 calibrated.statistics.sample);
+      const auto values = value_divisors(*calibrated.products, Scheme::w4a8_g128, calibrated.layer.weights,
+                                         calibrated.statistics, score, alpha);
+      const auto ffn = ffn_divisors(*calibrated.products, kF32, Scheme::w4a8_g128, calibrated.layer.weights,
+                                    calibrated.statistics, alpha);
       CHECK(*std::max_element(ffn.begin(), ffn.end()) > 1.0f);
-      apply_value_divisors(*layer.products, layer.shape, values, layer.weights, layer.statistics);
-      apply_ffn_divisors(*layer.products, ffn, layer.weights, layer.statistics);
-      layer.check_statistics_followed(output);
+      apply_value_divisors(*calibrated.products, values, calibrated.layer.weights, calibrated.statistics);
+      apply_ffn_divisors(*calibrated.products, ffn, calibrated.layer.weights, calibrated.statistics);
+      calibrated.check_statistics_followed(output);
     }
   }
 }

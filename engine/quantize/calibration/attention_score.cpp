@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "engine/codec/rounding.h"
+#include "engine/quantize/calibration/run_ops.h"
 #include "gguf-like-format/float_types.h"
 
 namespace tessera::quantize {
@@ -68,27 +71,50 @@ double squared_difference(DenseProducts& products, const FloatMatrix& a, const F
 }
 
 AttentionScore::AttentionScore(DenseProducts& products, DenseProduct::Precision precision,
-                               const DecoderShape& shape, const LayerWeights& weights,
-                               const AttentionSample& sample)
-    : products_(&products), precision_(precision), shape_(&shape), weights_(&weights), sample_(&sample) {
-  query_ = queries_with(weights.q, weights.q_bias);
-  key_ = queries_with(weights.k, weights.k_bias);
-  value_ = project(products, precision, sample.input, weights.v, weights.v_bias);
-  output_ = project(products, precision, attended(query_, key_, value_), weights.o, {});
+                               const FloatLayer& layer, const AttentionSample& sample)
+    : products_(&products),
+      precision_(precision),
+      layer_(&layer),
+      block_(&*layer.graph().attention),
+      sample_(&sample) {
+  const Attention& shape = block_->shape;
+  keys_ = {shape.query_heads * shape.head_dim, shape.kv_heads * shape.head_dim};
+  values_ = {keys_.first + keys_.count, keys_.count};
+  projected_ = FloatMatrix(sample.input.rows, values_.first + values_.count);
+  size_t first = 0;
+  for (const LinearPart& part : {block_->q, block_->k, block_->v}) {
+    const FloatMatrix& weights = layer.matrix(part.weight);
+    project_into(products, precision, sample.input, weights, layer.bias(part), projected_, first);
+    first += weights.rows;
+  }
+  inputs_ = inputs_of(projected_);
+  output_ = project(products, precision, attended(inputs_), layer.matrix(block_->o.weight), {});
 }
 
-FloatMatrix AttentionScore::queries_with(const FloatMatrix& q, std::span<const float> bias) const {
-  FloatMatrix out = project(*products_, precision_, sample_->input, q, bias);
-  turn_to_positions(*products_, *shape_, sample_->windows, out);
-  return out;
+FloatMatrix AttentionScore::inputs_with(const LinearPart& part, const FloatMatrix& weights) const {
+  FloatMatrix projected = projected_;
+  const size_t first = part.weight == block_->q.weight   ? 0
+                       : part.weight == block_->k.weight ? keys_.first
+                                                         : values_.first;
+  project_into(*products_, precision_, sample_->input, weights, layer_->bias(part), projected, first);
+  return inputs_of(std::move(projected));
 }
 
-FloatMatrix AttentionScore::attended(const FloatMatrix& query, const FloatMatrix& key,
-                                     const FloatMatrix& value) const {
-  return attend(*products_, *shape_, sample_->windows, query, key, value);
+FloatMatrix AttentionScore::inputs_of(FloatMatrix projected) const {
+  const std::vector<Op>& ops = layer_->graph().graph->ops;
+  OpRun run(*products_, precision_, *layer_, sample_->windows);
+  run.set(ops[block_->input].outputs[0], std::move(projected));
+  run.run(block_->input + 1, block_->attention);
+  return run.release(ops[block_->attention].inputs[0]);
 }
 
-double AttentionScore::error(const FloatMatrix& attended) const { return error(attended, weights_->o); }
+FloatMatrix AttentionScore::attended(const FloatMatrix& inputs) const {
+  return attend(*products_, block_->shape, sample_->windows, inputs);
+}
+
+double AttentionScore::error(const FloatMatrix& attended) const {
+  return error(attended, layer_->matrix(block_->o.weight));
+}
 
 double AttentionScore::error(const FloatMatrix& attended, const FloatMatrix& o) const {
   return squared_difference(*products_, project(*products_, precision_, attended, o, {}), output_);

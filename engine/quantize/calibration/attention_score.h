@@ -5,8 +5,9 @@
 #include <cstddef>
 #include <span>
 
+#include "engine/quantize/calibration/float_layer.h"
+#include "engine/quantize/calibration/float_ops.h"
 #include "engine/quantize/calibration/layer_statistics.h"
-#include "engine/quantize/calibration/layer_weights.h"
 
 namespace tessera::quantize {
 
@@ -17,23 +18,31 @@ void round_to_kv4(DenseProducts& products, size_t head_dim, FloatMatrix& x);
 // Every row as the integer schemes read it: 127 steps to either side of zero.
 void round_to_int8(DenseProducts& products, FloatMatrix& x);
 
+// Of a layer with an AttentionBlock.
 class AttentionScore {
  public:
-  // Computes queries, keys (both after RoPE), values and the block's output of the sample. The weights must
-  // outlive the object and must not change.
-  AttentionScore(DenseProducts& products, DenseProduct::Precision precision, const DecoderShape& shape,
-                 const LayerWeights& weights, const AttentionSample& sample);
+  // Computes what attention reads and the block's output of the sample. layer and sample must outlive the
+  // object and must not change.
+  AttentionScore(DenseProducts& products, DenseProduct::Precision precision, const FloatLayer& layer,
+                 const AttentionSample& sample);
 
-  const FloatMatrix& query() const { return query_; }
-  const FloatMatrix& key() const { return key_; }
-  const FloatMatrix& value() const { return value_; }
+  // What the attention op reads, [tokens, queries, keys and values side by side].
+  const FloatMatrix& inputs() const { return inputs_; }
   const FloatMatrix& output() const { return output_; }  // [tokens, hidden], without o's bias
+  FloatMatrix keys() const { return columns_of(inputs_, keys_); }
+  FloatMatrix values() const { return columns_of(inputs_, values_); }
 
-  // Queries or keys that other weights of the same shape would give, after RoPE.
-  FloatMatrix queries_with(const FloatMatrix& q, std::span<const float> bias) const;
+  // What attention would read if q, k or v were this matrix of the same shape.
+  FloatMatrix inputs_with(const LinearPart& part, const FloatMatrix& weights) const;
+  // What it would read if q, k and v gave this, biases included.
+  FloatMatrix inputs_of(FloatMatrix projected) const;
+  FloatMatrix inputs_with_keys(const FloatMatrix& keys) const { return with_columns(inputs_, keys_, keys); }
+  FloatMatrix inputs_with_values(const FloatMatrix& values) const {
+    return with_columns(inputs_, values_, values);
+  }
 
-  // What attention gives to o, [tokens, query_columns].
-  FloatMatrix attended(const FloatMatrix& query, const FloatMatrix& key, const FloatMatrix& value) const;
+  // What attention gives to o, [tokens, query_heads * head_dim].
+  FloatMatrix attended(const FloatMatrix& inputs) const;
 
   // Squared error of the block's output when o reads this.
   double error(const FloatMatrix& attended) const;
@@ -43,10 +52,11 @@ class AttentionScore {
  private:
   DenseProducts* products_;
   DenseProduct::Precision precision_;
-  const DecoderShape* shape_;
-  const LayerWeights* weights_;
+  const FloatLayer* layer_;
+  const AttentionBlock* block_;
   const AttentionSample* sample_;
-  FloatMatrix query_, key_, value_, output_;
+  ColumnRange keys_, values_;  // of what attention reads
+  FloatMatrix projected_, inputs_, output_;
 };
 
 // sum (a - b)^2; the order of summation does not depend on threads.

@@ -4,8 +4,10 @@
 #include <cassert>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
-#include "engine/quantize/calibration/float_layer.h"
+#include "engine/quantize/calibration/float_ops.h"
+#include "engine/quantize/calibration/run_ops.h"
 
 namespace tessera::quantize {
 
@@ -16,9 +18,9 @@ constexpr size_t kSampleRows = 512;        // inputs kept for searches by output
 constexpr size_t kAttentionTokens = 1024;  // tokens kept for searches by the attention block's output
 constexpr size_t kAttentionWindow = 256;   // of one window at most
 
-// For every window the tokens of its beginning that belong to the attention sample: windows evenly spread
-// over the text until there are enough.
-std::vector<size_t> attention_sample(std::span<const size_t> windows) {
+// How many tokens at the beginning of each window belong to the attention sample: windows are chosen evenly
+// spread over the text until there are enough tokens, all others have 0.
+std::vector<size_t> sample_lengths(std::span<const size_t> windows) {
   const auto kept = [&](size_t i) { return std::min(windows[i], kAttentionWindow); };
   size_t all = 0;
   for (size_t i = 0; i < windows.size(); ++i) all += kept(i);
@@ -30,46 +32,57 @@ std::vector<size_t> attention_sample(std::span<const size_t> windows) {
   return lengths;
 }
 
-void keep_sample(std::span<const size_t> windows, std::span<const size_t> wanted, const FloatMatrix& inputs,
+void keep_sample(std::span<const size_t> windows, std::span<const size_t> sampled, const FloatMatrix& inputs,
                  AttentionSample& sample) {
   size_t first = 0;
   for (size_t i = 0; i < windows.size(); ++i) {
-    if (wanted[i] > 0) {
+    if (sampled[i] > 0) {
       const auto begin = inputs.values.begin() + static_cast<std::ptrdiff_t>(first * inputs.columns);
-      sample.windows.push_back(wanted[i]);
+      sample.windows.push_back(sampled[i]);
       sample.input.values.insert(sample.input.values.end(), begin,
-                                 begin + static_cast<std::ptrdiff_t>(wanted[i] * inputs.columns));
-      sample.input.rows += wanted[i];
+                                 begin + static_cast<std::ptrdiff_t>(sampled[i] * inputs.columns));
+      sample.input.rows += sampled[i];
     }
     first += windows[i];
   }
 }
 
-void keep_largest(DenseProducts& products, const FloatMatrix& x, std::span<float> largest) {
-  for_row_blocks(products, x.columns, 64, [&](size_t first, size_t count, size_t) {
+void keep_largest(DenseProducts& products, const FloatMatrix& x, ColumnRange columns,
+                  std::span<float> largest) {
+  for_row_blocks(products, columns.count, 64, [&](size_t first, size_t count, size_t) {
     for (size_t row = 0; row < x.rows; ++row)
       for (size_t i = first; i < first + count; ++i)
-        largest[i] = std::max(largest[i], std::abs(x.values[row * x.columns + i]));
+        largest[i] = std::max(largest[i], std::abs(x.row(row)[columns.first + i]));
   });
 }
 
 }  // namespace
 
 LayerStatistics calibrate_layer(DenseProducts& products, DenseProduct::Precision precision,
-                                const DecoderShape& shape, const LayerWeights& weights, bool with_moments,
-                                std::span<const size_t> windows, std::span<const float> before,
+                                const FloatLayer& layer, bool with_moments, std::span<const size_t> windows,
+                                std::span<const float> before,
                                 const std::function<void(std::span<const float>)>& after,
                                 const std::function<void(size_t)>& done) {
+  const LayerGraph& graph = layer.graph();
+  const std::optional<AttentionBlock>& attention = graph.attention;
+  const size_t hidden = graph.stream_columns();
   const size_t tokens = std::accumulate(windows.begin(), windows.end(), size_t{0});
-  assert(before.size() == tokens * shape.hidden);
+  assert(before.size() == tokens * hidden);
   LayerStatistics statistics;
-  statistics.attention = InputStatistics(shape.hidden, tokens, kSampleRows, with_moments);
-  statistics.o = InputStatistics(shape.query_columns(), tokens, kSampleRows, with_moments);
-  statistics.ffn = InputStatistics(shape.hidden, tokens, kSampleRows, with_moments);
-  statistics.down = InputStatistics(shape.ffn, tokens, kSampleRows, with_moments);
-  statistics.largest_key.assign(shape.kv_columns(), 0.0f);
-  statistics.sample.input.columns = shape.hidden;
-  const std::vector<size_t> wanted = attention_sample(windows);
+  for (const size_t op : graph.linears) {
+    const size_t columns = graph.graph->tensors[graph.graph->ops[op].inputs[0]].columns;
+    statistics.inputs.emplace(op, InputStatistics(columns, tokens, kSampleRows, with_moments));
+  }
+  std::vector<size_t> sampled;
+  ColumnRange keys;
+  if (attention) {
+    const Attention& shape = attention->shape;
+    keys = {shape.query_heads * shape.head_dim, shape.kv_heads * shape.head_dim};
+    statistics.largest_key.assign(keys.count, 0.0f);
+    statistics.sample.input.columns =
+        graph.graph->tensors[graph.graph->ops[attention->input].inputs[0]].columns;
+    sampled = sample_lengths(windows);
+  }
 
   FloatMatrix residual;
   size_t first_token = 0;
@@ -78,19 +91,22 @@ LayerStatistics calibrate_layer(DenseProducts& products, DenseProduct::Precision
     size_t block = 0;
     while (first + count < windows.size() && (count == 0 || block + windows[first + count] <= kBlockTokens))
       block += windows[first + count++];
-    const std::span<const float> values = before.subspan(first_token * shape.hidden, block * shape.hidden);
+    const std::span<const float> values = before.subspan(first_token * hidden, block * hidden);
+    const std::span<const size_t> block_windows = windows.subspan(first, count);
     residual.rows = block;
-    residual.columns = shape.hidden;
+    residual.columns = hidden;
     residual.values.assign(values.begin(), values.end());
-    const LayerInputs inputs =
-        run_layer(products, precision, shape, weights, windows.subspan(first, count), residual);
-    statistics.attention.add(products, inputs.attention.values, block);
-    statistics.o.add(products, inputs.o.values, block);
-    statistics.ffn.add(products, inputs.ffn.values, block);
-    statistics.down.add(products, inputs.down.values, block);
-    keep_largest(products, inputs.key, statistics.largest_key);
-    keep_sample(windows.subspan(first, count), std::span(wanted).subspan(first, count), inputs.attention,
-                statistics.sample);
+    OpObserver observer;
+    observer.linear = [&](size_t op, const FloatMatrix& inputs) {
+      statistics.inputs.at(op).add(products, inputs.values, block);
+      if (attention && op == attention->input)
+        keep_sample(block_windows, std::span(sampled).subspan(first, count), inputs, statistics.sample);
+    };
+    observer.attention = [&](size_t op, const FloatMatrix& inputs) {
+      if (attention && op == attention->attention)
+        keep_largest(products, inputs, keys, statistics.largest_key);
+    };
+    run_layer(products, precision, layer, block_windows, residual, observer);
     after(residual.values);
     first += count;
     first_token += block;

@@ -1,4 +1,5 @@
-// Passes the calibration text through one layer of the float model and keeps what the recipe's steps ask for.
+// Passes the calibration text through one layer of the float model and keeps what the recipe's steps need to
+// know.
 //
 // Memory for an 8B model of the Llama 3 shape (hidden 4096, ffn 14336, f32 throughout), beyond the mapped
 // checkpoint: the layer's weights 0.87 GB; second moments 3 * 4096^2 and 14336^2 floats, 1.02 GB; samples of
@@ -13,8 +14,8 @@
 #include <span>
 
 #include "backends/dense_products.h"
+#include "engine/quantize/calibration/float_layer.h"
 #include "engine/quantize/calibration/layer_statistics.h"
-#include "engine/quantize/calibration/layer_weights.h"
 
 namespace tessera::quantize {
 
@@ -22,8 +23,8 @@ namespace tessera::quantize {
 // in front of the layer. after is given the stream behind it, block by block in order, and done the number of
 // tokens of each block. with_moments: whether steps that look at how inputs are correlated follow.
 LayerStatistics calibrate_layer(DenseProducts& products, DenseProduct::Precision precision,
-                                const DecoderShape& shape, const LayerWeights& weights, bool with_moments,
-                                std::span<const size_t> windows, std::span<const float> before,
+                                const FloatLayer& layer, bool with_moments, std::span<const size_t> windows,
+                                std::span<const float> before,
                                 const std::function<void(std::span<const float>)>& after,
                                 const std::function<void(size_t tokens)>& done);
 

@@ -25,8 +25,8 @@ std::vector<std::string_view> lines_of(std::string_view text) {
   return lines;
 }
 
-// Index of the i-th of `wanted` things spread evenly over `found` of them.
-size_t spread(size_t i, size_t wanted, size_t found) { return wanted >= found ? i : i * found / wanted; }
+// The index, below total, of the i-th of `count` things that are chosen evenly spread over total.
+size_t spread(size_t i, size_t count, size_t total) { return count >= total ? i : i * total / count; }
 
 }  // namespace
 

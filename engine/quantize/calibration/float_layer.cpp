@@ -1,212 +1,60 @@
 #include "engine/quantize/calibration/float_layer.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cassert>
-#include <cmath>
-#include <cstdint>
-#include <numeric>
+#include <exception>
+
+#include "engine/quantize/plan/checkpoint_values.h"
 
 namespace tessera::quantize {
 
 namespace {
 
-constexpr size_t kRowBlock = 16;
-constexpr size_t kQueryBlock = 256;  // causal attention skips whole key ranges behind a block of queries
-
-// e^x within 2 units in the last place for x <= 88, zero below -87; plain arithmetic that a compiler can
-// vectorize. 2^n * e^r with |r| <= ln(2) / 2 and the series of e^r to its seventh term.
-inline float exponential(float x) {
-  const float bounded = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  const float rounder = 12582912.0f;  // 1.5 * 2^23
-  const float shifted = bounded * 1.44269504f + rounder;
-  const float n = shifted - rounder;
-  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-  const float series =
-      1.0f + r * (1.0f + r * (0.5f + r * (0.16666667f +
-                                          r * (0.041666667f + r * (0.0083333333f + r * 0.0013888889f)))));
-  const int32_t exponent = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(rounder);
-  const float power = std::bit_cast<float>((exponent + 127) << 23);
-  return x < -87.0f ? 0.0f : series * power;
-}
-
-// Scores of one query over `count` keys become probabilities; the rest of the row becomes zero.
-void softmax(std::span<float> row, size_t count, float scale) {
-  constexpr size_t kLanes = 16;
-  const size_t whole = count / kLanes * kLanes;
-  std::array<float, kLanes> most;
-  most.fill(row[0]);
-  for (size_t i = 0; i < whole; i += kLanes)
-    for (size_t j = 0; j < kLanes; ++j) most[j] = row[i + j] > most[j] ? row[i + j] : most[j];
-  float largest = *std::max_element(most.begin(), most.end());
-  for (size_t i = whole; i < count; ++i) largest = std::max(largest, row[i]);
-  for (size_t i = 0; i < count; ++i) row[i] = exponential((row[i] - largest) * scale);
-  std::array<double, kLanes> sums{};
-  for (size_t i = 0; i < whole; i += kLanes)
-    for (size_t j = 0; j < kLanes; ++j) sums[j] += static_cast<double>(row[i + j]);
-  for (size_t i = whole; i < count; ++i) sums[i - whole] += static_cast<double>(row[i]);
-  const float share = static_cast<float>(1.0 / std::accumulate(sums.begin(), sums.end(), 0.0));
-  for (size_t i = 0; i < count; ++i) row[i] *= share;
-  std::fill(row.begin() + static_cast<std::ptrdiff_t>(count), row.end(), 0.0f);
-}
-
-void add_rows(DenseProducts& products, FloatMatrix& to, const FloatMatrix& from) {
-  for_row_blocks(products, to.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t i = first * to.columns; i < (first + count) * to.columns; ++i) to.values[i] += from.values[i];
-  });
-}
+constexpr size_t kReadElements = size_t{1} << 18;
 
 }  // namespace
 
-FloatMatrix project(DenseProducts& products, DenseProduct::Precision precision, const FloatMatrix& x,
-                    const FloatMatrix& weights, std::span<const float> bias) {
-  assert(x.columns == weights.columns && (bias.empty() || bias.size() == weights.rows));
-  FloatMatrix out(x.rows, weights.rows);
-  DenseProduct job;
-  job.a = x.values.data();
-  job.a_stride = x.columns;
-  job.m = x.rows;
-  job.b = weights.values.data();
-  job.b_stride = weights.columns;
-  job.n = weights.rows;
-  job.k = x.columns;
-  job.out = out.values.data();
-  job.out_stride = out.columns;
-  job.precision = precision;
-  products.multiply(job);
-  if (bias.empty()) return out;
-  for_row_blocks(products, out.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t row = first; row < first + count; ++row)
-      for (size_t i = 0; i < bias.size(); ++i) out.values[row * out.columns + i] += bias[i];
-  });
-  return out;
-}
-
-FloatMatrix normalized(DenseProducts& products, const FloatMatrix& x, std::span<const float> gain,
-                       float epsilon) {
-  FloatMatrix out(x.rows, x.columns);
-  for_row_blocks(products, x.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t row = first; row < first + count; ++row) {
-      const std::span<const float> from = x.row(row);
-      double sum = 0;
-      for (const float value : from) sum += static_cast<double>(value) * static_cast<double>(value);
-      const double mean = sum / static_cast<double>(x.columns);
-      const float factor = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(epsilon)));
-      const std::span<float> to = out.row(row);
-      for (size_t i = 0; i < to.size(); ++i) to[i] = from[i] * factor * gain[i];
-    }
-  });
-  return out;
-}
-
-void turn_to_positions(DenseProducts& products, const DecoderShape& shape, std::span<const size_t> windows,
-                       FloatMatrix& x) {
-  std::vector<size_t> positions;
-  positions.reserve(x.rows);
-  for (const size_t window : windows)
-    for (size_t position = 0; position < window; ++position) positions.push_back(position);
-  assert(positions.size() == x.rows);
-  const size_t half = shape.inverse_frequency.size();
-  for_row_blocks(products, x.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t row = first; row < first + count; ++row) {
-      const std::span<float> values = x.row(row);
-      for (size_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(positions[row]) * shape.inverse_frequency[i];
-        const float cosine = static_cast<float>(std::cos(angle));
-        const float sine = static_cast<float>(std::sin(angle));
-        for (size_t head = 0; head < values.size(); head += shape.head_dim) {
-          const float a = values[head + i];
-          const float b = values[head + i + half];
-          values[head + i] = a * cosine - b * sine;
-          values[head + i + half] = b * cosine + a * sine;
-        }
-      }
-    }
-  });
-}
-
-FloatMatrix attend(DenseProducts& products, const DecoderShape& shape, std::span<const size_t> windows,
-                   const FloatMatrix& query, const FloatMatrix& key, const FloatMatrix& value) {
-  FloatMatrix out(query.rows, query.columns);
-  const size_t dim = shape.head_dim;
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
-  std::vector<float> scores;
-  std::vector<float> columns;  // one head's values with tokens as columns, [dim, tokens]
-  size_t first = 0;
-  for (const size_t tokens : windows) {
-    scores.resize(kQueryBlock * tokens);
-    columns.resize(dim * tokens);
-    for (size_t head = 0; head < shape.query_heads; ++head) {
-      const size_t kv_head = head / shape.queries_per_kv_head();
-      if (head % shape.queries_per_kv_head() == 0) {
-        for_row_blocks(products, tokens, 64, [&](size_t begin, size_t count, size_t) {
-          for (size_t token = begin; token < begin + count; ++token) {
-            const float* from = &value.values[(first + token) * value.columns + kv_head * dim];
-            for (size_t i = 0; i < dim; ++i) columns[i * tokens + token] = from[i];
-          }
-        });
-      }
-      for (size_t block = 0; block < tokens; block += kQueryBlock) {
-        const size_t rows = std::min(kQueryBlock, tokens - block);
-        const size_t keys = block + rows;
-        DenseProduct job;
-        job.a = &query.values[(first + block) * query.columns + head * dim];
-        job.a_stride = query.columns;
-        job.m = rows;
-        job.b = &key.values[first * key.columns + kv_head * dim];
-        job.b_stride = key.columns;
-        job.n = keys;
-        job.k = dim;
-        job.out = scores.data();
-        job.out_stride = tokens;
-        products.multiply(job);
-        for_row_blocks(products, rows, kRowBlock, [&](size_t begin, size_t count, size_t) {
-          for (size_t row = begin; row < begin + count; ++row)
-            softmax(std::span(scores).subspan(row * tokens, keys), block + row + 1, scale);
-        });
-        job.a = scores.data();
-        job.a_stride = tokens;
-        job.b = columns.data();
-        job.b_stride = tokens;
-        job.n = dim;
-        job.k = keys;
-        job.out = &out.values[(first + block) * out.columns + head * dim];
-        job.out_stride = out.columns;
-        products.multiply(job);
-      }
-    }
-    first += tokens;
+FloatLayer::FloatLayer(const LayerGraph& graph) : graph_(&graph) {
+  for (const WeightId id : graph.weights) {
+    const Weight& weight = graph.graph->weights[id];
+    weights_.emplace_back(weight.rows, weight.columns);
   }
-  return out;
 }
 
-void apply_gate(DenseProducts& products, FloatMatrix& gate, const FloatMatrix& up) {
-  for_row_blocks(products, gate.rows, 4, [&](size_t first, size_t count, size_t) {
-    float* g = &gate.values[first * gate.columns];
-    const float* u = &up.values[first * gate.columns];
-    for (size_t i = 0; i < count * gate.columns; ++i) g[i] = g[i] / (1.0f + exponential(-g[i])) * u[i];
-  });
+size_t FloatLayer::index_of(WeightId id) const {
+  const auto found = std::lower_bound(graph_->weights.begin(), graph_->weights.end(), id);
+  assert(found != graph_->weights.end() && *found == id);
+  return static_cast<size_t>(found - graph_->weights.begin());
 }
 
-LayerInputs run_layer(DenseProducts& products, DenseProduct::Precision precision, const DecoderShape& shape,
-                      const LayerWeights& weights, std::span<const size_t> windows, FloatMatrix& residual) {
-  LayerInputs inputs;
-  inputs.attention = normalized(products, residual, weights.attention_norm, shape.norm_epsilon);
-  {
-    FloatMatrix query = project(products, precision, inputs.attention, weights.q, weights.q_bias);
-    inputs.key = project(products, precision, inputs.attention, weights.k, weights.k_bias);
-    const FloatMatrix value = project(products, precision, inputs.attention, weights.v, weights.v_bias);
-    turn_to_positions(products, shape, windows, query);
-    turn_to_positions(products, shape, windows, inputs.key);
-    inputs.o = attend(products, shape, windows, query, inputs.key, value);
+std::span<float> FloatLayer::bias(const LinearPart& part) {
+  return part.bias ? values(*part.bias) : std::span<float>();
+}
+
+std::span<const float> FloatLayer::bias(const LinearPart& part) const {
+  return part.bias ? values(*part.bias) : std::span<const float>();
+}
+
+FloatLayer load_layer(DenseProducts& products, const std::string& folder, const LayerGraph& graph,
+                      std::span<const PlannedWeight* const> planned) {
+  assert(planned.size() == graph.weights.size());
+  FloatLayer layer(graph);
+  for (size_t i = 0; i < planned.size(); ++i) {
+    const std::span<float> target = layer.values(graph.weights[i]);
+    // Tasks must not throw: the failure of the first block is kept and thrown afterwards.
+    const size_t blocks = (target.size() + kReadElements - 1) / kReadElements;
+    std::vector<std::exception_ptr> failures(blocks);
+    for_row_blocks(products, target.size(), kReadElements, [&](size_t first, size_t count, size_t) {
+      try {
+        read_finite(folder, *planned[i], first, target.subspan(first, count));
+      } catch (...) {
+        failures[first / kReadElements] = std::current_exception();
+      }
+    });
+    for (const std::exception_ptr& failure : failures)
+      if (failure) std::rethrow_exception(failure);
   }
-  add_rows(products, residual, project(products, precision, inputs.o, weights.o, weights.o_bias));
-  inputs.ffn = normalized(products, residual, weights.ffn_norm, shape.norm_epsilon);
-  inputs.down = project(products, precision, inputs.ffn, weights.gate, {});
-  apply_gate(products, inputs.down, project(products, precision, inputs.ffn, weights.up, {}));
-  add_rows(products, residual, project(products, precision, inputs.down, weights.down, {}));
-  return inputs;
+  return layer;
 }
 
 }  // namespace tessera::quantize

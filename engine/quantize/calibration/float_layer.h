@@ -1,48 +1,44 @@
-// One decoder layer in floats over some windows of text: what calibration watches. All products go through
-// DenseProducts; norms, softmax and gates are f32 with sums in double.
+// The float weights of one layer in memory: what the steps of the recipe change.
 #pragma once
 
 #include <cstddef>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backends/dense_products.h"
 #include "engine/quantize/calibration/float_matrix.h"
-#include "engine/quantize/calibration/layer_weights.h"
+#include "engine/quantize/calibration/layer_graph.h"
+#include "engine/quantize/plan/weight_plan.h"
 
 namespace tessera::quantize {
 
-// out[t] = weights * x[t] + bias (none when empty); x is [tokens, weights.columns].
-FloatMatrix project(DenseProducts& products, DenseProduct::Precision precision, const FloatMatrix& x,
-                    const FloatMatrix& weights, std::span<const float> bias);
+class FloatLayer {
+ public:
+  // All weights are zero. graph must outlive the object.
+  explicit FloatLayer(const LayerGraph& graph);
 
-// Every row over its root mean square, times gain.
-FloatMatrix normalized(DenseProducts& products, const FloatMatrix& x, std::span<const float> gain,
-                       float epsilon);
+  const LayerGraph& graph() const { return *graph_; }
 
-// Turns x, [tokens, heads * head_dim], to its positions; windows are the lengths of the texts that its rows
-// hold one after another, each beginning at position 0.
-void turn_to_positions(DenseProducts& products, const DecoderShape& shape, std::span<const size_t> windows,
-                       FloatMatrix& x);
+  // A matrix of the layer, [rows, columns]; a vector is one row. id must be one of graph().weights.
+  FloatMatrix& matrix(WeightId id) { return weights_[index_of(id)]; }
+  const FloatMatrix& matrix(WeightId id) const { return weights_[index_of(id)]; }
+  std::span<float> values(WeightId id) { return matrix(id).values; }
+  std::span<const float> values(WeightId id) const { return matrix(id).values; }
+  // The bias of a projection; empty when it has none.
+  std::span<float> bias(const LinearPart& part);
+  std::span<const float> bias(const LinearPart& part) const;
 
-// Causal attention within each window, queries and keys after RoPE. Returns [tokens, query_columns].
-FloatMatrix attend(DenseProducts& products, const DecoderShape& shape, std::span<const size_t> windows,
-                   const FloatMatrix& query, const FloatMatrix& key, const FloatMatrix& value);
+ private:
+  size_t index_of(WeightId id) const;
 
-// silu(gate) * up, written over gate.
-void apply_gate(DenseProducts& products, FloatMatrix& gate, const FloatMatrix& up);
-
-// What a layer's linear parts read, and its keys.
-struct LayerInputs {
-  FloatMatrix attention;  // of q, k and v
-  FloatMatrix key;        // after RoPE
-  FloatMatrix o;
-  FloatMatrix ffn;  // of gate and up
-  FloatMatrix down;
+  const LayerGraph* graph_;
+  std::vector<FloatMatrix> weights_;  // in the order of graph().weights
 };
 
-// Advances the residual stream by one layer and gives what its parts have read.
-LayerInputs run_layer(DenseProducts& products, DenseProduct::Precision precision, const DecoderShape& shape,
-                      const LayerWeights& weights, std::span<const size_t> windows, FloatMatrix& residual);
+// Reads all tensors of a layer. planned: one for each of graph.weights, in the same order. Throws FileError
+// for values that are not finite; folder names the checkpoint.
+FloatLayer load_layer(DenseProducts& products, const std::string& folder, const LayerGraph& graph,
+                      std::span<const PlannedWeight* const> planned);
 
 }  // namespace tessera::quantize

@@ -15,7 +15,7 @@ struct InputStatistics {
   std::vector<float> largest;  // [columns] max |x|
   std::vector<float> squares;  // [columns] sum over tokens of x^2
   // [columns, columns] sum over tokens of x x^T, of which only entries [i][j] with j <= i mean something;
-  // empty when not wanted. Sums are f32: a block of tokens is summed before it is added, so that the error
+  // empty without moments. Sums are f32: a block of tokens is summed before it is added, so that the error
   // stays near 1e-6 of an entry, far below what a sample of texts leaves uncertain.
   FloatMatrix moments;
   FloatMatrix sample;  // some of the inputs, evenly spread over the text, for searches by output error

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <span>
 #include <vector>
 
-#include "engine/quantize/calibration/float_layer.h"
+#include "engine/quantize/calibration/float_matrix.h"
 #include "engine/quantize/calibration/input_statistics.h"
 
 namespace tessera::quantize {
@@ -18,8 +19,9 @@ struct AttentionSample {
 };
 
 struct LayerStatistics {
-  InputStatistics attention, o, ffn, down;
-  std::vector<float> largest_key;  // [kv_columns] max |K| after RoPE
+  std::map<size_t, InputStatistics> inputs;  // of every Linear op of the layer
+  // Of a layer with an AttentionBlock; empty otherwise.
+  std::vector<float> largest_key;  // [kv_heads * head_dim] max |K| as the cache is given them
   AttentionSample sample;
 };
 

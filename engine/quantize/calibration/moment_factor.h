@@ -26,7 +26,7 @@ inline constexpr size_t kFactorBlock = 1024;
 
 // moments: [columns, columns], read at and below the diagonal. Damping adds 0.01 of the mean diagonal entry
 // to every diagonal entry, and ten or a hundred times as much when that leaves the moments indefinite. A
-// column that was never used (moment 0) neither takes nor gives shares. Throws std::runtime_error when the
+// column that was never used (moment 0) neither has nor gets shares. Throws std::runtime_error when the
 // moments are not finite or cannot be factored.
 MomentFactor factor_moments(DenseProducts& products, const FloatMatrix& moments);
 

@@ -17,9 +17,10 @@ namespace {
 constexpr size_t kBins = 4096;
 constexpr double kEdge = 1.25;  // values beyond it fall into the outermost bins with their own size
 constexpr size_t kStrips = 16;  // of rows, each with a histogram of its own: sums do not depend on threads
-constexpr size_t kMostWeights = size_t{1} << 20;  // of larger matrices so many are looked at
-constexpr int kRounds = 8;                        // of new scales
-constexpr int kSteps = 50;                        // of Lloyd's algorithm for the same scales
+// Larger matrices are represented by evenly spread rows with about this many weights.
+constexpr size_t kMostWeights = size_t{1} << 20;
+constexpr int kRounds = 8;  // of new scales
+constexpr int kSteps = 50;  // of Lloyd's algorithm for the same scales
 constexpr double kSmallestGain = 1e-4;
 
 struct Bin {
@@ -76,9 +77,9 @@ Histogram measured(DenseProducts& products, const TableFormat& format, const Flo
   return std::move(strips[0]);
 }
 
-// The best centres for the values of coarse bins, by dynamic programming: parts[k][n] is the least error of
-// the first n bins in k + 1 clusters, whose last cluster begins later the larger n is. Lloyd's steps alone
-// would stay near the table that they start from.
+// The best centres for the values of coarse bins, by dynamic programming over the least error of the first n
+// bins in k clusters; where the last cluster begins rises with n. Lloyd's steps alone would stay near the
+// table that they start from.
 class BestClusters {
  public:
   explicit BestClusters(const Histogram& histogram) : sums_(kCoarse + 1) {
@@ -118,7 +119,7 @@ class BestClusters {
     size_t first, last;
   };
 
-  // What a cluster of bins [begin, end) takes off the error of no table at all, negated.
+  // How much bins [begin, end) as one cluster change the squared error that no table at all would have.
   double gain(size_t begin, size_t end) const {
     const double weight = sums_[end].weight - sums_[begin].weight;
     const double moment = sums_[end].moment - sums_[begin].moment;

@@ -8,7 +8,6 @@
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/codec/normal_float.h"
-#include "engine/quantize/calibration/layer_weights.h"
 #include "engine/quantize/calibration/moment_factor.h"
 #include "engine/quantize/lut/kmeans_table.h"
 #include "engine/quantize/lut/scale_search.h"

@@ -28,7 +28,7 @@ void check_options(const ModelFileOptions& options) {
         fmt::format("{}: KV bits: expected 4, 8 or 16, found {}", options.target, options.kv_bits));
 }
 
-// A template that cannot be parsed would only be found when somebody wants to chat.
+// Without this check a template that cannot be parsed would be found only when somebody chats.
 void check_chat_template(const CheckpointSource& checkpoint) {
   const std::string& text = checkpoint.header().chat.chat_template;
   if (text.empty()) return;
@@ -46,7 +46,7 @@ const ModelFileOptions& checked(const ModelFileOptions& options) {
 
 }  // namespace
 
-ModelFile::ModelFile(const ModelFileOptions& options, bool untie_head)
+ModelFile::ModelFile(const ModelFileOptions& options)
     : target_(checked(options).target),
       checkpoint_(open_checkpoint(options.source)),
       header_(checkpoint_->header()),
@@ -61,12 +61,6 @@ ModelFile::ModelFile(const ModelFileOptions& options, bool untie_head)
                     options.source, header_.hyperparameters.vocabulary, tokenizer().vocabulary()));
   if (header_.chat.stop_tokens.empty() && tokenizer().eos())
     header_.chat.stop_tokens.push_back(*tokenizer().eos());
-  if (untie_head && header_.hyperparameters.tied_head) {
-    header_.hyperparameters.tied_head = false;
-    PlannedWeight head = plan_.front();  // the embedding
-    head.expected = expected_tensors(header_.hyperparameters).back();
-    plan_.push_back(std::move(head));
-  }
   header_.tokenizer = arrays_.settings;
   header_.quantization.scheme = scheme_name(options.scheme);
   header_.quantization.head_scheme = scheme_name(head_scheme(plan_));
@@ -74,6 +68,14 @@ ModelFile::ModelFile(const ModelFileOptions& options, bool untie_head)
   header_.quantization.calibration_hash.clear();
   header_.quantization.tool_version = TESSERA_VERSION;
   header_.quantization.command = options.command;
+}
+
+void ModelFile::untie_head() {
+  if (!header_.hyperparameters.tied_head) return;
+  header_.hyperparameters.tied_head = false;
+  PlannedWeight head = plan_.front();  // the embedding
+  head.expected = expected_tensors(header_.hyperparameters).back();
+  plan_.push_back(std::move(head));
 }
 
 uint64_t ModelFile::weights() const {

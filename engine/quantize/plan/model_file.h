@@ -40,9 +40,12 @@ struct ModelFileOptions {
 // Everything about the file that is known before its weights are.
 class ModelFile {
  public:
-  // Reads the folder's settings, tensors and tokenizer. untie_head gives a tied model a head of its own, made
-  // from the same rows as the embedding. Throws FileError.
-  ModelFile(const ModelFileOptions& options, bool untie_head);
+  // Reads the folder's settings, tensors and tokenizer. Throws FileError.
+  explicit ModelFile(const ModelFileOptions& options);
+
+  // Gives a tied model a head of its own, made from the same rows as the embedding. Pointers into the plan
+  // are no longer valid.
+  void untie_head();
 
   const std::vector<PlannedWeight>& plan() const { return plan_; }
   const Hyperparameters& hyperparameters() const { return header_.hyperparameters; }
@@ -84,7 +87,7 @@ class Progress {
 using RowChange = std::function<void(std::span<float> row, std::vector<double>& scratch)>;
 
 // Encodes a whole matrix of the checkpoint into out by plain rounding and measures it by decoding every row
-// again; table schemes take their default table. change may be empty. Throws FileError for values that cannot
+// again; table schemes get their default table. change may be empty. Throws FileError for values that cannot
 // be stored.
 ErrorSums encode_by_rounding(const ModelFileOptions& options, const PlannedWeight& weight,
                              const RowChange& change, std::span<std::byte> out, Progress& progress);

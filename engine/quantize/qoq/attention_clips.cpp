@@ -11,42 +11,33 @@ namespace {
 
 constexpr int kRatios = 40;
 
-template <typename Error>
-std::vector<float> best_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
-                              std::span<const float> by_row, Error error) {
+}  // namespace
+
+std::vector<float> best_attention_clips(DenseProducts& products, Scheme scheme, const FloatLayer& layer,
+                                        const LinearPart& part, const AttentionScore& score,
+                                        std::span<const float> by_row) {
+  const FloatMatrix& weights = layer.matrix(part.weight);
+  const auto error = [&](std::span<const float> clips) {
+    const FloatMatrix rounded = rounded_to_rows(products, scheme, weights, clips);
+    return score.error(score.attended(score.inputs_with(part, rounded)));
+  };
   std::vector<float> best(by_row.begin(), by_row.end());
-  double best_error = error(rounded_to_rows(products, scheme, weights, by_row));
+  double best_error = error(by_row);
   double best_single = std::numeric_limits<double>::infinity();
-  int idle = 0;
-  for (int step = 0; step <= kRatios && idle < kPatience; ++step) {
+  int fruitless = 0;
+  for (int step = 0; step <= kRatios && fruitless < kMostFruitless; ++step) {
     const float ratio = 1.0f - 0.8f * static_cast<float>(step) / static_cast<float>(kRatios);
     const std::vector<float> clips(weights.rows, ratio);
-    const double found = error(rounded_to_rows(products, scheme, weights, clips));
-    ++idle;
+    const double found = error(clips);
+    ++fruitless;
     if (!(found < best_single)) continue;
     best_single = found;
-    idle = 0;
+    fruitless = 0;
     if (!(found < best_error)) continue;
     best_error = found;
     best = clips;
   }
   return best;
-}
-
-}  // namespace
-
-std::vector<float> best_key_clips(DenseProducts& products, Scheme scheme, const LayerWeights& weights,
-                                  const AttentionScore& score, std::span<const float> by_row) {
-  return best_clips(products, scheme, weights.k, by_row, [&](const FloatMatrix& k) {
-    return score.error(score.attended(score.query(), score.queries_with(k, weights.k_bias), score.value()));
-  });
-}
-
-std::vector<float> best_query_clips(DenseProducts& products, Scheme scheme, const LayerWeights& weights,
-                                    const AttentionScore& score, std::span<const float> by_row) {
-  return best_clips(products, scheme, weights.q, by_row, [&](const FloatMatrix& q) {
-    return score.error(score.attended(score.queries_with(q, weights.q_bias), score.key(), score.value()));
-  });
 }
 
 }  // namespace tessera::quantize

@@ -12,7 +12,7 @@ namespace tessera::quantize {
 
 namespace {
 
-constexpr size_t kTile = 16;  // columns rounded before later ones hear of their errors
+constexpr size_t kTile = 16;  // columns rounded before their errors are passed on to later ones
 constexpr size_t kRows = 8;   // rows that share a tile of shares while it is in cache
 
 // The columns [first, first + count) in the order of rounding, for all rows.
@@ -21,7 +21,8 @@ struct Block {
   size_t count = 0;
   size_t padded = 0;  // count in whole tiles
   size_t stride = 0;  // no multiple of 4 KiB, at which all rows of a tile crowd into one set of the cache
-  std::vector<float> shares;  // [padded] rows of stride, [i][j]: the share of column i's error that j takes
+  std::vector<float>
+      shares;  // [padded] rows of stride, [i][j]: the share of column i's error that is added to column j
 };
 
 Block make_block(DenseProducts& products, const FloatMatrix& shares, size_t first) {

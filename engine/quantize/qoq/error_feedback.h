@@ -13,8 +13,7 @@
 
 namespace tessera::quantize {
 
-// Stored codes [rows, columns] of the weights. levels: one for each row, RowLevels or TableLevels, fixed
-// beforehand. Rows do not depend
+// Stored codes [rows, columns] of the weights. levels: one for each row, fixed beforehand. Rows do not depend
 // on each other. Column by column in the factor's order, w'_j = w_j + sum_i e_i shares[j][i] is rounded and
 // e_j = w_j - w^_j. Up to kFactorBlock columns the sum is a fixed chain of f32 additions from the first
 // column to the last, so that any implementation can repeat it; what larger matrices add for earlier blocks

@@ -138,7 +138,7 @@ Rotation::Rotation(size_t size) : signs_(fixed_signs(size)) {
   for (double& value : factor_) value *= scale;
 }
 
-void Rotation::turn(std::span<double> row, bool transposed) const {
+void Rotation::multiply_factors(std::span<double> row, bool transposed) const {
   const size_t block = row.size() / order_;
   const double scale = 1.0 / std::sqrt(static_cast<double>(block));
   for (size_t begin = 0; begin < row.size(); begin += block) {
@@ -146,27 +146,27 @@ void Rotation::turn(std::span<double> row, bool transposed) const {
     for (size_t i = 0; i < block; ++i) row[begin + i] *= scale;
   }
   if (order_ == 1) return;
-  std::vector<double> turned(row.size(), 0.0);
+  std::vector<double> product(row.size(), 0.0);
   for (size_t from = 0; from < order_; ++from) {
     for (size_t to = 0; to < order_; ++to) {
       const double weight = transposed ? factor_[to * order_ + from] : factor_[from * order_ + to];
       const double* source = &row[from * block];
-      double* target = &turned[to * block];
+      double* target = &product[to * block];
       for (size_t i = 0; i < block; ++i) target[i] += weight * source[i];
     }
   }
-  std::copy(turned.begin(), turned.end(), row.begin());
+  std::copy(product.begin(), product.end(), row.begin());
 }
 
 void Rotation::apply(std::span<double> row) const {
   assert(row.size() == size());
   for (size_t i = 0; i < row.size(); ++i) row[i] *= signs_[i];
-  turn(row, false);
+  multiply_factors(row, false);
 }
 
 void Rotation::undo(std::span<double> row) const {
   assert(row.size() == size());
-  turn(row, true);
+  multiply_factors(row, true);
   for (size_t i = 0; i < row.size(); ++i) row[i] *= signs_[i];
 }
 

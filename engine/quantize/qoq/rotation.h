@@ -1,5 +1,5 @@
 // Orthogonal transforms that spread the energy of a vector evenly over its elements, of any size and fast:
-// what a model's residual stream and its value heads are turned by.
+// what a model's residual stream and the values of its heads are rotated by.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,8 @@ class Rotation {
   void undo(std::span<double> row) const;
 
  private:
-  void turn(std::span<double> row, bool transposed) const;
+  // row * (A (x) S), or with the transposed A.
+  void multiply_factors(std::span<double> row, bool transposed) const;
   size_t order_ = 1;
   bool paley_ = true;
   std::vector<double> factor_;  // A, [order, order] row-major

@@ -23,7 +23,7 @@ FloatMatrix rounded_to_rows(DenseProducts& products, Scheme scheme, const FloatM
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
                                     const FloatMatrix& sample);
 // The same by the squared error of the weights themselves, without inputs: the better choice where error
-// feedback follows, which takes away what plain rounding with the other ratios wins by chance.
+// feedback follows, where the other ratios lose what they win with plain rounding by chance.
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights);
 
 // Encodes the whole matrix into out, stored_bytes of scheme, which is no table scheme. With feedback the

@@ -53,17 +53,17 @@ std::vector<float> key_scales(std::span<const float> largest, size_t head_dim, d
   return scales;
 }
 
-double best_key_alpha(DenseProducts& products, const DecoderShape& shape, const AttentionScore& score,
+double best_key_alpha(DenseProducts& products, size_t head_dim, const AttentionScore& score,
                       std::span<const float> largest) {
   double best_alpha = 0;
   double best_error = std::numeric_limits<double>::infinity();
   for (int step = 0; step <= kAlphaSteps; ++step) {
     const double alpha = static_cast<double>(step) / kAlphaSteps;
-    const std::vector<float> scales = key_scales(largest, shape.head_dim, alpha);
-    FloatMatrix key = scaled(score.key(), inverses(scales));
-    round_to_kv4(products, shape.head_dim, key);
+    const std::vector<float> scales = key_scales(largest, head_dim, alpha);
+    FloatMatrix key = scaled(score.keys(), inverses(scales));
+    round_to_kv4(products, head_dim, key);
     // Back in the old scale, where the queries are.
-    const double error = score.error(score.attended(score.query(), scaled(key, scales), score.value()));
+    const double error = score.error(score.attended(score.inputs_with_keys(scaled(key, scales))));
     if (error < best_error) {
       best_error = error;
       best_alpha = alpha;
@@ -72,15 +72,20 @@ double best_key_alpha(DenseProducts& products, const DecoderShape& shape, const 
   return best_alpha;
 }
 
-void apply_key_scales(const DecoderShape& shape, std::span<const float> scales, LayerWeights& weights,
-                      LayerStatistics& statistics) {
-  const std::vector<float> query_scales = repeated_for_queries(shape, scales);
-  for (size_t row = 0; row < weights.k.rows; ++row)
-    for (float& value : weights.k.row(row)) value /= scales[row];
-  for (size_t row = 0; row < weights.q.rows; ++row)
-    for (float& value : weights.q.row(row)) value *= query_scales[row];
-  for (size_t i = 0; i < weights.k_bias.size(); ++i) weights.k_bias[i] /= scales[i];
-  for (size_t i = 0; i < weights.q_bias.size(); ++i) weights.q_bias[i] *= query_scales[i];
+void apply_key_scales(std::span<const float> scales, FloatLayer& layer, LayerStatistics& statistics) {
+  const AttentionBlock& block = *layer.graph().attention;
+  assert(block.keys_can_be_scaled);
+  const std::vector<float> query_scales = repeated_for_queries(block.shape, scales);
+  FloatMatrix& k = layer.matrix(block.k.weight);
+  FloatMatrix& q = layer.matrix(block.q.weight);
+  for (size_t row = 0; row < k.rows; ++row)
+    for (float& value : k.row(row)) value /= scales[row];
+  for (size_t row = 0; row < q.rows; ++row)
+    for (float& value : q.row(row)) value *= query_scales[row];
+  const std::span<float> k_bias = layer.bias(block.k);
+  const std::span<float> q_bias = layer.bias(block.q);
+  for (size_t i = 0; i < k_bias.size(); ++i) k_bias[i] /= scales[i];
+  for (size_t i = 0; i < q_bias.size(); ++i) q_bias[i] *= query_scales[i];
   for (size_t i = 0; i < statistics.largest_key.size(); ++i) statistics.largest_key[i] /= scales[i];
 }
 

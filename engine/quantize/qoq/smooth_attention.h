@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "engine/quantize/calibration/attention_score.h"
+#include "engine/quantize/calibration/float_layer.h"
 #include "engine/quantize/calibration/layer_statistics.h"
-#include "engine/quantize/calibration/layer_weights.h"
 
 namespace tessera::quantize {
 
@@ -20,11 +20,11 @@ std::vector<float> key_scales(std::span<const float> largest, size_t head_dim, d
 
 // The exponent out of 0, 0.1, …, 1 whose keys lose least in a 4-bit KV cache, by the attention block's
 // output.
-double best_key_alpha(DenseProducts& products, const DecoderShape& shape, const AttentionScore& score,
+double best_key_alpha(DenseProducts& products, size_t head_dim, const AttentionScore& score,
                       std::span<const float> largest);
 
-// k's rows and bias over λ, q's times λ of the KV head they meet. The statistics' keys follow.
-void apply_key_scales(const DecoderShape& shape, std::span<const float> scales, LayerWeights& weights,
-                      LayerStatistics& statistics);
+// Only for layers whose keys_can_be_scaled: k's rows and bias over λ, q's times λ of the KV head they meet.
+// The statistics' keys follow.
+void apply_key_scales(std::span<const float> scales, FloatLayer& layer, LayerStatistics& statistics);
 
 }  // namespace tessera::quantize

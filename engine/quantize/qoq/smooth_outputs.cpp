@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/quantize/calibration/float_ops.h"
 #include "engine/quantize/qoq/reorder.h"
 #include "engine/quantize/qoq/rounded_matrix.h"
 
@@ -14,7 +15,7 @@ namespace tessera::quantize {
 namespace {
 
 constexpr std::array<double, 7> kAlphas = {0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3};
-constexpr double kMostDivisor = 1e4;  // keeps a channel that hardly ever speaks from vanishing in f16
+constexpr double kMostDivisor = 1e4;  // so that weights of channels that are nearly always 0 stay within f16
 constexpr size_t kRowBlock = 16;
 
 void multiply_columns(DenseProducts& products, FloatMatrix& matrix, std::span<const float> factors) {
@@ -31,9 +32,13 @@ void divide_columns(DenseProducts& products, FloatMatrix& matrix, std::span<cons
   });
 }
 
-void divide_rows(FloatMatrix& matrix, std::span<const float> divisors) {
+// The matrix and its bias.
+void divide_rows(FloatLayer& layer, const LinearPart& part, std::span<const float> divisors) {
+  FloatMatrix& matrix = layer.matrix(part.weight);
   for (size_t row = 0; row < matrix.rows; ++row)
     for (float& value : matrix.row(row)) value /= divisors[row];
+  const std::span<float> bias = layer.bias(part);
+  for (size_t i = 0; i < bias.size(); ++i) bias[i] /= divisors[i];
 }
 
 // The best of no smoothing and every alpha by error(divisors).
@@ -66,58 +71,64 @@ std::vector<float> input_divisors(std::span<const float> largest_input, std::spa
   assert(largest_input.size() == largest_weight.size());
   std::vector<double> logarithms(largest_input.size(), 0.0);
   double sum = 0;
-  size_t living = 0;
-  const auto lives = [&](size_t i) { return largest_input[i] > 0 && largest_weight[i] > 0; };
+  size_t used = 0;
+  const auto is_used = [&](size_t i) { return largest_input[i] > 0 && largest_weight[i] > 0; };
   for (size_t i = 0; i < logarithms.size(); ++i) {
-    if (!lives(i)) continue;
+    if (!is_used(i)) continue;
     logarithms[i] = alpha * std::log(static_cast<double>(largest_input[i])) -
                     (1 - alpha) * std::log(static_cast<double>(largest_weight[i]));
     sum += logarithms[i];
-    ++living;
+    ++used;
   }
   std::vector<float> divisors(logarithms.size(), 1.0f);
-  const double mean = living > 0 ? sum / static_cast<double>(living) : 0;
+  const double mean = used > 0 ? sum / static_cast<double>(used) : 0;
   for (size_t i = 0; i < divisors.size(); ++i)
-    if (lives(i))
+    if (is_used(i))
       divisors[i] =
           static_cast<float>(std::clamp(std::exp(logarithms[i] - mean), 1 / kMostDivisor, kMostDivisor));
   return divisors;
 }
 
-std::vector<float> value_divisors(DenseProducts& products, const DecoderShape& shape, Scheme scheme,
-                                  const LayerWeights& weights, const LayerStatistics& statistics,
-                                  const AttentionScore& score, std::optional<double> alpha) {
-  const std::vector<float> inputs = maximum_over_queries(shape, statistics.o.largest);
-  const std::vector<float> columns = maximum_over_queries(shape, largest_by_column(weights.o));
+std::vector<float> value_divisors(DenseProducts& products, Scheme scheme, const FloatLayer& layer,
+                                  const LayerStatistics& statistics, const AttentionScore& score,
+                                  std::optional<double> alpha) {
+  const AttentionBlock& block = *layer.graph().attention;
+  const Attention& shape = block.shape;
+  const FloatMatrix& unsmoothed = layer.matrix(block.o.weight);
+  const std::vector<float> inputs = maximum_over_queries(shape, statistics.inputs.at(block.output).largest);
+  const std::vector<float> columns = maximum_over_queries(shape, largest_by_column(unsmoothed));
   if (alpha) return input_divisors(inputs, columns, *alpha);
   return best_divisors(
-      shape.kv_columns(), [&](double each) { return input_divisors(inputs, columns, each); },
+      inputs.size(), [&](double each) { return input_divisors(inputs, columns, each); },
       [&](std::span<const float> divisors) {
-        FloatMatrix value = score.value();
+        FloatMatrix value = score.values();
         divide_columns(products, value, divisors);
         round_to_kv4(products, shape.head_dim, value);
-        FloatMatrix read = score.attended(score.query(), score.key(), value);
+        FloatMatrix read = score.attended(score.inputs_with_values(value));
         round_to_int8(products, read);
-        FloatMatrix o = weights.o;
+        FloatMatrix o = unsmoothed;
         multiply_columns(products, o, repeated_for_queries(shape, divisors));
         return score.error(read, rounded_to_rows(products, scheme, o, {}));
       });
 }
 
 std::vector<float> ffn_divisors(DenseProducts& products, DenseProduct::Precision precision, Scheme scheme,
-                                const LayerWeights& weights, const LayerStatistics& statistics,
+                                const FloatLayer& layer, const LayerStatistics& statistics,
                                 std::optional<double> alpha) {
-  const std::vector<float> columns = largest_by_column(weights.down);
-  if (alpha) return input_divisors(statistics.down.largest, columns, *alpha);
-  const FloatMatrix& sample = statistics.down.sample;
-  const FloatMatrix output = project(products, precision, sample, weights.down, {});
+  const FeedForwardBlock& block = *layer.graph().feed_forward;
+  const FloatMatrix& unsmoothed = layer.matrix(block.down.weight);
+  const InputStatistics& inputs = statistics.inputs.at(block.output);
+  const std::vector<float> columns = largest_by_column(unsmoothed);
+  if (alpha) return input_divisors(inputs.largest, columns, *alpha);
+  const FloatMatrix& sample = inputs.sample;
+  const FloatMatrix output = project(products, precision, sample, unsmoothed, {});
   return best_divisors(
-      columns.size(), [&](double each) { return input_divisors(statistics.down.largest, columns, each); },
+      columns.size(), [&](double each) { return input_divisors(inputs.largest, columns, each); },
       [&](std::span<const float> divisors) {
         FloatMatrix read = sample;
         divide_columns(products, read, divisors);
         round_to_int8(products, read);
-        FloatMatrix down = weights.down;
+        FloatMatrix down = unsmoothed;
         multiply_columns(products, down, divisors);
         return squared_difference(
             products, project(products, precision, read, rounded_to_rows(products, scheme, down, {}), {}),
@@ -125,20 +136,21 @@ std::vector<float> ffn_divisors(DenseProducts& products, DenseProduct::Precision
       });
 }
 
-void apply_value_divisors(DenseProducts& products, const DecoderShape& shape, std::span<const float> divisors,
-                          LayerWeights& weights, LayerStatistics& statistics) {
-  const std::vector<float> by_input = repeated_for_queries(shape, divisors);
-  divide_rows(weights.v, divisors);
-  for (size_t i = 0; i < weights.v_bias.size(); ++i) weights.v_bias[i] /= divisors[i];
-  multiply_columns(products, weights.o, by_input);
-  divide_inputs(products, statistics.o, by_input);
+void apply_value_divisors(DenseProducts& products, std::span<const float> divisors, FloatLayer& layer,
+                          LayerStatistics& statistics) {
+  const AttentionBlock& block = *layer.graph().attention;
+  const std::vector<float> by_input = repeated_for_queries(block.shape, divisors);
+  divide_rows(layer, block.v, divisors);
+  multiply_columns(products, layer.matrix(block.o.weight), by_input);
+  divide_inputs(products, statistics.inputs.at(block.output), by_input);
 }
 
-void apply_ffn_divisors(DenseProducts& products, std::span<const float> divisors, LayerWeights& weights,
+void apply_ffn_divisors(DenseProducts& products, std::span<const float> divisors, FloatLayer& layer,
                         LayerStatistics& statistics) {
-  divide_rows(weights.up, divisors);
-  multiply_columns(products, weights.down, divisors);
-  divide_inputs(products, statistics.down, divisors);
+  const FeedForwardBlock& block = *layer.graph().feed_forward;
+  divide_rows(layer, block.up, divisors);
+  multiply_columns(products, layer.matrix(block.down.weight), divisors);
+  divide_inputs(products, statistics.inputs.at(block.output), divisors);
 }
 
 }  // namespace tessera::quantize

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/quantize/calibration/float_layer.h"
 #include "engine/quantize/calibration/layer_context.h"
 #include "engine/quantize/calibration/layer_statistics.h"
-#include "engine/quantize/calibration/layer_weights.h"
 #include "engine/quantize/plan/rounding_error.h"
 #include "engine/quantize/recipe/recipe.h"
 
@@ -17,7 +17,8 @@ namespace tessera::quantize {
 
 // Steps 2 to 4: reorder, SmoothAttention and smoothing of o's and down's inputs, or for table schemes
 // SmoothAttention and scaling of channels, each where the recipe has it. scheme: of the matrices.
-void smooth_layer(const LayerContext& context, const Recipe& recipe, Scheme scheme, LayerWeights& weights,
+// Steps whose structure the layer does not have are left out with a note.
+void smooth_layer(const LayerContext& context, const Recipe& recipe, Scheme scheme, FloatLayer& layer,
                   LayerStatistics& statistics);
 
 struct EncodedTensor {
@@ -25,13 +26,14 @@ struct EncodedTensor {
   ErrorSums sums;
 };
 
-// Steps 5 and 6 and the codes, in the order of layer (a layer_plan). Without statistics every matrix is
-// rounded. Weights are freed as they are done. Throws FileError for values that cannot be stored and
-// std::runtime_error, naming the tensor, when feedback fails. done is told the weights of every finished
-// tensor.
+// Steps 5 and 6 and the codes, in the order of planned, which is that of the layer's weights. Without
+// statistics every matrix is rounded. Weights are freed as they are done. Throws FileError for values that
+// cannot be stored and std::runtime_error, naming the tensor, when feedback fails. done is called with the
+// number of weights of every finished tensor.
 std::vector<EncodedTensor> encode_layer(const LayerContext& context, const Recipe& recipe, Scheme scheme,
-                                        const std::string& folder, std::span<const PlannedWeight> layer,
-                                        LayerWeights& weights, LayerStatistics* statistics,
+                                        const std::string& folder,
+                                        std::span<const PlannedWeight* const> planned, FloatLayer& layer,
+                                        LayerStatistics* statistics,
                                         const std::function<void(uint64_t)>& done);
 
 }  // namespace tessera::quantize

@@ -7,12 +7,16 @@
 #include <cstring>
 #include <optional>
 #include <stdexcept>
+#include <string_view>
+#include <unordered_map>
 
 #include "engine/quantize/calibration/calibrate_layer.h"
 #include "engine/quantize/calibration/calibration_windows.h"
+#include "engine/quantize/calibration/layer_graph.h"
 #include "engine/quantize/plan/checkpoint_values.h"
 #include "engine/quantize/plan/model_file.h"
 #include "engine/quantize/qoq/rotate_layer.h"
+#include "engine/quantize/recipe/known_roles.h"
 #include "engine/quantize/recipe/quantize_layer.h"
 #include "engine/quantize/recipe/run_folder.h"
 #include "gguf-like-format/hyperparameter_checks.h"
@@ -59,6 +63,29 @@ uint64_t key_of(const ModelFileOptions& options, const Recipe& recipe, const Mod
   return key;
 }
 
+Graph float_graph(const Hyperparameters& hyperparameters) {
+  return build_graph(hyperparameters, [](const ExpectedTensor&) { return Scheme::f32; });
+}
+
+// By WeightId. The graph is that of the plan.
+std::vector<Role> roles_of(const Graph& graph, const std::vector<PlannedWeight>& plan) {
+  std::unordered_map<std::string_view, Role> by_name;
+  for (const PlannedWeight& weight : plan) by_name.emplace(weight.expected.name, weight.expected.role);
+  std::vector<Role> roles;
+  for (const Weight& weight : graph.weights) roles.push_back(by_name.at(weight.name));
+  return roles;
+}
+
+// Columns of the residual stream. Throws std::runtime_error when it is more than the embedded text that the
+// first layer reads.
+size_t hidden_columns(const Graph& graph, std::span<const LayerGraph> layers) {
+  const TensorId embedding = graph.ops.front().outputs.at(0);
+  if (!layers.empty() && (layers.front().before.op != 1 || layers.front().before.stream != embedding))
+    throw std::runtime_error(fmt::format("op \"{}\": expected the first layer behind the embedding, found it",
+                                         graph.ops.at(1).name));
+  return graph.tensors[embedding].columns;
+}
+
 class Run {
  public:
   Run(const ModelFileOptions& options, const Recipe& recipe, DenseProducts& products,
@@ -66,13 +93,16 @@ class Run {
       : options_(options),
         recipe_(recipe),
         products_(products),
-        file_(options, recipe_.rotate),
-        shape_(file_.hyperparameters()),
-        layers_(static_cast<size_t>(file_.hyperparameters().layers)),
+        file_(options),
+        graph_(float_graph(file_.hyperparameters())),
         precision_(file_.plan().front().source->precision == Scheme::bf16 ? DenseProduct::Precision::bf16
                                                                           : DenseProduct::Precision::f32),
-        context_{products_, precision_, shape_, note} {
-    if (recipe_.rotate) rotation_.emplace(shape_);
+        context_{products_, precision_, note} {
+    if (recipe_.rotate || recipe_.needs_text()) refuse_unknown_roles(options.source, file_.plan());
+    layers_ = find_layers(graph_, roles_of(graph_, file_.plan()));
+    hidden_ = hidden_columns(graph_, layers_);
+    prepare_rotation();
+    assign_weights();
     if (!recipe_.needs_text()) return;
     if (!recipe_.calibration) throw std::runtime_error("calibration text: the recipe needs one, found none");
     const CalibrationText& text = *recipe_.calibration;
@@ -84,94 +114,132 @@ class Run {
   std::vector<QuantizeSummary> run();
 
  private:
-  const PlannedWeight* planned(std::string_view name) const;
+  void prepare_rotation();
+  void assign_weights();
+  const PlannedWeight& planned(Role role) const;
   void calibrate_layers(RunFolder& folder, size_t finished, Progress& progress);
   void write_first_stream(RunFolder& folder) const;
-  std::vector<EncodedTensor> finish_layer(size_t layer, LayerWeights& weights, LayerStatistics* statistics,
+  std::vector<EncodedTensor> finish_layer(size_t layer, FloatLayer& weights, LayerStatistics* statistics,
                                           Progress& progress) const;
-  LayerWeights rotated_layer(size_t layer) const;
+  FloatLayer rotated_layer(size_t layer) const;
   std::vector<EncodedTensor> stored_layer(const RunFolder& folder, size_t layer) const;
   EncodedTensor outside_layers(const PlannedWeight& weight, Progress& progress) const;
   uint64_t layer_weights(size_t layer) const;
 
   const ModelFileOptions& options_;
-  const Recipe& recipe_;
+  Recipe recipe_;  // without rotation where the model cannot be rotated
   DenseProducts& products_;
   ModelFile file_;
-  DecoderShape shape_;
-  size_t layers_;
+  Graph graph_;  // in f32
+  std::vector<LayerGraph> layers_;
+  std::vector<std::vector<const PlannedWeight*>> planned_;  // of every layer, in the order of its weights
+  std::vector<std::optional<size_t>> layer_of_;  // of every tensor in the plan; nothing outside of layers
+  size_t hidden_ = 0;                            // columns of the residual stream
   DenseProduct::Precision precision_;
   LayerContext context_;
   std::optional<ModelRotation> rotation_;
   CalibrationWindows text_;
 };
 
-const PlannedWeight* Run::planned(std::string_view name) const {
-  const auto found = std::find_if(file_.plan().begin(), file_.plan().end(),
-                                  [&](const PlannedWeight& weight) { return weight.expected.name == name; });
-  return found != file_.plan().end() ? &*found : nullptr;
+// Rotates the model where its layers allow it. An obstacle is no error: the other steps do not need rotation.
+void Run::prepare_rotation() {
+  if (!recipe_.rotate) return;
+  const std::string obstacle = rotation_obstacle(layers_);
+  if (obstacle.empty()) {
+    file_.untie_head();
+    rotation_.emplace(hidden_, layers_);
+    return;
+  }
+  recipe_.rotate = false;
+  context_.say(fmt::format("rotation left out, because {}", obstacle));
+}
+
+// Finds the plan's tensor for every weight of every layer.
+void Run::assign_weights() {
+  std::unordered_map<std::string_view, size_t> places;
+  for (size_t i = 0; i < file_.plan().size(); ++i) places.emplace(file_.plan()[i].expected.name, i);
+  layer_of_.resize(file_.plan().size());
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    std::vector<const PlannedWeight*>& planned = planned_.emplace_back();
+    for (const WeightId id : layers_[layer].weights) {
+      const size_t place = places.at(graph_.weights[id].name);
+      planned.push_back(&file_.plan()[place]);
+      layer_of_[place] = layer;
+    }
+  }
+  for (size_t i = 0; i < file_.plan().size(); ++i) {
+    const ExpectedTensor& expected = file_.plan()[i].expected;
+    if (role_row(expected.role).in_layer && !layer_of_[i])
+      throw FileError(fmt::format("{}: tensor \"{}\": expected to be read by an op of a layer, found none",
+                                  options_.source, expected.source.name));
+  }
+}
+
+const PlannedWeight& Run::planned(Role role) const {
+  return *std::find_if(file_.plan().begin(), file_.plan().end(),
+                       [&](const PlannedWeight& weight) { return weight.expected.role == role; });
 }
 
 uint64_t Run::layer_weights(size_t layer) const {
   uint64_t weights = 0;
-  for (const PlannedWeight& weight : layer_plan(file_.plan(), layer)) weights += weight.elements();
+  for (const PlannedWeight* weight : planned_[layer]) weights += weight->elements();
   return weights;
 }
 
-LayerWeights Run::rotated_layer(size_t layer) const {
-  LayerWeights weights = load_layer(products_, options_.source, layer_plan(file_.plan(), layer));
-  if (rotation_) rotation_->layer(products_, weights);
+FloatLayer Run::rotated_layer(size_t layer) const {
+  FloatLayer weights = load_layer(products_, options_.source, layers_[layer], planned_[layer]);
+  if (rotation_) rotation_->rotate_layer(products_, weights);
   return weights;
 }
 
 // The embedded text, rotated where the model is.
 void Run::write_first_stream(RunFolder& folder) const {
-  const PlannedWeight& embedding = *planned("token_embedding");
+  const PlannedWeight& embedding = planned(Role::token_embedding);
   RunFolder::StreamWriter writer = folder.write_stream(0);
   FloatMatrix block;
   std::vector<std::vector<double>> scratch(products_.threads());
   for (const std::vector<uint32_t>& window : text_.windows) {
-    block = FloatMatrix(window.size(), shape_.hidden);
+    block = FloatMatrix(window.size(), hidden_);
     for (size_t i = 0; i < window.size(); ++i)
-      read_finite(options_.source, embedding, uint64_t{window[i]} * shape_.hidden, block.row(i));
+      read_finite(options_.source, embedding, uint64_t{window[i]} * hidden_, block.row(i));
     if (rotation_)
       for_row_blocks(products_, block.rows, 16, [&](size_t first, size_t count, size_t thread) {
         for (size_t row = first; row < first + count; ++row)
-          rotation_->residual_row(block.row(row), scratch[thread]);
+          rotation_->rotate_residual(block.row(row), scratch[thread]);
       });
     writer.append(block.values);
   }
   writer.commit();
 }
 
-std::vector<EncodedTensor> Run::finish_layer(size_t layer, LayerWeights& weights, LayerStatistics* statistics,
+std::vector<EncodedTensor> Run::finish_layer(size_t layer, FloatLayer& weights, LayerStatistics* statistics,
                                              Progress& progress) const {
   LayerContext context = context_;
   if (context_.note) {
     context.note = [&](const std::string& line) { context_.note(fmt::format("layer {}: {}", layer, line)); };
   }
   if (statistics != nullptr) smooth_layer(context, recipe_, options_.scheme, weights, *statistics);
-  return encode_layer(context, recipe_, options_.scheme, options_.source, layer_plan(file_.plan(), layer),
-                      weights, statistics, [&](uint64_t done) { progress.add(done); });
+  return encode_layer(context, recipe_, options_.scheme, options_.source, planned_[layer], weights,
+                      statistics, [&](uint64_t done) { progress.add(done); });
 }
 
 void Run::calibrate_layers(RunFolder& folder, size_t finished, Progress& progress) {
   const std::vector<size_t> lengths = text_.lengths();
   const uint64_t tokens = text_.tokens();
   if (finished == 0) write_first_stream(folder);
-  for (size_t layer = finished; layer < layers_; ++layer) {
+  for (size_t layer = finished; layer < layers_.size(); ++layer) {
     const uint64_t weights_here = layer_weights(layer);
-    LayerWeights weights = rotated_layer(layer);
+    FloatLayer weights = rotated_layer(layer);
     LayerStatistics statistics;
     {
       const RunFolder::Stream before = folder.open_stream(layer);
-      if (before.values().size() != tokens * shape_.hidden)
+      if (before.values().size() != tokens * hidden_)
         throw FileError(fmt::format("{}: the residual stream before layer {}: expected {} values, found {}",
-                                    folder.path(), layer, tokens * shape_.hidden, before.values().size()));
+                                    folder.path(), layer, tokens * hidden_, before.values().size()));
       RunFolder::StreamWriter after = folder.write_stream(layer + 1);
       uint64_t passed = 0;
       statistics = calibrate_layer(
-          products_, precision_, shape_, weights, recipe_.needs_moments(), lengths, before.values(),
+          products_, precision_, weights, recipe_.needs_moments(), lengths, before.values(),
           [&](std::span<const float> values) { after.append(values); },
           [&](size_t count) {
             // Shares of the layer's weights, so that they add up to all of them; 128 bits are not needed
@@ -196,8 +264,8 @@ std::vector<EncodedTensor> Run::stored_layer(const RunFolder& folder, size_t lay
   const std::vector<std::byte> bytes = folder.layer(layer);
   std::vector<EncodedTensor> tensors;
   size_t at = 0;
-  for (const PlannedWeight& weight : layer_plan(file_.plan(), layer)) {
-    const size_t size = static_cast<size_t>(stored_bytes(weight.scheme, weight.expected.shape).value());
+  for (const PlannedWeight* weight : planned_[layer]) {
+    const size_t size = static_cast<size_t>(stored_bytes(weight->scheme, weight->expected.shape).value());
     if (bytes.size() - at < size + sizeof(ErrorSums))
       throw FileError(fmt::format("{}: layer {}: expected more than {} bytes, found no more", folder.path(),
                                   layer, bytes.size()));
@@ -223,15 +291,15 @@ EncodedTensor Run::outside_layers(const PlannedWeight& weight, Progress& progres
     return tensor;
   }
   RowChange change;
-  std::vector<float> norm(shape_.hidden);
+  std::vector<float> norm(hidden_);
   if (rotation_ && weight.expected.role == Role::output_head) {
-    read_finite(options_.source, *planned("output_norm"), 0, norm);
+    read_finite(options_.source, planned(Role::output_norm), 0, norm);
     change = [&](std::span<float> row, std::vector<double>& scratch) {
-      rotation_->head_row(norm, row, scratch);
+      rotation_->rotate_head(norm, row, scratch);
     };
   } else if (rotation_) {
     change = [&](std::span<float> row, std::vector<double>& scratch) {
-      rotation_->residual_row(row, scratch);
+      rotation_->rotate_residual(row, scratch);
     };
   }
   tensor.sums = encode_by_rounding(options_, weight, change, tensor.bytes, progress);
@@ -245,9 +313,9 @@ std::vector<QuantizeSummary> Run::run() {
   size_t finished = 0;
   uint64_t done_before = 0;
   if (recipe_.needs_text()) {
-    for (size_t layer = 0; layer < layers_; ++layer) total += layer_weights(layer);
+    for (size_t layer = 0; layer < layers_.size(); ++layer) total += layer_weights(layer);
     folder.emplace(options_.target, key_of(options_, recipe_, file_, text_));
-    finished = folder->finished_layers(layers_, uint64_t{text_.tokens()} * shape_.hidden);
+    finished = folder->finished_layers(layers_.size(), uint64_t{text_.tokens()} * hidden_);
     for (size_t layer = 0; layer < finished; ++layer) done_before += 2 * layer_weights(layer);
   }
   Progress progress(options_.progress, total, done_before);
@@ -258,24 +326,27 @@ std::vector<QuantizeSummary> Run::run() {
     writer.write(tensor.bytes);
     summary.add(weight, tensor.bytes.size(), tensor.sums);
   };
-  size_t layer = 0;
-  for (size_t i = 0; i < file_.plan().size();) {
-    const std::span<const PlannedWeight> tensors = layer_plan(file_.plan(), layer);
-    if (tensors.empty() || tensors.data() != &file_.plan()[i]) {
-      write(file_.plan()[i], outside_layers(file_.plan()[i], progress));
-      ++i;
+  std::optional<size_t> at_hand;  // the layer whose tensors these are
+  std::vector<EncodedTensor> encoded;
+  for (size_t i = 0; i < file_.plan().size(); ++i) {
+    const PlannedWeight& weight = file_.plan()[i];
+    const std::optional<size_t> layer = layer_of_[i];
+    if (!layer) {
+      write(weight, outside_layers(weight, progress));
       continue;
     }
-    std::vector<EncodedTensor> encoded;
-    if (folder) {
-      encoded = stored_layer(*folder, layer);
-    } else {
-      LayerWeights weights = rotated_layer(layer);
-      encoded = finish_layer(layer, weights, nullptr, progress);
+    if (at_hand != layer) {
+      at_hand = layer;
+      if (folder) {
+        encoded = stored_layer(*folder, *layer);
+      } else {
+        FloatLayer weights = rotated_layer(*layer);
+        encoded = finish_layer(*layer, weights, nullptr, progress);
+      }
     }
-    for (size_t j = 0; j < tensors.size(); ++j) write(tensors[j], encoded[j]);
-    i += tensors.size();
-    ++layer;
+    const std::vector<const PlannedWeight*>& tensors = planned_[*layer];
+    const auto place = std::find(tensors.begin(), tensors.end(), &weight) - tensors.begin();
+    write(weight, encoded[static_cast<size_t>(place)]);
   }
   file_.write_tokenizer(writer);
   writer.finish();

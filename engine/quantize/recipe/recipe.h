@@ -1,4 +1,4 @@
-// Which steps of the recipe are taken and with what text: what the command line decides.
+// Which steps of the recipe are run, and with what text: what the command line decides.
 #pragma once
 
 #include <optional>
@@ -26,7 +26,7 @@ struct Recipe {
   std::optional<double> output_alpha;
   std::optional<CalibrationText> calibration;  // needed for every step but rotate
 
-  // The steps taken unless told otherwise. Still needs a calibration text.
+  // The default steps for a scheme. A calibration text is still to be added.
   static Recipe for_scheme(Scheme scheme);
   // No step at all but the search for scales.
   static Recipe rounding();

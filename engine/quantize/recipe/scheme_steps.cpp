@@ -12,46 +12,47 @@ namespace tessera::quantize {
 namespace {
 
 // Groups of columns that a row's integer scales belong to exist in this scheme only.
-void reorder_groups(const LayerContext& context, const Recipe& recipe, Scheme scheme, LayerWeights& weights,
+void reorder_groups(const LayerContext& context, const Recipe& recipe, Scheme scheme, FloatLayer& layer,
                     LayerStatistics& statistics) {
   if (!recipe.reorder || scheme != Scheme::w4a8_g128) return;
-  reorder_values(context.products, context.shape, weights, statistics);
-  reorder_ffn(context.products, weights, statistics);
+  if (layer.graph().attention) reorder_values(context.products, layer, statistics);
+  if (layer.graph().feed_forward) reorder_ffn(context.products, layer, statistics);
 }
 
-void smooth_outputs(const LayerContext& context, const Recipe& recipe, Scheme scheme, LayerWeights& weights,
+void smooth_outputs(const LayerContext& context, const Recipe& recipe, Scheme scheme, FloatLayer& layer,
                     LayerStatistics& statistics) {
   if (!recipe.smooth_outputs) return;
   DenseProducts& products = context.products;
-  {
-    const AttentionScore score(products, context.precision, context.shape, weights, statistics.sample);
-    apply_value_divisors(
-        products, context.shape,
-        value_divisors(products, context.shape, scheme, weights, statistics, score, recipe.output_alpha),
-        weights, statistics);
+  if (layer.graph().attention) {
+    const AttentionScore score(products, context.precision, layer, statistics.sample);
+    const std::vector<float> divisors =
+        value_divisors(products, scheme, layer, statistics, score, recipe.output_alpha);
+    apply_value_divisors(products, divisors, layer, statistics);
   }
-  apply_ffn_divisors(
-      products, ffn_divisors(products, context.precision, scheme, weights, statistics, recipe.output_alpha),
-      weights, statistics);
+  if (layer.graph().feed_forward) {
+    const std::vector<float> divisors =
+        ffn_divisors(products, context.precision, scheme, layer, statistics, recipe.output_alpha);
+    apply_ffn_divisors(products, divisors, layer, statistics);
+  }
 }
 
 // A file of floats holds the model that the default scheme would round.
-void reorder_floats(const LayerContext& context, const Recipe& recipe, Scheme, LayerWeights& weights,
+void reorder_floats(const LayerContext& context, const Recipe& recipe, Scheme, FloatLayer& layer,
                     LayerStatistics& statistics) {
-  reorder_groups(context, recipe, Scheme::w4a8_g128, weights, statistics);
+  reorder_groups(context, recipe, Scheme::w4a8_g128, layer, statistics);
 }
 
-void smooth_floats(const LayerContext& context, const Recipe& recipe, Scheme, LayerWeights& weights,
+void smooth_floats(const LayerContext& context, const Recipe& recipe, Scheme, FloatLayer& layer,
                    LayerStatistics& statistics) {
-  smooth_outputs(context, recipe, Scheme::w4a8_g128, weights, statistics);
+  smooth_outputs(context, recipe, Scheme::w4a8_g128, layer, statistics);
 }
 
 // Tables have scales of their own for every group: no order of channels helps them.
-void keep_order(const LayerContext&, const Recipe&, Scheme, LayerWeights&, LayerStatistics&) {}
+void keep_order(const LayerContext&, const Recipe&, Scheme, FloatLayer&, LayerStatistics&) {}
 
-void scale_table_inputs(const LayerContext& context, const Recipe& recipe, Scheme scheme,
-                        LayerWeights& weights, LayerStatistics& statistics) {
-  if (recipe.awq) scale_channels(context, *table_format(scheme), recipe.scale_search, weights, statistics);
+void scale_table_inputs(const LayerContext& context, const Recipe& recipe, Scheme scheme, FloatLayer& layer,
+                        LayerStatistics& statistics) {
+  if (recipe.awq) scale_channels(context, *table_format(scheme), recipe.scale_search, layer, statistics);
 }
 
 FloatMatrix rounded_rows(DenseProducts& products, Scheme scheme, const FloatMatrix& weights) {

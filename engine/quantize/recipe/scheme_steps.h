@@ -1,10 +1,12 @@
 // How the recipe differs by the kind of scheme: plain floats, codes with one scale per row, or codes into a
-// table with scales per group. One row of functions for each kind; everything else asks this table.
+// table with scales per group. One row of functions for each kind, so that nothing else tests the kind of a
+// scheme.
 #pragma once
 
 #include <cstddef>
 #include <span>
 
+#include "engine/quantize/calibration/float_layer.h"
 #include "engine/quantize/calibration/layer_context.h"
 #include "engine/quantize/calibration/layer_statistics.h"
 #include "engine/quantize/recipe/recipe.h"
@@ -14,11 +16,11 @@ namespace tessera::quantize {
 
 struct SchemeSteps {
   // Sorts input channels into the groups of a grouped scheme, before keys are smoothed.
-  void (*reorder)(const LayerContext& context, const Recipe& recipe, Scheme scheme, LayerWeights& weights,
+  void (*reorder)(const LayerContext& context, const Recipe& recipe, Scheme scheme, FloatLayer& layer,
                   LayerStatistics& statistics);
   // Moves difficulty between inputs and the weights that read them, after keys are smoothed.
-  void (*scale_inputs)(const LayerContext& context, const Recipe& recipe, Scheme scheme,
-                       LayerWeights& weights, LayerStatistics& statistics);
+  void (*scale_inputs)(const LayerContext& context, const Recipe& recipe, Scheme scheme, FloatLayer& layer,
+                       LayerStatistics& statistics);
   // Whether rows have ranges that a clip ratio can narrow.
   bool has_clips;
   // Whether codes stand for weights, so that rounding costs enough to be reported.
