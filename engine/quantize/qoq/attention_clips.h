@@ -14,8 +14,8 @@ namespace tessera::quantize {
 // For the matrix of q or of k, `part` of the layer's AttentionBlock, one ratio per row: the one ratio for all
 // rows out of 1 and 1 - 0.8 g / 40, g = 1 … 40, with which rounding this matrix alone moves the block's
 // output least, or by_row where that moves it less still. The search ends when kMostFruitless ratios in a row
-// are no better than those before: far below the best ratio the error only grows. Every ratio costs attention over the
-// whole sample, hence steps twice as wide as those by row.
+// are no better than those before: far below the best ratio the error only grows. Every ratio costs attention
+// over the whole sample, hence steps twice as wide as those by row.
 inline constexpr int kMostFruitless = 8;
 std::vector<float> best_attention_clips(DenseProducts& products, Scheme scheme, const FloatLayer& layer,
                                         const LinearPart& part, const AttentionScore& score,
