@@ -14,8 +14,8 @@ namespace tessera::quantize {
 // The order in which `largest` descends; equal ones stay as they are. order[i] is the former index.
 std::vector<size_t> descending_order(std::span<const float> largest);
 
-// For every channel of the KV heads, [kv_heads * head_dim], the maximum of a figure of o's inputs,
-// [query_heads * head_dim], over the query heads that read it.
+// From one number for each of o's inputs, [query_heads * head_dim], to one for each channel of the KV heads,
+// [kv_heads * head_dim]: the maximum over the query heads that share it.
 std::vector<float> maximum_over_queries(const Attention& shape, std::span<const float> by_query_channel);
 
 // The same value for all query heads that share a KV head: [kv_heads * head_dim] to [query_heads * head_dim].

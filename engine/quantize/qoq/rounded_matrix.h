@@ -22,8 +22,8 @@ FloatMatrix rounded_to_rows(DenseProducts& products, Scheme scheme, const FloatM
 // columns], over the grid of docs/quantization.md; all 1 for a float scheme.
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
                                     const FloatMatrix& sample);
-// The same by the squared error of the weights themselves, without inputs: the better choice where error
-// feedback follows, where the other ratios lose what they win with plain rounding by chance.
+// The same by the squared error of the weights themselves, without inputs: the better choice before error
+// feedback, which chooses other codes than those that ratios by output error were measured with.
 std::vector<float> search_row_clips(DenseProducts& products, Scheme scheme, const FloatMatrix& weights);
 
 // Encodes the whole matrix into out, stored_bytes of scheme, which is no table scheme. With feedback the

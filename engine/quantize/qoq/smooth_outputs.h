@@ -1,5 +1,6 @@
-// Step 4 of the recipe: difficulty moves between the inputs of o and down and their weights by a factor per
-// channel, which v's rows and up's rows absorb. The layer's function stays what it was.
+// Step 4 of the recipe (SmoothQuant's idea): inputs of o and down are divided by a factor per channel and the
+// columns that read them multiplied by it, so that neither has to be rounded in steps that suit only a few
+// channels. The division is folded into v's rows and up's rows. The layer's function stays what it was.
 #pragma once
 
 #include <cstddef>

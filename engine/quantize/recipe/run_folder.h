@@ -15,8 +15,8 @@
 namespace tessera::quantize {
 
 // Every file appears whole or not at all and carries the run's key and a hash of its content; what belongs to
-// another run or is damaged is not used. Order of events: the stream behind layer n, then layer n's bytes,
-// then the stream before layer n goes.
+// another run or is damaged is not used. A layer n ends in this order: the
+// stream behind it is written, then its bytes, then the stream before it is removed.
 class RunFolder {
  public:
   // Makes TARGET.calibration and locks it against other processes. Throws FileError.
@@ -27,8 +27,8 @@ class RunFolder {
 
   const std::string& path() const;
 
-  // Layers that need not be done again: their bytes are there and so is the stream behind the last of them,
-  // of stream_floats values. Removes every other file of a run.
+  // The number of layers that need not be computed again: their bytes are there and so is the stream behind
+  // the last of them, of stream_floats values. Removes every other file of a run.
   size_t finished_layers(size_t layers, uint64_t stream_floats);
 
   void store_layer(size_t layer, std::span<const std::byte> bytes);
