@@ -82,6 +82,13 @@ void read_added(const GgufMetadata& metadata, const std::vector<Token>& tokens, 
   }
 }
 
+// A token with a role becomes special, so that its text no longer means itself. Some writers give roles to
+// ordinary pieces, "!" for padding, which have to stay what they are; others leave "<s>" without a type.
+bool may_have_role(const Token& token) {
+  if (token.text.empty()) return false;
+  return token.type != TokenType::normal || token.text.front() == '<' || token.text.front() == '[';
+}
+
 // Names the tokens that have a role, and whether plain text begins with the first of them.
 void set_roles(const GgufMetadata& metadata, const std::vector<Token>& tokens, bool default_adds_bos,
                TokenizerDefinition& definition) {
@@ -94,7 +101,7 @@ void set_roles(const GgufMetadata& metadata, const std::vector<Token>& tokens, b
   for (const auto& [role, name] : kRoleKeys) {
     const auto id =
         metadata.optional_integer(fmt::format("tokenizer.ggml.{}_token_id", name), 0, tokens.size() - 1);
-    if (id && !tokens[*id].text.empty()) config.roles.emplace(role, tokens[*id].text);
+    if (id && may_have_role(tokens[*id])) config.roles.emplace(role, tokens[*id].text);
   }
   config.adds_bos = metadata.optional_boolean("tokenizer.ggml.add_bos_token");
   if (metadata.optional_boolean(kAddsEos).value_or(false))

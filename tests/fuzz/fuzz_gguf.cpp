@@ -1,5 +1,5 @@
-// Fuzzes the GGUF reader with the tokenizer that its metadata holds: whatever loads must decode its tensors and
-// encode text.
+// Fuzzes the GGUF reader with the tokenizer that its metadata holds: whatever loads must decode its tensors
+// and encode text.
 #include <algorithm>
 #include <cstdint>
 #include <span>

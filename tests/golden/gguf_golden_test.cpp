@@ -20,7 +20,9 @@ TEST_CASE("blocks of every format decode to the values of gguf-py") {
   const nlohmann::json golden = nlohmann::json::parse(file);
   std::mt19937_64 random(5);
   size_t formats = 0;
-  for (const auto& [name, fields] : golden["formats"].items()) {
+  for (const auto& item : golden["formats"].items()) {
+    const std::string& name = item.key();
+    const nlohmann::json& fields = item.value();
     CAPTURE(name);
     const GgufBlockFormat* format = find_block_format(fields["type"].get<uint32_t>());
     REQUIRE(format != nullptr);

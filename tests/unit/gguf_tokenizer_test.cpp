@@ -201,6 +201,14 @@ TEST_CASE("byte-level tokens, merges, special and added tokens") {
   CHECK(tokenizer.encode("[PAD]", true).size() == 5);                              // never matched
   CHECK(tokenizer.is_special(260));
   CHECK_FALSE(tokenizer.is_special(262));
+  GgufWriter padded = byte_level();
+  padded.u32("tokenizer.ggml.padding_token_id", '!');
+  CHECK_FALSE(tokenizer_of(padded).is_special('!'));
+  CHECK(tokenizer_of(padded).special_text("pad").empty());
+  GgufWriter untyped = byte_level();
+  untyped.remove("tokenizer.ggml.token_type");
+  CHECK(tokenizer_of(untyped).eos() == 261u);
+  CHECK(tokenizer_of(untyped).encode("the</s>", true) == std::vector<uint32_t>{257, 261});
   GgufWriter digits = byte_level();
   digits.text("tokenizer.ggml.pre", "smollm");  // digits are words of their own
   CHECK(tokenizer_of(digits).encode("12", false) == std::vector<uint32_t>{'1', '2'});
