@@ -17,6 +17,7 @@ uint64_t kv_rows(const Hyperparameters& h) { return h.kv_heads * h.head_dim; }
 Shape hidden_vector(const Hyperparameters& h) { return {h.hidden}; }
 Shape query_vector(const Hyperparameters& h) { return {query_rows(h)}; }
 Shape kv_vector(const Hyperparameters& h) { return {kv_rows(h)}; }
+Shape head_vector(const Hyperparameters& h) { return {h.head_dim}; }
 Shape vocabulary_matrix(const Hyperparameters& h) { return {h.vocabulary, h.hidden}; }
 Shape query_matrix(const Hyperparameters& h) { return {query_rows(h), h.hidden}; }
 Shape kv_matrix(const Hyperparameters& h) { return {kv_rows(h), h.hidden}; }
@@ -46,6 +47,8 @@ const std::array kRows = {
     RoleRow{Role::q_bias, K::bias, "q_bias", "bias", true, kQueries, query_vector, with_qkv_bias},
     RoleRow{Role::k_bias, K::bias, "k_bias", "bias", true, kKeys, kv_vector, with_qkv_bias},
     RoleRow{Role::v_bias, K::bias, "v_bias", "bias", true, kKeys, kv_vector, with_qkv_bias},
+    RoleRow{Role::q_norm, K::norm, "q_norm", "norm", true, "[head_dim]", head_vector, always},
+    RoleRow{Role::k_norm, K::norm, "k_norm", "norm", true, "[head_dim]", head_vector, always},
     RoleRow{Role::o, K::matrix, "o", "o", true, "[hidden, query_heads * head_dim]", output_matrix, always},
     RoleRow{Role::o_bias, K::bias, "o_bias", "bias", true, kHidden, hidden_vector, with_output_bias},
     RoleRow{Role::ffn_norm, K::norm, "ffn_norm", "norm", true, kHidden, hidden_vector, always},

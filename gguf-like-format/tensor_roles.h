@@ -22,6 +22,8 @@ enum class Role : uint8_t {
   q_bias,
   k_bias,
   v_bias,
+  q_norm,  // of every query head before rotation
+  k_norm,  // of every key head before rotation
   o,
   o_bias,
   ffn_norm,

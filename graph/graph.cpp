@@ -169,6 +169,27 @@ class Checker {
     return check_tensor(op.outputs[0], input.rows, columns, ElementType::f32);
   }
 
+  std::string check_kind(const Op& op, const HeadNorm& kind) const {
+    if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
+    const Tensor& input = tensor(op.inputs[0]);
+    for (const TensorId id : {op.inputs[0], op.outputs[0]}) {
+      if (std::string fault = check_tensor(id, RowExtent::tokens, input.columns, ElementType::f32);
+          !fault.empty())
+        return fault;
+    }
+    size_t normed = 0;
+    if (kind.query_heads > kMostColumns || kind.kv_heads > kMostColumns || kind.head_dim == 0 ||
+        !multiply(kind.query_heads + kind.kv_heads, kind.head_dim, normed) || normed > input.columns)
+      return fmt::format("{} and {} heads of {} do not fit {} columns", kind.query_heads, kind.kv_heads,
+                         kind.head_dim, input.columns);
+    if (!(kind.epsilon >= 0.0f) || !std::isfinite(kind.epsilon))
+      return fmt::format("epsilon {} is not a finite number of at least 0", kind.epsilon);
+    for (const WeightId gain : {kind.query_gain, kind.key_gain}) {
+      if (std::string fault = check_vector(gain, kind.head_dim); !fault.empty()) return fault;
+    }
+    return {};
+  }
+
   std::string check_kind(const Op& op, const Rope& kind) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& input = tensor(op.inputs[0]);
@@ -275,7 +296,9 @@ const char* op_name(const OpKind& kind) {
 }
 
 bool can_work_in_place(const OpKind& kind) {
-  return std::visit(Overloaded{[](const Rope&) { return true; }, [](const auto&) { return false; }}, kind);
+  return std::visit(Overloaded{[](const Rope&) { return true; }, [](const HeadNorm&) { return true; },
+                               [](const auto&) { return false; }},
+                    kind);
 }
 
 std::string check_graph(const Graph& graph) { return Checker(graph).check(); }

@@ -96,6 +96,20 @@ struct Rope {
   std::vector<double> inverse_frequency;  // rotary_dim / 2 entries
 };
 
+// Normalizes heads of head_dim columns, each by itself: y = x / sqrt(mean(x^2) + epsilon) * gain. query_heads
+// from column 0 on have one gain, [head_dim], the kv_heads after them the other. Input and output are
+// [tokens, total columns]; columns after these heads pass through unchanged. The output may share the input's
+// memory.
+struct HeadNorm {
+  static constexpr const char* kName = "head_norm";
+  WeightId query_gain;
+  WeightId key_gain;
+  size_t query_heads;
+  size_t kv_heads;
+  size_t head_dim;
+  float epsilon;
+};
+
 // Input [tokens, (query_heads + 2 kv_heads) * head_dim] holds q, k, v side by side. Appends k and v of every
 // token to its sequence's KV pages, then attends causally: softmax(scale * q k^T) v. Output [tokens,
 // query_heads * head_dim].
@@ -118,7 +132,7 @@ struct Quantize {
   static constexpr const char* kName = "quantize";
 };
 
-using OpKind = std::variant<Embed, Input, Norm, Linear, Rope, Attention, Gate, Quantize>;
+using OpKind = std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, Quantize>;
 
 struct Op {
   std::string name;

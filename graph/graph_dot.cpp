@@ -30,6 +30,10 @@ std::string escaped(std::string_view text) {
 std::string parameters_of(const OpKind& kind) {
   return std::visit(
       Overloaded{[](const Norm& norm) { return std::string(norm.select_rows ? "selected rows" : ""); },
+                 [](const HeadNorm& norm) {
+                   return fmt::format("{} query and {} kv heads of {}", norm.query_heads, norm.kv_heads,
+                                      norm.head_dim);
+                 },
                  [](const Rope& rope) {
                    return fmt::format("{} heads of {}, {} rotated", rope.heads, rope.head_dim,
                                       2 * rope.inverse_frequency.size());

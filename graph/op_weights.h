@@ -36,6 +36,10 @@ struct Visitor {
       if (part.bias) f(*part.bias, WeightRole::vector);
     }
   }
+  void operator()(MaybeConst<HeadNorm> auto& norm) const {
+    f(norm.query_gain, WeightRole::vector);
+    f(norm.key_gain, WeightRole::vector);
+  }
   void operator()(MaybeConst<Rope> auto&) const {}
   void operator()(MaybeConst<Attention> auto&) const {}
   void operator()(MaybeConst<Gate> auto&) const {}

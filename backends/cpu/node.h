@@ -104,6 +104,7 @@ std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Input& input);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Norm& norm);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Linear& linear);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const HeadNorm& norm);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Quantize& quantize);

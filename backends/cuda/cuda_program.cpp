@@ -259,6 +259,20 @@ const RopeTable& CudaProgram::rope_table_of(const Rope& kind) const {
   return **std::find_if(rope_tables_.begin(), rope_tables_.end(), same);
 }
 
+void CudaProgram::add(const Op& op, const HeadNorm& kind) {
+  HeadNormJob job;
+  job.x = rows(op.inputs[0]);
+  job.y = rows(op.outputs[0]);
+  job.query_gain = weights_[kind.query_gain]->vector();
+  job.key_gain = weights_[kind.key_gain]->vector();
+  job.query_heads = static_cast<uint32_t>(kind.query_heads);
+  job.kv_heads = static_cast<uint32_t>(kind.kv_heads);
+  job.head_dim = static_cast<uint32_t>(kind.head_dim);
+  job.columns = columns(op.outputs[0]);
+  job.epsilon = kind.epsilon;
+  steps_.push_back([this, job] { head_norm(queue_, job, batch_.rows()); });
+}
+
 void CudaProgram::add(const Op& op, const Rope& kind) {
   if (is_fused(graph_, op)) return;
   RopeJob job;

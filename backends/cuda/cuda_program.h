@@ -62,6 +62,7 @@ class CudaProgram : public Program {
   void add(const Op& op, const Input& kind);
   void add(const Op& op, const Norm& kind);
   void add(const Op& op, const Linear& kind);
+  void add(const Op& op, const HeadNorm& kind);
   void add(const Op& op, const Rope& kind);
   void add(const Op& op, const Attention& kind);
   void add(const Op& op, const Gate& kind);

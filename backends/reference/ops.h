@@ -49,6 +49,10 @@ void run_norm(const StoredTensor& gain, const Norm& kind, const NormRows& rows,
 void run_linear_part(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
                      size_t first_column);
 
+// gains [head_dim]; y may be x.
+void run_head_norm(const HeadNorm& kind, const StoredTensor& query_gain, const StoredTensor& key_gain,
+                   const Rows& x, const Rows& y);
+
 // positions [rows]; y may be the same tensor as x.
 void run_rope(const Rope& kind, std::span<const size_t> positions, const Rows& x, const Rows& y);
 

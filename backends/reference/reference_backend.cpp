@@ -125,6 +125,11 @@ class ReferenceProgram : public Program {
     }
   }
 
+  void run_op(const Op& op, const HeadNorm& norm, const Batch& batch) {
+    run_head_norm(norm, weight(norm.query_gain), weight(norm.key_gain), input(op, 0, batch),
+                  output(op, 0, batch));
+  }
+
   void run_op(const Op& op, const Rope& rope, const Batch& batch) {
     run_rope(rope, positions_, input(op, 0, batch), output(op, 0, batch));
   }

@@ -148,6 +148,12 @@ std::vector<ProductGroup> product_groups(const Graph& graph) {
     groups[reader->second].tensors.push_back(name_of(norm.gain));
     groups[reader->second].reads_norm = true;
   });
+  for_each_op<HeadNorm>(graph, [&](const Op& op, const HeadNorm& norm) {
+    const auto writer = group_making.find(op.inputs[0]);
+    if (writer == group_making.end()) return;
+    for (const WeightId gain : {norm.query_gain, norm.key_gain})
+      groups[writer->second].tensors.push_back(name_of(gain));
+  });
   return groups;
 }
 

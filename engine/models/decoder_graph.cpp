@@ -95,6 +95,16 @@ class GraphBuilder {
     return out;
   }
 
+  TensorId head_norm(const std::string& name, TensorId input) {
+    const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[input].columns, ElementType::f32);
+    graph_.ops.push_back({name,
+                          HeadNorm{id(Role::q_norm), id(Role::k_norm), d_.query_heads, d_.kv_heads,
+                                   d_.head_dim, d_.norm_epsilon},
+                          {input},
+                          {out}});
+    return out;
+  }
+
   TensorId rope(const std::string& name, TensorId input) {
     const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[input].columns, ElementType::f32);
     graph_.ops.push_back(
@@ -163,6 +173,7 @@ Graph decoder_graph(const DecoderDescription& d, const std::vector<DecoderTensor
     builder.set_layer(layer);
     TensorId x = builder.norm(Role::attention_norm, residual, added, Role::q, false);
     x = builder.linear(name("qkv"), x, {Role::q, Role::k, Role::v});
+    if (d.query_key_norms) x = builder.head_norm(name("head_norm"), x);
     x = builder.rope(name("rope"), x);
     x = builder.attention(name("attention"), x);
     added = builder.linear(name("o"), builder.quantized_for(Role::o, x), {Role::o});

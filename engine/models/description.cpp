@@ -29,6 +29,9 @@ bool DecoderDescription::has(Role role) const {
       return qkv_bias;
     case Role::o_bias:
       return output_bias;
+    case Role::q_norm:
+    case Role::k_norm:
+      return query_key_norms;
     case Role::output_head:
       return !tied_head;
     default:
@@ -60,6 +63,7 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.residual_multiplier = static_cast<float>(h.residual_multiplier);
   out.qkv_bias = h.qkv_bias;
   out.output_bias = h.output_bias;
+  out.query_key_norms = family.query_key_norms;
   out.tied_head = h.tied_head;
   return out;
 }

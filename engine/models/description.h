@@ -29,6 +29,7 @@ struct DecoderDescription {
   float residual_multiplier = 1;          // x += this * what a part of a layer gives
   bool qkv_bias = false;
   bool output_bias = false;
+  bool query_key_norms = false;  // of every query and key head, before rotation
   bool tied_head = false;
 
   bool has(Role role) const;  // whether such a model has tensors of that role

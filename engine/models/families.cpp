@@ -20,6 +20,8 @@ constexpr std::array kLlamaNames = {
     SourceName{Role::q_bias, "model.layers.{}.self_attn.q_proj.bias"},
     SourceName{Role::k_bias, "model.layers.{}.self_attn.k_proj.bias"},
     SourceName{Role::v_bias, "model.layers.{}.self_attn.v_proj.bias"},
+    SourceName{Role::q_norm, "model.layers.{}.self_attn.q_norm.weight"},
+    SourceName{Role::k_norm, "model.layers.{}.self_attn.k_norm.weight"},
     SourceName{Role::o, "model.layers.{}.self_attn.o_proj.weight"},
     SourceName{Role::o_bias, "model.layers.{}.self_attn.o_proj.bias"},
     SourceName{Role::ffn_norm, "model.layers.{}.post_attention_layernorm.weight"},
@@ -39,6 +41,8 @@ constexpr std::array kGgufNames = {
     SourceName{Role::q_bias, "blk.{}.attn_q.bias"},
     SourceName{Role::k_bias, "blk.{}.attn_k.bias"},
     SourceName{Role::v_bias, "blk.{}.attn_v.bias"},
+    SourceName{Role::q_norm, "blk.{}.attn_q_norm.weight"},
+    SourceName{Role::k_norm, "blk.{}.attn_k_norm.weight"},
     SourceName{Role::o, "blk.{}.attn_output.weight"},
     SourceName{Role::o_bias, "blk.{}.attn_output.bias"},
     SourceName{Role::ffn_norm, "blk.{}.ffn_norm.weight"},
@@ -49,28 +53,35 @@ constexpr std::array kGgufNames = {
     SourceName{Role::output_head, "output.weight"},
 };
 
-// Columns: model_type, architecture, reader, kv_heads, has_sliding_window, window_has_switch, sliding_window,
-// reads_attention_bias.
+// Columns: model_type, architecture, reader, kv_heads, head_dim, has_sliding_window, window_has_switch,
+// sliding_window, reads_attention_bias.
 constexpr std::array kLlamaClasses = {
-    HuggingFaceClass{"llama", "LlamaForCausalLM", read_llama_config, 0, false, false, 0, true},
-    HuggingFaceClass{"mistral", "MistralForCausalLM", read_llama_config, 8, true, false, 4096, false},
+    HuggingFaceClass{"llama", "LlamaForCausalLM", read_llama_config, 0, 0, false, false, 0, true},
+    HuggingFaceClass{"mistral", "MistralForCausalLM", read_llama_config, 8, 0, true, false, 4096, false},
 };
 constexpr std::array kQwen2Classes = {
-    HuggingFaceClass{"qwen2", "Qwen2ForCausalLM", read_llama_config, 32, true, true, 0, false},
+    HuggingFaceClass{"qwen2", "Qwen2ForCausalLM", read_llama_config, 32, 0, true, true, 0, false},
 };
 
 constexpr std::array kGraniteClasses = {
-    HuggingFaceClass{"granite", "GraniteForCausalLM", read_granite_config, 0, false, false, 0, true},
+    HuggingFaceClass{"granite", "GraniteForCausalLM", read_granite_config, 0, 0, false, false, 0, true},
 };
 
+constexpr std::array kQwen3Classes = {
+    HuggingFaceClass{"qwen3", "Qwen3ForCausalLM", read_llama_config, 32, 128, true, true, 0, true},
+};
+
+// Columns: name, qkv_bias, output_bias, query_key_norms, classes, names, GGUF.
 constexpr std::array kFamilies = {
     // Llama 1 to 3 and everything built alike.
-    Family{"llama", BiasRule::configured, BiasRule::configured, kLlamaClasses, kLlamaNames,
+    Family{"llama", BiasRule::configured, BiasRule::configured, false, kLlamaClasses, kLlamaNames,
            GgufArchitecture{"llama", true, kGgufNames}},
-    Family{"granite", BiasRule::configured, BiasRule::configured, kGraniteClasses, kLlamaNames,
+    Family{"granite", BiasRule::configured, BiasRule::configured, false, kGraniteClasses, kLlamaNames,
            GgufArchitecture{}},
-    Family{"qwen2", BiasRule::always, BiasRule::never, kQwen2Classes, kLlamaNames,
+    Family{"qwen2", BiasRule::always, BiasRule::never, false, kQwen2Classes, kLlamaNames,
            GgufArchitecture{"qwen2", false, kGgufNames}},
+    Family{"qwen3", BiasRule::configured, BiasRule::configured, true, kQwen3Classes, kLlamaNames,
+           GgufArchitecture{"qwen3", false, kGgufNames}},
 };
 
 // "a, b or c", of at least two.

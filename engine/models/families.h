@@ -29,6 +29,7 @@ struct HuggingFaceClass {
   std::string_view architecture;  // the class with a language model head
   ConfigReader read;
   uint64_t kv_heads;          // 0: as many as query heads
+  uint64_t head_dim;          // 0: hidden_size / num_attention_heads
   bool has_sliding_window;    // whether the type knows the setting at all
   bool window_has_switch;     // whether use_sliding_window, off by default, rules it
   uint64_t sliding_window;    // 0: none
@@ -56,6 +57,7 @@ struct Family {
   std::string_view name;  // as in Hyperparameters::family
   BiasRule qkv_bias;
   BiasRule output_bias;
+  bool query_key_norms;  // of every head, before rotation
   std::span<const HuggingFaceClass> classes;
   std::span<const SourceName> names;  // a name for every role that the family has
   GgufArchitecture gguf;

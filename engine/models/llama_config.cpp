@@ -183,8 +183,9 @@ uint64_t read_kv_heads(const json& document, const JsonFields& config, const Hug
   return heads;
 }
 
-uint64_t read_head_dim(const JsonFields& config, const Hyperparameters& h) {
+uint64_t read_head_dim(const JsonFields& config, const HuggingFaceClass& type, const Hyperparameters& h) {
   std::optional<uint64_t> head_dim = config.optional_integer("head_dim", 1, limits::kMostHeadDim);
+  if (!head_dim && type.head_dim != 0) head_dim = type.head_dim;
   const std::string_view source = head_dim ? "head_dim" : "hidden_size";
   if (!head_dim) {
     if (h.hidden % h.query_heads != 0)
@@ -212,7 +213,7 @@ Hyperparameters read_llama_config(const json& document, const JsonFields& config
   h.layers = config.integer("num_hidden_layers", 1, limits::kMostLayers);
   h.query_heads = config.integer("num_attention_heads", 1, limits::kMostHeads);
   h.kv_heads = read_kv_heads(document, config, type, h.query_heads);
-  h.head_dim = read_head_dim(config, h);
+  h.head_dim = read_head_dim(config, type, h);
   h.ffn = config.integer("intermediate_size", 1, limits::kMostFfn);
   h.context = config.integer("max_position_embeddings", 1, limits::kMostContext);
   h.norm_epsilon = config.optional_number("rms_norm_eps", limits::kLeastNormEpsilon, limits::kMostNormEpsilon)

@@ -90,9 +90,12 @@ inline void add_kv16_rows(GoldenModel& model) {
 // The random models of this tree: small, every feature of the families.
 inline std::vector<GoldenModel> random_models() {
   const std::filesystem::path folder = TESSERA_SOURCE_DIR "/tests/golden/models";
-  return {read_golden(folder / "llama3-scaled-bf16", "bf16"), read_golden(folder / "qwen2-biased-f16", "f16"),
-          read_golden(folder / "llama-linear-f32", "f32"), read_golden(folder / "mistral-bf16", "bf16"),
-          read_golden(folder / "granite-multipliers-bf16", "bf16")};
+  return {read_golden(folder / "llama3-scaled-bf16", "bf16"),
+          read_golden(folder / "qwen2-biased-f16", "f16"),
+          read_golden(folder / "llama-linear-f32", "f32"),
+          read_golden(folder / "mistral-bf16", "bf16"),
+          read_golden(folder / "granite-multipliers-bf16", "bf16"),
+          read_golden(folder / "qwen3-norms-bf16", "bf16")};
 }
 
 // Trained models: the one this tree embeds, and one of the shared folder when it is there.

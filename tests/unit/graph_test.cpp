@@ -4,8 +4,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <cstdint>
 #include <functional>
 #include <limits>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -279,4 +282,44 @@ TEST_CASE("an input op takes the place of the embedding, and comes first") {
   graph.tensors.back().type = ElementType::q8;
   graph.ops[kEmbedOp].outputs = {kLogits + 1};
   CHECK(check_graph(graph).find("should be f32 and is q8") != std::string::npos);
+}
+
+TEST_CASE("norms of heads are checked and work in place") {
+  Graph graph;
+  graph.tensors = {{"x", RowExtent::tokens, 72, ElementType::f32},
+                   {"y", RowExtent::tokens, 72, ElementType::f32},
+                   {"logits", RowExtent::outputs, 72, ElementType::f32}};
+  graph.weights = {{"table", Scheme::f32, 10, 72},
+                   {"query", Scheme::f32, 1, 24},
+                   {"key", Scheme::f32, 1, 24},
+                   {"gain", Scheme::f32, 1, 72}};
+  graph.ops = {{"embed", Embed{0}, {}, {0}},
+               {"heads", HeadNorm{1, 2, 2, 1, 24, 1e-6f}, {0}, {1}},
+               {"pick", Norm{3, 1e-5f, true}, {1}, {2}}};
+  graph.logits = 2;
+  CHECK(check_graph(graph) == "");
+  CHECK(can_work_in_place(graph.ops[1].kind));
+  CHECK(std::string(op_name(graph.ops[1].kind)) == "head_norm");
+  const auto fault = [&](const std::function<void(Graph&)>& spoil) {
+    Graph broken = graph;
+    spoil(broken);
+    return check_graph(broken);
+  };
+  const auto spoiled = [&](const std::function<void(HeadNorm&)>& spoil) {
+    return fault([&](Graph& g) { spoil(std::get<HeadNorm>(g.ops[1].kind)); });
+  };
+  CHECK(spoiled([](HeadNorm& norm) { norm.kv_heads = 2; }).find("do not fit 72 columns") !=
+        std::string::npos);
+  CHECK(spoiled([](HeadNorm& norm) { norm.query_heads = SIZE_MAX; }).find("do not fit") != std::string::npos);
+  CHECK(spoiled([](HeadNorm& norm) { norm.head_dim = 0; }).find("do not fit") != std::string::npos);
+  CHECK(spoiled([](HeadNorm& norm) { norm.head_dim = 16; }).find("\"query\" should have 16") !=
+        std::string::npos);
+  CHECK(spoiled([](HeadNorm& norm) { norm.key_gain = 9; }).find("9 does not exist") != std::string::npos);
+  CHECK(spoiled([](HeadNorm& norm) { norm.key_gain = 3; }).find("\"gain\"") != std::string::npos);
+  CHECK(spoiled([](HeadNorm& norm) { norm.epsilon = -1; }).find("epsilon") != std::string::npos);
+  CHECK(fault([](Graph& g) { g.ops[1].outputs.clear(); }).find("1 outputs, found") != std::string::npos);
+  CHECK(fault([](Graph& g) { std::get<Embed>(g.ops[0].kind).multiplier = INFINITY; }).find("multiplier") !=
+        std::string::npos);
+  CHECK(fault([](Graph& g) { std::get<Norm>(g.ops[2].kind).added_multiplier = NAN; }).find("multiplier") !=
+        std::string::npos);
 }

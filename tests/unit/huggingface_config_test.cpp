@@ -194,6 +194,26 @@ TEST_CASE("granite has multipliers, each 1 when absent") {
   CHECK(contains(fault_of(config, [](auto& c) { c["mlp_bias"] = true; }), "mlp_bias"));
 }
 
+TEST_CASE("qwen3 has heads of 128 unless it says otherwise, and biases only where it says so") {
+  const ordered_json config = of_type("qwen3", "Qwen3ForCausalLM");
+  Hyperparameters h = read_with(config, [](auto& c) { c["use_sliding_window"] = false; });
+  CHECK(h.family == "qwen3");
+  CHECK(h.head_dim == 128);
+  CHECK_FALSE(h.qkv_bias);
+  CHECK_FALSE(h.output_bias);
+  CHECK(h.context == 8192);
+  h = read_with(config, [](auto& c) {
+    c["head_dim"] = 16;
+    c["attention_bias"] = true;
+    c["num_attention_heads"] = 32;
+    c.erase("num_key_value_heads");
+  });
+  CHECK(h.head_dim == 16);
+  CHECK(h.kv_heads == 32);
+  CHECK(h.qkv_bias);
+  CHECK(h.output_bias);
+}
+
 TEST_CASE("mistral is a llama graph when it has no window") {
   const ordered_json config = of_type("mistral", "MistralForCausalLM");
   for (const auto& window : {ordered_json(nullptr), ordered_json(8192), ordered_json(100000)}) {
@@ -328,7 +348,7 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
       CHECK(contains(fault_with([&](auto& c) { c[field] = bad; }), fmt::format("{}: expected", field)));
   }
   CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt2"; }),
-                 "model_type: expected llama, mistral, granite or"));
+                 "model_type: expected llama, mistral, granite, qwen2 or qwen3"));
   CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
                  "architectures"));
   CHECK(contains(fault_with([](auto& c) {

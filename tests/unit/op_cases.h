@@ -103,6 +103,40 @@ inline OpCase linear_case(Random& random, Scheme scheme, const LinearShape& shap
   return test;
 }
 
+struct HeadNormShape {
+  size_t query_heads;
+  size_t kv_heads;
+  size_t head_dim;
+  size_t extra;   // columns after the heads
+  bool in_place;  // otherwise the input is read again afterwards
+};
+
+inline OpCase head_norm_case(Random& random, const HeadNormShape& shape) {
+  OpCase test;
+  test.name = "head norm " + std::to_string(shape.query_heads) + "+" + std::to_string(shape.kv_heads) + "x" +
+              std::to_string(shape.head_dim) + (shape.in_place ? " in place" : " copied");
+  test.kv = small_kv();
+  test.bound = kFloat;
+  CaseBuilder build(test);
+  const size_t columns = (shape.query_heads + shape.kv_heads) * shape.head_dim + shape.extra;
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  const TensorId y = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+  const WeightId query_gain = build.weight(random_vector(random, "query gain", shape.head_dim));
+  const WeightId key_gain = build.weight(random_vector(random, "key gain", shape.head_dim));
+  build.op(HeadNorm{query_gain, key_gain, shape.query_heads, shape.kv_heads, shape.head_dim, 1e-6f}, {x},
+           {y});
+  if (shape.in_place) {
+    build.read_out(y);
+  } else {
+    const TensorId normed = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+    const TensorId sum = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+    build.op(Norm{build.weight(random_vector(random, "gain", columns)), 1e-5f, false}, {x, y}, {normed, sum});
+    build.read_out(sum);
+  }
+  random_runs(random, test, {});
+  return test;
+}
+
 struct RopeShape {
   size_t heads;
   size_t head_dim;
@@ -314,6 +348,10 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
     }
   }
   for (const bool in_place : {true, false}) {
+    cases.push_back(head_norm_case(random, {3, 1, 8, 8, in_place}));
+    cases.push_back(head_norm_case(random, {4, 2, 24, 48, in_place}));
+    cases.push_back(head_norm_case(random, {9, 3, 128, 0, in_place}));
+    cases.push_back(head_norm_case(random, {2, 2, 80, 17, in_place}));
     cases.push_back(rope_case(random, {3, 8, 8, 0, in_place}));
     cases.push_back(rope_case(random, {5, 64, 64, 128, in_place}));
     cases.push_back(rope_case(random, {2, 80, 32, 7, in_place}));

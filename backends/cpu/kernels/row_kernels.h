@@ -8,7 +8,7 @@ namespace tessera::cpu {
 
 struct RowKernels {
   // sum = x + multiplier * added where added is given, rounded twice; y = sum / sqrt(mean(sum^2) + epsilon) *
-  // gain, all [n].
+  // gain, all [n]. y may be x.
   void (*rms_norm)(const float* x, const float* added, float multiplier, float* sum, const float* gain,
                    float epsilon, size_t n, float* y);
   // n floats to a q8 row (graph/q8_row.h) or to a bf16 row (graph/bf16_row.h).

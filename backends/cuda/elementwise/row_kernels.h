@@ -62,6 +62,21 @@ struct GateJob {
 };
 void gate(Queue& queue, const GateJob& job, uint32_t rows);
 
+// Every head of head_dim columns by itself: y = x / sqrt(mean(x^2) + epsilon) * gain, query_heads with one
+// gain and then kv_heads with the other; later columns are copied. y may be x.
+struct HeadNormJob {
+  Rows x;
+  Rows y;
+  Global<const float> query_gain;  // [head_dim]
+  Global<const float> key_gain;    // [head_dim]
+  uint32_t query_heads = 0;
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t columns = 0;
+  float epsilon = 0;
+};
+void head_norm(Queue& queue, const HeadNormJob& job, uint32_t rows);
+
 // cosines and sines [rows, half] of position * inverse_frequency, computed in float64.
 struct RopeTableJob {
   Global<const uint32_t> positions;        // [rows]

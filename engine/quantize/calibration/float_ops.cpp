@@ -107,21 +107,38 @@ void project_into(DenseProducts& products, DenseProduct::Precision precision, co
   });
 }
 
+namespace {
+
+// to = from over its root mean square, times gain; to may be from.
+void normalize(std::span<const float> from, std::span<const float> gain, float epsilon, std::span<float> to) {
+  double sum = 0;
+  for (const float value : from) sum += static_cast<double>(value) * static_cast<double>(value);
+  const double mean = sum / static_cast<double>(from.size());
+  const float factor = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(epsilon)));
+  for (size_t i = 0; i < to.size(); ++i) to[i] = from[i] * factor * gain[i];
+}
+
+}  // namespace
+
 FloatMatrix normalized(DenseProducts& products, const FloatMatrix& x, std::span<const float> gain,
                        float epsilon) {
   FloatMatrix out(x.rows, x.columns);
   for_row_blocks(products, x.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t row = first; row < first + count; ++row) {
-      const std::span<const float> from = x.row(row);
-      double sum = 0;
-      for (const float value : from) sum += static_cast<double>(value) * static_cast<double>(value);
-      const double mean = sum / static_cast<double>(x.columns);
-      const float factor = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(epsilon)));
-      const std::span<float> to = out.row(row);
-      for (size_t i = 0; i < to.size(); ++i) to[i] = from[i] * factor * gain[i];
-    }
+    for (size_t row = first; row < first + count; ++row) normalize(x.row(row), gain, epsilon, out.row(row));
   });
   return out;
+}
+
+void normalize_heads(DenseProducts& products, const HeadNorm& norm, std::span<const float> query_gain,
+                     std::span<const float> key_gain, FloatMatrix& x) {
+  for_row_blocks(products, x.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
+    for (size_t row = first; row < first + count; ++row) {
+      for (size_t head = 0; head < norm.query_heads + norm.kv_heads; ++head) {
+        const std::span<float> values = x.row(row).subspan(head * norm.head_dim, norm.head_dim);
+        normalize(values, head < norm.query_heads ? query_gain : key_gain, norm.epsilon, values);
+      }
+    }
+  });
 }
 
 void apply_rope(DenseProducts& products, const Rope& rope, std::span<const size_t> windows, FloatMatrix& x) {

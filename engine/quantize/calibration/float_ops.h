@@ -32,6 +32,10 @@ void project_into(DenseProducts& products, DenseProduct::Precision precision, co
 FloatMatrix normalized(DenseProducts& products, const FloatMatrix& x, std::span<const float> gain,
                        float epsilon);
 
+// Normalizes query and key heads of x in place; gains are [head_dim].
+void normalize_heads(DenseProducts& products, const HeadNorm& norm, std::span<const float> query_gain,
+                     std::span<const float> key_gain, FloatMatrix& x);
+
 // Rotary positions: rotates the pairs of every head of x in place. windows are the lengths of the texts that
 // the rows of x hold one after another, each beginning at position 0.
 void apply_rope(DenseProducts& products, const Rope& rope, std::span<const size_t> windows, FloatMatrix& x);

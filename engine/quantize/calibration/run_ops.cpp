@@ -27,6 +27,10 @@ bool OpRun::read_later(TensorId id, size_t after) const {
   });
 }
 
+FloatMatrix OpRun::input_for_change(TensorId id, size_t op) {
+  return read_later(id, op) ? values_.at(id) : release(id);
+}
+
 void OpRun::run(size_t first, size_t last, const OpObserver& observer) {
   for (size_t index = first; index < last; ++index) {
     run_op(index, observer);
@@ -45,9 +49,14 @@ void OpRun::run_op(size_t index, const OpObserver& observer) {
                           if (observer.linear) observer.linear(index, values_.at(op.inputs[0]));
                           set(op.outputs[0], run_linear(op, linear));
                         },
+                        [&](const HeadNorm& norm) {
+                          FloatMatrix x = input_for_change(op.inputs[0], index);
+                          normalize_heads(products_, norm, layer_.values(norm.query_gain),
+                                          layer_.values(norm.key_gain), x);
+                          set(op.outputs[0], std::move(x));
+                        },
                         [&](const Rope& rope) {
-                          const bool kept = read_later(op.inputs[0], index);
-                          FloatMatrix x = kept ? values_.at(op.inputs[0]) : release(op.inputs[0]);
+                          FloatMatrix x = input_for_change(op.inputs[0], index);
                           apply_rope(products_, rope, windows_, x);
                           set(op.outputs[0], std::move(x));
                         },

@@ -41,6 +41,8 @@ class OpRun {
   void run_norm(const Op& op, const Norm& norm);
   FloatMatrix run_linear(const Op& op, const Linear& linear);
   bool read_later(TensorId id, size_t after) const;
+  // The tensor itself where the op is the last to read it, otherwise a copy.
+  FloatMatrix input_for_change(TensorId id, size_t op);
 
   DenseProducts& products_;
   DenseProduct::Precision precision_;

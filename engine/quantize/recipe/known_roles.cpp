@@ -16,6 +16,8 @@ bool is_known_role(Role role) {
     case Role::q_bias:
     case Role::k_bias:
     case Role::v_bias:
+    case Role::q_norm:
+    case Role::k_norm:
     case Role::o:
     case Role::o_bias:
     case Role::ffn_norm:
