@@ -8,8 +8,8 @@
 #include <map>
 
 #include "engine/models/rope_frequencies.h"
-#include "engine/quantize/checkpoint_values.h"
-#include "engine/quantize/weight_plan.h"
+#include "engine/quantize/plan/checkpoint_values.h"
+#include "engine/quantize/plan/weight_plan.h"
 #include "gguf-like-format/hyperparameter_checks.h"
 #include "tests/unit/crafted_files.h"
 #include "tests/unit/gguf_models.h"
