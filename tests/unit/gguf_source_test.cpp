@@ -298,7 +298,7 @@ TEST_CASE("what lies at a path is recognized by its first bytes or its name") {
 
 TEST_CASE("settings that are missing, out of range or not supported are refused by key") {
   CHECK(contains(fault_with([](GgufWriter& f) { f.text("general.architecture", "gemma3"); }),
-                 "general.architecture: expected llama or qwen2, found \"gemma3\""));
+                 "general.architecture: expected llama, qwen2 or qwen3, found \"gemma3\""));
   CHECK(contains(fault_with([](GgufWriter& f) { f.remove("general.architecture"); }),
                  "general.architecture: expected a value, found none"));
   for (const std::string name : {"block_count", "context_length", "embedding_length", "feed_forward_length",
