@@ -126,6 +126,7 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
   quantize::FloatMatrix stream(ids.size(), embedding.columns);
   for (size_t i = 0; i < ids.size(); ++i)
     std::copy_n(embedding.row(ids[i]).begin(), embedding.columns, stream.row(i).begin());
+  for (float& value : stream.values) value *= std::get<Embed>(decoder.graph.ops.front().kind).multiplier;
   const std::vector<size_t> windows = {ids.size()};
   for (const quantize::LayerGraph& layer : decoder.layers) {
     quantize::FloatLayer weights(layer);

@@ -62,6 +62,12 @@ Cached cached(const Row& row, unsigned bits) {
   return result;
 }
 
+// The norm that the case is about: the first one.
+const Norm& norm_of(const Graph& graph) {
+  const auto is_norm = [](const Op& op) { return std::holds_alternative<Norm>(op.kind); };
+  return std::get<Norm>(std::find_if(graph.ops.begin(), graph.ops.end(), is_norm)->kind);
+}
+
 // x as the nearest multiples of its largest magnitude / most.
 Row to_multiples(const Row& x, int most) {
   double largest = 0;
@@ -81,7 +87,8 @@ TEST_CASE("embed reads rows of every scheme exactly") {
     std::vector<Row> expected;
     for (const Output& output : outputs_of(test)) {
       Row row = table_row(test.weights[0], output.token);
-      for (double& value : row) value = static_cast<float>(value);
+      const float multiplier = std::get<Embed>(test.graph.ops.front().kind).multiplier;
+      for (double& value : row) value = static_cast<float>(value) * multiplier;
       expected.push_back(row);
     }
     check_rows(test, expected, 0);
@@ -131,7 +138,9 @@ TEST_CASE("norm divides by the root mean square, adds first when asked, and sele
           Row row = table_row(test.weights[0], output.token);
           if (added) {
             const Row other = table_row(test.weights[1], output.token);
-            for (size_t i = 0; i < columns; ++i) row[i] = static_cast<float>(row[i] + other[i]);
+            const float multiplier = norm_of(test.graph).added_multiplier;
+            for (size_t i = 0; i < columns; ++i)
+              row[i] = static_cast<float>(row[i] + double{multiplier * static_cast<float>(other[i])});
           }
           sums.push_back(row);
           long double squares = 0;

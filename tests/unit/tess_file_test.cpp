@@ -183,8 +183,23 @@ const std::vector<BadHeader>& bad_headers() {
       {"epsilon of zero", [](auto& h) { h["model"]["norm_epsilon"] = 0; }, {"model.norm_epsilon"}},
       {"negative theta", [](auto& h) { h["model"]["rope_theta"] = -1.0; }, {"model.rope_theta"}},
       {"unknown rope scaling",
-       [](auto& h) { h["model"]["rope_scaling"]["kind"] = "yarn"; },
-       {"model.rope_scaling.kind", "\"yarn\""}},
+       [](auto& h) { h["model"]["rope_scaling"]["kind"] = "ntk"; },
+       {"model.rope_scaling.kind", "\"ntk\""}},
+      {"yarn whose bounds cross",
+       [](auto& h) {
+         h["model"]["rope_scaling"] = {{"kind", "yarn"},         {"factor", 4.0},    {"original_context", 64},
+                                       {"beta_fast", 1.0},       {"beta_slow", 1.0}, {"whole_pairs", true},
+                                       {"attention_factor", 1.0}};
+       },
+       {"model.rope_scaling.beta_fast", "beta_slow"}},
+      {"yarn without its context",
+       [](auto& h) {
+         h["model"]["rope_scaling"] = {{"kind", "yarn"}, {"factor", 4.0}};
+       },
+       {"model.rope_scaling.original_context", "missing"}},
+      {"multiplier of zero",
+       [](auto& h) { h["model"]["residual_multiplier"] = 0.0; },
+       {"model.residual_multiplier", "found 0"}},
       {"rope frequencies that divide by zero",
        [](auto& h) { h["model"]["rope_scaling"]["high_freq_factor"] = 1.0; },
        {"model.rope_scaling.high_freq_factor", "low_freq_factor"}},
