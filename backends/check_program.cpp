@@ -85,7 +85,7 @@ std::string program_fault(BackendId backend, const Graph& graph, const MemoryPla
 }
 
 std::string tensor_fault(const StoredTensor& tensor) {
-  if (tensor.scheme == Scheme::u8 || tensor.scheme == Scheme::u32)
+  if (!scheme_facts(tensor.scheme).stores_matrices())
     return fmt::format("tensor \"{}\": expected weights, found scheme {}", tensor.name,
                        scheme_name(tensor.scheme));
   const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);

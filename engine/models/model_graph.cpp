@@ -63,7 +63,7 @@ Scheme checked_scheme(const TessFile& file, const ExpectedTensor& expected) {
                                 fmt::join(stored.shape, ", ")));
   }
   const bool vector = expected.shape.size() == 1;
-  if (vector ? stored.scheme != Scheme::f32 : stored.scheme == Scheme::u8 || stored.scheme == Scheme::u32) {
+  if (vector ? stored.scheme != Scheme::f32 : !scheme_facts(stored.scheme).stores_matrices()) {
     throw FileError(fmt::format("{}: tensor \"{}\": expected {}, found scheme {}", file.path(), expected.name,
                                 vector ? "scheme f32" : "a matrix scheme", scheme_name(stored.scheme)));
   }

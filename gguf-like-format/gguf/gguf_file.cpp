@@ -72,7 +72,7 @@ class Cursor {
     return {reinterpret_cast<const char*>(found.data()), found.size()};
   }
 
-  // A number of items of which each takes at least so many bytes.
+  // A count of items that take at least least_bytes each.
   uint64_t count(std::string_view field, uint64_t least_bytes) {
     const auto items = number<uint64_t>(field);
     if (items > left() / least_bytes)

@@ -1,6 +1,7 @@
 // Products with table weights, by every kernel, and rows of bfloat16. With 8-bit activations results must
-// have the bits that backends/cpu/table_kernels.h specifies, with bfloat16 they must equal exact sums up to
-// float32's rounding. Run on the emulator as devices of every kind, and on a device where the build has one.
+// have the bits that backends/cpu/kernels/table_kernels.h specifies, with bfloat16 they must equal exact sums
+// up to float32's rounding. Run on the emulator as devices of every kind, and on a device where the build has
+// one.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -127,7 +128,7 @@ std::vector<float> product(Queue& queue, const Case& test, size_t together) {
   return products(queue, {test}, together).front();
 }
 
-// The result in the order and with the roundings of backends/cpu/table_kernels.h.
+// The result in the order and with the roundings of backends/cpu/kernels/table_kernels.h.
 float int8_result(const Case& test, size_t row, size_t token) {
   const size_t columns = test.weights.columns();
   const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;

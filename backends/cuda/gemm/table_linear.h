@@ -12,7 +12,8 @@ namespace tessera::cuda {
 // y[token][first_column + n] = w[n] . x[token] (+ bias[n]). x is q8 or bf16, as weights.int8_activations
 // says. For every group of columns d = sum of entry * x - zero point * sum of x; the first sum is an exact
 // integer with q8 rows and a float32 sum with bf16 rows. Then acc = fma(scale, d, acc) over the groups in
-// order, and the result is acc * factor + bias, each operation rounded, as in backends/cpu/table_kernels.h.
+// order, and the result is acc * factor + bias, each operation rounded, as in
+// backends/cpu/kernels/table_kernels.h.
 struct TableLinearJob {
   TableView weights;
   Global<const float> bias;  // [rows]; null: none

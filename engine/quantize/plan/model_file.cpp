@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kBlockElements = size_t{1} << 18;
 
 void check_options(const ModelFileOptions& options) {
-  if (options.scheme == Scheme::u8 || options.scheme == Scheme::u32)
+  if (!scheme_facts(options.scheme).stores_matrices())
     throw FileError(fmt::format("{}: scheme: expected one for matrices, found {}", options.target,
                                 scheme_name(options.scheme)));
   if (options.kv_bits != 4 && options.kv_bits != 8 && options.kv_bits != 16)

@@ -25,7 +25,7 @@ Scheme choose_scheme(const ExpectedTensor& tensor, Scheme precision, Scheme sche
   if (tensor.shape.size() == 1) return Scheme::f32;
   if (!makes_logits_or_embeds(tensor.role)) return scheme;
   if (keep_head) return precision;
-  return has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
+  return scheme_facts(scheme).stores_codes() ? Scheme::w8a8 : scheme;
 }
 
 // The shape of the whole tensor in the checkpoint, of which the expected one may be some rows.
