@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,12 @@
 #include "engine/runtime.h"
 
 namespace tessera {
+
+// Some logit is NaN or infinite: the file is damaged, or its weights overflow. One line that names the model.
+class LogitsNotFinite : public std::runtime_error {
+ public:
+  explicit LogitsNotFinite(const std::string& model);
+};
 
 class Session {
  public:
@@ -42,7 +49,7 @@ class Session {
 
   // Runs the inputs, in several batches when they exceed the limits, and returns the rows of logits they ask
   // for in their order, [rows, vocabulary] flat; the view stays valid until the next call. A sequence may
-  // come only once. Throws when the cache is full; then nothing is appended.
+  // come only once. Throws when the cache is full, and LogitsNotFinite; then nothing is appended.
   std::span<float> run(std::span<const SequenceInput> inputs);
 
   // Whether run_best can give the `count` best logits of a row; they are fewer than all.

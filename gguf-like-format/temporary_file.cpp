@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -114,6 +115,37 @@ std::string resolve_target(const std::string& target) {
   return target;
 }
 
+// Whether a file's name in its folder is that of a temporary file for this target: ".NAME.PID-N.partial".
+bool is_temporary_name(std::string_view file, std::string_view name) {
+  constexpr std::string_view kEnd = ".partial";
+  const std::string start = fmt::format(".{}.", name);
+  if (!file.starts_with(start) || !file.ends_with(kEnd) || file.size() < start.size() + kEnd.size())
+    return false;
+  const std::string_view numbers = file.substr(start.size(), file.size() - start.size() - kEnd.size());
+  return std::count(numbers.begin(), numbers.end(), '-') == 1 &&
+         numbers.find_first_not_of("0123456789-") == std::string_view::npos;
+}
+
+// Removes temporary files for this target that nobody holds any more: their process was killed.
+void remove_left_behind(const std::string& folder, std::string_view name) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+    if (!is_temporary_name(entry.path().filename().string(), name)) continue;
+    const int file = ::open(entry.path().c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0) continue;
+    if (::flock(file, LOCK_EX | LOCK_NB) == 0) ::unlink(entry.path().c_str());
+    ::close(file);
+  }
+}
+
+// Holds a new file until it is closed, so that others see that it is in use. False when another process has
+// just removed it as left behind. A file system without locks holds nothing, and nothing is removed there.
+bool hold(int descriptor) {
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) return errno != EWOULDBLOCK;
+  struct stat info {};
+  return ::fstat(descriptor, &info) != 0 || info.st_nlink > 0;
+}
+
 }  // namespace
 
 void remove_temporary_files() noexcept {
@@ -128,17 +160,29 @@ TemporaryFile::TemporaryFile(const std::string& target) : target_(resolve_target
   folder_ = slash == std::string::npos ? "." : slash == 0 ? "/" : target_.substr(0, slash);
   const std::string prefix = slash == std::string::npos ? "" : target_.substr(0, slash + 1);
   const std::string name = target_.substr(prefix.size());
-  // Registered before it exists: removing a file that is not there does no harm.
-  path_ = fmt::format("{}.{}.{}-{}.partial", prefix, name.substr(0, 200), ::getpid(), counter.fetch_add(1));
-  slot_ = register_removal(path_);
+  const std::string kept_name = name.substr(0, 200);
+  remove_left_behind(folder_, kept_name);
   struct stat replaced {};
   const bool replaces = ::stat(target_.c_str(), &replaced) == 0;
   const mode_t permissions = replaces ? S_IRUSR | S_IWUSR : 0666;
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions);
-  if (descriptor_ < 0) {
-    const int error = errno;
+  constexpr int kAttempts = 16;
+  for (int attempt = 1;; ++attempt) {
+    // Registered before it exists: removing a file that is not there does no harm.
+    path_ = fmt::format("{}.{}.{}-{}.partial", prefix, kept_name, ::getpid(), counter.fetch_add(1));
+    slot_ = register_removal(path_);
+    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions);
+    int error = descriptor_ < 0 ? errno : 0;
+    if (error == 0 && hold(descriptor_)) break;
+    if (error == 0) {
+      ::close(descriptor_);
+      ::unlink(path_.c_str());
+      descriptor_ = -1;
+      if (attempt < kAttempts) error = EEXIST;
+    }
     forget_removal(slot_);
-    fail(target_, "cannot be written: no temporary file beside it", error);
+    // A name may be taken by what an earlier process of this number left on a file system without locks.
+    if (error == EEXIST && attempt < kAttempts) continue;
+    fail(target_, "cannot be written: no temporary file beside it", error == 0 ? EBUSY : error);
   }
   if (!replaces) return;
   // What takes a file's place is for the same eyes; where that is refused it stays the user's own.

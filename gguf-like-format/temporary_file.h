@@ -15,7 +15,8 @@ namespace tessera {
 // remove all of them and then act as they would have before; at most 16 can exist at once.
 class TemporaryFile {
  public:
-  // Creates an empty file in target's folder. A target that is a symbolic link is followed; one that exists
+  // Creates an empty file in target's folder, and removes those that killed processes left there for the same
+  // target. A target that is a symbolic link is followed; one that exists
   // and is no regular file is refused; the permissions of one that is are kept. Throws FileError.
   explicit TemporaryFile(const std::string& target);
   ~TemporaryFile();

@@ -5,27 +5,56 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace tessera::cpu {
 
 namespace {
 
-// The folder of this process in the unified cgroup hierarchy, and every folder above it: limits of all of
-// them hold.
-std::vector<std::string> cgroup_folders() {
+// The folders below root that limit this process in one hierarchy of control groups: root, the group's own
+// folder, and every one between; limits of all of them hold. Of version 2 there is one hierarchy, whose lines
+// in /proc/self/cgroup begin "0::"; of version 1 one for each controller: "4:memory:/group",
+// "3:cpu,cpuacct:/group".
+std::vector<std::string> cgroup_folders(const std::string& root, std::string_view controller) {
   std::ifstream list("/proc/self/cgroup");
   std::string line;
-  std::vector<std::string> folders{"/sys/fs/cgroup"};
+  std::vector<std::string> folders{root};
   while (std::getline(list, line)) {
-    if (line.rfind("0::/", 0) != 0) continue;
-    std::istringstream path(line.substr(4));
+    const size_t first = line.find(':');
+    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string name = "," + std::string(controller) + ",";
+    if (controller.empty() ? controllers != name : controllers.find(name) == std::string::npos) continue;
+    std::istringstream path(line.substr(second + 1));
     std::string part;
     while (std::getline(path, part, '/')) {
       if (!part.empty() && part != "..") folders.push_back(folders.back() + "/" + part);
     }
   }
+  return folders;
+}
+
+constexpr const char* kCgroups = "/sys/fs/cgroup";
+
+// Cores that a quota of processor time in a period is worth; nothing for no quota.
+std::optional<size_t> cores_of(double quota, double period) {
+  if (!(quota > 0 && period > 0)) return std::nullopt;
+  return std::max<size_t>(static_cast<size_t>(std::ceil(quota / period)), 1);
+}
+
+// All folders whose limits on that resource hold, of both versions.
+std::vector<std::string> limiting_folders(const char* controller) {
+  std::vector<std::string> folders = cgroup_folders(kCgroups, "");
+  for (std::string& folder : cgroup_folders(std::string(kCgroups) + "/" + controller, controller))
+    folders.push_back(std::move(folder));
   return folders;
 }
 
@@ -60,32 +89,49 @@ std::vector<size_t> allowed_cpus() {
   return cpus;
 }
 
+std::optional<size_t> group_cores(const std::string& folder) {
+  std::ifstream file(folder + "/cpu.max");  // version 2: "QUOTA PERIOD", or "max PERIOD"
+  std::string quota;
+  double period = 0;
+  if (file >> quota >> period) return cores_of(std::strtod(quota.c_str(), nullptr), period);
+  std::ifstream quota_file(folder + "/cpu.cfs_quota_us");  // version 1: -1 without a quota
+  std::ifstream period_file(folder + "/cpu.cfs_period_us");
+  double microseconds = 0;
+  if (quota_file >> microseconds && period_file >> period) return cores_of(microseconds, period);
+  return std::nullopt;
+}
+
 size_t usable_threads() {
   size_t threads = allowed_cpus().size();
-  for (const std::string& folder : cgroup_folders()) {
-    std::ifstream file(folder + "/cpu.max");
-    std::string quota;
-    double period = 0;
-    if (file >> quota >> period && quota != "max" && period > 0) {
-      const double cores = std::ceil(std::strtod(quota.c_str(), nullptr) / period);
-      if (cores >= 1) threads = std::min(threads, static_cast<size_t>(cores));
-    }
-  }
+  for (const std::string& folder : limiting_folders("cpu"))
+    if (const std::optional<size_t> cores = group_cores(folder)) threads = std::min(threads, *cores);
   return std::max<size_t>(threads, 1);
 }
 
 std::optional<size_t> group_memory_left(const std::string& folder) {
-  std::ifstream limit_file(folder + "/memory.max");
-  std::ifstream used_file(folder + "/memory.current");
-  size_t limit = 0;
-  size_t used = 0;
-  if (!(limit_file >> limit && used_file >> used)) return std::nullopt;  // "max" is no number
+  const auto read = [&](const char* name) {
+    std::ifstream file(folder + name);
+    size_t bytes = 0;
+    return file >> bytes ? std::optional(bytes) : std::nullopt;  // "max" is no number
+  };
+  std::optional<size_t> limit = read("/memory.max");
+  std::optional<size_t> used = read("/memory.current");
+  if (!limit || !used) {  // version 1, where no limit is a number beyond all memory
+    limit = read("/memory.limit_in_bytes");
+    used = read("/memory.usage_in_bytes");
+    constexpr size_t kNoLimit = size_t{1} << 60;
+    if (!limit || !used || *limit >= kNoLimit) return std::nullopt;
+  }
+  // Version 1 counts the groups below under names of their own.
+  const bool totals = read("/memory.limit_in_bytes").has_value();
   std::ifstream parts(folder + "/memory.stat");
   std::string name;
   size_t bytes = 0;
   while (parts >> name >> bytes)
-    if (name == "inactive_file" || name == "active_file") used -= std::min(used, bytes);
-  return limit > used ? limit - used : 0;
+    if (totals ? name == "total_inactive_file" || name == "total_active_file"
+               : name == "inactive_file" || name == "active_file")
+      *used -= std::min(*used, bytes);
+  return *limit > *used ? *limit - *used : 0;
 }
 
 size_t available_memory() {
@@ -101,7 +147,7 @@ size_t available_memory() {
       break;
     }
   }
-  for (const std::string& folder : cgroup_folders()) {
+  for (const std::string& folder : limiting_folders("memory")) {
     if (const std::optional<size_t> left = group_memory_left(folder))
       available = available == 0 ? *left : std::min(available, *left);
   }

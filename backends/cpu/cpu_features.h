@@ -20,8 +20,10 @@ Features detect_features();
 std::vector<size_t> allowed_cpus();
 // Threads worth starting: the affinity mask, limited by the cgroup's CPU quota (rounded up), at least 1.
 size_t usable_threads();
-// Bytes that the cgroup of this folder may still take, where it has a limit. What it has read from files
-// counts as free: the system takes it back when needed.
+// Cores that the quota of the cgroup of this folder is worth, of version 1 or 2; nothing without a quota.
+std::optional<size_t> group_cores(const std::string& folder);
+// Bytes that the cgroup of this folder, of version 1 or 2, may still take, where it has a limit. What it has
+// read from files counts as free: the system takes it back when needed.
 std::optional<size_t> group_memory_left(const std::string& folder);
 // Bytes that can still be allocated: MemAvailable, limited by the cgroup's memory limit; 0 when unknown.
 size_t available_memory();

@@ -67,6 +67,8 @@ class BenchRuns {
         } else {
           report.results.push_back(measure(*session, test));
         }
+      } catch (const LogitsNotFinite&) {
+        throw;  // figures of such a model mean nothing
       } catch (const std::runtime_error& error) {
         for (const SequenceId sequence : sequences_) session->release(sequence);
         sequences_.clear();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <optional>
 
 #include "commands/answer/answer.h"
@@ -29,10 +30,16 @@ constexpr const char* kHelpText =
     "/stats           figures of this chat\n"
     "/save FILE       write messages and settings to a file\n"
     "/load FILE       go on with a saved chat\n"
-    "/bye             leave (Ctrl-D does too)\n"
+    "/bye             leave (/exit, /quit, exit, quit and Ctrl-D do too)\n"
     "Several lines: end a line with \\, or write between \"\"\" and \"\"\" (which is also how a message may "
     "begin\n"
     "with /). Ctrl-C stops an answer; again at an empty prompt, it leaves.";
+
+// A path that begins with ~/ as a shell would have it.
+std::string with_home(const std::string& path) {
+  const char* home = std::getenv("HOME");
+  return path.starts_with("~/") && home != nullptr ? home + path.substr(1) : path;
+}
 
 class Chat {
  public:
@@ -86,7 +93,9 @@ class Chat {
         Command{"/system", &Chat::system, Takes::text},  Command{"/regen", &Chat::regenerate, Takes::nothing},
         Command{"/undo", &Chat::undo, Takes::nothing},   Command{"/set", &Chat::set, Takes::text},
         Command{"/stats", &Chat::stats, Takes::nothing}, Command{"/save", &Chat::save, Takes::file},
-        Command{"/load", &Chat::load, Takes::file},      Command{"/bye", nullptr, Takes::nothing}};
+        Command{"/load", &Chat::load, Takes::file},      Command{"/bye", nullptr, Takes::nothing},
+        Command{"/exit", nullptr, Takes::nothing},       Command{"/quit", nullptr, Takes::nothing},
+        Command{"/?", &Chat::help, Takes::nothing}};
     const auto found = std::find_if(commands.begin(), commands.end(),
                                     [&](const Command& command) { return command.name == name; });
     if (found == commands.end()) {
@@ -103,7 +112,7 @@ class Chat {
     if (found->takes == Takes::file && argument.empty())
       throw UsageError(fmt::format("{}: a file is missing", name));
     if (found->run == nullptr) return false;
-    (this->*found->run)(argument);
+    (this->*found->run)(found->takes == Takes::file ? with_home(argument) : argument);
     return true;
   }
 
@@ -263,6 +272,7 @@ int run_chat(const Arguments& arguments) {
     warned = false;
     if (typed.text.find_first_not_of(" \t\n") == std::string::npos) continue;
     try {
+      if (!typed.verbatim && (typed.text == "exit" || typed.text == "quit")) return kExitDone;
       const bool is_command =
           !typed.verbatim && typed.text.front() == '/' && typed.text.find('\n') == std::string::npos;
       if (!is_command) {

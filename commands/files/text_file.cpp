@@ -36,6 +36,18 @@ class Descriptor {
   int value_;
 };
 
+// Without the marks of other systems: a byte order mark at the start, a carriage return before a newline.
+std::string plain_text(std::string text) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  if (text.find("\r\n") == std::string::npos) return text;
+  std::string plain;
+  plain.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i)
+    if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') plain += text[i];
+  return plain;
+}
+
 }  // namespace
 
 std::string read_text(const std::string& path) {
@@ -48,7 +60,7 @@ std::string read_text(const std::string& path) {
     const ssize_t count = read(file.get(), buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) fail(name, "cannot be read");
-    if (count == 0) return text;
+    if (count == 0) return plain_text(std::move(text));
     if (text.size() + static_cast<size_t>(count) > kMostBytes) {
       throw std::runtime_error(fmt::format("{}: text of more than {} bytes", name, kMostBytes));
     }

@@ -8,8 +8,8 @@ namespace tessera {
 
 class TemporaryFile;
 
-// The content of a file, or of stdin for "-". Throws std::runtime_error naming the file; refuses more than
-// 1 GiB.
+// The text in a file, or of stdin for "-", without a byte order mark and with plain newlines where it has
+// those of Windows. Throws std::runtime_error naming the file; refuses more than 1 GiB.
 std::string read_text(const std::string& path);
 
 // The same for a prompt: without the newline that ends its last line.

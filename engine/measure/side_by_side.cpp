@@ -148,7 +148,11 @@ class Pass {
     const SequenceInput input{entry.sequence, tokens.first(tokens.size() - 1),
                               scores ? LogitRows::all : LogitRows::none};
     ScoredRows scored;
-    scored.logits = entry.session->run({&input, 1});
+    try {
+      scored.logits = entry.session->run({&input, 1});
+    } catch (const LogitsNotFinite&) {
+      throw LogitsNotFinite(entry.name);  // as the report calls it
+    }
     if (!scores) return scored;
     const size_t count = tokens.size() - 1;
     scored.rows.resize(count);
@@ -159,7 +163,7 @@ class Pass {
       scored.nats[row] = scored.rows[row].normalizer - static_cast<double>(logits[tokens[row + 1]]);
     });
     for (const double nats : scored.nats) {
-      if (!std::isfinite(nats)) not_finite(entry);
+      if (!std::isfinite(nats)) throw LogitsNotFinite(entry.name);
       entry.quality.nats.add(nats);
     }
     return scored;
@@ -174,7 +178,7 @@ class Pass {
       tokens[row].same_top = scored.rows[row].top == reference.rows[row].top;
     });
     for (const TokenDivergence& token : tokens) {
-      if (!std::isfinite(token.kl)) not_finite(entry);
+      if (!std::isfinite(token.kl)) throw LogitsNotFinite(entry.name);
       entry.quality.divergence->add(token);
     }
   }
@@ -196,10 +200,6 @@ class Pass {
   }
   std::span<double> probabilities_of(size_t row) {
     return std::span(probabilities_).subspan(row * vocabulary_, vocabulary_);
-  }
-  [[noreturn]] static void not_finite(const Entry& entry) {
-    throw std::runtime_error(fmt::format(
-        "{}: the model's logits are not finite: the file is damaged or does not fit its graph", entry.name));
   }
 
   size_t vocabulary_;

@@ -42,6 +42,27 @@ class ChatTest(unittest.TestCase):
         terminal.enter("/bye")
         self.assertEqual(terminal.exit_code(), 0)
 
+    def test_every_way_to_leave(self):
+        for word in ("/bye", "/exit", "/quit", "exit", "quit"):
+            with self.subTest(word=word), self.chat() as terminal:
+                terminal.wait_prompt()
+                terminal.enter(word)
+                self.assertEqual(terminal.exit_code(), 0)
+
+    def test_a_tilde_stands_for_the_home_folder(self):
+        with self.chat() as terminal:
+            terminal.wait_prompt()
+            terminal.enter("/?")
+            terminal.wait_for("/help +this list")
+            terminal.wait_prompt()
+            terminal.enter("/save ~/tilde.json")
+            terminal.wait_for("saved 0 messages")
+            self.assertEqual(json.loads((tessera.folder() / "tilde.json").read_text())["messages"], [])
+            terminal.wait_prompt()
+            terminal.enter("/load ~/tilde.json")
+            terminal.wait_prompt()
+            self.leave(terminal)
+
     def test_an_answer_is_that_of_a_single_run(self):
         alone = tessera.run("-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "24").stdout.strip()
         with self.chat() as terminal:

@@ -99,6 +99,31 @@ TEST_CASE("what a group has read from files is no burden on its memory") {
   CHECK(cpu::group_memory_left(group.path()) == 0);
 }
 
+TEST_CASE("limits of groups of version 1") {
+  const NodeFolder group;
+  group.write("memory.limit_in_bytes", "9223372036854771712");  // none
+  group.write("memory.usage_in_bytes", "20000000");
+  CHECK_FALSE(cpu::group_memory_left(group.path()));
+  group.write("memory.limit_in_bytes", "104857600");
+  CHECK(cpu::group_memory_left(group.path()) == 84857600);
+  group.write("memory.stat", "inactive_file 1\ntotal_inactive_file 5000000\ntotal_active_file 1000000");
+  CHECK(cpu::group_memory_left(group.path()) == 90857600);
+
+  CHECK_FALSE(cpu::group_cores(group.path()));
+  group.write("cpu.cfs_quota_us", "-1");
+  group.write("cpu.cfs_period_us", "100000");
+  CHECK_FALSE(cpu::group_cores(group.path()));
+  group.write("cpu.cfs_quota_us", "250000");
+  CHECK(cpu::group_cores(group.path()) == 3);
+  group.write("cpu.cfs_quota_us", "1000");
+  CHECK(cpu::group_cores(group.path()) == 1);
+  const NodeFolder second;
+  second.write("cpu.max", "max 100000");
+  CHECK_FALSE(cpu::group_cores(second.path()));
+  second.write("cpu.max", "150000 100000");
+  CHECK(cpu::group_cores(second.path()) == 2);
+}
+
 TEST_CASE("a placed copy has the same bytes, on the node that was asked for") {
   const uint64_t seed = std::random_device{}();
   std::cout << "placed copy: seed " << seed << '\n';
