@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "commands/commands.h"
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
+#include "engine/end_tokens.h"
 #include "engine/models/model_graph.h"
 #include "engine/readable_bytes.h"
 #include "gguf-like-format/tess/tess_file.h"
@@ -53,6 +55,18 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   return fmt::format("{}", fmt::join(shape, "×"));
 }
 
+// Every token that ends a reply, with what says so.
+std::string ends_text(const TessFile& file) {
+  const ChatSettings& chat = file.header().chat;
+  const Tokenizer tokenizer = stored_tokenizer(file);
+  std::optional<ChatTemplate> chat_template;
+  if (!chat.chat_template.empty()) chat_template.emplace(chat.chat_template);
+  std::string text;
+  for (const EndToken& end : end_tokens(chat, tokenizer, chat_template ? &*chat_template : nullptr))
+    text += fmt::format("{}{} ({})", text.empty() ? "" : "; ", end.id, end.sources);
+  return text.empty() ? "at no token" : "at token " + text;
+}
+
 std::string summary(const TessFile& file) {
   const ModelHeader& header = file.header();
   const Hyperparameters& h = header.hyperparameters;
@@ -88,6 +102,7 @@ std::string summary(const TessFile& file) {
                            ? std::string("none")
                            : fmt::format("{} bytes", header.chat.chat_template.size()));
   row("stop tokens", fmt::format("[{}]", fmt::join(header.chat.stop_tokens, ",")));
+  row("replies end", ends_text(file));
   row("generation", generation_text(header.generation));
   row("tensors", fmt::format("{}", file.tensors().size()));
   row("file", readable_bytes(file.mapped_bytes().size()));

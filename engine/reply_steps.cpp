@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/end_tokens.h"
 #include "engine/model.h"
 
 namespace tessera {
@@ -14,8 +15,8 @@ std::vector<uint32_t> find_end_tokens(const Model& model, const ReplyOptions& op
   const Tokenizer& tokenizer = model.tokenizer();
   std::vector<uint32_t> ids;
   if (!options.ignore_eos) {
-    ids = model.header().chat.stop_tokens;
-    if (const std::optional<uint32_t> eos = tokenizer.eos()) ids.push_back(*eos);
+    for (const EndToken& end : end_tokens(model.header().chat, tokenizer, model.chat_template()))
+      ids.push_back(end.id);
   }
   for (const std::string& stop : options.stops) {
     const std::optional<uint32_t> id = tokenizer.find(stop);

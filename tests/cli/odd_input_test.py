@@ -49,6 +49,21 @@ class OddInputTest(unittest.TestCase):
                 self.assertIn(NOT_FINITE, done.stderr)
                 self.assertEqual(done.stdout, "")
 
+    def test_the_token_that_closes_turns_ends_an_answer_though_no_list_names_it(self):
+        folder = tessera.folder() / "one-end"
+        shutil.copytree(tessera.CHECKPOINT, folder)
+        (folder / "generation_config.json").unlink()
+        config = json.loads((folder / "config.json").read_text())
+        config["eos_token_id"] = 1
+        (folder / "config.json").write_text(json.dumps(config))
+        path = tessera.folder() / "one-end.tess"
+        done = tessera.run("quantize", folder, "-o", path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answers = [tessera.run("-m", model, "-p", "Find me a hotel in San Diego.", "--temp", "0", "--max-tokens", "40",
+                               "--no-stats") for model in (path, tessera.model())]
+        self.assertEqual(answers[0].stdout, answers[1].stdout)
+        self.assertRegex(tessera.run("inspect", path).stdout, r"6 \(chat template, known name\)")
+
     def test_what_a_killed_run_left_is_removed_by_the_next(self):
         folder = tessera.folder() / "left"
         folder.mkdir()

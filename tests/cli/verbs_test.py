@@ -67,7 +67,9 @@ class VerbsTest(unittest.TestCase):
     def test_inspect(self):
         text = self.good("inspect", tessera.model())
         for line in ("name +tessera-tiny", "family +llama", "context +1024", "scheme +w4a8-g128, head w8a8",
-                     "tokenizer +byte-bpe", r"stop tokens +\[1,6\]", "tensors +\\d+", "weights +5770496 in "):
+                     "tokenizer +byte-bpe", r"stop tokens +\[1,6\]",
+                     r"replies end +at token 1 \(settings, tokenizer\); 6 \(settings, chat template, known name\)\n",
+                     "tensors +\\d+", "weights +5770496 in "):
             self.assertRegex(text, rf"(?m)^{line}")
         tensors = self.good("inspect", tessera.model(), "--tensors")
         self.assertRegex(tensors, r"(?m)^layers\.5\.down +w4a8-g128 +256×768 +\d+ +\d+$")
