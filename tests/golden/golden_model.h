@@ -95,7 +95,8 @@ inline std::vector<GoldenModel> random_models() {
           read_golden(folder / "llama-linear-f32", "f32"),
           read_golden(folder / "mistral-bf16", "bf16"),
           read_golden(folder / "granite-multipliers-bf16", "bf16"),
-          read_golden(folder / "qwen3-norms-bf16", "bf16")};
+          read_golden(folder / "qwen3-norms-bf16", "bf16"),
+          read_golden(folder / "llama-yarn-f32", "f32")};
 }
 
 // Trained models: the one this tree embeds, and one of the shared folder when it is there.

@@ -66,6 +66,16 @@ MODELS = {
             max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=10000.0,
             rope_scaling=dict(rope_type="linear", factor=4.0),
             hidden_act="silu", tie_word_embeddings=True, attention_bias=False, mlp_bias=False)),
+    # YaRN with pairs that stay, blend and slow down, and its factor of queries and keys.
+    "llama-yarn-f32": dict(
+        dtype=torch.float32, merges=MERGES[:3], shards=1,
+        config=dict(
+            architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=48, intermediate_size=84,
+            num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=32, vocab_size=272,
+            max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=100.0,
+            rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=4.0,
+                              beta_slow=1.0),
+            hidden_act="silu", tie_word_embeddings=False, attention_bias=False, mlp_bias=False)),
     # One KV head for all query heads, and query heads that are wider together than the hidden state.
     "mistral-bf16": dict(
         dtype=torch.bfloat16, merges=MERGES[:13], shards=1,
@@ -160,7 +170,11 @@ def check_bands(config_json):
 
 
 class RoundedCache:
-    """While entered, attention sees keys and values rounded to f16."""
+    """While entered, attention sees keys and values rounded to f16, keys without a factor of rotated elements: that
+    belongs to the scale of scores."""
+
+    def __init__(self, key_factor):
+        self.key_factor = key_factor
 
     def __enter__(self):
         modules = (modeling_llama, modeling_mistral, modeling_qwen2, modeling_granite, modeling_qwen3)
@@ -172,17 +186,17 @@ class RoundedCache:
         for module, original in self.originals:
             module.eager_attention_forward = original
 
-    @staticmethod
-    def rounded(attend):
+    def rounded(self, attend):
         def forward(module, query, key, value, *arguments, **named):
-            return attend(module, query, key.half().to(key.dtype), value.half().to(value.dtype), *arguments, **named)
+            stored = (key / self.key_factor).half().to(key.dtype)
+            return attend(module, query, stored * self.key_factor, value.half().to(value.dtype), *arguments, **named)
         return forward
 
 
 def all_logits(model, ids, kv16=False):
     with torch.no_grad():
         if kv16:
-            with RoundedCache():
+            with RoundedCache(model.model.rotary_emb.attention_scaling):
                 return model(torch.tensor([ids])).logits[0].numpy()
         return model(torch.tensor([ids])).logits[0].numpy()
 
