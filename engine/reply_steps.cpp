@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/end_tokens.h"
+#include "engine/finite_logits.h"
 #include "engine/model.h"
 
 namespace tessera {
@@ -29,7 +30,8 @@ std::vector<uint32_t> find_end_tokens(const Model& model, const ReplyOptions& op
 
 ReplySteps::ReplySteps(const Model& model, Sampler& sampler, const ReplyOptions& options,
                        std::span<const uint32_t> prompt, bool continues_prompt)
-    : sampler_(sampler),
+    : model_(model),
+      sampler_(sampler),
       max_tokens_(options.max_tokens),
       end_tokens_(find_end_tokens(model, options)),
       stop_rules_(options.stops),
@@ -40,6 +42,7 @@ ReplySteps::ReplySteps(const Model& model, Sampler& sampler, const ReplyOptions&
 }
 
 ReplySteps::Step ReplySteps::step(const NextLogits& logits) {
+  if (!all_finite(logits.all)) throw LogitsNotFinite(model_.file().path());
   Step step;
   step.token = logits.best.empty() ? sampler_.sample(logits.all) : sampler_.sample_best(logits.best);
   sampler_.accept(step.token);

@@ -39,7 +39,8 @@ class ReplySteps {
     std::string text;       // more of the reply, whole UTF-8 characters; often empty
     bool finished = false;  // no further step; end() says why
   };
-  // Samples the next token from the logits after all tokens so far, which are used as scratch.
+  // Samples the next token from the logits after all tokens so far, which are used as scratch. Throws
+  // LogitsNotFinite.
   Step step(const NextLogits& logits);
 
   // Ends an unfinished reply for a reason that lies outside it. Returns the text that was held back until it
@@ -52,6 +53,7 @@ class ReplySteps {
  private:
   std::optional<ReplyEnd> reason_to_end(uint32_t token, std::string& text);
 
+  const Model& model_;
   Sampler& sampler_;
   size_t max_tokens_;
   std::vector<uint32_t> end_tokens_;

@@ -1,39 +1,11 @@
 #include "engine/session.h"
 
-#include <fmt/format.h>
-
-#include <bit>
-#include <cmath>
-#include <cstdint>
 #include <stdexcept>
 
 #include "engine/model.h"
 #include "engine/value_or_throw.h"
 
 namespace tessera {
-
-namespace {
-
-bool all_finite(std::span<const float> logits) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t faults = 0;
-  for (const float logit : logits)
-    faults += (std::bit_cast<uint32_t>(logit) & kExponent) == kExponent ? 1 : 0;
-  return faults == 0;
-}
-
-// The best finite logits, [rows, count]: whether every row has one.
-bool all_finite(std::span<const TokenLogit> best, size_t count) {
-  for (size_t row = 0; row < best.size(); row += count)
-    if (!std::isfinite(best[row].logit)) return false;
-  return true;
-}
-
-}  // namespace
-
-LogitsNotFinite::LogitsNotFinite(const std::string& model)
-    : std::runtime_error(fmt::format(
-          "{}: the model's logits are not finite: the file is damaged or does not fit its graph", model)) {}
 
 Session::Session(const Model& model, const SessionOptions& options)
     : Session(std::make_unique<Runtime>(model, options)) {}
@@ -69,11 +41,11 @@ void Session::run_batches(std::span<const SequenceInput> inputs, size_t best_cou
       if (best_count == 0) {
         const std::span<float> logits = std::span(logits_).subspan(first, count);
         check_status(program.run(batch, logits));
-        if (!all_finite(logits)) throw LogitsNotFinite(model().file().path());
+        if (!seem_finite(logits, columns)) throw LogitsNotFinite(model().file().path());
       } else {
         const std::span<TokenLogit> best = std::span(best_).subspan(first, count);
         check_status(program.run_best(batch, best_count, best));
-        if (!all_finite(best, best_count)) throw LogitsNotFinite(model().file().path());
+        if (!have_finite(best, best_count)) throw LogitsNotFinite(model().file().path());
       }
       rows_done += batch.output_rows.size();
     }

@@ -6,21 +6,15 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "engine/batch_packer.h"
+#include "engine/finite_logits.h"
 #include "engine/kv_cache/sequences.h"
 #include "engine/runtime.h"
 
 namespace tessera {
-
-// Some logit is NaN or infinite: the file is damaged, or its weights overflow. One line that names the model.
-class LogitsNotFinite : public std::runtime_error {
- public:
-  explicit LogitsNotFinite(const std::string& model);
-};
 
 class Session {
  public:
