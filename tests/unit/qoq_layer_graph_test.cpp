@@ -135,7 +135,8 @@ TEST_CASE("a layer of the known structure is smoothed without a word about what 
   for (const Scheme scheme : {Scheme::w4a8_g128, parse_scheme("lut4-g32").value()}) {
     const Smoothed result = smoothed(model, scheme);
     CHECK(result.q_changed);
-    CHECK(result.up_changed);
+    // The exponent of row scales is fixed; for tables the best scaling of some weights is none.
+    if (scheme == Scheme::w4a8_g128) CHECK(result.up_changed);
     CHECK(result.noted("keys: alpha 0.50"));
   }
 }
