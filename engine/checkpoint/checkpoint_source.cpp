@@ -1,10 +1,13 @@
 #include "engine/checkpoint/checkpoint_source.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
 #include "engine/checkpoint/gguf_source.h"
 #include "engine/checkpoint/huggingface_source.h"
+#include "gguf-like-format/file_error.h"
 
 namespace tessera {
 
@@ -34,6 +37,10 @@ const SourceTensor* CheckpointSource::find(std::string_view name) const {
   const auto found =
       std::find_if(all.begin(), all.end(), [&](const SourceTensor& each) { return each.name == name; });
   return found == all.end() ? nullptr : &*found;
+}
+
+PackedRows CheckpointSource::read_packed(const SourceTensor& tensor, uint64_t, uint64_t) const {
+  throw FileError(fmt::format("{}: tensor {} holds no codes", path(), tensor.name));
 }
 
 std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path) {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/checkpoint/packed_matrix.h"
 #include "engine/models/model_graph.h"
 #include "engine/models/tensor_source.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -45,6 +46,12 @@ class CheckpointSource {
   // Elements first ... first + out.size() - 1 of one of tensors(), in row-major order. Throws FileError for a
   // type that cannot be read as floats and for a range outside the tensor.
   virtual void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const = 0;
+  // How the codes of one of tensors() are to be read; nothing where it is no matrix of codes. May read all of
+  // the tensor's levels. Throws FileError where they make no sense.
+  virtual std::optional<PackedFormat> packed_format(const SourceTensor&) const { return std::nullopt; }
+  // Rows first_row ... first_row + rows - 1 of a tensor that has a packed format; their values by its formula
+  // in f32 are what read gives. Throws FileError for a range outside the tensor.
+  virtual PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const;
   // XXH64 of one of tensors() as it is stored.
   virtual uint64_t hash(const SourceTensor& tensor, uint64_t seed) const = 0;
 };
