@@ -39,11 +39,14 @@ class HuggingFaceSource : public CheckpointSource {
     const TensorParts parts(folder, checkpoint_.tensors());
     if (!quantization_) quantization_ = read_quantization_file(folder, parts);
     if (quantization_) packed_ = find_packed(*quantization_->layout, parts);
-    std::unordered_set<const CheckpointTensor*> in_packed;
-    for (const PackedTensor& matrix : packed_) in_packed.insert(matrix.parts.begin(), matrix.parts.end());
+    std::unordered_set<const CheckpointTensor*> hidden = empty_biases(parts);
+    if (!hidden.empty())
+      notes_.push_back(fmt::format("{}: {} biases that the model does not have are 0 and left out", folder,
+                                   hidden.size()));
+    for (const PackedTensor& matrix : packed_) hidden.insert(matrix.parts.begin(), matrix.parts.end());
     size_t unused = 0;
     for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
-      if (in_packed.contains(&tensor)) continue;
+      if (hidden.contains(&tensor)) continue;
       if (quantization_ && quantization_->layout->is_unused(tensor.name)) {
         ++unused;
         continue;
@@ -96,6 +99,25 @@ class HuggingFaceSource : public CheckpointSource {
 
  private:
   static constexpr uint64_t kRowsAtOnce = 32;
+
+  // Some GPTQ packages write a bias of 0 beside every packed matrix, also where the model has none.
+  std::unordered_set<const CheckpointTensor*> empty_biases(const TensorParts& parts) const {
+    std::unordered_set<const CheckpointTensor*> empty;
+    if (packed_.empty()) return empty;
+    std::unordered_set<std::string> expected;
+    for (const ExpectedTensor& tensor : expected_tensors(header_.hyperparameters))
+      expected.insert(tensor.source.name);
+    constexpr std::string_view weight = "weight";
+    for (const PackedTensor& matrix : packed_) {
+      const std::string name = matrix.name.substr(0, matrix.name.size() - weight.size()) + "bias";
+      const CheckpointTensor* bias = parts.find(name);
+      if (bias == nullptr || expected.contains(name) || !precision_of(bias->type)) continue;
+      bool zero = true;
+      for (uint64_t i = 0; i < bias->elements() && zero; ++i) zero = float_at(*bias, i) == 0;
+      if (zero) empty.insert(bias);
+    }
+    return empty;
+  }
 
   // tensors_ has the plain tensors first, then the packed ones.
   size_t index_of(const SourceTensor& tensor) const { return static_cast<size_t>(&tensor - tensors_.data()); }
