@@ -43,6 +43,7 @@ struct Visitor {
   void operator()(MaybeConst<Rope> auto&) const {}
   void operator()(MaybeConst<Attention> auto&) const {}
   void operator()(MaybeConst<Gate> auto&) const {}
+  void operator()(MaybeConst<SoftCap> auto&) const {}
   void operator()(MaybeConst<Quantize> auto&) const {}
 };
 
