@@ -40,7 +40,8 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   };
   const std::optional<WeightFormat> format = format_of(tensor.scheme);
   const std::optional<TableFormat> table = table_format(tensor.scheme);
-  if (!format && !table)
+  const bool is_vector = tensor.shape.size() == 1;
+  if (!is_vector && !format && !table)
     return failure(fmt::format("the cuda backend has no kernels for scheme {}", scheme_name(tensor.scheme)));
   const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);
   if (!bytes || *bytes != tensor.bytes.size())
@@ -51,7 +52,6 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   if (table) return upload_table(queue, staging, tensor, *table);
 
   auto weight = std::make_unique<UploadedWeight>(tensor);
-  const bool is_vector = tensor.shape.size() == 1;
   const size_t panels = (tensor.rows() + tile::kPanelRows - 1) / tile::kPanelRows;
   const size_t file_panel = is_vector ? 0 : panel_bytes(tensor.scheme, tensor.columns());
   const size_t device_panel = is_vector ? 0 : device_panel_bytes(*format, file_panel, tensor.columns());

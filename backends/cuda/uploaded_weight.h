@@ -18,9 +18,10 @@ class UploadedWeight : public AdoptedWeight {
                                                         const StoredTensor& tensor);
 
   bool is_table() const { return table_format(scheme()).has_value(); }
-  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table scheme
-  const TableView& table() const { return table_; }                           // rank 2, a table scheme
-  Global<const float> vector() const { return memory_.view<const float>(); }  // rank 1
+  const MatrixView& matrix() const { return matrix_; }                             // rank 2, no table scheme
+  const TableView& table() const { return table_; }                                // rank 2, a table scheme
+  Global<const float> vector() const { return memory_.view<const float>(); }       // rank 1
+  Global<const uint32_t> order() const { return memory_.view<const uint32_t>(); }  // rank 1, u32
 
  private:
   static Result<std::unique_ptr<UploadedWeight>> upload_table(Queue& queue, DeviceMemory& staging,

@@ -254,6 +254,23 @@ inline OpCase quantize_case(Random& random, size_t columns, ElementType type) {
   return test;
 }
 
+inline OpCase gather_case(Random& random, size_t columns, ElementType type) {
+  OpCase test;
+  test.name = "gather " + std::to_string(columns) + " " + element_name(type);
+  test.kv = small_kv();
+  test.bound = kExact;
+  CaseBuilder build(test);
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  std::vector<uint32_t> order(columns);
+  std::iota(order.begin(), order.end(), 0u);
+  std::shuffle(order.begin(), order.end(), random);
+  const TensorId y = build.tensor(RowExtent::tokens, columns, type);
+  build.op(Gather{build.weight(packed_order("order", order))}, {x}, {y});
+  build.read_out(y);
+  random_runs(random, test, {});
+  return test;
+}
+
 // Two whole decoder layers and a head in one scheme: fusions, buffer reuse and the order of ops together.
 inline OpCase layers_case(Random& random, Scheme scheme, unsigned kv_bits) {
   OpCase test;
@@ -369,6 +386,7 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
   for (const size_t columns : {size_t{1}, size_t{8}, size_t{172}, size_t{255}, size_t{896}, size_t{1100}}) {
     for (const ElementType type : kElementTypes) {
       cases.push_back(gate_case(random, columns, type));
+      cases.push_back(gather_case(random, columns, type));
       if (type != ElementType::f32) cases.push_back(quantize_case(random, columns, type));
     }
   }

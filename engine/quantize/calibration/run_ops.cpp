@@ -67,7 +67,7 @@ void OpRun::run_op(size_t index, const OpObserver& observer) {
                         },
                         [&](const Gate&) { set(op.outputs[0], gated(products_, values_.at(op.inputs[0]))); },
                         [&](const Embed& kind) { never(kind); }, [&](const Input& kind) { never(kind); },
-                        [&](const Quantize& kind) { never(kind); }},
+                        [&](const Quantize& kind) { never(kind); }, [&](const Gather& kind) { never(kind); }},
              op.kind);
 }
 
