@@ -43,7 +43,8 @@ struct Tensor {
   ElementType type = ElementType::f32;
 };
 
-// A weight that the graph reads: the stored tensor of this name. A vector has one row.
+// A weight that the graph reads: the stored tensor of this name. A vector has one row; one of u32 is an order
+// of columns.
 struct Weight {
   std::string name;
   Scheme scheme = Scheme::f32;
@@ -147,7 +148,15 @@ struct Quantize {
   static constexpr const char* kName = "quantize";
 };
 
-using OpKind = std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap, Quantize>;
+// y[i] = x[order[i]], f32 rounded to the output's type: the columns of x in the order in which matrices that
+// were quantized in another order of columns ("act-order") are stored.
+struct Gather {
+  static constexpr const char* kName = "gather";
+  WeightId order;  // u32 vector [columns] in which every column appears once
+};
+
+using OpKind =
+    std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap, Quantize, Gather>;
 
 struct Op {
   std::string name;

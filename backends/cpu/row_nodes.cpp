@@ -1,4 +1,4 @@
-// Steps that work on whole rows: input, norm, quantize, gate, rope. A task is one row.
+// Steps that work on whole rows: input, norm, quantize, gather, gate, rope. A task is one row.
 #include <algorithm>
 
 #include "backends/cpu/node.h"
@@ -93,6 +93,34 @@ class QuantizeNode : public Node {
   const Kernels& kernels_;
   View x_;
   View y_;
+};
+
+// Plain code for every instruction set: a row's columns come from L1 one by one either way.
+class GatherNode : public Node {
+ public:
+  GatherNode(const NodeContext& context, const Op& op, const Gather& gather)
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        order_(reinterpret_cast<const uint32_t*>(context.weight(gather.order).bytes.data())) {}
+
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = next_task(); row < rows; row = next_task()) {
+      const float* x = x_.floats(run, row);
+      float* y = unrounded(y_, run, row, scratch);
+      for (size_t i = 0; i < y_.columns; ++i) y[i] = x[order_[i]];
+      round_to_type(kernels_, y_, y, row);
+    }
+  }
+
+  size_t scratch_bytes() const override { return y_.columns * sizeof(float); }
+
+ private:
+  const Kernels& kernels_;
+  View x_;
+  View y_;
+  const uint32_t* order_;
 };
 
 class GateNode : public Node {
@@ -199,6 +227,10 @@ std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const 
 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Quantize&) {
   return std::make_unique<QuantizeNode>(context, op);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gather& gather) {
+  return std::make_unique<GatherNode>(context, op, gather);
 }
 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate) {

@@ -340,6 +340,13 @@ void CudaProgram::add(const Op& op, const Quantize&) {
       [this, job, extent = graph_.tensors[op.outputs[0]].rows] { quantize(queue_, job, count(extent)); });
 }
 
+void CudaProgram::add(const Op& op, const Gather& kind) {
+  const GatherJob job{rows(op.inputs[0]), rows(op.outputs[0]), weights_[kind.order]->order(),
+                      columns(op.outputs[0]), type(op.outputs[0])};
+  steps_.push_back(
+      [this, job, extent = graph_.tensors[op.outputs[0]].rows] { gather(queue_, job, count(extent)); });
+}
+
 // Uploads what the kernels read of the batch, and its input rows.
 Status CudaProgram::load(const Batch& batch) {
   if (Status status = batch_.load(queue_, batch); !status.ok()) return status;

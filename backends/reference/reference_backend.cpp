@@ -152,6 +152,10 @@ class ReferenceProgram : public Program {
     for (size_t row = 0; row < from.count; ++row) store_row(to, row, from.floats(row));
   }
 
+  void run_op(const Op& op, const Gather& gather, const Batch& batch) {
+    run_gather(weight(gather.order), input(op, 0, batch), output(op, 0, batch));
+  }
+
   const Graph& graph_;
   MemoryPlan plan_;
   std::vector<const StoredTensor*> weights_;

@@ -38,7 +38,7 @@ bool DecoderDescription::has(Role role) const {
     case Role::output_head:
       return !tied_head;
     default:
-      return true;
+      return role_row(role).kind != RoleKind::order;
   }
 }
 

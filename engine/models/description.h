@@ -45,7 +45,9 @@ struct DecoderDescription {
   GateFunction gate = GateFunction::silu;
   bool tied_head = false;
 
-  bool has(Role role) const;  // whether such a model has tensors of that role
+  // Whether such a model has tensors of that role. Orders of columns are no matter of the model, but of how
+  // its matrices are stored: false.
+  bool has(Role role) const;
 };
 
 // Throws FileError that begins with source when a number is out of range, numbers disagree, or the family is

@@ -53,6 +53,16 @@ struct QuantizeJob {
 };
 void quantize(Queue& queue, const QuantizeJob& job, uint32_t rows);
 
+// y[i] = x[order[i]], f32, rounded to y's type.
+struct GatherJob {
+  Rows x;
+  Rows y;
+  Global<const uint32_t> order;  // [columns]
+  uint32_t columns = 0;
+  ElementType type = ElementType::q8;  // of y
+};
+void gather(Queue& queue, const GatherJob& job, uint32_t rows);
+
 // A row of x holds gate, then up, of `columns` elements each: y = function(gate) * up, rounded to y's type.
 struct GateJob {
   Rows x;

@@ -67,8 +67,9 @@ void OpRun::run_op(size_t index, const OpObserver& observer) {
             set(op.outputs[0], attend(products_, attention, windows_, inputs));
           },
           [&](const Gate& gate) { set(op.outputs[0], gated(products_, gate, values_.at(op.inputs[0]))); },
-          [&](const SoftCap& kind) { never(kind); }, [&](const Embed& kind) { never(kind); },
-          [&](const Input& kind) { never(kind); }, [&](const Quantize& kind) { never(kind); }},
+          [&](const SoftCap& kind) { never(kind); }, [&](const Gather& kind) { never(kind); },
+          [&](const Embed& kind) { never(kind); }, [&](const Input& kind) { never(kind); },
+          [&](const Quantize& kind) { never(kind); }},
       op.kind);
 }
 
