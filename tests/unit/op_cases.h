@@ -318,10 +318,6 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
   Random random(seed);
   std::vector<OpCase> cases;
   for (const Scheme scheme : matrix_schemes()) {
-    // Their kernels are still to come.
-    if (const CodeKind kind = scheme_facts(scheme).kind;
-        kind == CodeKind::int8 || kind == CodeKind::int4m || kind == CodeKind::int4k)
-      continue;
     for (const auto& [rows, columns] : {std::pair<size_t, size_t>{37, 64}, {5, 172}, {64, 288}, {33, 9}})
       cases.push_back(embed_case(random, scheme, rows, columns));
     const std::vector<LinearShape> shapes = {
