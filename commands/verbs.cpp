@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "engine/backends.h"
+#include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -131,12 +132,20 @@ constexpr const char* kOutput = "Output";
 constexpr const char* kWhat = "What to make";
 constexpr const char* kRecipe = "Recipe";
 
+const char* quantize_scheme_names() {
+  static const std::string names =
+      fmt::format("{} {} {}", kKeptScheme, kKeptInt8Scheme, matrix_scheme_names());
+  return names.c_str();
+}
+
 const std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
-    Option{kWhat, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
-           "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 followed by -g32 -g64 -g128 or -g256 "
-           "and, for 8-bit activations, -a8"},
-    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
+    Option{
+        kWhat, 0, "scheme", "NAME", quantize_scheme_names(), "keep where there are codes, else w4a8-g128",
+        "keep: the codes that the checkpoint has, in the schemes that hold them; f32 f16 bf16 w8a8 w4a8 "
+        "w4a8-g128, lut2 lut3 lut4 int4 int8 followed by -g32 -g64 -g128 or -g256, int4m-g32 or int4k-g32; "
+        "-a8 behind keep and names with groups: 8-bit activations"},
+    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "keep with --scheme keep, else w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
     Option{kRecipe, 0, "recipe", "NAME", "qoq rtn", "qoq with --calibration, else rtn",

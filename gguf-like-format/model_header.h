@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tessera {
@@ -71,8 +72,13 @@ struct ChatSettings {
   std::vector<uint32_t> stop_tokens;  // ids that end a turn (eos of generation settings and config)
 };
 
+// Names in the place of a scheme for files whose matrices have the codes and floats that their checkpoint
+// had, each in a scheme that holds them; "-a8": with int8 activations where there are codes.
+inline constexpr std::string_view kKeptScheme = "keep";
+inline constexpr std::string_view kKeptInt8Scheme = "keep-a8";
+
 struct QuantizationInfo {
-  std::string scheme;            // the scheme asked for, e.g. "w4a8-g128"
+  std::string scheme;            // the scheme asked for, e.g. "w4a8-g128", or one of the names above
   std::string head_scheme;       // scheme of the output head
   uint64_t kv_bits = 16;         // recommended KV precision
   std::string calibration_hash;  // XXH64 of the calibration text in hex; empty when none was used
