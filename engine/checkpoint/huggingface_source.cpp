@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include "engine/checkpoint/huggingface_config.h"
+#include "engine/checkpoint/mistaken_path.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 
 namespace tessera {
@@ -32,7 +33,7 @@ class HuggingFaceSource : public CheckpointSource {
       : path_(folder),
         header_(read_huggingface_folder(folder, notes_)),
         checkpoint_(Checkpoint::open(folder)),
-        tokenizer_(Tokenizer::from_folder(folder)) {
+        tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
     tensors_.reserve(checkpoint_.tensors().size());
     for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
       const TypeRow& row = type_row(tensor.type);
@@ -70,6 +71,7 @@ class HuggingFaceSource : public CheckpointSource {
 }  // namespace
 
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder) {
+  refuse_mistaken_path(folder);
   return std::make_unique<HuggingFaceSource>(folder);
 }
 
