@@ -251,7 +251,7 @@ int run_quantize(const Arguments& arguments) {
       options.recipe->calibration->text = read_text(*arguments.text("calibration"));
       resumable = fmt::format(
           "tessera: finished layers are kept in {}.calibration: the same command goes on from there",
-          printable(*target));
+          terminal_text(*target));
       say_on_interrupt(resumable.c_str());
     }
   }

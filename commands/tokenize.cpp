@@ -55,14 +55,19 @@ int run_tokenize(const Arguments& arguments) {
   std::unique_ptr<TessFile> model;
   std::error_code none;
   const Tokenizer tokenizer = [&] {
-    if (std::filesystem::is_directory(source, none)) return Tokenizer::from_folder(source);
+    if (std::filesystem::is_directory(source, none)) {
+      std::vector<std::string> notes;
+      Tokenizer read = Tokenizer::from_folder(source, &notes);
+      for (const std::string& line : notes) say(line);
+      return read;
+    }
     model = TessFile::open(source, true);
     return stored_tokenizer(*model);
   }();
 
   if (decode) {
     const std::string text = tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true);
-    write_stdout((is_terminal(STDOUT_FILENO) ? printable(text) : text) + "\n");
+    write_stdout((is_terminal(STDOUT_FILENO) ? terminal_text(text) : text) + "\n");
     return kExitDone;
   }
   const std::string text = file ? read_prompt(*file) : prompt && *prompt != "-" ? *prompt : read_prompt("-");

@@ -53,7 +53,7 @@ class GgufSource : public CheckpointSource {
   explicit GgufSource(const std::string& path)
       : file_(GgufFile::open(path)),
         header_(read_gguf_header(file_)),
-        tokenizer_(Tokenizer::from_gguf(file_.metadata())) {
+        tokenizer_(Tokenizer::from_gguf(file_.metadata(), &notes_)) {
     const uint64_t vocabulary = header_.hyperparameters.vocabulary;
     if (tokenizer_.vocabulary() > vocabulary)
       file_.metadata().refuse("tokenizer.ggml.tokens",
@@ -76,6 +76,7 @@ class GgufSource : public CheckpointSource {
 
   const std::string& path() const override { return file_.path(); }
   const ModelHeader& header() const override { return header_; }
+  std::span<const std::string> notes() const override { return notes_; }
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
 
@@ -128,6 +129,7 @@ class GgufSource : public CheckpointSource {
 
   GgufFile file_;
   ModelHeader header_;
+  std::vector<std::string> notes_;
   Tokenizer tokenizer_;
   std::vector<SourceTensor> tensors_;
   std::vector<const GgufTensor*> stored_;  // the same tensors in the file

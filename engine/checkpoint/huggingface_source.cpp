@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "engine/checkpoint/huggingface_config.h"
+#include "engine/checkpoint/mistaken_path.h"
 #include "engine/checkpoint/packed_layout.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 
@@ -35,7 +36,7 @@ class HuggingFaceSource : public CheckpointSource {
         header_(read_huggingface_folder(folder, notes_)),
         quantization_(read_quantization_config(folder)),
         checkpoint_(Checkpoint::open(folder)),
-        tokenizer_(Tokenizer::from_folder(folder)) {
+        tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
     const TensorParts parts(folder, checkpoint_.tensors());
     if (!quantization_) quantization_ = read_quantization_file(folder, parts);
     if (quantization_) packed_ = find_packed(*quantization_->layout, parts);
@@ -143,6 +144,7 @@ class HuggingFaceSource : public CheckpointSource {
 }  // namespace
 
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder) {
+  refuse_mistaken_path(folder);
   return std::make_unique<HuggingFaceSource>(folder);
 }
 
