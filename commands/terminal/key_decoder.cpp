@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/tokenizer/utf8.h"
+
 namespace tessera {
 
 namespace {
@@ -162,29 +164,21 @@ void KeyDecoder::step(unsigned char byte) {
 
 // A byte outside sequences. One that does not go on with a character ends it: only its bytes are lost.
 void KeyDecoder::text(unsigned char byte) {
-  if (missing_ > 0) {
-    if (within(byte, least_, greatest_)) {
-      partial_ = partial_ << 6 | (byte & 0x3Fu);
-      least_ = 0x80;
-      greatest_ = 0xBF;
-      if (--missing_ == 0) emit(partial_);
-      return;
-    }
-    missing_ = 0;
+  partial_ += static_cast<char>(byte);
+  Utf8Character character = read_utf8(partial_, 0);
+  if (character.state == Utf8Character::State::malformed && partial_.size() > 1) {
+    partial_.assign(1, static_cast<char>(byte));
     with_alt_ = false;
+    character = read_utf8(partial_, 0);
   }
-  if (byte == kEscape) {
-    begin(State::escape);
-  } else if (byte < 0x80) {
-    emit(byte);
-  } else if (within(byte, 0xC2, 0xF4)) {
-    missing_ = byte >= 0xF0 ? 3 : byte >= 0xE0 ? 2 : 1;
-    partial_ = byte & (0x3Fu >> missing_);
-    // No overlong forms, no surrogates, nothing beyond U+10FFFF.
-    least_ = byte == 0xE0 ? 0xA0 : byte == 0xF0 ? 0x90 : 0x80;
-    greatest_ = byte == 0xED ? 0x9F : byte == 0xF4 ? 0x8F : 0xBF;
-  } else {
+  if (character.state == Utf8Character::State::unfinished) return;
+  partial_.clear();
+  if (character.state == Utf8Character::State::malformed) {
     with_alt_ = false;
+  } else if (byte == kEscape) {
+    begin(State::escape);
+  } else {
+    emit(character.codepoint);
   }
 }
 

@@ -75,14 +75,12 @@ class KeyDecoder {
   State state_ = State::ground;
   Time latest_{};
   bool pasting_ = false;
-  bool doubled_ = false;        // the sequence follows a further Esc
-  bool with_alt_ = false;       // the character that is being read follows an Esc
-  std::string body_;            // of a CSI or SS3 sequence, between introducer and final byte
-  bool overlong_ = false;       // it has more bytes than are kept
-  size_t missing_ = 0;          // bytes of a character or of a mouse report that are still to come
-  char32_t partial_ = 0;        // the bits of a character so far
-  unsigned char least_ = 0x80;  // bounds of its next byte
-  unsigned char greatest_ = 0xBF;
+  bool doubled_ = false;   // the sequence follows a further Esc
+  bool with_alt_ = false;  // the character that is being read follows an Esc
+  std::string body_;       // of a CSI or SS3 sequence, between introducer and final byte
+  bool overlong_ = false;  // it has more bytes than are kept
+  size_t missing_ = 0;     // bytes of a mouse report that are still to come
+  std::string partial_;    // bytes of a character whose end is still to come
 };
 
 }  // namespace tessera

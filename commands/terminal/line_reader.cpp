@@ -13,13 +13,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <cwchar>
 #include <optional>
 #include <stdexcept>
 
 #include "commands/terminal/interrupt.h"
 #include "commands/terminal/key_decoder.h"
 #include "commands/terminal/terminal.h"
+#include "engine/tokenizer/utf8.h"
 
 namespace tessera {
 
@@ -39,13 +39,6 @@ struct EditLineEnd {
 struct HistoryEnd {
   void operator()(History* history) const { history_end(history); }
 };
-
-void append_utf8(std::string& text, wchar_t wide) {
-  std::array<char, 16> bytes = {};
-  std::mbstate_t state = {};
-  const size_t count = std::wcrtomb(bytes.data(), wide, &state);
-  if (count != static_cast<size_t>(-1)) text.append(bytes.data(), count);
-}
 
 }  // namespace
 
@@ -224,7 +217,7 @@ unsigned char LineReader::Editor::insert_paste(EditLine* editor, int) {
     const char32_t character = event.character;
     const bool ends_line = character == U'\r' || character == U'\n';
     if (character != U'\n' || !after_return) {
-      append_utf8(text, ends_line ? L'\n' : static_cast<wchar_t>(character));
+      append_utf8(text, ends_line ? U'\n' : character);
       ++length;
     }
     after_return = character == U'\r';
@@ -239,7 +232,7 @@ unsigned char LineReader::Editor::insert_quoted(EditLine* editor, int) {
   if (owner(editor).next_event(event) != 1) return CC_ERROR;
   if (event.kind != KeyEvent::Kind::character || event.character == 0) return CC_ERROR;
   std::string text;
-  append_utf8(text, static_cast<wchar_t>(event.character));
+  append_utf8(text, event.character);
   return el_insertstr(editor, text.c_str()) == 0 ? CC_REFRESH : CC_ERROR;
 }
 

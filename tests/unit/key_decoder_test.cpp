@@ -7,7 +7,8 @@
 #include <random>
 #include <string>
 #include <string_view>
-#include <vector>
+
+#include "engine/tokenizer/utf8.h"
 
 using namespace tessera;
 using namespace std::string_literals;
@@ -17,11 +18,7 @@ namespace {
 
 std::string utf8(char32_t c) {
   std::string bytes;
-  if (c < 0x80) return std::string(1, static_cast<char>(c));
-  const size_t more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-  constexpr std::array<uint32_t, 4> kLead = {0, 0xC0, 0xE0, 0xF0};
-  bytes += static_cast<char>(kLead[more] | c >> (6 * more));
-  for (size_t i = more; i-- > 0;) bytes += static_cast<char>(0x80 | (c >> (6 * i) & 0x3F));
+  append_utf8(bytes, c);
   return bytes;
 }
 
