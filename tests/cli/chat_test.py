@@ -372,8 +372,18 @@ class ChatTest(unittest.TestCase):
     def test_no_limit_can_be_set(self):
         with self.chat("--ignore-eos", "--ctx", "64") as terminal:
             terminal.wait_prompt()
-            terminal.enter("/set max-tokens none")
-            terminal.wait_for("max-tokens is none")
+            for spelled in ("none", "-1"):
+                terminal.enter("/set max-tokens 9")
+                terminal.wait_for("max-tokens is 9")
+                terminal.wait_prompt()
+                terminal.enter(f"/set max-tokens {spelled}")
+                terminal.wait_for("max-tokens is none")
+                terminal.wait_prompt()
+            terminal.enter("/set seed -1")
+            terminal.wait_for("seed is \\d+")
+            terminal.wait_prompt()
+            terminal.enter("/set repeat-last-n -1")
+            terminal.wait_for("repeat-last-n is -1")
             terminal.wait_prompt()
             terminal.enter("/set")
             terminal.wait_for("max-tokens +none\\s")
