@@ -6,6 +6,7 @@
 #include <memory>
 #include <system_error>
 
+#include "commands/command_line/escapes.h"
 #include "commands/commands.h"
 #include "commands/files/text_file.h"
 #include "commands/load_model.h"
@@ -70,7 +71,12 @@ int run_tokenize(const Arguments& arguments) {
     write_stdout((is_terminal(STDOUT_FILENO) ? terminal_text(text) : text) + "\n");
     return kExitDone;
   }
-  const std::string text = file ? read_prompt(*file) : prompt && *prompt != "-" ? *prompt : read_prompt("-");
+  const bool spelled = prompt && *prompt != "-";
+  if (arguments.has("escape") && !spelled) throw UsageError("--escape: needs a text with -p");
+  const std::string text = file                      ? read_prompt(*file)
+                           : !spelled                ? read_prompt("-")
+                           : arguments.has("escape") ? without_escapes(*prompt)
+                                                     : *prompt;
   std::vector<uint32_t> ids = tokenizer.encode(text, arguments.has("parse-special"));
   if (arguments.has("bos") && tokenizer.adds_bos() && tokenizer.bos())
     ids.insert(ids.begin(), *tokenizer.bos());

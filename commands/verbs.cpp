@@ -33,9 +33,10 @@ std::vector<std::string_view> backend_names() {
 const std::string kBackendNames = fmt::format("{}", fmt::join(backend_names(), " "));
 const std::string kBackendHelp = fmt::format("what computes: {}", fmt::join(backend_names(), ", "));
 
-constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
+constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help", "--usage"};
 
-constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads", "-t"};
+constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads; -1: all cores",
+                             "-t"};
 
 const Option kBackend = {
     kRunning, 0, "backend", "NAME", kBackendNames.c_str(), kHostBackend, kBackendHelp.c_str()};
@@ -56,8 +57,8 @@ constexpr Option kNuma = {kRunning,
                           "off local interleave",
                           "off",
                           "copy weights onto the memory nodes: local to the threads, or interleaved"};
-constexpr Option kContext = {kRunning,       0, "ctx", "N", "", "the model's", "tokens of context",
-                             "-c --ctx-size"};
+constexpr Option kContext = {
+    kRunning, 0, "ctx", "N", "", "the model's", "tokens of context; 0: the model's", "-c --ctx-size"};
 constexpr Option kKv = {kRunning, 0, "kv", "BITS", "4 8 16", "the file's", "precision of the KV cache"};
 constexpr Option kKvFirst = {
     kRunning, 0, "kv-first-layers", "N", "", "0", "leading layers that keep a 16-bit KV cache"};
@@ -66,14 +67,20 @@ constexpr Option kBatch = {kRunning,         0, "batch", "N", "", "512", "prompt
 constexpr Option kNoMmap = {
     kRunning, 0, "no-mmap", "", "", "", "read the model into memory instead of mapping it"};
 constexpr Option kMlock = {kRunning, 0, "mlock", "", "", "", "lock the model's pages in memory"};
-constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on stderr"};
+constexpr Option kMemoryCheck = {
+    kRunning, 0, "memory-check", "MODE", "on off", "on", "off: go on where the model does not seem to fit"};
+constexpr Option kEscape = {
+    kPrompt, 'e', "escape", "", "", "", "\\n, \\t, \\xNN and so on mean what they do in C"};
+constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on stderr", "-v"};
 constexpr Option kParseSpecial = {
     kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
 
 const std::array kRunOptions = {
     Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
-    Option{kPrompt, 'p', "prompt", "TEXT", "", "chat", "answer this and end; - reads stdin"},
-    Option{kPrompt, 'f', "file", "FILE", "", "", "the same with the text of a file"},
+    Option{kPrompt, 'p', "prompt", "TEXT", "", "chat",
+           "answer this, and what a pipe brings; - is stdin alone"},
+    Option{kPrompt, 'f', "file", "FILE", "", "", "answer the text of a file; - is stdin"},
+    kEscape,
     Option{kPrompt, 0, "system", "TEXT", "", "none", "system message", "-sys --system-prompt"},
     Option{kPrompt, 0, "raw", "", "", "", "continue the text as it is, without the chat template"},
     Option{kPrompt, 0, "parse-special", "", "", "",
@@ -89,15 +96,17 @@ const std::array kRunOptions = {
            "only tokens this likely relative to the best; 0 is off"},
     Option{kSampling, 0, "repeat-penalty", "F", "", "the model's, or 1",
            "divides the logits of tokens seen; 1 is off"},
+    Option{kSampling, 0, "repeat-last-n", "N", "", "64",
+           "how many of the latest tokens count as seen; 0: none, -1: all"},
     Option{kSampling, 0, "presence", "X", "", "0", "subtracted once from the logit of a token seen",
            "--presence-penalty"},
     Option{kSampling, 0, "frequency", "X", "", "0", "subtracted each time a token was seen",
            "--frequency-penalty"},
-    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws", "-s"},
+    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws; -1: random", "-s"},
     Option{kSampling, 0, "stop", "TEXT", "", "", "end the answer before this text (repeatable)"},
     Option{kSampling, 0, "logit-bias", "ID+X", "", "",
-           "add X to a token's logit: 15+2.5, 15-1, 15-inf (repeatable)"},
-    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer",
+           "add X to a token's logit: 15+2.5, 15-1, 15-inf (repeatable)", "-l"},
+    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer; -1: no limit",
            "-n --predict --n-predict"},
     Option{kSampling, 0, "ignore-eos", "", "", "", "go on after tokens that end an answer"},
     kBackend,
@@ -111,6 +120,7 @@ const std::array kRunOptions = {
     kBatch,
     kNoMmap,
     kMlock,
+    kMemoryCheck,
     Option{kBenchmark, 0, "bench", "", "", "", "measure speed instead of answering"},
     Option{kBenchmark, 0, "tests", "LIST", "", "pp128,pp512,pp2048,tg128,tg128@d4096,tg128@d16384",
            "ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN, mmN"},
@@ -203,6 +213,7 @@ const std::array kPerplexityOptions = {
     kKvFirst,
     kNoMmap,
     kMlock,
+    kMemoryCheck,
     kHelp,
 };
 
@@ -216,6 +227,7 @@ constexpr std::array kInspectOptions = {
 constexpr std::array kTokenizeOptions = {
     Option{kPrompt, 'p', "prompt", "TEXT", "", "stdin", "the text; - reads stdin"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "the text of a file"},
+    kEscape,
     kParseSpecial,
     Option{kPrompt, 0, "bos", "", "", "",
            "begin with the token that begins a text, where the model wants one"},

@@ -49,7 +49,7 @@ class Chat {
         sampler_(settings_.sampling),
         conversation_(session, conversation_options(arguments)),
         statistics_(!arguments.has("no-stats")) {
-    if (const auto system = arguments.text("system")) {
+    if (const auto system = system_message(arguments)) {
       if (conversation_.raw())
         throw std::runtime_error("--system: the model has no chat template to put it in");
       conversation_.set_system(*system);
@@ -191,7 +191,8 @@ class Chat {
     apply_setting(settings_, name, value, fmt::format("/set {}", name));
     sampler_.configure(settings_.sampling);
     if (name == "seed") sampler_.reseed(settings_.sampling.seed);
-    say(fmt::format("{} is {}", name, value), Style::dim);
+    for (const auto& [each, held] : list_settings(settings_))
+      if (each == name) say(fmt::format("{} is {}", name, held), Style::dim);
   }
 
   void stats(const std::string&) {
@@ -257,7 +258,11 @@ int run_chat(const Arguments& arguments) {
                   chat.raw() ? "no chat template: your text is continued as it is · /help"
                              : "/help lists the commands"),
       Style::dim);
-  if (arguments.has("verbose")) say_settings(*session, settings);
+  if (arguments.has("verbose")) {
+    say_settings(*session, settings);
+  } else if (drawn_seed(arguments)) {
+    say(fmt::format("seed: {}", settings.sampling.seed), Style::dim);
+  }
 
   bool warned = false;  // Ctrl-C was pressed since the last message
   for (;;) {
