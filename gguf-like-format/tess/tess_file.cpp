@@ -116,8 +116,12 @@ TessFile::TessFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TessFile::~TessFile() = default;
 
 std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap) {
+  return open(path, use_mmap, path);
+}
+
+std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap, const std::string& name) {
   auto state = std::make_unique<State>();
-  state->path = path;
+  state->path = name;
   state->mapping = use_mmap ? MappedFile::map(path) : MappedFile::read(path);
   state->bytes = state->mapping.bytes();
   state->resident = !use_mmap;

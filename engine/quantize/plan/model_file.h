@@ -15,6 +15,7 @@
 #include "engine/quantize/plan/rounding_error.h"
 #include "engine/quantize/plan/weight_plan.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "gguf-like-format/file_target.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 #include "gguf-like-format/tess/tess_writer.h"
@@ -25,6 +26,8 @@ namespace tessera {
 struct ModelFileOptions {
   std::string source;  // checkpoint: a Hugging Face folder or a GGUF file
   std::string target;  // .tess path
+  // Where the file goes instead; outlives the call. target then only names the file in errors.
+  FileTarget* output = nullptr;
   Scheme scheme = Scheme::w4a8_g128;
   bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8
   unsigned kv_bits = 8;    // recommendation stored in the file
@@ -60,6 +63,7 @@ class ModelFile {
 
  private:
   std::string target_;
+  FileTarget* output_;
   std::unique_ptr<CheckpointSource> checkpoint_;
   ModelHeader header_;
   std::vector<PlannedWeight> plan_;
