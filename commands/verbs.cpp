@@ -67,6 +67,13 @@ constexpr Option kBatch = {kRunning,         0, "batch", "N", "", "512", "prompt
 constexpr Option kNoMmap = {
     kRunning, 0, "no-mmap", "", "", "", "read the model into memory instead of mapping it"};
 constexpr Option kMlock = {kRunning, 0, "mlock", "", "", "", "lock the model's pages in memory"};
+constexpr Option kCacheSize = {kModel,
+                               0,
+                               "cache-size",
+                               "SIZE",
+                               "",
+                               "a tenth of the disk, at least 20G",
+                               "room for models converted on first use; 0 keeps none"};
 constexpr Option kMemoryCheck = {
     kRunning, 0, "memory-check", "MODE", "on off", "on", "off: go on where the model does not seem to fit"};
 constexpr Option kEscape = {
@@ -76,7 +83,9 @@ constexpr Option kParseSpecial = {
     kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
 
 const std::array kRunOptions = {
-    Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
+    Option{kModel, 'm', "model", "FILE", "", "the embedded model",
+           "a .tess file, a GGUF file or a checkpoint folder"},
+    kCacheSize,
     Option{kPrompt, 'p', "prompt", "TEXT", "", "chat",
            "answer this, and what a pipe brings; - is stdin alone"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "answer the text of a file; - is stdin"},
@@ -214,6 +223,7 @@ const std::array kPerplexityOptions = {
     kNoMmap,
     kMlock,
     kMemoryCheck,
+    kCacheSize,
     kHelp,
 };
 
@@ -221,6 +231,7 @@ constexpr std::array kInspectOptions = {
     Option{kOutput, 0, "verify", "", "", "", "check every hash and scale; exit 1 with a line per fault"},
     Option{kOutput, 0, "tensors", "", "", "", "list the tensors"},
     Option{kOutput, 0, "graph", "FORM", "dot", "", "print the computation graph instead (dot: for Graphviz)"},
+    kCacheSize,
     kHelp,
 };
 
@@ -235,6 +246,8 @@ constexpr std::array kTokenizeOptions = {
     kHelp,
 };
 
+constexpr std::array kCacheOptions = {kHelp};
+
 constexpr std::array kCompletionsOptions = {kHelp};
 
 const std::array kVerbs = {
@@ -242,7 +255,7 @@ const std::array kVerbs = {
          "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
          "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
          "       tessera [-m FILE] --bench [options]     measure speed\n"
-         "       tessera quantize|perplexity|inspect|tokenize|completions …",
+         "       tessera quantize|perplexity|inspect|tokenize|cache|completions …",
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
          run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
@@ -251,10 +264,13 @@ const std::array kVerbs = {
     Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [--kl FILE] [--compare FILE…] [options]",
          "Measures how well models predict a text, and how far they are from a reference.",
          kPerplexityOptions, 1, 256, run_perplexity},
-    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a .tess file holds and checks it.",
+    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a model file holds and checks it.",
          kInspectOptions, 1, 1, run_inspect},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
          "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1, run_tokenize},
+    Verb{"cache", "tessera cache list|clear [SOURCE…]",
+         "Lists or removes what GGUF files and checkpoint folders were converted to on their first use.",
+         kCacheOptions, 1, 1025, run_cache, "list clear"},
     Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
          kCompletionsOptions, 1, 1, run_completions, "bash zsh fish"},
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 
@@ -144,6 +145,25 @@ bool is_gguf_file(const std::string& path) {
   std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
   return std::string_view(magic.data(), magic.size()) == "GGUF" ||
          std::filesystem::path(path).extension() == ".gguf";
+}
+
+std::vector<std::string> gguf_files(const std::string& path) {
+  std::vector<std::string> files{path};
+  const size_t of = path.rfind("-of-");
+  uint64_t parts = 0;
+  if (of == std::string::npos ||
+      std::from_chars(path.data() + of + 4, path.data() + path.size(), parts).ec != std::errc{})
+    return files;
+  const std::string suffix = gguf_part_suffix(1, parts);
+  if (!path.ends_with(suffix)) return files;
+  const std::string stem = path.substr(0, path.size() - suffix.size());
+  for (uint64_t part = 2; part <= parts; ++part) {
+    const std::string file = stem + gguf_part_suffix(part, parts);
+    std::error_code none;
+    if (!std::filesystem::exists(file, none)) break;  // reading the model will say which one is missing
+    files.push_back(file);
+  }
+  return files;
 }
 
 std::unique_ptr<CheckpointSource> open_gguf_file(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <unordered_set>
 
 #include "engine/checkpoint/huggingface_config.h"
@@ -146,6 +147,25 @@ class HuggingFaceSource : public CheckpointSource {
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder) {
   refuse_mistaken_path(folder);
   return std::make_unique<HuggingFaceSource>(folder);
+}
+
+std::vector<std::string> huggingface_files(const std::string& folder) {
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::path(folder) / "config.json", error))
+    throw FileError(fmt::format("{}: expected a checkpoint folder, found one without config.json", folder));
+  std::vector<std::string> files;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    std::error_code gone;
+    if (path.filename().string().starts_with('.') || path.extension() == ".tess" ||
+        !entry->is_regular_file(gone))
+      continue;
+    files.push_back(path.string());
+  }
+  if (error) throw FileError(fmt::format("{}: cannot be listed: {}", folder, error.message()));
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace tessera

@@ -171,13 +171,17 @@ TessFile::TessFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TessFile::~TessFile() = default;
 
 std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap) {
+  return open(path, use_mmap, path);
+}
+
+std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap, const std::string& name) {
   auto state = std::make_unique<State>();
-  state->path = path;
+  state->path = name;
   if (std::error_code ignored; std::filesystem::is_directory(path, ignored))
     throw FileError(
         fmt::format("{}: expected a .tess file, found a folder: tessera quantize makes one of a checkpoint's "
                     "folder",
-                    path));
+                    name));
   state->mapping = use_mmap ? MappedFile::map(path) : MappedFile::read(path);
   state->bytes = state->mapping.bytes();
   state->resident = !use_mmap;
