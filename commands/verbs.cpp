@@ -71,6 +71,9 @@ constexpr Option kParseSpecial = {
 
 const std::array kRunOptions = {
     Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
+    Option{kModel, 0, "hf-repo", "NAME", "", "",
+           "-hf owner/name[:QUANT] runs a model of a hub, which is downloaded once", "-hf -hfr"},
+    Option{kModel, 0, "hf-file", "FILE", "", "", "the file of that repository to take", "-hff"},
     Option{kPrompt, 'p', "prompt", "TEXT", "", "chat", "answer this and end; - reads stdin"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "the same with the text of a file"},
     Option{kPrompt, 0, "system", "TEXT", "", "none", "system message", "-sys --system-prompt"},
@@ -214,6 +217,7 @@ constexpr std::array kTokenizeOptions = {
     kHelp,
 };
 
+constexpr std::array kPullOptions = {kHelp};
 constexpr std::array kCompletionsOptions = {kHelp};
 
 const std::array kVerbs = {
@@ -221,7 +225,7 @@ const std::array kVerbs = {
          "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
          "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
          "       tessera [-m FILE] --bench [options]     measure speed\n"
-         "       tessera quantize|perplexity|inspect|tokenize|completions …",
+         "       tessera pull|quantize|perplexity|inspect|tokenize|completions …",
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
          run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
@@ -234,6 +238,8 @@ const std::array kVerbs = {
          kInspectOptions, 1, 1, run_inspect},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
          "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1, run_tokenize},
+    Verb{"pull", "tessera pull OWNER/NAME[:FILE|:QUANT][@REVISION]",
+         "Downloads a model from a Hugging Face hub and prints where it is.", kPullOptions, 1, 1, run_pull},
     Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
          kCompletionsOptions, 1, 1, run_completions, "bash zsh fish"},
 };
