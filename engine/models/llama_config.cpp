@@ -29,8 +29,6 @@ void require_off(const JsonFields& config, std::string_view field) {
 }
 
 void refuse_unsupported(const JsonFields& config, const HuggingFaceClass& type) {
-  if (config.find("quantization_config") != nullptr)
-    config.refuse("quantization_config", "a checkpoint in f32, f16 or bf16", "one that is already quantized");
   if (config.find("architectures") != nullptr) {
     const json& names = config.array("architectures");
     const bool listed = std::any_of(names.begin(), names.end(), [&type](const json& name) {

@@ -351,10 +351,6 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
                  "model_type: expected llama, mistral, granite, qwen2 or qwen3"));
   CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
                  "architectures"));
-  CHECK(contains(fault_with([](auto& c) {
-                   c["quantization_config"] = {{"quant_method", "gptq"}};
-                 }),
-                 "quantization_config: expected a checkpoint in f32, f16 or bf16"));
   CHECK(contains(fault_with([](auto& c) { c["hidden_act"] = "gelu"; }), "hidden_act: expected silu"));
   CHECK(contains(fault_with([](auto& c) { c["mlp_bias"] = true; }), "mlp_bias"));
   CHECK(contains(fault_with([](auto& c) { c["attention_bias"] = "yes"; }), "attention_bias"));
