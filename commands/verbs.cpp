@@ -85,6 +85,9 @@ constexpr Option kParseSpecial = {
 const std::array kRunOptions = {
     Option{kModel, 'm', "model", "FILE", "", "the embedded model",
            "a .tess file, a GGUF file or a checkpoint folder"},
+    Option{kModel, 0, "hf-repo", "NAME", "", "",
+           "-hf owner/name[:QUANT] runs a model of a hub, which is downloaded once", "-hf -hfr"},
+    Option{kModel, 0, "hf-file", "FILE", "", "", "the file of that repository to take", "-hff"},
     kCacheSize,
     Option{kPrompt, 'p', "prompt", "TEXT", "", "chat",
            "answer this, and what a pipe brings; - is stdin alone"},
@@ -248,6 +251,7 @@ constexpr std::array kTokenizeOptions = {
 
 constexpr std::array kCacheOptions = {kHelp};
 
+constexpr std::array kPullOptions = {kHelp};
 constexpr std::array kCompletionsOptions = {kHelp};
 
 const std::array kVerbs = {
@@ -255,7 +259,7 @@ const std::array kVerbs = {
          "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
          "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
          "       tessera [-m FILE] --bench [options]     measure speed\n"
-         "       tessera quantize|perplexity|inspect|tokenize|cache|completions …",
+         "       tessera pull|quantize|perplexity|inspect|tokenize|cache|completions …",
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
          run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
@@ -271,6 +275,8 @@ const std::array kVerbs = {
     Verb{"cache", "tessera cache list|clear [SOURCE…]",
          "Lists or removes what GGUF files and checkpoint folders were converted to on their first use.",
          kCacheOptions, 1, 1025, run_cache, "list clear"},
+    Verb{"pull", "tessera pull OWNER/NAME[:FILE|:QUANT][@REVISION]",
+         "Downloads a model from a Hugging Face hub and prints where it is.", kPullOptions, 1, 1, run_pull},
     Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
          kCompletionsOptions, 1, 1, run_completions, "bash zsh fish"},
 };
