@@ -2,6 +2,7 @@
 // be the same bits (make_packed_golden.py), and their codes against these values.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <bit>
 #include <filesystem>
 #include <fstream>
@@ -13,6 +14,7 @@
 #include "engine/checkpoint/checkpoint_source.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 #include "tests/unit/crafted_files.h"
+#include "tests/unit/packed_formula.h"
 
 using namespace tessera;
 using namespace tessera::crafted;
@@ -36,25 +38,21 @@ void write_checkpoint(const Folder& folder, const std::string& name, const nlohm
   write_file(folder / "config.json", config.dump());
 }
 
-// The values of a matrix by the formula of its packed format.
+// The values of a matrix by the formula of its packed format, in the order of the matrix.
 std::vector<float> decoded(const PackedFormat& format, const PackedRows& rows, size_t columns) {
   const size_t groups = (columns + format.group - 1) / format.group;
   const size_t count = rows.codes.size() / columns;
   REQUIRE(rows.codes.size() == count * columns);
   REQUIRE(rows.scales.size() == count * groups);
   REQUIRE(rows.offsets.size() == (format.meaning == PackedMeaning::table ? 0 : rows.scales.size()));
-  REQUIRE((format.order.empty() || format.order.size() == columns));
-  std::vector<float> values(rows.codes.size());
-  for (size_t row = 0; row < count; ++row)
-    for (size_t i = 0; i < columns; ++i) {
-      const unsigned code = rows.codes[row * columns + i];
-      REQUIRE(code < 1u << format.bits);
-      const size_t level = row * groups + i / format.group;
-      const float value = format.meaning == PackedMeaning::table
-                              ? rows.scales[level] * format.table[code]
-                              : rows.scales[level] * (static_cast<float>(code) - rows.offsets[level]);
-      values[row * columns + (format.order.empty() ? i : format.order[i])] = value;
-    }
+  REQUIRE(std::all_of(rows.codes.begin(), rows.codes.end(),
+                      [&](uint8_t code) { return code < 1u << format.bits; }));
+  const std::vector<float> stored = packed_values(format, rows, columns);
+  if (format.order.empty()) return stored;
+  REQUIRE(format.order.size() == columns);
+  std::vector<float> values(stored.size());
+  for (size_t i = 0; i < stored.size(); ++i)
+    values[i / columns * columns + format.order[i % columns]] = stored[i];
   return values;
 }
 
