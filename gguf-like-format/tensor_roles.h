@@ -27,10 +27,12 @@ enum class Role : uint8_t {
   k_norm,  // of every key head before rotation
   o,
   o_bias,
+  attention_output_norm,  // of what attention adds to the residual stream
   ffn_norm,
   gate,
   up,
   down,
+  ffn_output_norm,  // of what the feed-forward part adds to the residual stream
   // Orders of columns. The matrices that read one input share one, as the input is put in order once for all.
   qkv_order,      // of q, k and v
   o_order,        // of o

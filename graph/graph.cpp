@@ -221,6 +221,8 @@ class Checker {
     size_t in = 0;
     if (!multiply(kind.query_heads + 2 * kind.kv_heads, kind.head_dim, in)) return "too many heads";
     if (!std::isfinite(kind.scale)) return "the scale is not finite";
+    if (!(kind.soft_cap >= 0.0f) || !std::isfinite(kind.soft_cap))
+      return fmt::format("soft cap {} is not a finite number of at least 0", kind.soft_cap);
     if (std::string fault = check_tensor(op.inputs[0], RowExtent::tokens, in, ElementType::f32);
         !fault.empty())
       return fault;
@@ -241,6 +243,15 @@ class Checker {
     if (std::string fault = check_shape(op.outputs[0], input.rows, output.columns); !fault.empty())
       return fault;
     return check_tensor(op.inputs[0], output.rows, 2 * output.columns, ElementType::f32);
+  }
+
+  std::string check_kind(const Op& op, const SoftCap& kind) const {
+    if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
+    if (!(kind.cap > 0.0f) || !std::isfinite(kind.cap))
+      return fmt::format("cap {} is not a finite number above 0", kind.cap);
+    const Tensor& input = tensor(op.inputs[0]);
+    if (std::string fault = check_type(op.inputs[0], ElementType::f32); !fault.empty()) return fault;
+    return check_tensor(op.outputs[0], input.rows, input.columns, ElementType::f32);
   }
 
   std::string check_kind(const Op& op, const Quantize&) const {
@@ -307,7 +318,7 @@ const char* op_name(const OpKind& kind) {
 
 bool can_work_in_place(const OpKind& kind) {
   return std::visit(Overloaded{[](const Rope&) { return true; }, [](const HeadNorm&) { return true; },
-                               [](const auto&) { return false; }},
+                               [](const SoftCap&) { return true; }, [](const auto&) { return false; }},
                     kind);
 }
 

@@ -44,6 +44,7 @@ struct Visitor {
   void operator()(MaybeConst<Rope> auto&) const {}
   void operator()(MaybeConst<Attention> auto&) const {}
   void operator()(MaybeConst<Gate> auto&) const {}
+  void operator()(MaybeConst<SoftCap> auto&) const {}
   void operator()(MaybeConst<Quantize> auto&) const {}
   void operator()(MaybeConst<Gather> auto& gather) const { f(gather.order, WeightRole::order); }
 };

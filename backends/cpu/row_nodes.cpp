@@ -125,15 +125,18 @@ class GatherNode : public Node {
 
 class GateNode : public Node {
  public:
-  GateNode(const NodeContext& context, const Op& op)
-      : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {}
+  GateNode(const NodeContext& context, const Op& op, const Gate& gate)
+      : kernels_(*context.kernels),
+        gate_(gate.function == GateFunction::silu ? kernels_.rows.silu_gate : kernels_.rows.gelu_gate),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]) {}
 
   void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     const size_t rows = y_.rows(run);
     for (size_t row = next_task(); row < rows; row = next_task()) {
       const float* gate = x_.floats(run, row);
       float* y = unrounded(y_, run, row, scratch);
-      kernels_.rows.silu_gate(gate, gate + y_.columns, y_.columns, y);
+      gate_(gate, gate + y_.columns, y_.columns, y);
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -142,8 +145,30 @@ class GateNode : public Node {
 
  private:
   const Kernels& kernels_;
+  void (*gate_)(const float* gate, const float* up, size_t n, float* y);
   View x_;
   View y_;
+};
+
+class SoftCapNode : public Node {
+ public:
+  SoftCapNode(const NodeContext& context, const Op& op, const SoftCap& cap)
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        cap_(cap.cap) {}
+
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = next_task(); row < rows; row = next_task())
+      kernels_.rows.soft_cap(x_.floats(run, row), cap_, x_.columns, y_.floats(run, row));
+  }
+
+ private:
+  const Kernels& kernels_;
+  View x_;
+  View y_;
+  float cap_;
 };
 
 class RopeNode : public Node {
@@ -208,8 +233,12 @@ std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const 
   return std::make_unique<GatherNode>(context, op, gather);
 }
 
-std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate&) {
-  return std::make_unique<GateNode>(context, op);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate) {
+  return std::make_unique<GateNode>(context, op, gate);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const SoftCap& cap) {
+  return std::make_unique<SoftCapNode>(context, op, cap);
 }
 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope) {

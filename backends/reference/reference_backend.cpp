@@ -138,8 +138,12 @@ class ReferenceProgram : public Program {
     run_attention(attention, batch.sequences, kv_, input(op, 0, batch), output(op, 0, batch));
   }
 
-  void run_op(const Op& op, const Gate&, const Batch& batch) {
-    run_gate(input(op, 0, batch), output(op, 0, batch));
+  void run_op(const Op& op, const Gate& gate, const Batch& batch) {
+    run_gate(gate, input(op, 0, batch), output(op, 0, batch));
+  }
+
+  void run_op(const Op& op, const SoftCap& cap, const Batch& batch) {
+    run_soft_cap(cap, input(op, 0, batch), output(op, 0, batch));
   }
 
   void run_op(const Op& op, const Quantize&, const Batch& batch) {

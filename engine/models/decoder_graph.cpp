@@ -111,14 +111,15 @@ class GraphBuilder {
   TensorId rope(const std::string& name, TensorId input) {
     const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[input].columns, ElementType::f32);
     graph_.ops.push_back(
-        {name, Rope{d_.query_heads + d_.kv_heads, d_.head_dim, d_.inverse_frequency}, {input}, {out}});
+        {name, Rope{d_.query_heads + d_.kv_heads, d_.head_dim, shape().inverse_frequency}, {input}, {out}});
     return out;
   }
 
   TensorId attention(const std::string& name, TensorId input) {
     const TensorId out = tensor(name, RowExtent::tokens, d_.query_heads * d_.head_dim, ElementType::f32);
     graph_.ops.push_back({name,
-                          Attention{layer_, d_.query_heads, d_.kv_heads, d_.head_dim, d_.attention_scale},
+                          Attention{layer_, d_.query_heads, d_.kv_heads, d_.head_dim, shape().scale,
+                                    shape().window, d_.attention_soft_cap},
                           {input},
                           {out}});
     return out;
@@ -127,7 +128,23 @@ class GraphBuilder {
   TensorId gate(const std::string& name, TensorId input, Role reader) {
     const TensorId out =
         tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns / 2, made_type(reader));
-    graph_.ops.push_back({name, Gate{}, {input}, {out}});
+    graph_.ops.push_back({name, Gate{d_.gate}, {input}, {out}});
+    return out;
+  }
+
+  // What a part of a layer gives, normalized where the model has norms there.
+  TensorId part_output(Role gain, TensorId x) {
+    if (!d_.output_norms) return x;
+    const std::string name = weight(gain).name;
+    const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[x].columns, ElementType::f32);
+    graph_.ops.push_back({name, Norm{id(gain), d_.norm_epsilon, false}, {x}, {out}});
+    return out;
+  }
+
+  TensorId capped(const std::string& name, TensorId input, float cap) {
+    const TensorId out =
+        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, ElementType::f32);
+    graph_.ops.push_back({name, SoftCap{cap}, {input}, {out}});
     return out;
   }
 
@@ -156,6 +173,8 @@ class GraphBuilder {
     return static_cast<TensorId>(graph_.tensors.size() - 1);
   }
 
+  // Of the current layer.
+  const LayerAttention& shape() const { return d_.slides[layer_] ? d_.sliding_attention : d_.full_attention; }
   WeightId id(Role role) const { return weights_.at({role, role_row(role).in_layer ? layer_ : 0}); }
   const Weight& weight(Role role) const { return graph_.weights[id(role)]; }
   // Of the columns of a role's matrix, where it has one in this layer.
@@ -188,14 +207,18 @@ Graph decoder_graph(const DecoderDescription& d, const std::vector<DecoderTensor
     x = builder.rope(name("rope"), x);
     x = builder.attention(name("attention"), x);
     added = builder.linear(name("o"), builder.prepared_for(Role::o, x), {Role::o});
+    added = builder.part_output(Role::attention_output_norm, *added);
     x = builder.norm(Role::ffn_norm, residual, added, Role::gate, false);
     x = builder.linear(name("gate_up"), builder.prepared_for(Role::gate, x), {Role::gate, Role::up});
     x = builder.gate(name("gated"), x, Role::down);
     added = builder.linear(name("down"), builder.prepared_for(Role::down, x), {Role::down});
+    added = builder.part_output(Role::ffn_output_norm, *added);
   }
   const Role head = d.tied_head ? Role::token_embedding : Role::output_head;
   const TensorId x = builder.norm(Role::output_norm, residual, added, head, true);
-  return builder.finish(builder.linear("logits", x, {head}));
+  if (d.logits_soft_cap == 0) return builder.finish(builder.linear("logits", x, {head}));
+  const TensorId uncapped = builder.linear("uncapped_logits", x, {head});
+  return builder.finish(builder.capped("logits", uncapped, d.logits_soft_cap));
 }
 
 }  // namespace tessera

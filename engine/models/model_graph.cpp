@@ -27,6 +27,7 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
     tensor.name = tensor_name(row.role, layer);
     tensor.source.name = fmt::format(fmt::runtime(source->name), layer);
     tensor.shape = row.shape(h);
+    if (row.kind == RoleKind::norm) tensor.source.addend = family.gain_offset;
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.
     if (row.role == Role::output_norm) tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
     tensors.push_back(std::move(tensor));

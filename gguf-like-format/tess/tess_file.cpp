@@ -10,7 +10,9 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <set>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 
@@ -45,6 +47,15 @@ bool all_zero(std::span<const std::byte> bytes) {
   throw FileError(fmt::format("{}: {}: expected {}, found {}", file, field, expected, found));
 }
 
+// What to do with a file of a checkpoint that was given for a .tess file.
+std::string_view checkpoint_hint(std::span<const std::byte> bytes) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), kTessPrefixBytes);
+  if (text.substr(0, 4) == "GGUF") return ", a GGUF file: tessera quantize makes a .tess file of it";
+  if (text.front() == '{' || text.substr(8, 2) == "{\"")
+    return ", a file of a checkpoint: tessera quantize makes a .tess file of its folder";
+  return "";
+}
+
 // Checks the 64 fixed bytes and returns the header's JSON text.
 std::string_view check_prefix(std::span<const std::byte> bytes, const std::string& file) {
   constexpr std::array<char, 8> magic{'T', 'E', 'S', 'S', 'E', 'R', 'A', '\0'};
@@ -52,7 +63,8 @@ std::string_view check_prefix(std::span<const std::byte> bytes, const std::strin
     refuse(file, "file bytes", fmt::format("at least {}", kTessPrefixBytes), fmt::format("{}", bytes.size()));
   if (std::memcmp(bytes.data(), magic.data(), magic.size()) != 0)
     refuse(file, "magic", "\"TESSERA\" and a zero byte",
-           fmt::format("\"{}\"", printable({reinterpret_cast<const char*>(bytes.data()), magic.size()})));
+           fmt::format("\"{}\"{}", printable({reinterpret_cast<const char*>(bytes.data()), magic.size()}),
+                       checkpoint_hint(bytes)));
   const auto version = read_field<uint32_t>(bytes, 8);
   if (version == 0 || version > kTessVersion)
     refuse(file, "format version", fmt::format("1 to {}, the newest this program reads", kTessVersion),
@@ -159,8 +171,17 @@ TessFile::TessFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TessFile::~TessFile() = default;
 
 std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap) {
+  return open(path, use_mmap, path);
+}
+
+std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap, const std::string& name) {
   auto state = std::make_unique<State>();
-  state->path = path;
+  state->path = name;
+  if (std::error_code ignored; std::filesystem::is_directory(path, ignored))
+    throw FileError(
+        fmt::format("{}: expected a .tess file, found a folder: tessera quantize makes one of a checkpoint's "
+                    "folder",
+                    name));
   state->mapping = use_mmap ? MappedFile::map(path) : MappedFile::read(path);
   state->bytes = state->mapping.bytes();
   state->resident = !use_mmap;
