@@ -235,7 +235,7 @@ int run_quantize(const Arguments& arguments) {
   choose_scheme(arguments, options);
   if (arguments.has("head")) options.keep_head = arguments.choice("head") == "keep";
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
-  if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
+  options.threads = thread_count(arguments);
   options.command = arguments.command_line();
   options.import_note = [](const std::string& line) { say(line); };
   if (options.keep == Keep::nothing) options.recipe = recipe_of(arguments, options.scheme);
@@ -251,7 +251,7 @@ int run_quantize(const Arguments& arguments) {
       options.recipe->calibration->text = read_text(*arguments.text("calibration"));
       resumable = fmt::format(
           "tessera: finished layers are kept in {}.calibration: the same command goes on from there",
-          printable(*target));
+          terminal_text(*target));
       say_on_interrupt(resumable.c_str());
     }
   }

@@ -1,15 +1,19 @@
-// Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint folder.
+// Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint, which is not converted
+// for it.
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <system_error>
 
+#include "commands/command_line/escapes.h"
 #include "commands/commands.h"
 #include "commands/files/text_file.h"
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/tess/tess_file.h"
 
@@ -53,19 +57,32 @@ int run_tokenize(const Arguments& arguments) {
   }
 
   std::unique_ptr<TessFile> model;
+  std::unique_ptr<CheckpointSource> checkpoint;
+  std::optional<Tokenizer> own;
   std::error_code none;
-  const Tokenizer tokenizer = [&] {
-    if (std::filesystem::is_directory(source, none)) return Tokenizer::from_folder(source);
+  if (std::filesystem::is_directory(source, none)) {
+    std::vector<std::string> notes;
+    own = Tokenizer::from_folder(source, &notes);  // which may hold a tokenizer and nothing else
+    for (const std::string& line : notes) say(line);
+  } else if (is_checkpoint(source)) {
+    checkpoint = open_checkpoint(source);
+  } else {
     model = TessFile::open(source, true);
-    return stored_tokenizer(*model);
-  }();
+    own = stored_tokenizer(*model);
+  }
+  const Tokenizer& tokenizer = own ? *own : checkpoint->tokenizer();
 
   if (decode) {
     const std::string text = tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true);
-    write_stdout((is_terminal(STDOUT_FILENO) ? printable(text) : text) + "\n");
+    write_stdout((is_terminal(STDOUT_FILENO) ? terminal_text(text) : text) + "\n");
     return kExitDone;
   }
-  const std::string text = file ? read_prompt(*file) : prompt && *prompt != "-" ? *prompt : read_prompt("-");
+  const bool spelled = prompt && *prompt != "-";
+  if (arguments.has("escape") && !spelled) throw UsageError("--escape: needs a text with -p");
+  const std::string text = file                      ? read_prompt(*file)
+                           : !spelled                ? read_prompt("-")
+                           : arguments.has("escape") ? without_escapes(*prompt)
+                                                     : *prompt;
   std::vector<uint32_t> ids = tokenizer.encode(text, arguments.has("parse-special"));
   if (arguments.has("bos") && tokenizer.adds_bos() && tokenizer.bos())
     ids.insert(ids.begin(), *tokenizer.bos());

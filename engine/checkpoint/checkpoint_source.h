@@ -61,9 +61,17 @@ class CheckpointSource {
   virtual uint64_t hash(const SourceTensor& tensor, uint64_t seed) const = 0;
 };
 
+// Whether path is something that open_checkpoint is meant for: a folder, or a file that one of the formats
+// recognizes.
+bool is_checkpoint(const std::string& path);
+
 // Opens what lies at path, by the first format that recognizes it: the rows of a table in
 // checkpoint_source.cpp. Throws FileError naming the file and field for anything missing, broken or not
 // supported.
 std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path);
+
+// Every file whose bytes decide what open_checkpoint(path) gives, in a fixed order; of a folder, all that
+// could. Reads names only. Throws FileError where path is no checkpoint at first sight.
+std::vector<std::string> checkpoint_files(const std::string& path);
 
 }  // namespace tessera

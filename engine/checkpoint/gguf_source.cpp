@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 
@@ -53,7 +54,7 @@ class GgufSource : public CheckpointSource {
   explicit GgufSource(const std::string& path)
       : file_(GgufFile::open(path)),
         header_(read_gguf_header(file_)),
-        tokenizer_(Tokenizer::from_gguf(file_.metadata())) {
+        tokenizer_(Tokenizer::from_gguf(file_.metadata(), &notes_)) {
     const uint64_t vocabulary = header_.hyperparameters.vocabulary;
     if (tokenizer_.vocabulary() > vocabulary)
       file_.metadata().refuse("tokenizer.ggml.tokens",
@@ -76,6 +77,7 @@ class GgufSource : public CheckpointSource {
 
   const std::string& path() const override { return file_.path(); }
   const ModelHeader& header() const override { return header_; }
+  std::span<const std::string> notes() const override { return notes_; }
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
 
@@ -128,6 +130,7 @@ class GgufSource : public CheckpointSource {
 
   GgufFile file_;
   ModelHeader header_;
+  std::vector<std::string> notes_;
   Tokenizer tokenizer_;
   std::vector<SourceTensor> tensors_;
   std::vector<const GgufTensor*> stored_;  // the same tensors in the file
@@ -142,6 +145,25 @@ bool is_gguf_file(const std::string& path) {
   std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
   return std::string_view(magic.data(), magic.size()) == "GGUF" ||
          std::filesystem::path(path).extension() == ".gguf";
+}
+
+std::vector<std::string> gguf_files(const std::string& path) {
+  std::vector<std::string> files{path};
+  const size_t of = path.rfind("-of-");
+  uint64_t parts = 0;
+  if (of == std::string::npos ||
+      std::from_chars(path.data() + of + 4, path.data() + path.size(), parts).ec != std::errc{})
+    return files;
+  const std::string suffix = gguf_part_suffix(1, parts);
+  if (!path.ends_with(suffix)) return files;
+  const std::string stem = path.substr(0, path.size() - suffix.size());
+  for (uint64_t part = 2; part <= parts; ++part) {
+    const std::string file = stem + gguf_part_suffix(part, parts);
+    std::error_code none;
+    if (!std::filesystem::exists(file, none)) break;  // reading the model will say which one is missing
+    files.push_back(file);
+  }
+  return files;
 }
 
 std::unique_ptr<CheckpointSource> open_gguf_file(const std::string& path) {

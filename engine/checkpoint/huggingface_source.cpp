@@ -4,9 +4,11 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <unordered_set>
 
 #include "engine/checkpoint/huggingface_config.h"
+#include "engine/checkpoint/mistaken_path.h"
 #include "engine/checkpoint/packed_layout.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 
@@ -35,7 +37,7 @@ class HuggingFaceSource : public CheckpointSource {
         header_(read_huggingface_folder(folder, notes_)),
         quantization_(read_quantization_config(folder)),
         checkpoint_(Checkpoint::open(folder)),
-        tokenizer_(Tokenizer::from_folder(folder)) {
+        tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
     const TensorParts parts(folder, checkpoint_.tensors());
     if (!quantization_) quantization_ = read_quantization_file(folder, parts);
     if (quantization_) packed_ = find_packed(*quantization_->layout, parts);
@@ -158,7 +160,27 @@ class HuggingFaceSource : public CheckpointSource {
 }  // namespace
 
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder) {
+  refuse_mistaken_path(folder);
   return std::make_unique<HuggingFaceSource>(folder);
+}
+
+std::vector<std::string> huggingface_files(const std::string& folder) {
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::path(folder) / "config.json", error))
+    throw FileError(fmt::format("{}: expected a checkpoint folder, found one without config.json", folder));
+  std::vector<std::string> files;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    std::error_code gone;
+    if (path.filename().string().starts_with('.') || path.extension() == ".tess" ||
+        !entry->is_regular_file(gone))
+      continue;
+    files.push_back(path.string());
+  }
+  if (error) throw FileError(fmt::format("{}: cannot be listed: {}", folder, error.message()));
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace tessera

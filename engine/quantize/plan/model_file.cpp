@@ -49,6 +49,7 @@ const ModelFileOptions& checked(const ModelFileOptions& options) {
 
 ModelFile::ModelFile(const ModelFileOptions& options)
     : target_(checked(options).target),
+      output_(options.output),
       checkpoint_(open_checkpoint(options.source)),
       keeps_(options.keep == Keep::everything ||
              (options.keep == Keep::where_quantized && has_quantized_tensors(*checkpoint_))),
@@ -101,7 +102,8 @@ TessWriter ModelFile::writer() const {
     if (!values.empty()) planned.push_back({name, Scheme::u8, {values.size()}});
   for (const auto& [name, values] : arrays_.word_tensors)
     if (!values.empty()) planned.push_back({name, Scheme::u32, {values.size()}});
-  return TessWriter(target_, header_, std::move(planned));
+  return output_ != nullptr ? TessWriter(*output_, target_, header_, std::move(planned))
+                            : TessWriter(target_, header_, std::move(planned));
 }
 
 void ModelFile::write_tokenizer(TessWriter& writer) const {

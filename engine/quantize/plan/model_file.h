@@ -16,6 +16,7 @@
 #include "engine/quantize/plan/rounding_error.h"
 #include "engine/quantize/plan/weight_plan.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "gguf-like-format/file_target.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 #include "gguf-like-format/tess/tess_writer.h"
@@ -29,6 +30,8 @@ enum class Keep : uint8_t { nothing, where_quantized, everything };
 struct ModelFileOptions {
   std::string source;  // checkpoint: a Hugging Face folder or a GGUF file
   std::string target;  // .tess path
+  // Where the file goes instead; outlives the call. target then only names the file in errors.
+  FileTarget* output = nullptr;
   Scheme scheme = Scheme::w4a8_g128;
   // where_quantized: everything is kept of a checkpoint with quantized tensors, nothing of others. What no
   // scheme holds is rounded to one near it. `scheme` has no meaning then.
@@ -71,6 +74,7 @@ class ModelFile {
 
  private:
   std::string target_;
+  FileTarget* output_;
   std::unique_ptr<CheckpointSource> checkpoint_;
   bool keeps_;
   ModelHeader header_;
