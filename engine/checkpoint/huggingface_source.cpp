@@ -57,7 +57,11 @@ class HuggingFaceSource : public CheckpointSource {
       tensors_.push_back({tensor.name, tensor.shape, type_name(tensor.type), precision_of(tensor.type)});
     }
     for (const PackedTensor& matrix : packed_)
-      tensors_.push_back({matrix.name, {matrix.rows, matrix.columns}, matrix.type, Scheme::f32});
+      tensors_.push_back({matrix.name,
+                          {matrix.rows, matrix.columns},
+                          matrix.type,
+                          Scheme::f32,
+                          static_cast<unsigned>(matrix.type.back() - '0')});
     if (unused != 0)
       notes_.push_back(fmt::format(
           "{}: {} scales and zero points of activations, keys and values are not used", folder, unused));
@@ -80,13 +84,14 @@ class HuggingFaceSource : public CheckpointSource {
     return *matrix->reader->format();
   }
   PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
-    const PackedTensor* matrix = packed(tensor);
-    if (matrix == nullptr || matrix->reader->format() == nullptr)
-      return CheckpointSource::read_packed(tensor, first_row, rows);
-    if (first_row > matrix->rows || rows > matrix->rows - first_row)
-      throw FileError(fmt::format("{}: tensor \"{}\": expected rows within {}, found {} from {}", path_,
-                                  printable(tensor.name), matrix->rows, rows, first_row));
-    return matrix->reader->packed_rows(first_row, rows);
+    const PackedReader* reader = reader_of_rows(tensor, first_row, rows);
+    return reader == nullptr ? CheckpointSource::read_packed(tensor, first_row, rows)
+                             : reader->packed_rows(first_row, rows);
+  }
+  PackedRows read_levels(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
+    const PackedReader* reader = reader_of_rows(tensor, first_row, rows);
+    return reader == nullptr ? CheckpointSource::read_levels(tensor, first_row, rows)
+                             : reader->level_rows(first_row, rows);
   }
   uint64_t hash(const SourceTensor& tensor, uint64_t seed) const override {
     const auto hashed = [](std::span<const std::byte> bytes, uint64_t from) {
@@ -126,6 +131,16 @@ class HuggingFaceSource : public CheckpointSource {
   const PackedTensor* packed(const SourceTensor& tensor) const {
     const size_t index = index_of(tensor);
     return index < plain_.size() ? nullptr : &packed_[index - plain_.size()];
+  }
+
+  // nullptr for a tensor without a format. Throws FileError for rows that it does not have.
+  const PackedReader* reader_of_rows(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const {
+    const PackedTensor* matrix = packed(tensor);
+    if (matrix == nullptr || matrix->reader->format() == nullptr) return nullptr;
+    if (first_row > matrix->rows || rows > matrix->rows - first_row)
+      throw FileError(fmt::format("{}: tensor \"{}\": expected rows within {}, found {} from {}", path_,
+                                  printable(tensor.name), matrix->rows, rows, first_row));
+    return matrix->reader.get();
   }
 
   // Some rows at once, since those of several layouts lie side by side.

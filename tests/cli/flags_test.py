@@ -90,7 +90,7 @@ WRONG_ELSEWHERE = [
     ([], "the prompt is empty"),  # stdin is no terminal and has nothing
     (["quantize"], "usage: tessera quantize SOURCE -o FILE"),
     (["quantize", "somewhere"], "-o: the .tess file to write is missing"),
-    (["quantize", "somewhere", "-o", "x", "--scheme", "w3"], "--scheme: expected f32, f16, bf16, w8a8, w4a8, w4a8-g128,"),
+    (["quantize", "somewhere", "-o", "x", "--scheme", "w3"], "--scheme: expected keep, keep-a8, f32, f16, bf16, w8a8, w4a8, w4a8-g128,"),
     (["quantize", "somewhere", "-o", "x", "--scheme", "u8"], "--scheme: expected"),
     (["quantize", "somewhere", "-o", "x", "--head", "w4a8"], "--head: expected w8a8 or keep, found 'w4a8'"),
     (["quantize", "somewhere", "-o", "x", "--temp", "1"], "unknown option --temp"),

@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine/checkpoint/checkpoint_source.h"
+#include "engine/quantize/plan/kept_matrix.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 #include "tests/unit/crafted_files.h"
 #include "tests/unit/packed_formula.h"
@@ -122,6 +125,71 @@ TEST_CASE("packed matrices have the values of the packages that write them, and 
     }
   }
   CHECK(matrices == 48);
+}
+
+TEST_CASE(
+    "matrices that keep their codes have the values of the packages, others are rounded to a scheme near") {
+  const nlohmann::json golden = nlohmann::json::parse(std::ifstream(kGolden / "packed/cases.json"));
+  const std::map<std::string, std::string> kept_in = {
+      {"awq-gemm", "int4-g32"},
+      {"awq-gemv", "int4-g32"},
+      {"awq-side-file", "int4-g32"},
+      {"bnb-fp4", "lut4-g32"},
+      {"bnb-fp4-nested", "lut4-g64"},
+      {"bnb-int8", "w8a8"},
+      {"bnb-nf4", "lut4-g64"},
+      {"bnb-nf4-bf16-storage", "lut4-g64"},
+      {"bnb-nf4-nested", "lut4-g32"},
+      {"ct-int8", "int8-g32"},
+      {"ct-pack-3-asymmetric", "int4-g32"},
+      {"ct-pack-4-asymmetric", "int4-g32"},
+      {"ct-pack-5", "w8a8"},
+      {"gptq-dynamic", "int8-g32"},  // and groups of 16 in 4 bits, which no scheme has
+      {"hqq-4", "int4-g32"},
+  };
+  std::map<std::string, std::string> found;
+  for (const auto& item : golden["cases"].items()) {
+    const std::string& name = item.key();
+    CAPTURE(name);
+    const Folder folder;
+    write_checkpoint(folder, name, item.value());
+    const auto source = open_checkpoint(folder.path());
+    CHECK(has_quantized_tensors(*source));
+    ModelFileOptions options;
+    options.source = folder.path();
+    options.threads = 1;
+    for (const SourceTensor& tensor : source->tensors()) {
+      CAPTURE(tensor.name);
+      const auto format = source->packed_format(tensor);
+      CHECK((tensor.code_bits > 0 && (!format || tensor.code_bits <= format->bits)));
+      std::vector<PlannedWeight> plan(1);
+      PlannedWeight& weight = plan[0];
+      weight.expected.role = Role::q;
+      weight.expected.shape = tensor.shape;
+      weight.expected.source.name = tensor.name;
+      weight.checkpoint = source.get();
+      weight.source = &tensor;
+      keep_matrices(plan, source->header().hyperparameters, ActivationType::bf16, false, 1);
+      std::vector<std::byte> bytes(static_cast<size_t>(stored_bytes(weight.scheme, tensor.shape).value()));
+      Progress progress({}, weight.elements(), 0);
+      const ErrorSums sums = weight.kept ? encode_kept(options, weight, bytes, progress)
+                                         : encode_by_rounding(options, weight, {}, bytes, progress);
+      const double error = std::sqrt(sums.error / sums.power);
+      if (weight.kept) {
+        found[name] = scheme_name(weight.scheme);
+        const keep::Roundings& rounds = weight.kept->rounds;
+        CHECK(rounds.any() == (name.substr(0, 5) == "bnb-n" || name.substr(0, 5) == "bnb-f"));
+        // A bfloat16 table and f16 scales: at most 2^-9 and 2^-12 of each value.
+        CHECK((rounds.any() ? error > 0 && error < 1.0 / 512 + 1.0 / 4096 + 1e-6 : error == 0));
+      } else {
+        CHECK(scheme_name(weight.scheme) == (tensor.code_bits > 4 ? "int8-g32" : "int4-g32"));
+        // Half a step of 127 or of 15 is the most that a weight moves, against the largest of its group.
+        CHECK(error > 0);
+        CHECK(error < (tensor.code_bits > 4 ? 0.01 : 0.12));
+      }
+    }
+  }
+  CHECK(found == kept_in);
 }
 
 TEST_CASE("packed formats say how codes lie") {

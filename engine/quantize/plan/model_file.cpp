@@ -69,7 +69,8 @@ ModelFile::ModelFile(const ModelFileOptions& options)
   header_.tokenizer = arrays_.settings;
   const std::string_view kept_name = options.keep_for_int8 ? kKeptInt8Scheme : kKeptScheme;
   if (keeps_)
-    keep_matrices(plan_, options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
+    keep_matrices(plan_, header_.hyperparameters,
+                  options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
                   options.keep_head == false, options.threads);
   header_.quantization.scheme = keeps_ ? kept_name : scheme_name(options.scheme);
   header_.quantization.head_scheme = scheme_name(head_scheme(plan_));
