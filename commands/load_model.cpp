@@ -40,6 +40,11 @@ auto naming_file(const std::string& path, const Action& action) {
 
 }  // namespace
 
+size_t thread_count(const Arguments& arguments) {
+  if (arguments.text("threads") == "-1") return 0;
+  return arguments.integer("threads", 1, kMostThreads).value_or(0);
+}
+
 SessionOptions session_options(const Arguments& arguments) {
   SessionOptions options;
   const Verb& verb = arguments.verb();
@@ -69,10 +74,11 @@ SessionOptions session_options(const Arguments& arguments) {
     }
   }
   options.isa = arguments.choice("isa");
-  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  options.threads = thread_count(arguments);
+  options.memory_check = arguments.choice("memory-check") == "on";
   if (offers("ctx")) {
     options.numa = arguments.choice("numa");
-    if (const auto context = arguments.integer("ctx", 1, kMostContext)) options.context = *context;
+    if (const auto context = arguments.integer("ctx", 0, kMostContext)) options.context = *context;
     if (const auto batch = arguments.integer("batch", 1, kMostBatch)) options.batch = *batch;
   }
   // A verb that compares takes several and reads them itself.
@@ -147,6 +153,12 @@ std::unique_ptr<Session> open_session(const Model& model, SessionOptions options
   }
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
+  if (options.context == 0 && session->context() < longest) {
+    say(fmt::format("for lack of memory the context is {} of the model's {} tokens; --ctx N asks for more, "
+                    "--memory-check off for all",
+                    session->context(), longest),
+        Style::warning);
+  }
   const std::vector<Place>& places = session->memory().places;
   const bool uses_device =
       std::any_of(places.begin(), places.end(), [](const Place& place) { return place.on_device; });

@@ -11,8 +11,12 @@
 
 namespace tessera {
 
-// --backend, --gpu-layers, --isa, --threads, --ctx, --kv (not of a verb with --compare), --kv-first-layers
-// and --batch. Throws UsageError.
+// --threads; 0: all cores, as with -1 and where it is not given. Throws UsageError.
+size_t thread_count(const Arguments& arguments);
+
+// --backend, --gpu-layers, --isa, --threads, --ctx, --kv (not of a verb with --compare), --kv-first-layers,
+// --batch and --memory-check. Throws UsageError.
+
 SessionOptions session_options(const Arguments& arguments);
 
 // An open model file and what must live as long as it does.

@@ -8,6 +8,7 @@
 #include <optional>
 #include <system_error>
 
+#include "commands/command_line/escapes.h"
 #include "commands/commands.h"
 #include "commands/files/text_file.h"
 #include "commands/load_model.h"
@@ -60,7 +61,9 @@ int run_tokenize(const Arguments& arguments) {
   std::optional<Tokenizer> own;
   std::error_code none;
   if (std::filesystem::is_directory(source, none)) {
-    own = Tokenizer::from_folder(source);  // which may hold a tokenizer and nothing else
+    std::vector<std::string> notes;
+    own = Tokenizer::from_folder(source, &notes);  // which may hold a tokenizer and nothing else
+    for (const std::string& line : notes) say(line);
   } else if (is_checkpoint(source)) {
     checkpoint = open_checkpoint(source);
   } else {
@@ -71,10 +74,15 @@ int run_tokenize(const Arguments& arguments) {
 
   if (decode) {
     const std::string text = tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true);
-    write_stdout((is_terminal(STDOUT_FILENO) ? printable(text) : text) + "\n");
+    write_stdout((is_terminal(STDOUT_FILENO) ? terminal_text(text) : text) + "\n");
     return kExitDone;
   }
-  const std::string text = file ? read_prompt(*file) : prompt && *prompt != "-" ? *prompt : read_prompt("-");
+  const bool spelled = prompt && *prompt != "-";
+  if (arguments.has("escape") && !spelled) throw UsageError("--escape: needs a text with -p");
+  const std::string text = file                      ? read_prompt(*file)
+                           : !spelled                ? read_prompt("-")
+                           : arguments.has("escape") ? without_escapes(*prompt)
+                                                     : *prompt;
   std::vector<uint32_t> ids = tokenizer.encode(text, arguments.has("parse-special"));
   if (arguments.has("bos") && tokenizer.adds_bos() && tokenizer.bos())
     ids.insert(ids.begin(), *tokenizer.bos());

@@ -1,6 +1,7 @@
 // Shows one reply while it is generated, with its notes and figures: shared by chat and one-shot answers.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "commands/answer/answer_settings.h"
@@ -18,6 +19,12 @@ void say_settings(const Session& session, const AnswerSettings& settings);
 
 // One line: tokens and tokens/s of prompt and reply, time to the first token, KV cache in use.
 std::string statistics_line(const ReplyStatistics& statistics);
+
+// The text of --system, as --escape says.
+std::optional<std::string> system_message(const Arguments& arguments);
+
+// Whether --seed asks for a random number, which is then worth telling.
+bool drawn_seed(const Arguments& arguments);
 
 // Conversation options from --raw, --parse-special, --overflow and --batch.
 ConversationOptions conversation_options(const Arguments& arguments);

@@ -16,6 +16,7 @@
 #define CXXOPTS_NO_REGEX true
 #include <cxxopts.hpp>
 
+#include "commands/command_line/llama_cpp_options.h"
 #include "commands/command_line/nearest_name.h"
 
 namespace tessera {
@@ -58,6 +59,11 @@ std::pair<const Option*, std::optional<std::string>> option_of(const Verb& verb,
     if (!is_named(option, name)) continue;
     if (equals == std::string::npos) return {&option, std::nullopt};
     return {&option, word.substr(equals + 1)};
+  }
+  if (verb.name[0] == '\0') {
+    // Before "-fa" is read as "-f a".
+    if (const std::string_view instead = instead_of_llama_cpp(name); !instead.empty())
+      throw UsageError(fmt::format("unknown option {}: {}", name, instead));
   }
   for (const Option& option : verb.options) {
     if (option.letter == word[1] && option.value[0] != '\0') return {&option, word.substr(2)};

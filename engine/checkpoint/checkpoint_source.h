@@ -24,6 +24,7 @@ struct SourceTensor {
   std::vector<uint64_t> shape;
   std::string_view type;            // as the checkpoint's format calls it, "BF16" or "Q4_K"
   std::optional<Scheme> precision;  // f32, f16 or bf16, which holds every value; nothing where none does
+  unsigned code_bits = 0;           // of a weight in a quantized type, about; 0 for floats
 
   uint64_t elements() const;
 };
@@ -52,6 +53,10 @@ class CheckpointSource {
   // Rows first_row ... first_row + rows - 1 of a tensor that has a packed format; their values by its formula
   // in f32 are what read gives. Throws FileError for a range outside the tensor.
   virtual PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const;
+  // The same without the codes, for a look at a matrix's levels before it is read.
+  virtual PackedRows read_levels(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const {
+    return read_packed(tensor, first_row, rows);
+  }
   // XXH64 of one of tensors() as it is stored.
   virtual uint64_t hash(const SourceTensor& tensor, uint64_t seed) const = 0;
 };
