@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 #include <unordered_set>
 
 #include "engine/checkpoint/huggingface_config.h"
 #include "engine/checkpoint/mistaken_path.h"
 #include "engine/checkpoint/packed_layout.h"
+#include "gguf-like-format/pytorch/pytorch_file.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 
 namespace tessera {
@@ -30,13 +32,24 @@ std::optional<Scheme> precision_of(CheckpointType type) {
   }
 }
 
+// Of the formats that hold the weights of folders, the one that this folder has; safetensors where there are
+// both.
+const CheckpointFormat& weights_format(const std::string& folder) {
+  std::error_code error;
+  const auto has = [&](const CheckpointFormat& format) {
+    return std::filesystem::exists(folder + "/" + format.file, error) ||
+           std::filesystem::exists(folder + "/" + format.index, error);
+  };
+  return !has(kSafetensorsFormat) && has(kPytorchFormat) ? kPytorchFormat : kSafetensorsFormat;
+}
+
 class HuggingFaceSource : public CheckpointSource {
  public:
   explicit HuggingFaceSource(const std::string& folder)
       : path_(folder),
         header_(read_huggingface_folder(folder, notes_)),
         quantization_(read_quantization_config(folder)),
-        checkpoint_(Checkpoint::open(folder)),
+        checkpoint_(Checkpoint::open(folder, weights_format(folder))),
         tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
     const TensorParts parts(folder, checkpoint_.tensors());
     if (!quantization_) quantization_ = read_quantization_file(folder, parts);
