@@ -10,6 +10,8 @@
 #include "engine/backends.h"
 #include "engine/embedded_model.h"
 #include "engine/readable_bytes.h"
+#include "gguf-like-format/hyperparameter_fields.h"
+#include "gguf-like-format/strict_json.h"
 
 namespace tessera {
 
@@ -87,7 +89,14 @@ Model open_model(const std::optional<std::string>& path, const Arguments& argume
     return path ? Model::open(*path, !arguments.has("no-mmap")) : Model::from_memory(embedded_model());
   });
   if (arguments.has("mlock")) lock_pages(model.file());
+  if (const auto file = arguments.text("chat-template")) model.use_chat_template(read_chat_template(*file));
   return model;
+}
+
+std::string read_chat_template(const std::string& path) {
+  std::string text = read_utf8_file(path, header_limits::kMostTextBytes);
+  naming_file(path, [&] { return ChatTemplate(text); });
+  return text;
 }
 
 Tokenizer stored_tokenizer(const TessFile& file) {

@@ -15,9 +15,13 @@ namespace tessera {
 // and --batch. Throws UsageError.
 SessionOptions session_options(const Arguments& arguments);
 
-// The file at path, or the embedded model when there is none; as --no-mmap and --mlock
+// The file at path, or the embedded model when there is none; as --no-mmap, --mlock and --chat-template
 // say. Throws UsageError or FileError.
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments);
+
+// The text of a chat template's file, for --chat-template. Throws FileError, also where it cannot be read as
+// a template.
+std::string read_chat_template(const std::string& path);
 
 // The tokenizer of an open file. Throws FileError naming the file.
 Tokenizer stored_tokenizer(const TessFile& file);

@@ -75,6 +75,20 @@ std::string statistics_line(const ReplyStatistics& statistics) {
                      statistics.first_token_seconds * 1e3, statistics.cached_tokens, statistics.context);
 }
 
+void check_chat_template(const Model& model, const ConversationOptions& options) {
+  const ChatFormat& chat = model.chat();
+  if (options.raw || chat.fault().empty()) return;
+  throw std::runtime_error(fmt::format("{}: {}: --chat-template FILE gives another, --raw does without",
+                                       model.file().path(), chat.fault()));
+}
+
+void give_system(Conversation& conversation, const Model& model, const std::string& text) {
+  if (conversation.raw()) throw std::runtime_error("--system: the model has no chat template to put it in");
+  conversation.set_system(text);
+  if (!text.empty() && !model.chat().takes_system())
+    say("the chat template knows no system message: it goes before the first message", Style::dim);
+}
+
 ConversationOptions conversation_options(const Arguments& arguments) {
   ConversationOptions options;
   options.raw = arguments.has("raw");
@@ -86,6 +100,8 @@ ConversationOptions conversation_options(const Arguments& arguments) {
   if (options.raw && arguments.has("system")) {
     throw UsageError("--system: needs the chat template that --raw leaves out");
   }
+  if (options.raw && arguments.has("chat-template"))
+    throw UsageError("--chat-template: has no meaning with --raw");
   if (const auto batch = arguments.integer("batch", 1, 65536)) options.chunk = *batch;
   return options;
 }

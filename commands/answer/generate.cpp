@@ -33,13 +33,11 @@ int run_generate(const Arguments& arguments) {
   const bool verbose = arguments.has("verbose");
 
   const Model model = open_model(arguments.text("model"), arguments);
+  check_chat_template(model, style);
   const AnswerSettings settings = settings_from(arguments, model.header());
   const std::unique_ptr<Session> session = open_session(model, options);
   Conversation conversation(*session, style);
-  if (const auto system = arguments.text("system")) {
-    if (conversation.raw()) throw std::runtime_error("--system: the model has no chat template to put it in");
-    conversation.set_system(*system);
-  }
+  if (const auto system = arguments.text("system")) give_system(conversation, model, *system);
   if (verbose) say_settings(*session, settings);
   conversation.add_user(std::move(prompt));
   if (verbose) say(fmt::format("prompt: {} tokens", conversation.prompt_tokens().size()), Style::dim);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,8 +29,9 @@ struct ModelFileOptions {
   Scheme scheme = Scheme::w4a8_g128;
   bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8
   unsigned kv_bits = 8;    // recommendation stored in the file
-  size_t threads = 0;      // 0: all cores
-  std::string command;     // stored in the file
+  std::optional<std::string> chat_template;  // in place of the checkpoint's
+  size_t threads = 0;                        // 0: all cores
+  std::string command;                       // stored in the file
   // A line for what the checkpoint's files say and the new file does not, before the work begins. May be
   // empty.
   std::function<void(const std::string&)> import_note;
