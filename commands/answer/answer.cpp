@@ -90,7 +90,7 @@ std::optional<std::string> system_message(const Arguments& arguments) {
 bool drawn_seed(const Arguments& arguments) { return arguments.text("seed") == "-1"; }
 
 ConversationOptions conversation_options(const Arguments& arguments) {
-  if (arguments.has("escape") && !arguments.has("prompt") && !arguments.has("system") &&
+  if (arguments.has("escape") && arguments.text("prompt").value_or("-") == "-" && !arguments.has("system") &&
       !arguments.has("stop"))
     throw UsageError("--escape: needs a text with -p, --system or --stop");
   ConversationOptions options;

@@ -83,6 +83,7 @@ WRONG_ELSEWHERE = [
     (["-p", ""], "the prompt is empty"),
     (["-p", " \n\t"], "the prompt is empty"),
     (["-f", "/dev/null"], "the prompt is empty"),
+    (["-e", "-p", "-"], "--escape: needs a text with -p, --system or --stop"),
     (["-e"], "--escape: needs a text with -p, --system or --stop"),
     (["-e", "-p", r"\n\t"], "the prompt is empty"),
     (["tokenize", "MODEL", "-e"], "--escape: needs a text with -p"),
