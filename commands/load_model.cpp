@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include "commands/terminal/terminal.h"
 #include "engine/backends.h"
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/embedded_model.h"
+#include "engine/model_cache/open_converted.h"
 #include "engine/readable_bytes.h"
 
 namespace tessera {
@@ -25,6 +29,8 @@ template <class Action>
 auto naming_file(const std::string& path, const Action& action) {
   try {
     return action();
+  } catch (const UsageError&) {
+    throw;
   } catch (const std::runtime_error& error) {
     const std::string_view line = error.what();
     if (line.substr(0, path.size()) == path) throw;
@@ -83,14 +89,50 @@ SessionOptions session_options(const Arguments& arguments) {
   return options;
 }
 
+std::optional<uint64_t> cache_limit(const Arguments& arguments) {
+  if (const auto given = arguments.text("cache-size")) return parse_bytes("--cache-size", *given);
+  const char* value = std::getenv("TESSERA_CACHE_SIZE");
+  if (value == nullptr || value[0] == '\0') return std::nullopt;
+  return parse_bytes("TESSERA_CACHE_SIZE", value);
+}
+
+OpenFile open_model_file(const std::string& path, const Arguments& arguments) {
+  const bool use_mmap = !arguments.has("no-mmap");
+  const std::optional<uint64_t> limit =
+      cache_limit(arguments);  // a wrong one is an error for .tess files too
+  if (!is_checkpoint(path)) return {TessFile::open(path, use_mmap), nullptr};
+  model_cache::OpenOptions options;
+  options.limit = limit;
+  options.use_mmap = use_mmap;
+  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  std::optional<ProgressBar> bar;
+  const char* shown = nullptr;
+  model_cache::OpenEvents events;
+  events.note = [&](const std::string& line) {
+    if (bar) bar->hide();
+    say(one_line(line), Style::dim);
+  };
+  events.progress = [&](const char* what, uint64_t done, uint64_t total) {
+    if (what != shown) bar.emplace(what);
+    shown = what;
+    bar->update(done, total);
+  };
+  model_cache::OpenedModel opened = model_cache::open_converted(path, options, events);
+  return {std::move(opened.file), std::move(opened.needs)};
+}
+
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments) {
   if (!path && embedded_model().empty()) {
     throw std::runtime_error("this build has no embedded model: name a file with -m");
   }
   if (!path && arguments.has("no-mmap"))
     throw UsageError("--no-mmap: needs -m; the embedded model is in memory as it is");
+  if (!path && arguments.has("cache-size"))
+    throw UsageError("--cache-size: needs -m; the embedded model is not converted");
   Model model = naming_file(path.value_or("embedded model"), [&] {
-    return path ? Model::open(*path, !arguments.has("no-mmap")) : Model::from_memory(embedded_model());
+    if (!path) return Model::from_memory(embedded_model());
+    OpenFile opened = open_model_file(*path, arguments);
+    return Model::from_file(std::move(opened.file), std::move(opened.needs));
   });
   if (arguments.has("mlock")) lock_pages(model.file());
   return model;

@@ -1,9 +1,11 @@
-// Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint folder.
+// Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint, which is not converted
+// for it.
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <system_error>
 
 #include "commands/command_line/escapes.h"
@@ -11,6 +13,7 @@
 #include "commands/files/text_file.h"
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/tess/tess_file.h"
 
@@ -54,16 +57,24 @@ int run_tokenize(const Arguments& arguments) {
   }
 
   std::unique_ptr<TessFile> model;
+  std::unique_ptr<CheckpointSource> checkpoint;
+  std::optional<Tokenizer> own;
   std::error_code none;
-  const Tokenizer tokenizer = [&] {
-    if (std::filesystem::is_directory(source, none)) return Tokenizer::from_folder(source);
+  if (std::filesystem::is_directory(source, none)) {
+    std::vector<std::string> notes;
+    own = Tokenizer::from_folder(source, &notes);  // which may hold a tokenizer and nothing else
+    for (const std::string& line : notes) say(line);
+  } else if (is_checkpoint(source)) {
+    checkpoint = open_checkpoint(source);
+  } else {
     model = TessFile::open(source, true);
-    return stored_tokenizer(*model);
-  }();
+    own = stored_tokenizer(*model);
+  }
+  const Tokenizer& tokenizer = own ? *own : checkpoint->tokenizer();
 
   if (decode) {
     const std::string text = tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true);
-    write_stdout((is_terminal(STDOUT_FILENO) ? printable(text) : text) + "\n");
+    write_stdout((is_terminal(STDOUT_FILENO) ? terminal_text(text) : text) + "\n");
     return kExitDone;
   }
   const bool spelled = prompt && *prompt != "-";

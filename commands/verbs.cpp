@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "engine/backends.h"
+#include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -66,6 +67,13 @@ constexpr Option kBatch = {kRunning,         0, "batch", "N", "", "512", "prompt
 constexpr Option kNoMmap = {
     kRunning, 0, "no-mmap", "", "", "", "read the model into memory instead of mapping it"};
 constexpr Option kMlock = {kRunning, 0, "mlock", "", "", "", "lock the model's pages in memory"};
+constexpr Option kCacheSize = {kModel,
+                               0,
+                               "cache-size",
+                               "SIZE",
+                               "",
+                               "a tenth of the disk, at least 20G",
+                               "room for models converted on first use; 0 keeps none"};
 constexpr Option kMemoryCheck = {
     kRunning, 0, "memory-check", "MODE", "on off", "on", "off: go on where the model does not seem to fit"};
 constexpr Option kEscape = {
@@ -75,7 +83,12 @@ constexpr Option kParseSpecial = {
     kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
 
 const std::array kRunOptions = {
-    Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
+    Option{kModel, 'm', "model", "FILE", "", "the embedded model",
+           "a .tess file, a GGUF file or a checkpoint folder"},
+    Option{kModel, 0, "hf-repo", "NAME", "", "",
+           "-hf owner/name[:QUANT] runs a model of a hub, which is downloaded once", "-hf -hfr"},
+    Option{kModel, 0, "hf-file", "FILE", "", "", "the file of that repository to take", "-hff"},
+    kCacheSize,
     Option{kPrompt, 'p', "prompt", "TEXT", "", "chat",
            "answer this, and what a pipe brings; - is stdin alone"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "answer the text of a file; - is stdin"},
@@ -141,12 +154,20 @@ constexpr const char* kOutput = "Output";
 constexpr const char* kWhat = "What to make";
 constexpr const char* kRecipe = "Recipe";
 
+const char* quantize_scheme_names() {
+  static const std::string names =
+      fmt::format("{} {} {}", kKeptScheme, kKeptInt8Scheme, matrix_scheme_names());
+  return names.c_str();
+}
+
 const std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
-    Option{kWhat, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
-           "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 followed by -g32 -g64 -g128 or -g256 "
-           "and, for 8-bit activations, -a8"},
-    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
+    Option{
+        kWhat, 0, "scheme", "NAME", quantize_scheme_names(), "keep where there are codes, else w4a8-g128",
+        "keep: the codes that the checkpoint has, in the schemes that hold them; f32 f16 bf16 w8a8 w4a8 "
+        "w4a8-g128, lut2 lut3 lut4 int4 int8 followed by -g32 -g64 -g128 or -g256, int4m-g32 or int4k-g32; "
+        "-a8 behind keep and names with groups: 8-bit activations"},
+    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "keep with --scheme keep, else w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
     Option{kRecipe, 0, "recipe", "NAME", "qoq rtn", "qoq with --calibration, else rtn",
@@ -205,6 +226,7 @@ const std::array kPerplexityOptions = {
     kNoMmap,
     kMlock,
     kMemoryCheck,
+    kCacheSize,
     kHelp,
 };
 
@@ -212,6 +234,7 @@ constexpr std::array kInspectOptions = {
     Option{kOutput, 0, "verify", "", "", "", "check every hash and scale; exit 1 with a line per fault"},
     Option{kOutput, 0, "tensors", "", "", "", "list the tensors"},
     Option{kOutput, 0, "graph", "FORM", "dot", "", "print the computation graph instead (dot: for Graphviz)"},
+    kCacheSize,
     kHelp,
 };
 
@@ -226,6 +249,9 @@ constexpr std::array kTokenizeOptions = {
     kHelp,
 };
 
+constexpr std::array kCacheOptions = {kHelp};
+
+constexpr std::array kPullOptions = {kHelp};
 constexpr std::array kCompletionsOptions = {kHelp};
 
 const std::array kVerbs = {
@@ -233,7 +259,7 @@ const std::array kVerbs = {
          "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
          "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
          "       tessera [-m FILE] --bench [options]     measure speed\n"
-         "       tessera quantize|perplexity|inspect|tokenize|completions …",
+         "       tessera pull|quantize|perplexity|inspect|tokenize|cache|completions …",
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
          run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
@@ -242,10 +268,15 @@ const std::array kVerbs = {
     Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [--kl FILE] [--compare FILE…] [options]",
          "Measures how well models predict a text, and how far they are from a reference.",
          kPerplexityOptions, 1, 256, run_perplexity},
-    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a .tess file holds and checks it.",
+    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a model file holds and checks it.",
          kInspectOptions, 1, 1, run_inspect},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
          "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1, run_tokenize},
+    Verb{"cache", "tessera cache list|clear [SOURCE…]",
+         "Lists or removes what GGUF files and checkpoint folders were converted to on their first use.",
+         kCacheOptions, 1, 1025, run_cache, "list clear"},
+    Verb{"pull", "tessera pull OWNER/NAME[:FILE|:QUANT][@REVISION]",
+         "Downloads a model from a Hugging Face hub and prints where it is.", kPullOptions, 1, 1, run_pull},
     Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
          kCompletionsOptions, 1, 1, run_completions, "bash zsh fish"},
 };

@@ -19,6 +19,12 @@ Model Model::from_memory(std::span<const std::byte> bytes) {
   return Model(TessFile::from_memory(bytes, "embedded model"));
 }
 
+Model Model::from_file(std::unique_ptr<TessFile> file, std::shared_ptr<const void> needs) {
+  Model model(std::move(file));
+  model.needs_ = std::move(needs);
+  return model;
+}
+
 Model Model::mixed(const Model& base, const Model& other,
                    const std::function<bool(std::string_view)>& from_other) {
   return Model(TessFile::mixed(base.file(), other.file(), from_other));

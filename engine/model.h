@@ -19,6 +19,9 @@ class Model {
  public:
   static Model open(const std::string& path, bool use_mmap);   // throws FileError
   static Model from_memory(std::span<const std::byte> bytes);  // the embedded model; bytes must outlive it
+  // An open file; the model holds what it needs as long as it lives, such as memory behind it. Throws
+  // FileError.
+  static Model from_file(std::unique_ptr<TessFile> file, std::shared_ptr<const void> needs);
   // A model of the base's tensors, except those that the predicate picks by name: they are the other model's.
   // For measuring what quantizing a part of a model costs. Nothing is copied: both models must outlive it.
   // Throws FileError.
@@ -38,6 +41,7 @@ class Model {
 
  private:
   explicit Model(std::unique_ptr<TessFile> file);
+  std::shared_ptr<const void> needs_;  // by the file
   std::unique_ptr<TessFile> file_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::optional<ChatTemplate> chat_template_;

@@ -27,7 +27,7 @@ Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOption
   ReplyEvents events;
   events.text = [&](std::string_view text) {
     begun = true;
-    write_stdout(terminal ? printable(text) : std::string(text));
+    write_stdout(terminal ? terminal_text(text) : std::string(text));
   };
   events.interrupted = [] { return InterruptScope::requested(); };
   events.prompt_progress = [&](size_t done, size_t total) {

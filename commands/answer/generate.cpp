@@ -8,6 +8,7 @@
 #include "commands/command_line/escapes.h"
 #include "commands/commands.h"
 #include "commands/files/text_file.h"
+#include "commands/hub_model.h"
 #include "commands/load_model.h"
 #include "commands/terminal/interrupt.h"
 #include "commands/terminal/terminal.h"
@@ -60,7 +61,7 @@ int run_generate(const Arguments& arguments) {
   std::string prompt = prompt_from(arguments);
   const bool verbose = arguments.has("verbose");
 
-  const Model model = open_model(arguments.text("model"), arguments);
+  const Model model = open_model(chosen_model(arguments), arguments);
   const AnswerSettings settings = settings_from(arguments, model.header());
   const std::unique_ptr<Session> session = open_session(model, options);
   Conversation conversation(*session, style);

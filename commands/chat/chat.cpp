@@ -10,6 +10,7 @@
 #include "commands/chat/saved_chat.h"
 #include "commands/command_line/nearest_name.h"
 #include "commands/commands.h"
+#include "commands/hub_model.h"
 #include "commands/load_model.h"
 #include "commands/terminal/interrupt.h"
 #include "commands/terminal/line_reader.h"
@@ -246,7 +247,7 @@ int run_chat(const Arguments& arguments) {
   check_settings(arguments);
   const SessionOptions options = session_options(arguments);
   conversation_options(arguments);  // a wrong flag is refused before anything is loaded
-  const Model model = open_model(arguments.text("model"), arguments);
+  const Model model = open_model(chosen_model(arguments), arguments);
   AnswerSettings settings = settings_from(arguments, model.header());
   const std::unique_ptr<Session> session = open_session(model, options);
 

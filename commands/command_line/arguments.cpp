@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <sstream>
 #include <utility>
@@ -109,6 +110,26 @@ uint64_t parse_integer(std::string_view what, std::string_view text, uint64_t le
             : fmt::format("{}: expected a whole number from {} to {}, found '{}'", what, least, most, text));
   }
   return value;
+}
+
+uint64_t parse_bytes(std::string_view what, std::string_view text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  std::string_view unit(stopped, static_cast<size_t>(end - stopped));
+  const size_t power = unit.empty() ? std::string_view::npos : std::string_view("KMGT").find(unit.front());
+  double factor = 1;
+  if (power != std::string_view::npos) {
+    unit.remove_prefix(1);
+    const bool binary = unit.starts_with('i');
+    if (binary) unit.remove_prefix(1);
+    factor = std::pow(binary ? 1024.0 : 1000.0, static_cast<double>(power + 1));
+  }
+  if (unit == "B") unit.remove_prefix(1);
+  constexpr double kMost = 9e18;  // below the largest uint64_t and off_t
+  if (error != std::errc{} || !unit.empty() || !(value >= 0 && value * factor <= kMost))
+    throw UsageError(fmt::format("{}: expected a size such as 500M, 20G or 1.5TiB, found '{}'", what, text));
+  return static_cast<uint64_t>(value * factor);
 }
 
 double parse_real(std::string_view what, std::string_view text, double least, double most) {
