@@ -104,7 +104,7 @@ void give_system(Conversation& conversation, const Model& model, const std::stri
 }
 
 ConversationOptions conversation_options(const Arguments& arguments) {
-  if (arguments.has("escape") && !arguments.has("prompt") && !arguments.has("system") &&
+  if (arguments.has("escape") && arguments.text("prompt").value_or("-") == "-" && !arguments.has("system") &&
       !arguments.has("stop"))
     throw UsageError("--escape: needs a text with -p, --system or --stop");
   ConversationOptions options;
