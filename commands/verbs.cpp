@@ -133,9 +133,10 @@ constexpr const char* kRecipe = "Recipe";
 
 const std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
-    Option{kWhat, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
-           "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 followed by -g32 -g64 -g128 or -g256 "
-           "and, for 8-bit activations, -a8"},
+    Option{
+        kWhat, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
+        "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 int8 followed by -g32 -g64 -g128 or -g256, "
+        "or int4m or int4k by -g32, and, for 8-bit activations, -a8"},
     Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
