@@ -14,6 +14,8 @@
 #include "engine/embedded_model.h"
 #include "engine/model_cache/open_converted.h"
 #include "engine/readable_bytes.h"
+#include "gguf-like-format/hyperparameter_fields.h"
+#include "gguf-like-format/strict_json.h"
 
 namespace tessera {
 
@@ -135,7 +137,14 @@ Model open_model(const std::optional<std::string>& path, const Arguments& argume
     return Model::from_file(std::move(opened.file), std::move(opened.needs));
   });
   if (arguments.has("mlock")) lock_pages(model.file());
+  if (const auto file = arguments.text("chat-template")) model.use_chat_template(read_chat_template(*file));
   return model;
+}
+
+std::string read_chat_template(const std::string& path) {
+  std::string text = read_utf8_file(path, header_limits::kMostTextBytes);
+  naming_file(path, [&] { return ChatTemplate(text); });
+  return text;
 }
 
 Tokenizer stored_tokenizer(const TessFile& file) {

@@ -237,6 +237,7 @@ int run_quantize(const Arguments& arguments) {
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
   options.threads = thread_count(arguments);
   options.command = arguments.command_line();
+  if (const auto file = arguments.text("chat-template")) options.chat_template = read_chat_template(*file);
   options.import_note = [](const std::string& line) { say(line); };
   if (options.keep == Keep::nothing) options.recipe = recipe_of(arguments, options.scheme);
   if (!options.recipe && arguments.has("verbose"))

@@ -82,6 +82,15 @@ constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on st
 constexpr Option kParseSpecial = {
     kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
 
+constexpr Option kChatTemplate = {kPrompt,
+                                  0,
+                                  "chat-template",
+                                  "FILE",
+                                  "",
+                                  "the file's",
+                                  "a Jinja template in place of the model's own",
+                                  "--chat-template-file"};
+
 const std::array kRunOptions = {
     Option{kModel, 'm', "model", "FILE", "", "the embedded model",
            "a .tess file, a GGUF file or a checkpoint folder"},
@@ -95,6 +104,7 @@ const std::array kRunOptions = {
     kEscape,
     Option{kPrompt, 0, "system", "TEXT", "", "none", "system message", "-sys --system-prompt"},
     Option{kPrompt, 0, "raw", "", "", "", "continue the text as it is, without the chat template"},
+    kChatTemplate,
     Option{kPrompt, 0, "parse-special", "", "", "",
            "with --raw: special tokens spelled in the text are meant"},
     Option{kPrompt, 0, "overflow", "WHAT", "stop drop-oldest", "stop",
@@ -170,6 +180,8 @@ const std::array kQuantizeOptions = {
     Option{kWhat, 0, "head", "NAME", "w8a8 keep", "keep with --scheme keep, else w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
+    Option{kWhat, 0, "chat-template", "FILE", "", "the checkpoint's", "a Jinja template to store instead",
+           "--chat-template-file"},
     Option{kRecipe, 0, "recipe", "NAME", "qoq rtn", "qoq with --calibration, else rtn",
            "how weights become codes: rtn rounds them as they are"},
     Option{kRecipe, 0, "calibration", "FILE", "", "", "the text that qoq watches the model read"},
@@ -245,6 +257,13 @@ constexpr std::array kTokenizeOptions = {
     kParseSpecial,
     Option{kPrompt, 0, "bos", "", "", "",
            "begin with the token that begins a text, where the model wants one"},
+    Option{kPrompt, 0, "chat", "", "", "",
+           "the text as a user's message: print the rendered prompt, then its ids"},
+    Option{kPrompt, 0, "messages", "FILE", "", "",
+           "the same of a whole conversation, a JSON list of roles and contents"},
+    Option{kPrompt, 0, "system", "TEXT", "", "none", "with --chat or --messages: system message",
+           "-sys --system-prompt"},
+    kChatTemplate,
     Option{kPrompt, 0, "decode", "IDS", "", "", "the way back: ids such as [1,2,3] to text"},
     kHelp,
 };
@@ -271,7 +290,8 @@ const std::array kVerbs = {
     Verb{"inspect", "tessera inspect FILE [options]", "Shows what a model file holds and checks it.",
          kInspectOptions, 1, 1, run_inspect},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
-         "Prints the token ids of a text as a JSON array.", kTokenizeOptions, 1, 1, run_tokenize},
+         "Prints the token ids of a text, or of a conversation, as a JSON array.", kTokenizeOptions, 1, 1,
+         run_tokenize},
     Verb{"cache", "tessera cache list|clear [SOURCE…]",
          "Lists or removes what GGUF files and checkpoint folders were converted to on their first use.",
          kCacheOptions, 1, 1025, run_cache, "list clear"},

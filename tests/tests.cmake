@@ -15,6 +15,7 @@ endforeach()
 foreach(name bench_report_test key_decoder_test report_table_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
+set(hub_test_rooms tessera_hub)
 add_library(doctest_main OBJECT tests/doctest_main.cpp)
 target_link_libraries(doctest_main PUBLIC doctest::doctest)
 # What is tested is optimized; full optimization of the tests themselves takes longer than it saves them.

@@ -89,8 +89,22 @@ std::optional<std::string> system_message(const Arguments& arguments) {
 
 bool drawn_seed(const Arguments& arguments) { return arguments.text("seed") == "-1"; }
 
+void check_chat_template(const Model& model, const ConversationOptions& options) {
+  const ChatFormat& chat = model.chat();
+  if (options.raw || chat.fault().empty()) return;
+  throw std::runtime_error(fmt::format("{}: {}: --chat-template FILE gives another, --raw does without",
+                                       model.file().path(), chat.fault()));
+}
+
+void give_system(Conversation& conversation, const Model& model, const std::string& text) {
+  if (conversation.raw()) throw std::runtime_error("--system: the model has no chat template to put it in");
+  conversation.set_system(text);
+  if (!text.empty() && !model.chat().takes_system())
+    say("the chat template knows no system message: it goes before the first message", Style::dim);
+}
+
 ConversationOptions conversation_options(const Arguments& arguments) {
-  if (arguments.has("escape") && !arguments.has("prompt") && !arguments.has("system") &&
+  if (arguments.has("escape") && arguments.text("prompt").value_or("-") == "-" && !arguments.has("system") &&
       !arguments.has("stop"))
     throw UsageError("--escape: needs a text with -p, --system or --stop");
   ConversationOptions options;
@@ -103,6 +117,8 @@ ConversationOptions conversation_options(const Arguments& arguments) {
   if (options.raw && arguments.has("system")) {
     throw UsageError("--system: needs the chat template that --raw leaves out");
   }
+  if (options.raw && arguments.has("chat-template"))
+    throw UsageError("--chat-template: has no meaning with --raw");
   if (const auto batch = arguments.integer("batch", 1, 65536)) options.chunk = *batch;
   return options;
 }

@@ -6,6 +6,7 @@
 
 #include "commands/answer/answer_settings.h"
 #include "engine/conversation.h"
+#include "engine/model.h"
 #include "engine/reply.h"
 
 namespace tessera {
@@ -25,6 +26,12 @@ std::optional<std::string> system_message(const Arguments& arguments);
 
 // Whether --seed asks for a random number, which is then worth telling.
 bool drawn_seed(const Arguments& arguments);
+
+// Throws where the model has a chat template that cannot be read and the options ask for it.
+void check_chat_template(const Model& model, const ConversationOptions& options);
+// Sets the system message and says where it goes when the model's template has no place for it. Throws
+// without a template.
+void give_system(Conversation& conversation, const Model& model, const std::string& text);
 
 // Conversation options from --raw, --parse-special, --overflow and --batch.
 ConversationOptions conversation_options(const Arguments& arguments);

@@ -62,13 +62,11 @@ int run_generate(const Arguments& arguments) {
   const bool verbose = arguments.has("verbose");
 
   const Model model = open_model(chosen_model(arguments), arguments);
+  check_chat_template(model, style);
   const AnswerSettings settings = settings_from(arguments, model.header());
   const std::unique_ptr<Session> session = open_session(model, options);
   Conversation conversation(*session, style);
-  if (const auto system = system_message(arguments)) {
-    if (conversation.raw()) throw std::runtime_error("--system: the model has no chat template to put it in");
-    conversation.set_system(*system);
-  }
+  if (const auto system = system_message(arguments)) give_system(conversation, model, *system);
   if (verbose) say_settings(*session, settings);
   if (!verbose && drawn_seed(arguments)) say(fmt::format("seed: {}", settings.sampling.seed), Style::dim);
   conversation.add_user(std::move(prompt));

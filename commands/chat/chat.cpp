@@ -50,11 +50,7 @@ class Chat {
         sampler_(settings_.sampling),
         conversation_(session, conversation_options(arguments)),
         statistics_(!arguments.has("no-stats")) {
-    if (const auto system = system_message(arguments)) {
-      if (conversation_.raw())
-        throw std::runtime_error("--system: the model has no chat template to put it in");
-      conversation_.set_system(*system);
-    }
+    if (const auto system = system_message(arguments)) give_system(conversation_, model, *system);
   }
 
   bool raw() const { return conversation_.raw(); }
@@ -154,7 +150,7 @@ class Chat {
 
   void system(const std::string& text) {
     if (conversation_.raw()) throw UsageError("/system: this chat has no template to put it in");
-    conversation_.set_system(text);
+    give_system(conversation_, model_, text);
     say(text.empty() ? "system message removed" : "system message set", Style::dim);
   }
 
@@ -248,6 +244,7 @@ int run_chat(const Arguments& arguments) {
   const SessionOptions options = session_options(arguments);
   conversation_options(arguments);  // a wrong flag is refused before anything is loaded
   const Model model = open_model(chosen_model(arguments), arguments);
+  check_chat_template(model, conversation_options(arguments));
   AnswerSettings settings = settings_from(arguments, model.header());
   const std::unique_ptr<Session> session = open_session(model, options);
 

@@ -20,7 +20,6 @@ struct KeyEvent {
   } kind = Kind::character;
   char32_t character = 0;
   std::string sequence;  // of a key
-  friend bool operator==(const KeyEvent&, const KeyEvent&) = default;
 };
 
 // Cuts input at the bounds of sequences as ECMA-48 defines them, and as xterm, rxvt, the Linux console and

@@ -98,6 +98,9 @@ bool LineReader::Editor::searches() const {
 
 // Whether the editor, or the user's ~/.editrc, knows the sequence. libedit only tells by printing.
 bool LineReader::Editor::binds(const std::string& sequence) {
+  if (sequence.find('\0') != std::string::npos) return false;        // would end the question
+  const bool is_two_keys = sequence.size() == 2 && edits_like_vi();  // Esc, and a command right after it
+  if (is_two_keys) return true;
   std::string key;
   for (const char c : sequence) key += fmt::format("\\{:03o}", static_cast<unsigned char>(c));
   char* printed = nullptr;

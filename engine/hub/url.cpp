@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace tessera::hub {
 
 std::string_view origin_of(std::string_view url) {
   for (const std::string_view scheme : {"https://", "http://"}) {
     if (url.substr(0, scheme.size()) != scheme) continue;
-    const size_t end = url.find_first_of("/?#\\ \t\r\n", scheme.size());
+    const size_t end = std::min(url.find_first_of("/?#\\ \t\r\n", scheme.size()), url.size());
     return end == scheme.size() ? std::string_view{} : url.substr(0, end);
   }
   return {};

@@ -39,7 +39,8 @@ struct TypeName {
 constexpr TypeName kTypes[] = {{"F32", CheckpointType::f32, 4},   {"F16", CheckpointType::f16, 2},
                                {"BF16", CheckpointType::bf16, 2}, {"F8_E4M3", CheckpointType::f8_e4m3, 1},
                                {"I64", CheckpointType::i64, 8},   {"I32", CheckpointType::i32, 4},
-                               {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1}};
+                               {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1},
+                               {"F64", CheckpointType::f64, 8}};
 
 const TypeName& entry_of(CheckpointType type) {
   return *std::find_if(std::begin(kTypes), std::end(kTypes),
@@ -64,7 +65,8 @@ Placed read_entry(const std::string& name, const json& value, std::span<const st
   const std::string type = fields.text("dtype", kMostNameBytes);
   const auto* entry = std::find_if(std::begin(kTypes), std::end(kTypes),
                                    [&type](const TypeName& t) { return t.name == type; });
-  if (entry == std::end(kTypes)) fields.refuse_value("dtype", "F32, F16, BF16, F8_E4M3, I64, I32, I8 or U8");
+  if (entry == std::end(kTypes))
+    fields.refuse_value("dtype", "F32, F16, BF16, F8_E4M3, I64, I32, I8, U8 or F64");
   placed.tensor.type = entry->type;
   const json& shape = fields.array("shape");
   if (shape.size() > kMostRank)
@@ -166,14 +168,14 @@ struct Checkpoint::State {
   std::vector<CheckpointTensor> tensors;
   std::unordered_map<std::string_view, size_t> index;
 
-  void add_file(const std::string& path);
-  void add_shards(const std::string& folder, const std::string& index_path);
+  void add_file(const std::string& path, const CheckpointFormat& format);
+  void add_shards(const std::string& folder, const CheckpointFormat& format);
   void make_index();
 };
 
-void Checkpoint::State::add_file(const std::string& path) {
+void Checkpoint::State::add_file(const std::string& path, const CheckpointFormat& format) {
   files.push_back(MappedFile::map(path));
-  for (CheckpointTensor& tensor : parse_safetensors(files.back().bytes(), path))
+  for (CheckpointTensor& tensor : format.parse(files.back().bytes(), path))
     tensors.push_back(std::move(tensor));
 }
 
@@ -183,7 +185,8 @@ void Checkpoint::State::make_index() {
 
 // Every tensor of the index must be in the shard it names, and every tensor of a shard in the index: anything
 // else is a mixture of two checkpoints.
-void Checkpoint::State::add_shards(const std::string& folder, const std::string& index_path) {
+void Checkpoint::State::add_shards(const std::string& folder, const CheckpointFormat& format) {
+  const std::string index_path = folder + "/" + format.index;
   const json document = read_strict_json(index_path, {kMostIndexBytes, 16});
   const JsonFields fields(document, index_path, "");
   const JsonFields map_fields = fields.object("weight_map");
@@ -201,7 +204,7 @@ void Checkpoint::State::add_shards(const std::string& folder, const std::string&
     const std::string path = folder + "/" + shard;
     if (std::error_code error; !std::filesystem::exists(path, error))
       throw FileError(fmt::format("{}: {}; {} names it", path, why_not_opened(path, ENOENT), index_path));
-    add_file(path);
+    add_file(path, format);
     std::vector<std::string> found;
     for (size_t i = first; i < tensors.size(); ++i) found.push_back(tensors[i].name);
     std::sort(found.begin(), found.end());
@@ -221,21 +224,19 @@ Checkpoint::~Checkpoint() = default;
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
 
-Checkpoint Checkpoint::open(const std::string& path) {
+Checkpoint Checkpoint::open(const std::string& path, const CheckpointFormat& format) {
   auto state = std::make_unique<State>();
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    const std::string single = path + "/model.safetensors";
-    const std::string index = path + "/model.safetensors.index.json";
+    const std::string single = path + "/" + format.file;
     if (std::filesystem::exists(single, error))
-      state->add_file(single);
-    else if (std::filesystem::exists(index, error))
-      state->add_shards(path, index);
+      state->add_file(single, format);
+    else if (std::filesystem::exists(path + "/" + format.index, error))
+      state->add_shards(path, format);
     else
-      throw FileError(
-          fmt::format("{}: expected model.safetensors or model.safetensors.index.json, found neither", path));
+      throw FileError(fmt::format("{}: expected {} or {}, found neither", path, format.file, format.index));
   } else {
-    state->add_file(path);
+    state->add_file(path, format);
   }
   state->make_index();
   return Checkpoint(std::move(state));
@@ -259,8 +260,16 @@ void read_floats(const CheckpointTensor& tensor, uint64_t first, std::span<float
     std::memcpy(out.data(), tensor.bytes.subspan(4 * at).data(), out.size_bytes());
     return;
   }
+  if (tensor.type == CheckpointType::f64) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      double value = 0;
+      std::memcpy(&value, tensor.bytes.data() + 8 * (at + i), 8);
+      out[i] = static_cast<float>(value);
+    }
+    return;
+  }
   if (tensor.type != CheckpointType::f16 && tensor.type != CheckpointType::bf16)
-    throw FileError(fmt::format("tensor {}: dtype: expected F32, F16 or BF16, found {}",
+    throw FileError(fmt::format("tensor {}: dtype: expected F32, F16, BF16 or F64, found {}",
                                 printable(tensor.name), type_name(tensor.type)));
   const std::byte* const source = tensor.bytes.subspan(2 * at).data();
   const bool half = tensor.type == CheckpointType::f16;

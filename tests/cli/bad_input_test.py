@@ -260,8 +260,6 @@ CHECKPOINTS = [
     ("broken pattern in the tokenizer",
      _tokenizer_json(lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(["},
                                                        "behavior": "Isolated", "invert": False})), "tokenizer"),
-    ("broken chat template", _file("tokenizer_config.json", json.dumps(
-        {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "chat_template": "{{ unclosed"}).encode()), "template"),
     ("chat template that is not UTF-8", _file("chat_template.jinja", b"{{ 'caf\xe9' }}"),
      "bad-checkpoint/chat_template.jinja: expected text in UTF-8, found malformed characters at byte 9\n"),
     ("chat template that ends in a character", _file("chat_template.jinja", b"caf\xc3"),

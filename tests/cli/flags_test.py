@@ -83,6 +83,7 @@ WRONG_ELSEWHERE = [
     (["-p", ""], "the prompt is empty"),
     (["-p", " \n\t"], "the prompt is empty"),
     (["-f", "/dev/null"], "the prompt is empty"),
+    (["-e", "-p", "-"], "--escape: needs a text with -p, --system or --stop"),
     (["-e"], "--escape: needs a text with -p, --system or --stop"),
     (["-e", "-p", r"\n\t"], "the prompt is empty"),
     (["tokenize", "MODEL", "-e"], "--escape: needs a text with -p"),
@@ -90,7 +91,7 @@ WRONG_ELSEWHERE = [
     ([], "the prompt is empty"),  # stdin is no terminal and has nothing
     (["quantize"], "usage: tessera quantize SOURCE -o FILE"),
     (["quantize", "somewhere"], "-o: the .tess file to write is missing"),
-    (["quantize", "somewhere", "-o", "x", "--scheme", "w3"], "--scheme: expected f32, f16, bf16, w8a8, w4a8, w4a8-g128,"),
+    (["quantize", "somewhere", "-o", "x", "--scheme", "w3"], "--scheme: expected keep, keep-a8, f32, f16, bf16, w8a8, w4a8, w4a8-g128,"),
     (["quantize", "somewhere", "-o", "x", "--scheme", "u8"], "--scheme: expected"),
     (["quantize", "somewhere", "-o", "x", "--head", "w4a8"], "--head: expected w8a8 or keep, found 'w4a8'"),
     (["quantize", "somewhere", "-o", "x", "--temp", "1"], "unknown option --temp"),
@@ -210,8 +211,8 @@ class FlagsTest(unittest.TestCase):
         tables = re.findall(r"(?m)^\|---\|---\|\n((?:\|.*\n)+)", text)
         self.assertEqual(len(tables), 2)
         rows = [re.findall(r"(?m)^\| (.*?) \| (.*) \|$", table) for table in tables]
-        values = {"FILE": "x", "TEXT": "x", "N": "1", "T": "0.5", "F": "1.5", "P": "0.5", "X": "0.5", "MODE": "local",
-                  "ID+X": "5+1"}
+        values = {"FILE": "x", "NAME": "x", "TEXT": "x", "N": "1", "T": "0.5", "F": "1.5", "P": "0.5", "X": "0.5",
+                  "MODE": "local", "ID+X": "5+1"}
         for first, _ in rows[0]:
             words = [word.split() for word in re.findall("`([^`]*)`", first)]
             value = [values[word] for word in words[-1][1:]]
@@ -277,8 +278,9 @@ class FlagsTest(unittest.TestCase):
         text = tessera.run("--help").stdout
         for group in ("Model", "Prompt", "Sampling", "Running", "Benchmark", "General"):
             self.assertRegex(text, f"(?m)^{group}$")
-        for flag in ("temp top-k top-p min-p repeat-penalty repeat-last-n presence frequency seed stop logit-bias max-tokens ignore-eos "
-                     "backend gpu-layers isa threads ctx kv kv-first-layers batch no-mmap mlock memory-check escape list-devices verbose raw overflow "
+        for flag in ("temp top-k top-p min-p repeat-penalty repeat-last-n presence frequency seed stop logit-bias max-tokens "
+                     "ignore-eos backend gpu-layers isa threads ctx kv kv-first-layers batch no-mmap mlock memory-check "
+                     "escape list-devices verbose raw overflow "
                      "no-stats bench output tests shape plot").split():
             self.assertEqual(len(re.findall(rf"(?m)^  (?:-.,|   ) --{flag}(?![\w-]).*  \S", text)), 1, flag)
         self.assertRegex(text, r"--top-k N .*\[the model's, or 40\]")

@@ -104,6 +104,53 @@ class OddCheckpointsTest(unittest.TestCase):
             path.touch()
             self.refused(folder / name, *parts)
 
+    def test_a_template_that_cannot_be_read_leaves_raw_texts(self):
+        folder = copy("broken-template")
+        broken = "{% include 'x' %}"
+        (folder / "chat_template.jinja").write_text(broken)
+        target, notes = self.imported(folder)
+        why = "chat template line 1: the statement 'include' is not supported"
+        self.assertIn(f"{folder}: {why}: chats need --chat-template FILE, --raw does without\n", notes)
+        ask = ("-m", target, "-p", "Hello", "--temp", "0", "--max-tokens", "4", "--no-stats")
+        done = tessera.run(*ask)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn(f"{target}: {why}: --chat-template FILE gives another, --raw does without\n", done.stderr)
+        self.assertEqual(tessera.run(*ask, "--raw").returncode, 0)
+        self.assertIn(f"which cannot be used: {why}", tessera.run("inspect", target).stdout)
+
+        # Another template, when the model runs or when it is imported.
+        own = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
+        template = tessera.folder() / "own.jinja"
+        template.write_text(own)
+        expected = tessera.run("-m", tessera.model(), *ask[2:]).stdout
+        for flag in ("--chat-template", "--chat-template-file"):
+            self.assertEqual(tessera.run(*ask, flag, template).stdout, expected)
+        target, notes = self.imported(folder, "--chat-template", template)
+        self.assertNotIn("template", notes)
+        self.assertEqual(tessera.run("-m", target, *ask[2:]).stdout, expected)
+        template.write_text(broken)
+        for arguments in ((*ask, "--chat-template", template),
+                          ("quantize", folder, "-o", tessera.folder() / "never.tess", "--chat-template", template)):
+            done = tessera.run(*arguments)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"{template}: {why}\n", done.stderr)
+        self.assertEqual(tessera.run(*ask, "--raw", "--chat-template", template).returncode, 2)
+
+    def test_a_template_without_a_system_role(self):
+        folder = copy("no-system")
+        (folder / "chat_template.jinja").write_text(
+            "{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+            "{{ raise_exception('roles must alternate') }}{% endif %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+            "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+        target, notes = self.imported(folder)
+        self.assertIn("the chat template knows no system messages: they go before the first message", notes)
+        ask = ("-m", target, "--temp", "0", "--max-tokens", "8", "--no-stats")
+        done = tessera.run(*ask, "--system", "Be brief.", "-p", "Hello")
+        self.assertIn("the chat template knows no system message: it goes before the first message\n", done.stderr)
+        self.assertEqual(done.stdout, tessera.run(*ask, "-p", "Be brief.\n\nHello").stdout)
+        shown = tessera.run("tokenize", target, "--chat", "--system", "Be brief.", "-p", "Hello").stdout
+        self.assertTrue(shown.startswith("<|bos|><|user|>Be brief.\n\nHello<|end|><|assistant|>\n["), shown)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -69,7 +69,7 @@ Packed random_matrix(Random& random, PackedMeaning meaning, unsigned bits, size_
 
 std::optional<keep::KeptCodes> kept_codes_of(const Packed& packed, ActivationType activations) {
   return keep::kept_codes(packed.format, keep::level_facts(packed.content), packed.rows, packed.columns,
-                          activations);
+                          {.activations = activations});
 }
 
 struct Stored {
@@ -195,6 +195,11 @@ TEST_CASE("8 bits with a scale for every row go into w8a8 where scales are not n
     packed.content.codes[packed.content.codes.size() - 1] = 0;
     for (const ActivationType activations : {ActivationType::bf16, ActivationType::int8})
       check_exact(packed, random, "w8a8", activations);
+    const std::optional<keep::KeptCodes> in_groups =
+        keep::kept_codes(packed.format, keep::level_facts(packed.content), packed.rows, packed.columns,
+                         {.activations = ActivationType::bf16, .row_scales = false});
+    REQUIRE(in_groups);
+    CHECK((scheme_facts(in_groups->scheme).kind == CodeKind::int8 && in_groups->rounds.scales));
     packed.content.scales[packed.content.scales.size() - 1] = -0.5f;
     CHECK(stored(packed, random).scheme.substr(0, 4) == "int8");
   }

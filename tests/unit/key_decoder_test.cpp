@@ -68,6 +68,11 @@ class Typist {
   std::string seen_;
 };
 
+struct Case {
+  std::string_view bytes;
+  std::string_view expected;
+};
+
 std::string decoded(std::string_view bytes) {
   Typist typist;
   typist.type(bytes);
@@ -83,7 +88,7 @@ std::string without_keys(std::string text) {
 }  // namespace
 
 TEST_CASE("keys come whole and in one form") {
-  constexpr auto cases = std::to_array<std::array<std::string_view, 2>>({
+  constexpr auto cases = std::to_array<Case>({
       {"a\x1b[Db", "a«\x1b[D»b"},
       {"a\x1bODb", "a«\x1bOD»b"},
       {"a\x1bO5Db", "a«\x1bO5D»b"},
@@ -131,15 +136,15 @@ TEST_CASE("keys come whole and in one form") {
       {"a\x1b[12\xC3\xBC", "aü"},
       {"a\x1b[201~b", "ab"},
   });
-  for (const auto& [bytes, expected] : cases) {
-    CAPTURE(bytes);
-    CHECK(decoded(bytes) == expected);
+  for (const Case& each : cases) {
+    CAPTURE(each.bytes);
+    CHECK(decoded(each.bytes) == each.expected);
   }
   CHECK(decoded("a\x1b[" + std::string(5000, '1') + "~b") == "ab");
 }
 
 TEST_CASE("keys of kitty's protocol and of xterm's modifyOtherKeys are what they type") {
-  constexpr auto cases = std::to_array<std::array<std::string_view, 2>>({
+  constexpr auto cases = std::to_array<Case>({
       {"\x1b[97u", "a"},
       {"\x1b[97;2u", "A"},
       {"\x1b[97;65u", "a"},  // Caps Lock is in the text that may follow, not in the code
@@ -167,14 +172,14 @@ TEST_CASE("keys of kitty's protocol and of xterm's modifyOtherKeys are what they
       {"\x1b[?1u", "«\x1b[?1u»"},
       {"\x1b[91;5u", ""},  // would be Esc
   });
-  for (const auto& [bytes, expected] : cases) {
-    CAPTURE(bytes);
-    CHECK(decoded(bytes) == expected);
+  for (const Case& each : cases) {
+    CAPTURE(each.bytes);
+    CHECK(decoded(each.bytes) == each.expected);
   }
 }
 
 TEST_CASE("a byte that is no UTF-8 costs that byte") {
-  constexpr auto cases = std::to_array<std::array<std::string_view, 2>>({
+  constexpr auto cases = std::to_array<Case>({
       {"a\xFF"
        "b",
        "ab"},
@@ -208,7 +213,10 @@ TEST_CASE("a byte that is no UTF-8 costs that byte") {
        "ab",
        "ab"},
   });
-  for (const auto& [bytes, expected] : cases) CHECK(decoded(bytes) == expected);
+  for (const Case& each : cases) {
+    CAPTURE(each.bytes);
+    CHECK(decoded(each.bytes) == each.expected);
+  }
 }
 
 TEST_CASE("pastes are text up to their end, whatever they hold") {

@@ -2,6 +2,7 @@
 // of them crashes. They start from the valid ones of the golden test.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -93,7 +94,8 @@ void read_all(const std::string& folder) {
     const auto format = source->packed_format(tensor);
     if (!format) continue;
     const PackedRows rows = source->read_packed(tensor, 0, tensor.shape[0]);
-    for (const uint8_t code : rows.codes) REQUIRE(code < 1u << format->bits);
+    REQUIRE(std::all_of(rows.codes.begin(), rows.codes.end(),
+                        [&](uint8_t code) { return code < 1u << format->bits; }));
   }
 }
 

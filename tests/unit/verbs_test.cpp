@@ -35,6 +35,7 @@ TEST_CASE("--scheme offers every scheme that a matrix can have") {
   std::vector<std::string> names;
   for (const Scheme scheme : matrix_schemes()) names.emplace_back(scheme_name(scheme));
   CHECK(choices_of(verbs().front(), "scheme") == names);
+  names.insert(names.begin(), {"keep", "keep-a8"});
   CHECK(choices_of(*find_verb("quantize"), "scheme") == names);
 }
 

@@ -249,7 +249,7 @@ template <GroupForm kForm, size_t T>
 
 template <template <class> class Groups, class Format, size_t T>
 void multiply(const TableProduct& job, const WordTable& table, size_t token, size_t panel_index) {
-  const Groups<Format> panel(job, panel_index);
+  Groups<Format> panel(job, panel_index);
   const uint8_t* x = job.x + token * job.x_stride;
   __m256 results[T][2];
 #pragma GCC unroll 4
@@ -258,6 +258,7 @@ void multiply(const TableProduct& job, const WordTable& table, size_t token, siz
 #pragma GCC unroll 1
   for (size_t g = 0; g < groups; ++g) {
     const size_t first = g * job.group;
+    panel.enter(g);
     const uint8_t* lines = panel.values(g);
     WideGroup<T> wide;
     widen<T>(x + 2 * first, job.x_stride, job.group, wide);
@@ -395,9 +396,10 @@ template <template <class> class Groups, class Format>
 void expand(const uint8_t* panel, size_t columns, size_t group, const float* table,
             const ExpandedPanel& out) {
   const WordTable words = words_of<Format::kForm>(table);
-  const Groups<Format> groups(panel, group);
+  Groups<Format> groups(panel, group);
   uint8_t* values = out.values;
   for (size_t g = 0; g < columns / group; ++g) {
+    groups.enter(g);
     const uint8_t* lines = groups.values(g);
     for (size_t k = 0; k < group; k += kUnit) {
       expand_quad<Format, 0>(lines, words, values);

@@ -167,7 +167,7 @@ float sum_of_group(const uint8_t* fine_sums, size_t first, size_t columns) {
 template <template <class> class Groups, class Format, size_t T, class Job>
 void multiply(const Job& job, const ByteTable& table, size_t token, size_t panel_index) {
   using Panel = Groups<Format>;
-  const Panel panel(job, panel_index);
+  Panel panel(job, panel_index);
   const uint8_t* x = job.x + token * job.x_stride;
   const size_t fine_sums = q8::fine_sums_offset(job.x_columns);
   __m256 results[T][2];
@@ -177,6 +177,7 @@ void multiply(const Job& job, const ByteTable& table, size_t token, size_t panel
 #pragma GCC unroll 1
   for (size_t g = 0; g < groups; ++g) {
     const size_t first = g * job.group;
+    panel.enter(g);
     const uint8_t* lines = panel.values(g);
     __m256i sums[T][2];
     clear<T>(sums);
@@ -258,9 +259,10 @@ void expand(const uint8_t* panel, size_t columns, size_t group, const float* tab
             const ExpandedPanel& out) {
   ByteTable bytes{};
   if constexpr (Format::kForm == GroupForm::table) bytes = byte_table(table);
-  const Groups<Format> groups(panel, group);
+  Groups<Format> groups(panel, group);
   uint8_t* values = out.values;
   for (size_t g = 0; g < columns / group; ++g) {
+    groups.enter(g);
     const uint8_t* lines = groups.values(g);
     for (size_t k = 0; k < group; k += kUnit) {
       expand_quad<Format, 0>(lines, bytes, values);

@@ -44,6 +44,7 @@ class StoredGroups {
         code_bytes_(tile::table_code_bytes(Format::kBits, group_columns)),
         group_bytes_(tile::table_group_bytes(Format::kBits, group_columns, has_offsets(kForm))) {}
 
+  void enter(size_t) {}
   const uint8_t* values(size_t group) const { return first_ + group * group_bytes_; }
   GroupScales scales(size_t group) const {
     const uint8_t* at = values(group) + code_bytes_;
@@ -61,7 +62,8 @@ class StoredGroups {
   size_t group_bytes_;
 };
 
-// The same for int4k, whose groups lie in blocks.
+// The same for int4k, whose levels are products with those of a block. enter comes before scales of a group
+// are asked for, and for every group that is a multiple of 8.
 template <class Format>
 class StoredBlocks {
  public:
@@ -71,26 +73,39 @@ class StoredBlocks {
   StoredBlocks(const TableProduct& job, size_t panel) : panel_(job.panels + panel * job.panel_stride) {}
   StoredBlocks(const uint8_t* panel, size_t) : panel_(panel) {}
 
+  void enter(size_t group) {
+    if (group % tile::kNestedGroups != 0) return;
+    const size_t block = group / tile::kNestedGroups;
+    // Levels lie behind the codes, further ahead than the hardware looks, and are wanted first.
+    const uint8_t* next = panel_ + tile::nested_scale_byte(0, block + 1);
+#pragma GCC unroll 5
+    for (size_t i = 0; i < kLevelBytes; i += tile::kLineBytes) _mm_prefetch(next + i, _MM_HINT_T0);
+    for (size_t h = 0; h < 2; ++h) {
+      scale_[h] = halves(panel_ + tile::nested_scale_byte(8 * h, block));
+      minus_minimum_[h] =
+          _mm256_sub_ps(_mm256_setzero_ps(), halves(panel_ + tile::nested_minimum_byte(8 * h, block)));
+    }
+  }
   const uint8_t* values(size_t group) const {
     return panel_ + tile::nested_unit_byte(group * tile::kNestedGroup);
   }
   GroupScales scales(size_t group) const {
-    const size_t block = group / tile::kNestedGroups;
     GroupScales result;
     for (size_t h = 0; h < 2; ++h) {
-      const size_t r = 8 * h;
-      result.scale[h] = _mm256_mul_ps(halves(panel_ + tile::nested_scale_byte(r, block)),
-                                      whole_levels(panel_ + tile::nested_group_scale_byte(r, group)));
-      const __m256 minus =
-          _mm256_sub_ps(_mm256_setzero_ps(), halves(panel_ + tile::nested_minimum_byte(r, block)));
-      result.offset[h] =
-          _mm256_mul_ps(minus, whole_levels(panel_ + tile::nested_group_minimum_byte(r, group)));
+      const uint8_t* scales = panel_ + tile::nested_group_scale_byte(8 * h, group);
+      const uint8_t* minimums = panel_ + tile::nested_group_minimum_byte(8 * h, group);
+      result.scale[h] = _mm256_mul_ps(scale_[h], whole_levels(scales));
+      result.offset[h] = _mm256_mul_ps(minus_minimum_[h], whole_levels(minimums));
     }
     return result;
   }
 
  private:
+  static constexpr size_t kLevelBytes = tile::kNestedBlockBytes - tile::kNestedCodeBytes;
+
   const uint8_t* panel_;
+  __m256 scale_[2];  // of the block
+  __m256 minus_minimum_[2];
 };
 
 // Groups of one expanded panel. Format has kUnitBytes and kForm.
@@ -106,6 +121,7 @@ class ExpandedGroups {
         scales_(job.scales + panel * job.scales_stride),
         offsets_(has_offsets(kForm) ? job.offsets + panel * job.scales_stride : nullptr) {}
 
+  void enter(size_t) {}
   const uint8_t* values(size_t group) const { return first_ + group * group_bytes_; }
   GroupScales scales(size_t group) const {
     const float* at = scales_ + group * tile::kPanelRows;

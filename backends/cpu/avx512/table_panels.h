@@ -46,8 +46,9 @@ struct FourOperandBytes {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
 }
 
-// Where a panel has its groups, each of whole units, and their levels; what int4k's are products of lies in
-// its block. kOffsets: whether there are zero points or minimums.
+// Where a panel has its groups, each of whole units, and their levels, of which int4k's are products with
+// those of their block. enter(group) comes before the levels of a group are asked for, and for every group
+// that is a multiple of 8. kOffsets: whether there are zero points or minimums.
 template <size_t kBits, bool kOffsets>
 class FlatGroups {
  public:
@@ -56,6 +57,7 @@ class FlatGroups {
         code_bytes_(tile::table_code_bytes(kBits, columns)),
         group_bytes_(tile::table_group_bytes(kBits, columns, kOffsets)) {}
 
+  [[gnu::always_inline]] void enter(size_t) {}
   [[gnu::always_inline]] const uint8_t* codes(size_t group) const { return panel_ + group * group_bytes_; }
   [[gnu::always_inline]] __m512 scale(size_t group) const { return load_halves(codes(group) + code_bytes_); }
   [[gnu::always_inline]] __m512 offset(size_t group) const {
@@ -70,23 +72,36 @@ class FlatGroups {
 
 class NestedGroups {
  public:
-  [[gnu::always_inline]] NestedGroups(const uint8_t* panel, size_t) : panel_(panel) {}
+  [[gnu::always_inline]] NestedGroups(const uint8_t* panel, size_t)
+      : panel_(panel), scale_(_mm512_setzero_ps()), minus_minimum_(_mm512_setzero_ps()) {}
 
   [[gnu::always_inline]] const uint8_t* codes(size_t group) const {
     return panel_ + tile::nested_unit_byte(group * tile::kNestedGroup);
   }
+  [[gnu::always_inline]] void enter(size_t group) {
+    if (group % tile::kNestedGroups != 0) return;
+    const size_t block = group / tile::kNestedGroups;
+    // Levels lie behind the codes, further ahead than the hardware looks, and are wanted first.
+    const uint8_t* next = panel_ + tile::nested_scale_byte(0, block + 1);
+#pragma GCC unroll 5
+    for (size_t i = 0; i < kLevelBytes; i += kPanelLine) _mm_prefetch(next + i, _MM_HINT_T0);
+    scale_ = load_halves(panel_ + tile::nested_scale_byte(0, block));
+    minus_minimum_ =
+        _mm512_sub_ps(_mm512_setzero_ps(), load_halves(panel_ + tile::nested_minimum_byte(0, block)));
+  }
   [[gnu::always_inline]] __m512 scale(size_t group) const {
-    return _mm512_mul_ps(load_halves(panel_ + tile::nested_scale_byte(0, group / tile::kNestedGroups)),
-                         load_whole(panel_ + tile::nested_group_scale_byte(0, group)));
+    return _mm512_mul_ps(scale_, load_whole(panel_ + tile::nested_group_scale_byte(0, group)));
   }
   [[gnu::always_inline]] __m512 offset(size_t group) const {
-    const __m512 unit = load_halves(panel_ + tile::nested_minimum_byte(0, group / tile::kNestedGroups));
-    const __m512 minus = load_whole(panel_ + tile::nested_group_minimum_byte(0, group));
-    return _mm512_mul_ps(_mm512_sub_ps(_mm512_setzero_ps(), unit), minus);
+    return _mm512_mul_ps(minus_minimum_, load_whole(panel_ + tile::nested_group_minimum_byte(0, group)));
   }
 
  private:
+  static constexpr size_t kLevelBytes = tile::kNestedBlockBytes - tile::kNestedCodeBytes;
+
   const uint8_t* panel_;
+  __m512 scale_;  // of the block
+  __m512 minus_minimum_;
 };
 
 // Of a class of codes: where its groups lie.
@@ -142,9 +157,10 @@ template <class Codes, size_t kVectors>
 void expand_panel(const uint8_t* panel, size_t columns, size_t group, const float* table,
                   const ExpandedPanel& out) {
   const Codes codes(table);
-  const CodeGroups<Codes> groups(panel, group);
+  CodeGroups<Codes> groups(panel, group);
   uint8_t* values = out.values;
   for (size_t g = 0; g < columns / group; ++g) {
+    groups.enter(g);
     const uint8_t* at = groups.codes(g);
     for (size_t u = 0; u < group / kUnit; ++u, at += Codes::kBits * kPanelLine) {
       __m512i vectors[kVectors];

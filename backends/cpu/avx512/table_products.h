@@ -24,7 +24,7 @@ void code_tile(const TableProduct& job, const Codes& codes, size_t token, size_t
   constexpr size_t kChains = T == 1 ? 4 : (T <= 4 ? 2 : 1);
   const uint8_t* rows = job.x + token * job.x_stride;
   const uint8_t* x = rows;
-  const CodeGroups<Codes> places(job.panels + panel * job.panel_stride, job.group);
+  CodeGroups<Codes> places(job.panels + panel * job.panel_stride, job.group);
   const size_t groups = job.columns / job.group;
   const size_t code_bytes = tile::table_code_bytes(Codes::kBits, job.group);
   const GroupSums sums(job.x_columns, job.group);
@@ -40,6 +40,7 @@ void code_tile(const TableProduct& job, const Codes& codes, size_t token, size_t
 #pragma GCC unroll 4
       for (size_t c = 1; c < kChains; ++c) dot[c][t] = _mm512_setzero_si512();
     }
+    places.enter(g);
     const uint8_t* at = places.codes(g);
     const uint8_t* end = at + code_bytes;
 #pragma GCC unroll 1

@@ -57,6 +57,9 @@ struct UnitPlaces {
   [[gnu::always_inline]] UnitPlaces(const uint8_t* panel, size_t group)
       : groups(panel, group), group_shift(static_cast<size_t>(__builtin_ctzll(group / kUnit))) {}
 
+  // Comes before the levels of `unit`, and of those after it up to the next call; units are entered from the
+  // first of a multiple of 8 groups on.
+  [[gnu::always_inline]] void enter(size_t unit) { groups.enter(unit >> group_shift); }
   [[gnu::always_inline]] const uint8_t* codes(size_t unit) const {
     const size_t in_group = unit & ((size_t{1} << group_shift) - 1);
     return groups.codes(unit >> group_shift) + in_group * Codes::kBits * kPanelLine;
@@ -68,8 +71,10 @@ struct UnitPlaces {
 // Adds U neighbouring units of T rows to acc, their chains side by side.
 template <class Codes, size_t T, size_t U>
 [[gnu::always_inline]] inline void add_units(const TableProduct& job, const Codes& codes,
-                                             const UnitPlaces<Codes>& places, size_t unit,
-                                             const uint8_t* rows, __m512* acc) {
+                                             UnitPlaces<Codes>& places, size_t unit, const uint8_t* rows,
+                                             __m512* acc) {
+  static_assert(tile::kNestedGroups % U == 0, "neighbouring units of int4k lie in one block");
+  places.enter(unit);
   const uint8_t* x = rows + unit * 2 * kUnit;
   const uint8_t* sums = rows + bf16_row::sums_offset(job.x_columns) + unit * sizeof(float);
   __m512 chain[U][T];
@@ -124,7 +129,7 @@ void bf16_code_tile(const TableProduct& job, const Codes& codes, size_t token, s
   // A chain of vdpbf16ps advances only every sixth cycle, so few tokens need several.
   constexpr size_t kUnits = T <= 2 ? 4 : T <= 5 ? 2 : 1;
   const uint8_t* rows = job.x + token * job.x_stride;
-  const UnitPlaces<Codes> places(job.panels + panel * job.panel_stride, job.group);
+  UnitPlaces<Codes> places(job.panels + panel * job.panel_stride, job.group);
   const size_t units = job.columns / kUnit;
   __m512 acc[T];
 #pragma GCC unroll 8

@@ -62,13 +62,15 @@ struct TableLinearJobs {
 // Each queues its launch and returns at once.
 void linear_lut2(Queue& queue, const TableLinearJobs& jobs);
 void linear_lut3(Queue& queue, const TableLinearJobs& jobs);
-void linear_lut4(Queue& queue, const TableLinearJobs& jobs);  // and int4, int4m
+void linear_lut4(Queue& queue, const TableLinearJobs& jobs);  // and int4
+void linear_int4m(Queue& queue, const TableLinearJobs& jobs);
 void linear_int8(Queue& queue, const TableLinearJobs& jobs);
 void linear_int4k(Queue& queue, const TableLinearJobs& jobs);
 
 inline void linear_table(Queue& queue, const TableLinearJobs& jobs) {
   const TableView& weights = jobs.items[0].weights;
   if (weights.nested) return linear_int4k(queue, jobs);
+  if (weights.offset == GroupOffset::minimum) return linear_int4m(queue, jobs);
   if (weights.bits == 8) return linear_int8(queue, jobs);
   (weights.bits == 2 ? linear_lut2 : weights.bits == 3 ? linear_lut3 : linear_lut4)(queue, jobs);
 }

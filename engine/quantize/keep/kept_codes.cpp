@@ -14,7 +14,8 @@ namespace {
 constexpr int32_t kByteZero = 128;         // the code that w8a8 and int8 mean 0 by
 constexpr float kHalfOverflow = 65520.0f;  // f16 rounds this and more to infinity
 constexpr int kHighestOfF16 = 15;          // exponent
-constexpr int kMostShift = 60;             // leaves tables and scales far from the ends of their exponents
+constexpr int kDigitsOf127 = 7;
+constexpr int kMostShift = 60;  // leaves tables and scales far from the ends of their exponents
 
 struct Question {
   const PackedFormat& format;
@@ -84,7 +85,10 @@ bool in_table(const Question& ask, KeptCodes& kept) {
   if (!std::isfinite(largest)) return false;
   if (target.int8_activations) {
     kept.scale_factor = whole && largest <= 127 ? 127.0f : largest > 0 ? largest : 1.0f;
-    kept.rounds.scales = !scales.empty();
+    BinaryDigits multiplied = scales;
+    multiplied.most += kDigitsOf127;
+    multiplied.highest += kDigitsOf127;
+    kept.rounds.scales = !scales.empty() && !(kept.scale_factor == 127.0f && multiplied.in_f16());
   } else {
     int shift = scales.in_f16() ? 0 : kHighestOfF16 - scales.highest;
     if (!scales.in_f16(shift)) --shift;  // rounding must not reach infinity
@@ -253,7 +257,7 @@ class RowWriter {
 }  // namespace
 
 std::optional<KeptCodes> kept_codes(const PackedFormat& format, const LevelFacts& facts, size_t rows,
-                                    size_t columns, ActivationType activations) {
+                                    size_t columns, const Allowed& allowed) {
   if (!facts.finite || !format.order.empty()) return std::nullopt;
   std::optional<KeptCodes> best;
   uint64_t fewest = 0;
@@ -261,7 +265,7 @@ std::optional<KeptCodes> kept_codes(const PackedFormat& format, const LevelFacts
     const SchemeFacts& candidate = scheme_facts(scheme);
     const Holder* holder = holder_of(candidate.kind);
     if (holder == nullptr || columns > most_summed_columns(scheme)) continue;
-    if (candidate.activations != activations && candidate.kind != CodeKind::row_bytes) continue;
+    if (candidate.row_scales ? !allowed.row_scales : candidate.activations != allowed.activations) continue;
     KeptCodes kept;
     if (!holder->holds({format, facts, columns, candidate}, kept)) continue;
     const std::optional<uint64_t> bytes = stored_bytes(scheme, std::array<uint64_t, 2>{rows, columns});

@@ -36,12 +36,18 @@ struct KeptCodes {
   Roundings rounds;
 };
 
-// The scheme for a [rows, columns] matrix with these levels and for activations of int8 or bfloat16: of those
-// that hold all levels exactly the one that takes the fewest bytes, otherwise of those that round some.
-// Codes with one scale for a whole row may become w8a8, which has int8 activations, either way. Nothing
-// where no scheme holds the codes. The codes of a format with an order of columns are not held.
+// Which schemes may be taken.
+struct Allowed {
+  ActivationType activations = ActivationType::bf16;  // bf16 or int8
+  // w8a8 too, for codes with one scale for a whole row; its activations are int8 in any case.
+  bool row_scales = true;
+};
+
+// The scheme for a [rows, columns] matrix with these levels: of those that hold all levels exactly the one
+// that takes the fewest bytes, otherwise of those that round some. Nothing where no scheme holds the codes.
+// The codes of a format with an order of columns are not held.
 std::optional<KeptCodes> kept_codes(const PackedFormat& format, const LevelFacts& facts, size_t rows,
-                                    size_t columns, ActivationType activations);
+                                    size_t columns, const Allowed& allowed);
 
 // Writes rows first_row, first_row + 1, … of the stored matrix: from[i] is the row of `packed` that row
 // first_row + i is. Rows of padding follow the last one. Threads may write different rows. The table is

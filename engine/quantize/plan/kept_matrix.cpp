@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 #include <string_view>
+#include <unordered_map>
+#include <variant>
 
 #include "engine/codec/matrix_codec.h"
 #include "engine/quantize/keep/kept_codes.h"
@@ -45,19 +47,41 @@ Scheme nearest_scheme(unsigned bits, uint64_t columns, ActivationType activation
   return *scheme;
 }
 
-void keep_matrix(PlannedWeight& weight, ActivationType activations, size_t threads) {
+constexpr unsigned kFloatBits = 16;
+
+// The scheme of a matrix whose input has this type.
+void keep_for(PlannedWeight& weight, ActivationType activations, bool row_scales, size_t threads) {
   const std::optional<PackedFormat> format = weight.checkpoint->packed_format(*weight.source);
-  if (!format && weight.source->code_bits == 0) {
-    weight.scheme = *weight.source->precision;
-    return;
-  }
   const auto rows = static_cast<size_t>(weight.expected.shape[0]);
   const auto columns = static_cast<size_t>(weight.expected.shape[1]);
+  weight.kept.reset();
   if (format && weight.expected.source.multiplier == 1.0f)
-    weight.kept = keep::kept_codes(*format, level_facts_of(weight, threads), rows, columns, activations);
+    weight.kept = keep::kept_codes(*format, level_facts_of(weight, threads), rows, columns,
+                                   {.activations = activations, .row_scales = row_scales});
+  const unsigned bits = format ? format->bits : weight.source->code_bits;
   weight.scheme =
-      weight.kept ? weight.kept->scheme
-                  : nearest_scheme(format ? format->bits : weight.source->code_bits, columns, activations);
+      weight.kept ? weight.kept->scheme : nearest_scheme(bits != 0 ? bits : kFloatBits, columns, activations);
+}
+
+// Matrices that read one input side by side take it in one type: where they differ, in that of the codes.
+void agree_on_inputs(std::vector<PlannedWeight>& plan, const Graph& graph, ActivationType activations,
+                     size_t threads) {
+  std::unordered_map<std::string_view, PlannedWeight*> by_name;
+  for (PlannedWeight& weight : plan) by_name.emplace(weight.expected.name, &weight);
+  for (const Op& op : graph.ops) {
+    const auto* linear = std::get_if<Linear>(&op.kind);
+    if (linear == nullptr) continue;
+    std::vector<PlannedWeight*> parts;
+    for (const LinearPart& part : linear->parts)
+      if (const auto found = by_name.find(graph.weights[part.weight].name); found != by_name.end())
+        parts.push_back(found->second);
+    const bool agree = std::all_of(parts.begin(), parts.end(), [&](const PlannedWeight* part) {
+      return activation_type(part->scheme) == activation_type(parts.front()->scheme);
+    });
+    if (agree) continue;
+    for (PlannedWeight* part : parts)
+      if (activation_type(part->scheme) != activations) keep_for(*part, activations, false, threads);
+  }
 }
 
 // Some rows of a matrix as the checkpoint has them: all from the first to the last of those that are asked
@@ -81,21 +105,24 @@ ReadRows read_rows(const PlannedWeight& weight, uint64_t first_row, size_t count
 
 bool has_quantized_tensors(const CheckpointSource& checkpoint) {
   const std::span<const SourceTensor> tensors = checkpoint.tensors();
-  return std::any_of(tensors.begin(), tensors.end(), [&](const SourceTensor& tensor) {
-    return tensor.code_bits != 0 || checkpoint.packed_format(tensor).has_value();
-  });
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const SourceTensor& tensor) { return tensor.code_bits != 0; });
 }
 
-void keep_matrices(std::vector<PlannedWeight>& plan, ActivationType activations, bool rounded_head,
-                   size_t threads) {
+void keep_matrices(std::vector<PlannedWeight>& plan, const Hyperparameters& hyperparameters,
+                   ActivationType activations, bool rounded_head, size_t threads) {
   for (PlannedWeight& weight : plan) {
     if (weight.expected.shape.size() != 2) continue;
     if (rounded_head && makes_logits_or_embeds(weight.expected.role))
       weight.scheme = Scheme::w8a8;
+    else if (weight.source->code_bits == 0)
+      weight.scheme = *weight.source->precision;
     else
-      keep_matrix(weight, activations, threads);
-    check_columns(weight);
+      keep_for(weight, activations, true, threads);
   }
+  agree_on_inputs(plan, build_graph(hyperparameters, [](const ExpectedTensor&) { return Scheme::f32; }),
+                  activations, threads);
+  for (const PlannedWeight& weight : plan) check_columns(weight);
 }
 
 ErrorSums encode_kept(const ModelFileOptions& options, const PlannedWeight& weight, std::span<std::byte> out,

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "engine/chat_template/chat_template.h"
+#include "engine/chat_format/chat_format.h"
 #include "engine/codec/matrix_codec.h"
 #include "engine/quantize/plan/checkpoint_values.h"
 #include "engine/quantize/plan/kept_matrix.h"
@@ -29,15 +29,18 @@ void check_options(const ModelFileOptions& options) {
         fmt::format("{}: KV bits: expected 4, 8 or 16, found {}", options.target, options.kv_bits));
 }
 
-// Without this check a template that cannot be parsed would be found only when somebody chats.
-void check_chat_template(const CheckpointSource& checkpoint) {
-  const std::string& text = checkpoint.header().chat.chat_template;
-  if (text.empty()) return;
-  try {
-    const ChatTemplate parsed(text);
-  } catch (const TemplateError& error) {
-    throw FileError(fmt::format("{}: {}", checkpoint.path(), error.what()));
-  }
+// What is wrong with the chat template, which only chats would find out; nothing where they can use it.
+std::optional<std::string> template_note(const std::string& path, const ChatSettings& chat,
+                                         const Tokenizer& tokenizer) {
+  const ChatFormat format(chat.chat_template, chat, tokenizer);
+  if (!format.fault().empty())
+    return fmt::format("{}: {}: chats need --chat-template FILE, --raw does without", path, format.fault());
+  if (!format.question_fault().empty())
+    return fmt::format("{}: a question alone cannot be rendered: {}", path, format.question_fault());
+  if (!format.takes_system())
+    return fmt::format("{}: the chat template knows no system messages: they go before the first message",
+                       path);
+  return std::nullopt;
 }
 
 const ModelFileOptions& checked(const ModelFileOptions& options) {
@@ -59,7 +62,10 @@ ModelFile::ModelFile(const ModelFileOptions& options)
       arrays_(tokenizer().store()) {
   if (options.import_note)
     for (const std::string& line : checkpoint_->notes()) options.import_note(line);
-  check_chat_template(*checkpoint_);
+  if (options.chat_template) header_.chat.chat_template = *options.chat_template;
+  if (options.import_note)
+    if (const auto note = template_note(options.source, header_.chat, tokenizer()))
+      options.import_note(*note);
   if (tokenizer().vocabulary() > header_.hyperparameters.vocabulary)
     throw FileError(
         fmt::format("{}: tokenizer: expected at most the {} entries of vocab_size in config.json, found {}",
@@ -69,7 +75,8 @@ ModelFile::ModelFile(const ModelFileOptions& options)
   header_.tokenizer = arrays_.settings;
   const std::string_view kept_name = options.keep_for_int8 ? kKeptInt8Scheme : kKeptScheme;
   if (keeps_)
-    keep_matrices(plan_, options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
+    keep_matrices(plan_, header_.hyperparameters,
+                  options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
                   options.keep_head == false, options.threads);
   header_.quantization.scheme = keeps_ ? kept_name : scheme_name(options.scheme);
   header_.quantization.head_scheme = scheme_name(head_scheme(plan_));

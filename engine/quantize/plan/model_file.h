@@ -40,9 +40,10 @@ struct ModelFileOptions {
   // Whether head and embedding stay in the checkpoint's precision, or codes, instead of becoming w8a8; where
   // nothing is said, they follow the rest.
   std::optional<bool> keep_head;
-  unsigned kv_bits = 8;  // recommendation stored in the file
-  size_t threads = 0;    // 0: all cores
-  std::string command;   // stored in the file
+  unsigned kv_bits = 8;                      // recommendation stored in the file
+  std::optional<std::string> chat_template;  // in place of the checkpoint's
+  size_t threads = 0;                        // 0: all cores
+  std::string command;                       // stored in the file
   // A line for what the checkpoint's files say and the new file does not, before the work begins. May be
   // empty.
   std::function<void(const std::string&)> import_note;

@@ -14,8 +14,8 @@ template <class Table>
 void launch_table(Queue& queue, const TableLinearJobs& jobs) {
   using Few16 = FewShape<Table, true, 2, 2>;
   using Few32 = FewShape<Table, true, 2, 4>;
-  // Nested groups have 32 columns, and bytes with bfloat16 activations would not fit in registers.
-  constexpr bool kHasFew16 = !Table::kNested;
+  // Groups with minimums have 32 columns, and bytes with bfloat16 activations would not fit in registers.
+  constexpr bool kHasFew16 = Table::kLevels == LevelForm::scales || Table::kLevels == LevelForm::zero_points;
   constexpr bool kHasFew32 = kHasFew16 && Table::kBits * Table::kElementBytes <= 8;
   const Grouping grouping(jobs.items[0].weights.group);
   const bool wide = jobs.items[0].weights.group >= table_layout::kBlockColumns;

@@ -3,7 +3,8 @@
 namespace tessera::cuda {
 
 void linear_lut4(Queue& queue, const TableLinearJobs& jobs) {
-  tables::launch_by_activations<tables::Int8Table<4>, tables::Bf16PairTable<>>(queue, jobs);
+  tables::launch_by_activations<tables::Int8Table<4, tables::LevelForm::zero_points>,
+                                tables::Bf16PairTable<tables::LevelForm::zero_points>>(queue, jobs);
 }
 
 }  // namespace tessera::cuda

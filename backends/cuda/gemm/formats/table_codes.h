@@ -1,6 +1,7 @@
 // Turns a lane's stored words into operands of the tensor cores: codes select bytes of a table in registers,
-// or pairs of bfloat16 entries in shared memory. Everything that differs between table formats and types of
-// activations is here.
+// or pairs of bfloat16 entries in shared memory, or are bytes themselves. Everything that differs between
+// table formats and types of activations is here. `offsets` says what groups have beside scales, as a
+// constant where the class knows.
 #pragma once
 
 #include <type_traits>
@@ -28,6 +29,30 @@ struct Grouping {
   // Whether a group ends after the first `steps` steps of a row.
   TESSERA_BOTH bool ends(uint32_t steps) const { return (steps & (group_steps() - 1)) == 0; }
 };
+
+// What groups have, as far as kernels differ by it.
+enum class LevelForm : uint8_t {
+  scales,
+  zero_points,  // scales and, where the format has them, zero points
+  minimums,     // scales and minimums
+  nested,       // scales and minimums that are products: int4k
+};
+
+template <class Table>
+inline constexpr bool kNestedLevels = Table::kLevels == LevelForm::nested;
+
+// What groups have beside their scales; a constant for most classes.
+template <class Table>
+TESSERA_DEVICE GroupOffset offsets_of(const TableView& weights) {
+  if constexpr (Table::kLevels == LevelForm::scales) return GroupOffset::none;
+  if constexpr (Table::kLevels == LevelForm::zero_points)
+    return weights.offset == GroupOffset::zero_point ? GroupOffset::zero_point : GroupOffset::none;
+  return GroupOffset::minimum;
+}
+template <class Table>
+TESSERA_DEVICE bool has_offsets(const TableView& weights) {
+  return offsets_of<Table>(weights) != GroupOffset::none;
+}
 
 // Reads a lane's stored words of a block in shared or global memory.
 template <uint32_t kBits, template <class> class Memory, class Byte>
@@ -151,12 +176,12 @@ struct Int8Inputs {
   }
 };
 
-// Weights of 2 to 4 bits. kNested_: with the levels of int4k.
-template <uint32_t kCodeBits, bool kNested_ = false>
+// Weights of 2 to 4 bits.
+template <uint32_t kCodeBits, LevelForm kForm>
 class Int8Table : public Int8Inputs {
  public:
   static constexpr uint32_t kBits = kCodeBits;
-  static constexpr bool kNested = kNested_;
+  static constexpr LevelForm kLevels = kForm;
 
   TESSERA_DEVICE Int8Table(Global<const std::byte> entries, Shared<std::byte>)
       : bytes_(entries.as<const Words4>(offsetof(table_layout::Entries, int8))[0]) {}
@@ -178,7 +203,7 @@ class Int8Table : public Int8Inputs {
 class Int8Bytes : public Int8Inputs {
  public:
   static constexpr uint32_t kBits = 8;
-  static constexpr bool kNested = false;
+  static constexpr LevelForm kLevels = LevelForm::scales;
 
   TESSERA_DEVICE Int8Bytes(Global<const std::byte>, Shared<std::byte>) {}
 
@@ -236,7 +261,7 @@ template <uint32_t kCodeBits>
 class Bf16Table : public Bf16Inputs {
  public:
   static constexpr uint32_t kBits = kCodeBits;
-  static constexpr bool kNested = false;
+  static constexpr LevelForm kLevels = LevelForm::scales;
   static constexpr uint32_t kSharedBytes = 0;
 
   TESSERA_DEVICE Bf16Table(Global<const std::byte> entries, Shared<std::byte>)
@@ -280,7 +305,7 @@ class Bf16Table : public Bf16Inputs {
 class Bf16Bytes : public Bf16Inputs {
  public:
   static constexpr uint32_t kBits = 8;
-  static constexpr bool kNested = false;
+  static constexpr LevelForm kLevels = LevelForm::scales;
   static constexpr uint32_t kSharedBytes = 0;
 
   TESSERA_DEVICE Bf16Bytes(Global<const std::byte>, Shared<std::byte>) {}
@@ -316,12 +341,12 @@ class Bf16Bytes : public Bf16Inputs {
 
 // Weights of 4 bits: a byte of a nibble word, two codes, is looked up in a table of pairs in shared memory.
 // Every lane has its own copy, so that all lanes read from different banks. This takes 12 instructions for
-// eight codes; with tables in registers it would take 21. kNested_: with the levels of int4k.
-template <bool kNested_ = false>
+// eight codes; with tables in registers it would take 21.
+template <LevelForm kForm>
 class Bf16PairTable : public Bf16Inputs {
  public:
   static constexpr uint32_t kBits = 4;
-  static constexpr bool kNested = kNested_;
+  static constexpr LevelForm kLevels = kForm;
   static constexpr uint32_t kPairs = 256;
   static constexpr uint32_t kSharedBytes = kPairs * 32 * 4;
 
@@ -378,16 +403,14 @@ struct Levels {
   float scale[2];
   float offset[2];  // zero points or minimums
 };
-// Nested ones, exactly: the bytes of a group, and d and dmin of its 256 columns.
+// A nested one, exactly: the byte of row g, or with lower 1 of row g + 8, times its factor.
+TESSERA_DEVICE float nested_level(uint32_t bytes, uint32_t factors, uint32_t lower) {
+  return multiply_rn(row_scale(factors, lower != 0), static_cast<float>(bytes >> 8 * lower & 255u));
+}
+// All nested ones of a group: its bytes, and d and dmin of its 256 columns.
 TESSERA_DEVICE Levels nested_levels(uint32_t bytes, uint32_t d, uint32_t dmin) {
-  Levels levels;
-  TESSERA_UNROLL for (uint32_t lower = 0; lower < 2; ++lower) {
-    const auto scale = static_cast<float>(bytes >> 8 * lower & 255u);
-    const auto minimum = static_cast<float>(bytes >> (16 + 8 * lower) & 255u);
-    levels.scale[lower] = multiply_rn(row_scale(d, lower != 0), scale);
-    levels.offset[lower] = multiply_rn(-row_scale(dmin, lower != 0), minimum);
-  }
-  return levels;
+  return {{nested_level(bytes, d, 0), nested_level(bytes, d, 1)},
+          {-nested_level(bytes >> 16, dmin, 0), -nested_level(bytes >> 16, dmin, 1)}};
 }
 
 // A row's sum with a group added to it: d is the sum of its products, inputs that of its activations.

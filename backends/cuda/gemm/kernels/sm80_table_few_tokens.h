@@ -39,7 +39,7 @@ struct FewShape {
   // A slot is what a warp stores for a group: sums [tokens][rows], with four floats of padding a token so
   // that lanes write to different banks; scales and offsets in the order of the panels, as f16, or f32 where
   // they are products; and sums of the activations [tokens].
-  using Level = std::conditional_t<Table::kNested, float, uint16_t>;
+  using Level = std::conditional_t<kNestedLevels<Table>, float, uint16_t>;
   static constexpr uint32_t kLevelBytes = kRows * sizeof(Level);
   static constexpr uint32_t kSlotTokenFloats = kRows + 4;
   static constexpr uint32_t kSlotScales = kTokens * kSlotTokenFloats * 4;
@@ -67,7 +67,7 @@ class FewWarp {
     typename Table::Inputs x[Shape::kEights][table_layout::kSteps];
     uint32_t scale[Shape::kPanels];  // nested: bytes of both kinds
     uint32_t offset[Shape::kPanels];
-    uint32_t factors[Table::kNested ? Shape::kPanels : 1][2];  // nested: d and dmin
+    uint32_t factors[kNestedLevels<Table> ? Shape::kPanels : 1][2];  // nested: d and dmin
   };
 
   TESSERA_DEVICE FewWarp(const TableLinearJob& job, uint32_t first_panel, const Grouping& grouping)
@@ -76,6 +76,7 @@ class FewWarp {
         blocks_(job.weights.columns / table_layout::kBlockColumns),
         groups_(blocks_ * table_layout::kSteps >> grouping.group_shift),
         last_part_(grouping.chunk_blocks() - 1),
+        has_offsets_(has_offsets<Table>(job.weights)),
         policy_(job.tokens <= Shape::kTokens ? evict_first_policy() : evict_normal_policy()),
         ring_(shared_memory() + warp_index() * Shape::kRingBytes) {
     // Panels and tokens beyond the last repeat others; their results are not used.
@@ -143,13 +144,13 @@ class FewWarp {
     const uint32_t group = block * table_layout::kSteps >> grouping_.group_shift;
     TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
       inputs.scale[p] = scales_[p][size_t{group} * 8];
-      if constexpr (Table::kNested) {
+      if constexpr (kNestedLevels<Table>) {
         const size_t factors =
             table_layout::nested_factors_byte(job_.weights.columns, block / table_layout::kNestedBlocks);
         const auto own = panels_[p].template as<const uint32_t>(factors) + lane_index() % 8;
         inputs.factors[p][0] = own[0];
         inputs.factors[p][1] = own[8];
-      } else if (job_.weights.has_offsets()) {
+      } else if (has_offsets_) {
         inputs.offset[p] = scales_[p][size_t{groups_ + group} * 8];
       }
     }
@@ -208,7 +209,7 @@ class FewWarp {
     if (lane < 8 * grouping_.chunk_groups()) {
       const Shared<std::byte> slot = slots.template as<std::byte>(lane / 8 * Shape::kSlotBytes);
       TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
-        if constexpr (Table::kNested) {
+        if constexpr (kNestedLevels<Table>) {
           const Levels levels = nested_levels(inputs.scale[p], inputs.factors[p][0], inputs.factors[p][1]);
           TESSERA_UNROLL for (uint32_t lower = 0; lower < 2; ++lower) {
             const uint32_t at = 16 * p + 2 * (lane % 8) + lower;
@@ -218,11 +219,11 @@ class FewWarp {
           continue;
         }
         slot.template as<uint32_t>(Shape::kSlotScales).store(8 * p + lane % 8, inputs.scale[p]);
-        if (job_.weights.has_offsets())
+        if (has_offsets_)
           slot.template as<uint32_t>(Shape::kSlotOffsets).store(8 * p + lane % 8, inputs.offset[p]);
       }
     }
-    if (!job_.weights.has_offsets() || lane % 4 >= grouping_.chunk_groups()) return;
+    if (!has_offsets_ || lane % 4 >= grouping_.chunk_groups()) return;
     const uint32_t end = (block + 1) * table_layout::kSteps;
     const uint32_t left = grouping_.chunk_groups() - lane % 4;
     for (uint32_t e = 0; e < Shape::kEights; ++e) {
@@ -243,6 +244,7 @@ class FewWarp {
   Global<const uint32_t> scales_[Shape::kPanels];
   uint32_t tokens_[Shape::kEights];  // tokens whose activations the lane loads
   Global<std::byte> x_[Shape::kEights];
+  bool has_offsets_;
   uint64_t policy_;
   Shared<std::byte> ring_;
 };
@@ -339,7 +341,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
       const uint32_t token = first_token + i * kTokensApart;
       if (adds(token))
         sums[i] = add_groups<Shape>(all_slots, left < round_groups ? left : round_groups, row, token,
-                                    job.weights.offset, sums[i]);
+                                    offsets_of<Table>(job.weights), sums[i]);
     }
     block_barrier();  // before the next round overwrites the slots
   }

@@ -72,7 +72,7 @@ class ManyPanel {
       : group_shift_(grouping.group_shift),
         groups_(weights.columns / table_layout::kStepColumns >> group_shift_),
         columns_(weights.columns),
-        has_offsets_(weights.has_offsets()),
+        has_offsets_(has_offsets<Table>(weights)),
         panel_(weights.panels + panel * weights.panel_bytes),
         scales_(panel_.template as<const uint32_t>(table_layout::scales_byte(kBits, weights.columns, 0))) {}
 
@@ -86,7 +86,7 @@ class ManyPanel {
   }
   // The levels of a group, of which `scale` is loaded.
   TESSERA_DEVICE Levels levels(uint32_t group, uint32_t scale) const {
-    if constexpr (Table::kNested) {
+    if constexpr (kNestedLevels<Table>) {
       const size_t factors = table_layout::nested_factors_byte(columns_, group / tile::kNestedGroups);
       const auto own = panel_.template as<const uint32_t>(factors) + lane_index() / 4;
       return nested_levels(scale, own[0], own[8]);
@@ -143,7 +143,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
   const Grouping grouping(job.weights.group);
   const ManyPanel<Table> panel(job.weights, grouping, works ? own : 0);
   const uint32_t blocks = job.weights.columns / table_layout::kBlockColumns;
-  const bool offsets = job.weights.has_offsets();
+  const GroupOffset kind = offsets_of<Table>(job.weights);
+  const bool offsets = kind != GroupOffset::none;
   const Shared<std::byte> stages(shared_memory());
   const Shared<float> sums = stages.as<float>(kManyStages * kStageBytes);  // [stages][kManySums]
   const Table table(job.weights.entries, stages.as<std::byte>(kManyStages * (kStageBytes + kManySums * 4)));
@@ -182,8 +183,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
       const uint32_t slot = grouping.slot_of(step);
       const Shared<float> group_sums =
           sums.as<float>((block % kManyStages * kManySums + slot * kManyTokens) * 4);
-      end_group(panel, job.weights.offset, panel.group_of(block, step), codes.scale[step], group_sums, d,
-                acc);
+      end_group(panel, kind, panel.group_of(block, step), codes.scale[step], group_sums, d, acc);
     }
     block_barrier();  // before the next copies overwrite this stage
   }

@@ -105,7 +105,7 @@ class TableCopies {
     rows_ = token < left ? (left - token + Tile::kTokensApart - 1) / Tile::kTokensApart : 0;
     from_ = job.x.bytes(block.first_token + (token < left ? token : 0)) + 16 * chunk;
     to_ = swizzled_chunk(token, chunk / kPieces * kPieces) + chunk % kPieces * kPieceBytes;
-    summed_ = block.weights.has_offsets() && thread_index() < Tile::kTokens;
+    summed_ = has_offsets<Table>(block.weights) && thread_index() < Tile::kTokens;
     // Results beyond the last token are not stored.
     const uint32_t own = thread_index() < left ? thread_index() : 0;
     if (summed_) sums_ = Table::sums_of(job.x.bytes(block.first_token + own), job.x_columns);
@@ -185,9 +185,9 @@ class TableCopies {
     const uint32_t count = left < Tile::kPanels ? left : Tile::kPanels;
     const uint32_t group_bytes = table_layout::kGroupBytes << grouping_.chunk_group_shift;
     // Nested: bytes of both kinds, then d and dmin.
-    const uint32_t offset_bytes = Table::kNested          ? table_layout::kNestedFactorBytes
-                                  : weights.has_offsets() ? group_bytes
-                                                          : 0;
+    const uint32_t offset_bytes = kNestedLevels<Table>          ? table_layout::kNestedFactorBytes
+                                  : has_offsets<Table>(weights) ? group_bytes
+                                                                : 0;
     std::byte* const barrier = Tile::full(stage);
     if (warp_index() == 0)
       mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + group_bytes + offset_bytes));
@@ -196,9 +196,9 @@ class TableCopies {
     const uint32_t group = number * table_layout::kSteps >> grouping_.group_shift;
     const size_t scales = table_layout::scales_byte(Table::kBits, weights.columns, group);
     const size_t groups = block_.stages * table_layout::kSteps >> grouping_.group_shift;
-    const size_t offsets = Table::kNested ? table_layout::nested_factors_byte(
-                                                weights.columns, number / table_layout::kNestedBlocks)
-                                          : scales + groups * table_layout::kGroupBytes;
+    const size_t offsets = kNestedLevels<Table> ? table_layout::nested_factors_byte(
+                                                      weights.columns, number / table_layout::kNestedBlocks)
+                                                : scales + groups * table_layout::kGroupBytes;
     const uint32_t first = warp_index() * kOwn;
     Global<const std::byte> from = weights.panels + (block_.first_panel + first) * weights.panel_bytes;
     Shared<std::byte> to = Tile::panel(stage, first);
@@ -283,6 +283,9 @@ class TableProducts {
 
  private:
   using Operands = uint32_t[Tile::kProducts][4];
+  // Groups with minimums have 32 columns.
+  static constexpr bool kSingleSteps =
+      Table::kLevels == LevelForm::minimums || Table::kLevels == LevelForm::nested;
 
   // Expands the codes of a unit of the stage at next_.
   template <uint32_t kUnit>
@@ -306,13 +309,13 @@ class TableProducts {
   template <uint32_t kUnit>
   TESSERA_DEVICE void add_unit(Operands& a, Operands& other, uint32_t unit, bool more) {
     const uint32_t before = unit * Tile::kUnitSteps;
-    const uint32_t span =
-        grouping_.group_steps() < Tile::kUnitSteps ? grouping_.group_steps() : Tile::kUnitSteps;
+    const uint32_t steps = kSingleSteps ? 1 : grouping_.group_steps();
+    const uint32_t span = steps < Tile::kUnitSteps ? steps : Tile::kUnitSteps;
     const uint64_t b =
         swizzled_descriptor(shared_address(Tile::inputs(place_.stage).address()) + kUnit * Tile::kUnitBytes);
     for (uint32_t step = 0; step < Tile::kUnitSteps; step += span) {
       const uint64_t own_b = advanced(b, step * Tile::kStepProducts);
-      const bool accumulate = !grouping_.ends(before + step);
+      const bool accumulate = !kSingleSteps && !grouping_.ends(before + step);
       if (span == Tile::kUnitSteps) {
         multiply_steps<Tile::kUnitSteps>(a, own_b, accumulate);
       } else if (Tile::kUnitSteps > 2 && span == 2) {
@@ -324,7 +327,7 @@ class TableProducts {
       if (last && more) expand<(kUnit + 1) % Tile::kUnits>(other);
       wgmma_wait<0>();
       wgmma_done(sums_);
-      if (grouping_.ends(before + step + span)) end_group(grouping_.slot_of(kUnit * Tile::kUnitSteps + step));
+      if (kSingleSteps || grouping_.ends(before + step + span)) end_group(grouping_.slot_of(kUnit * Tile::kUnitSteps + step));
       if (!last) shift(a, span * Tile::kStepProducts);
     }
     if (kUnit + 1 < Tile::kUnits) return;
@@ -350,41 +353,64 @@ class TableProducts {
     }
   }
 
-  // Scales and offsets of a group of the stage.
-  TESSERA_DEVICE Levels levels(uint32_t slot) const {
-    const Shared<std::byte> panel = Tile::panel(place_.stage, own_);
-    const uint32_t word = slot * (table_layout::kGroupBytes / 4) + lane_index() / 4;
-    const uint32_t scales = panel.template as<uint32_t>(Tile::kScalesAt)[word];
-    const Shared<uint32_t> offsets = panel.template as<uint32_t>(Tile::kOffsetsAt);
-    if constexpr (Table::kNested)
-      return nested_levels(scales, offsets[lane_index() / 4], offsets[8 + lane_index() / 4]);
-    Levels levels = {{row_scale(scales, false), row_scale(scales, true)}, {0, 0}};
-    if (block_.weights.has_offsets()) {
-      levels.offset[0] = row_scale(offsets[word], false);
-      levels.offset[1] = row_scale(offsets[word], true);
+  // The float of row g and that of row g + 8, as a pair.
+  struct Pair {
+    float row[2];
+  };
+  // Scales of a group of the stage, or, from kOffsetsAt on, its offsets. Separate, because few registers are
+  // left.
+  TESSERA_DEVICE Pair scales(uint32_t slot) const {
+    const uint32_t word = level_word(Tile::kScalesAt, slot);
+    if constexpr (!kNestedLevels<Table>) return {{row_scale(word, false), row_scale(word, true)}};
+    const uint32_t d = level_word(Tile::kOffsetsAt, 0);
+    return {{nested_level(word, d, 0), nested_level(word, d, 1)}};
+  }
+  TESSERA_DEVICE Pair offsets(uint32_t slot) const {
+    if constexpr (!kNestedLevels<Table>) {
+      const uint32_t word = level_word(Tile::kOffsetsAt, slot);
+      return {{row_scale(word, false), row_scale(word, true)}};
     }
-    return levels;
+    const uint32_t word = level_word(Tile::kScalesAt, slot) >> 16;
+    const uint32_t dmin = level_word(Tile::kOffsetsAt, 1);
+    return {{-nested_level(word, dmin, 0), -nested_level(word, dmin, 1)}};
+  }
+  TESSERA_DEVICE uint32_t level_word(uint32_t at, uint32_t slot) const {
+    const uint32_t word = slot * (table_layout::kGroupBytes / 4) + lane_index() / 4;
+    return Tile::panel(place_.stage, own_).template as<uint32_t>(at)[word];
   }
 
-  // Adds a group to acc.
+  // Adds a group to acc, as add_group does.
   TESSERA_DEVICE void end_group(uint32_t slot) {
     if (!exists_) return;
-    const Levels own_levels = levels(slot);
-    const GroupOffset kind = block_.weights.offset;
-    if (kind == GroupOffset::none) {
-      TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kValues; ++i) acc_[i] =
-          multiply_add(own_levels.scale[i / 2 % 2], Table::float_of(sums_[i]), acc_[i]);
+    const GroupOffset kind = offsets_of<Table>(block_.weights);
+    const Pair scale = scales(slot);
+    if (kind == GroupOffset::zero_point) {
+      const Pair zero = offsets(slot);
+      add_inputs(slot, [&](uint32_t i, float inputs) {
+        const float d = multiply_add(-zero.row[i / 2 % 2], inputs, Table::float_of(sums_[i]));
+        acc_[i] = multiply_add(scale.row[i / 2 % 2], d, acc_[i]);
+      });
       return;
     }
+    TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kValues; ++i) acc_[i] =
+        multiply_add(scale.row[i / 2 % 2], Table::float_of(sums_[i]), acc_[i]);
+    if (kind == GroupOffset::none) return;
+    const Pair minimum = offsets(slot);
+    add_inputs(slot, [&](uint32_t i, float inputs) {
+      acc_[i] = multiply_add(minimum.row[i / 2 % 2], inputs, acc_[i]);
+    });
+  }
+
+  // Calls add(i, sum of the activations of sum i's token) for every sum of the thread, in a group of the
+  // stage.
+  template <class Add>
+  TESSERA_DEVICE void add_inputs(uint32_t slot, const Add& add) const {
     const Shared<Words2> inputs =
         Tile::sums(place_.stage).template as<Words2>(4 * (slot * Tile::kTokens + 2 * (lane_index() % 4)));
     TESSERA_UNROLL for (uint32_t eight = 0; eight < Tile::kTokens / 8; ++eight) {
       const Words2 words = inputs[4 * eight];
       const float own[2] = {bits_float(words.x), bits_float(words.y)};
-      TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        acc_[4 * eight + i] = add_group(kind, own_levels.scale[i / 2], own_levels.offset[i / 2], own[i % 2],
-                                        Table::float_of(sums_[4 * eight + i]), acc_[4 * eight + i]);
-      }
+      TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) add(4 * eight + i, own[i % 2]);
     }
   }
 

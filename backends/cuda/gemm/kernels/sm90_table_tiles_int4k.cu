@@ -2,9 +2,9 @@
 
 namespace tessera::cuda::tables {
 
-template void launch_tiles<Int8Table<4, true>, 64>(Queue&, const TableLinearJobs&);
-template void launch_tiles<Int8Table<4, true>, 128>(Queue&, const TableLinearJobs&);
-template void launch_tiles<Bf16PairTable<true>, 64>(Queue&, const TableLinearJobs&);
-template void launch_tiles<Bf16PairTable<true>, 128>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<4, LevelForm::nested>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<4, LevelForm::nested>, 128>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Bf16PairTable<LevelForm::nested>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Bf16PairTable<LevelForm::nested>, 128>(Queue&, const TableLinearJobs&);
 
 }  // namespace tessera::cuda::tables
