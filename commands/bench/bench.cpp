@@ -45,6 +45,8 @@ int run_bench(const Arguments& arguments) {
     if (is_for_answers(option) && arguments.has(option.name))
       throw UsageError(fmt::format("--{}: has no meaning with --bench", option.name));
   }
+  if (shape && arguments.has("cache-size"))
+    throw UsageError("--cache-size: has no meaning with --shape, whose weights are made in memory");
   if (shape && arguments.has("no-mmap"))
     throw UsageError("--no-mmap: has no meaning with --shape, whose weights are made in memory");
   if (shape) {

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "engine/checkpoint/huggingface_config.h"
+#include "engine/checkpoint/mistaken_path.h"
 #include "engine/checkpoint/packed_layout.h"
 #include "gguf-like-format/pytorch/pytorch_file.h"
 #include "gguf-like-format/safetensors/safetensors.h"
@@ -49,15 +50,18 @@ class HuggingFaceSource : public CheckpointSource {
         header_(read_huggingface_folder(folder, notes_)),
         quantization_(read_quantization_config(folder)),
         checkpoint_(Checkpoint::open(folder, weights_format(folder))),
-        tokenizer_(Tokenizer::from_folder(folder)) {
+        tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
     const TensorParts parts(folder, checkpoint_.tensors());
     if (!quantization_) quantization_ = read_quantization_file(folder, parts);
     if (quantization_) packed_ = find_packed(*quantization_->layout, parts);
-    std::unordered_set<const CheckpointTensor*> in_packed;
-    for (const PackedTensor& matrix : packed_) in_packed.insert(matrix.parts.begin(), matrix.parts.end());
+    std::unordered_set<const CheckpointTensor*> hidden = empty_biases(parts);
+    if (!hidden.empty())
+      notes_.push_back(fmt::format("{}: {} biases that the model does not have are 0 and left out", folder,
+                                   hidden.size()));
+    for (const PackedTensor& matrix : packed_) hidden.insert(matrix.parts.begin(), matrix.parts.end());
     size_t unused = 0;
     for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
-      if (in_packed.contains(&tensor)) continue;
+      if (hidden.contains(&tensor)) continue;
       if (quantization_ && quantization_->layout->is_unused(tensor.name)) {
         ++unused;
         continue;
@@ -66,7 +70,11 @@ class HuggingFaceSource : public CheckpointSource {
       tensors_.push_back({tensor.name, tensor.shape, type_name(tensor.type), precision_of(tensor.type)});
     }
     for (const PackedTensor& matrix : packed_)
-      tensors_.push_back({matrix.name, {matrix.rows, matrix.columns}, matrix.type, Scheme::f32});
+      tensors_.push_back({matrix.name,
+                          {matrix.rows, matrix.columns},
+                          matrix.type,
+                          Scheme::f32,
+                          static_cast<unsigned>(matrix.type.back() - '0')});
     if (unused != 0)
       notes_.push_back(fmt::format(
           "{}: {} scales and zero points of activations, keys and values are not used", folder, unused));
@@ -89,13 +97,14 @@ class HuggingFaceSource : public CheckpointSource {
     return *matrix->reader->format();
   }
   PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
-    const PackedTensor* matrix = packed(tensor);
-    if (matrix == nullptr || matrix->reader->format() == nullptr)
-      return CheckpointSource::read_packed(tensor, first_row, rows);
-    if (first_row > matrix->rows || rows > matrix->rows - first_row)
-      throw FileError(fmt::format("{}: tensor \"{}\": expected rows within {}, found {} from {}", path_,
-                                  printable(tensor.name), matrix->rows, rows, first_row));
-    return matrix->reader->packed_rows(first_row, rows);
+    const PackedReader* reader = reader_of_rows(tensor, first_row, rows);
+    return reader == nullptr ? CheckpointSource::read_packed(tensor, first_row, rows)
+                             : reader->packed_rows(first_row, rows);
+  }
+  PackedRows read_levels(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
+    const PackedReader* reader = reader_of_rows(tensor, first_row, rows);
+    return reader == nullptr ? CheckpointSource::read_levels(tensor, first_row, rows)
+                             : reader->level_rows(first_row, rows);
   }
   uint64_t hash(const SourceTensor& tensor, uint64_t seed) const override {
     const auto hashed = [](std::span<const std::byte> bytes, uint64_t from) {
@@ -111,11 +120,40 @@ class HuggingFaceSource : public CheckpointSource {
  private:
   static constexpr uint64_t kRowsAtOnce = 32;
 
+  // Some GPTQ packages write a bias of 0 beside every packed matrix, also where the model has none.
+  std::unordered_set<const CheckpointTensor*> empty_biases(const TensorParts& parts) const {
+    std::unordered_set<const CheckpointTensor*> empty;
+    if (packed_.empty()) return empty;
+    std::unordered_set<std::string> expected;
+    for (const ExpectedTensor& tensor : expected_tensors(header_.hyperparameters))
+      expected.insert(tensor.source.name);
+    constexpr std::string_view weight = "weight";
+    for (const PackedTensor& matrix : packed_) {
+      const std::string name = matrix.name.substr(0, matrix.name.size() - weight.size()) + "bias";
+      const CheckpointTensor* bias = parts.find(name);
+      if (bias == nullptr || expected.contains(name) || !precision_of(bias->type)) continue;
+      bool zero = true;
+      for (uint64_t i = 0; i < bias->elements() && zero; ++i) zero = float_at(*bias, i) == 0;
+      if (zero) empty.insert(bias);
+    }
+    return empty;
+  }
+
   // tensors_ has the plain tensors first, then the packed ones.
   size_t index_of(const SourceTensor& tensor) const { return static_cast<size_t>(&tensor - tensors_.data()); }
   const PackedTensor* packed(const SourceTensor& tensor) const {
     const size_t index = index_of(tensor);
     return index < plain_.size() ? nullptr : &packed_[index - plain_.size()];
+  }
+
+  // nullptr for a tensor without a format. Throws FileError for rows that it does not have.
+  const PackedReader* reader_of_rows(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const {
+    const PackedTensor* matrix = packed(tensor);
+    if (matrix == nullptr || matrix->reader->format() == nullptr) return nullptr;
+    if (first_row > matrix->rows || rows > matrix->rows - first_row)
+      throw FileError(fmt::format("{}: tensor \"{}\": expected rows within {}, found {} from {}", path_,
+                                  printable(tensor.name), matrix->rows, rows, first_row));
+    return matrix->reader.get();
   }
 
   // Some rows at once, since those of several layouts lie side by side.
@@ -157,7 +195,27 @@ class HuggingFaceSource : public CheckpointSource {
 }  // namespace
 
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder) {
+  refuse_mistaken_path(folder);
   return std::make_unique<HuggingFaceSource>(folder);
+}
+
+std::vector<std::string> huggingface_files(const std::string& folder) {
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::path(folder) / "config.json", error))
+    throw FileError(fmt::format("{}: expected a checkpoint folder, found one without config.json", folder));
+  std::vector<std::string> files;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    std::error_code gone;
+    if (path.filename().string().starts_with('.') || path.extension() == ".tess" ||
+        !entry->is_regular_file(gone))
+      continue;
+    files.push_back(path.string());
+  }
+  if (error) throw FileError(fmt::format("{}: cannot be listed: {}", folder, error.message()));
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace tessera

@@ -83,14 +83,19 @@ void GroupedReader::read_rows(uint64_t first_row, uint64_t rows, std::span<float
   }
 }
 
-PackedRows GroupedReader::packed_rows(uint64_t first_row, uint64_t rows) const {
-  const auto width = static_cast<size_t>(columns_);
+PackedRows GroupedReader::level_rows(uint64_t first_row, uint64_t rows) const {
   PackedRows packed;
-  packed.codes.resize(static_cast<size_t>(rows) * width);
   packed.scales.resize(static_cast<size_t>(rows * groups()));
   if (format_.meaning != PackedMeaning::table) packed.offsets.resize(packed.scales.size());
-  read_codes(first_row, rows, packed.codes);
   read_levels(first_row, rows, packed.scales, packed.offsets);
+  return packed;
+}
+
+PackedRows GroupedReader::packed_rows(uint64_t first_row, uint64_t rows) const {
+  const auto width = static_cast<size_t>(columns_);
+  PackedRows packed = level_rows(first_row, rows);
+  packed.codes.resize(static_cast<size_t>(rows) * width);
+  read_codes(first_row, rows, packed.codes);
   if (format_.order.empty()) return packed;
   std::vector<uint8_t> in_order(width);
   for (size_t row = 0; row < rows; ++row) {

@@ -26,6 +26,10 @@ class PackedReader {
   virtual const PackedFormat* format() const { return nullptr; }
   // The same rows as codes; for a matrix that has a format.
   virtual PackedRows packed_rows(uint64_t first_row, uint64_t rows) const;
+  // The same, perhaps without the codes.
+  virtual PackedRows level_rows(uint64_t first_row, uint64_t rows) const {
+    return packed_rows(first_row, rows);
+  }
 };
 
 // Which group each column belongs to.
@@ -45,6 +49,7 @@ class GroupedReader : public PackedReader {
   void read_rows(uint64_t first_row, uint64_t rows, std::span<float> out) const override;
   const PackedFormat* format() const override { return has_format_ ? &format_ : nullptr; }
   PackedRows packed_rows(uint64_t first_row, uint64_t rows) const override;
+  PackedRows level_rows(uint64_t first_row, uint64_t rows) const override;
 
  protected:
   // meaning: zero_point or table. format.group and format.order are taken from the groups.
@@ -71,7 +76,7 @@ struct PackedTensor {
   std::string name;  // "X.weight"
   uint64_t rows = 0;
   uint64_t columns = 0;
-  std::string_view type;                       // "GPTQ-4"; lives for the whole run
+  std::string_view type;                       // "GPTQ-4", ending in the bits; lives for the whole run
   std::vector<const CheckpointTensor*> parts;  // everything it is made of
   std::unique_ptr<PackedReader> reader;
 };

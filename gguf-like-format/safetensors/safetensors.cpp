@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -13,6 +14,7 @@
 
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/mapped_file.h"
+#include "gguf-like-format/stand_ins.h"
 #include "gguf-like-format/strict_json.h"
 
 namespace tessera {
@@ -200,6 +202,8 @@ void Checkpoint::State::add_shards(const std::string& folder, const CheckpointFo
   for (auto& [shard, names] : shards) {
     const size_t first = tensors.size();
     const std::string path = folder + "/" + shard;
+    if (std::error_code error; !std::filesystem::exists(path, error))
+      throw FileError(fmt::format("{}: {}; {} names it", path, why_not_opened(path, ENOENT), index_path));
     add_file(path, format);
     std::vector<std::string> found;
     for (size_t i = first; i < tensors.size(); ++i) found.push_back(tensors[i].name);

@@ -13,6 +13,7 @@
 
 namespace tessera {
 
+// The floats that read_floats reads come first.
 enum class CheckpointType : uint8_t { f32, f16, bf16, f64, f8_e4m3, i64, i32, i8, u8 };
 
 std::string_view type_name(CheckpointType type);  // as files have it, "BF16"

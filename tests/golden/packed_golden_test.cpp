@@ -2,17 +2,22 @@
 // be the same bits (make_packed_golden.py), and their codes against these values.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine/checkpoint/checkpoint_source.h"
+#include "engine/quantize/plan/kept_matrix.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 #include "tests/unit/crafted_files.h"
+#include "tests/unit/packed_formula.h"
 
 using namespace tessera;
 using namespace tessera::crafted;
@@ -36,25 +41,21 @@ void write_checkpoint(const Folder& folder, const std::string& name, const nlohm
   write_file(folder / "config.json", config.dump());
 }
 
-// The values of a matrix by the formula of its packed format.
+// The values of a matrix by the formula of its packed format, in the order of the matrix.
 std::vector<float> decoded(const PackedFormat& format, const PackedRows& rows, size_t columns) {
   const size_t groups = (columns + format.group - 1) / format.group;
   const size_t count = rows.codes.size() / columns;
   REQUIRE(rows.codes.size() == count * columns);
   REQUIRE(rows.scales.size() == count * groups);
   REQUIRE(rows.offsets.size() == (format.meaning == PackedMeaning::table ? 0 : rows.scales.size()));
-  REQUIRE((format.order.empty() || format.order.size() == columns));
-  std::vector<float> values(rows.codes.size());
-  for (size_t row = 0; row < count; ++row)
-    for (size_t i = 0; i < columns; ++i) {
-      const unsigned code = rows.codes[row * columns + i];
-      REQUIRE(code < 1u << format.bits);
-      const size_t level = row * groups + i / format.group;
-      const float value = format.meaning == PackedMeaning::table
-                              ? rows.scales[level] * format.table[code]
-                              : rows.scales[level] * (static_cast<float>(code) - rows.offsets[level]);
-      values[row * columns + (format.order.empty() ? i : format.order[i])] = value;
-    }
+  REQUIRE(std::all_of(rows.codes.begin(), rows.codes.end(),
+                      [&](uint8_t code) { return code < 1u << format.bits; }));
+  const std::vector<float> stored = packed_values(format, rows, columns);
+  if (format.order.empty()) return stored;
+  REQUIRE(format.order.size() == columns);
+  std::vector<float> values(stored.size());
+  for (size_t i = 0; i < stored.size(); ++i)
+    values[i / columns * columns + format.order[i % columns]] = stored[i];
   return values;
 }
 
@@ -124,6 +125,71 @@ TEST_CASE("packed matrices have the values of the packages that write them, and 
     }
   }
   CHECK(matrices == 48);
+}
+
+TEST_CASE(
+    "matrices that keep their codes have the values of the packages, others are rounded to a scheme near") {
+  const nlohmann::json golden = nlohmann::json::parse(std::ifstream(kGolden / "packed/cases.json"));
+  const std::map<std::string, std::string> kept_in = {
+      {"awq-gemm", "int4-g32"},
+      {"awq-gemv", "int4-g32"},
+      {"awq-side-file", "int4-g32"},
+      {"bnb-fp4", "lut4-g32"},
+      {"bnb-fp4-nested", "lut4-g64"},
+      {"bnb-int8", "w8a8"},
+      {"bnb-nf4", "lut4-g64"},
+      {"bnb-nf4-bf16-storage", "lut4-g64"},
+      {"bnb-nf4-nested", "lut4-g32"},
+      {"ct-int8", "int8-g32"},
+      {"ct-pack-3-asymmetric", "int4-g32"},
+      {"ct-pack-4-asymmetric", "int4-g32"},
+      {"ct-pack-5", "w8a8"},
+      {"gptq-dynamic", "int8-g32"},  // and groups of 16 in 4 bits, which no scheme has
+      {"hqq-4", "int4-g32"},
+  };
+  std::map<std::string, std::string> found;
+  for (const auto& item : golden["cases"].items()) {
+    const std::string& name = item.key();
+    CAPTURE(name);
+    const Folder folder;
+    write_checkpoint(folder, name, item.value());
+    const auto source = open_checkpoint(folder.path());
+    CHECK(has_quantized_tensors(*source));
+    ModelFileOptions options;
+    options.source = folder.path();
+    options.threads = 1;
+    for (const SourceTensor& tensor : source->tensors()) {
+      CAPTURE(tensor.name);
+      const auto format = source->packed_format(tensor);
+      CHECK((tensor.code_bits > 0 && (!format || tensor.code_bits <= format->bits)));
+      std::vector<PlannedWeight> plan(1);
+      PlannedWeight& weight = plan[0];
+      weight.expected.role = Role::q;
+      weight.expected.shape = tensor.shape;
+      weight.expected.source.name = tensor.name;
+      weight.checkpoint = source.get();
+      weight.source = &tensor;
+      keep_matrices(plan, source->header().hyperparameters, ActivationType::bf16, false, 1);
+      std::vector<std::byte> bytes(static_cast<size_t>(stored_bytes(weight.scheme, tensor.shape).value()));
+      Progress progress({}, weight.elements(), 0);
+      const ErrorSums sums = weight.kept ? encode_kept(options, weight, bytes, progress)
+                                         : encode_by_rounding(options, weight, {}, bytes, progress);
+      const double error = std::sqrt(sums.error / sums.power);
+      if (weight.kept) {
+        found[name] = scheme_name(weight.scheme);
+        const keep::Roundings& rounds = weight.kept->rounds;
+        CHECK(rounds.any() == (name.substr(0, 5) == "bnb-n" || name.substr(0, 5) == "bnb-f"));
+        // A bfloat16 table and f16 scales: at most 2^-9 and 2^-12 of each value.
+        CHECK((rounds.any() ? error > 0 && error < 1.0 / 512 + 1.0 / 4096 + 1e-6 : error == 0));
+      } else {
+        CHECK(scheme_name(weight.scheme) == (tensor.code_bits > 4 ? "int8-g32" : "int4-g32"));
+        // Half a step of 127 or of 15 is the most that a weight moves, against the largest of its group.
+        CHECK(error > 0);
+        CHECK(error < (tensor.code_bits > 4 ? 0.01 : 0.12));
+      }
+    }
+  }
+  CHECK(found == kept_in);
 }
 
 TEST_CASE("packed formats say how codes lie") {
