@@ -11,8 +11,7 @@
 #include "engine/checkpoint/huggingface_config.h"
 #include "engine/checkpoint/mistaken_path.h"
 #include "engine/checkpoint/packed_layout.h"
-#include "gguf-like-format/pytorch/pytorch_file.h"
-#include "gguf-like-format/safetensors/safetensors.h"
+#include "engine/checkpoint/weight_formats.h"
 
 namespace tessera {
 
@@ -32,15 +31,15 @@ std::optional<Scheme> precision_of(CheckpointType type) {
   }
 }
 
-// Of the formats that hold the weights of folders, the one that this folder has; safetensors where there are
-// both.
+// The format of the folder's weights; where it has none, the one that errors speak of.
 const CheckpointFormat& weights_format(const std::string& folder) {
-  std::error_code error;
   const auto has = [&](const CheckpointFormat& format) {
+    std::error_code error;
     return std::filesystem::exists(folder + "/" + format.file, error) ||
            std::filesystem::exists(folder + "/" + format.index, error);
   };
-  return !has(kSafetensorsFormat) && has(kPytorchFormat) ? kPytorchFormat : kSafetensorsFormat;
+  const auto* const found = std::find_if(kWeightFormats.begin(), kWeightFormats.end(), has);
+  return found != kWeightFormats.end() ? *found : kWeightFormats.front();
 }
 
 class HuggingFaceSource : public CheckpointSource {

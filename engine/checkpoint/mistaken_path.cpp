@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/checkpoint/weight_formats.h"
 #include "gguf-like-format/file_error.h"
 #include "gguf-like-format/stand_ins.h"
 
@@ -32,7 +33,7 @@ constexpr std::array kFileEndings = {
     Ending{".jinja", "is one file of a checkpoint: give the folder that holds it, {}"},
     Ending{".model", "is one file of a checkpoint: give the folder that holds it, {}"},
     Ending{"merges.txt", "is one file of a checkpoint: give the folder that holds it, {}"},
-    Ending{".bin", "holds PyTorch weights: expected safetensors, as save_pretrained writes them"},
+    Ending{".bin", "is one file of a checkpoint: give the folder that holds it, {}"},
     Ending{".pt", "holds PyTorch weights: expected safetensors, as save_pretrained writes them"},
     Ending{".pth", "holds PyTorch weights: expected safetensors, as save_pretrained writes them"},
     Ending{".ckpt", "holds PyTorch weights: expected safetensors, as save_pretrained writes them"},
@@ -47,8 +48,8 @@ constexpr std::array kFileEndings = {
 };
 
 // Endings of the files that importing reads.
-constexpr std::array<std::string_view, 6> kReadEndings = {".json", ".jinja", ".model",
-                                                          ".txt",  ".bpe",   ".safetensors"};
+constexpr std::array<std::string_view, 7> kReadEndings = {".json", ".jinja",       ".model", ".txt",
+                                                          ".bpe",  ".safetensors", ".bin"};
 
 bool ends_with(std::string_view text, std::string_view ending) {
   return text.size() >= ending.size() && text.substr(text.size() - ending.size()) == ending;
@@ -139,9 +140,9 @@ void explain_missing_weights(const std::string& path, const std::vector<std::str
     refuse(path, "is an adapter (LoRA), not a model: merge it into its base model first");
   for (const std::string_view ending : {".bin", ".pth", ".pt"})
     if (const auto name = first_with(names, ending))
-      refuse(path,
-             fmt::format("holds PyTorch weights ({}): expected safetensors, as save_pretrained writes them",
-                         *name));
+      refuse(path, fmt::format("holds PyTorch weights ({}): expected safetensors or pytorch_model.bin, as "
+                               "save_pretrained writes them",
+                               *name));
 }
 
 }  // namespace
@@ -151,10 +152,9 @@ void refuse_mistaken_path(const std::string& path) {
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
     if (is_repository_name(path) && error.value() == ENOENT && !fs::is_symlink(path, error))
-      refuse(path,
-             fmt::format("there is no such folder; if this is a model on Hugging Face, fetch it first: hf "
-                         "download {} --local-dir FOLDER",
-                         path));
+      refuse(path, fmt::format("there is no such folder; if this is a model on Hugging Face, "
+                               "tessera pull {} fetches it",
+                               path));
     refuse(path, why_not_opened(path, error.value() != 0 ? error.value() : ENOENT));
   }
   if (!fs::is_directory(status)) refuse_file(path);
@@ -171,7 +171,10 @@ void refuse_mistaken_path(const std::string& path) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
   if (!has("config.json")) explain_missing_config(path, names);
-  if (!has("model.safetensors") && !has("model.safetensors.index.json")) explain_missing_weights(path, names);
+  const bool has_weights =
+      std::any_of(kWeightFormats.begin(), kWeightFormats.end(),
+                  [&](const CheckpointFormat& format) { return has(format.file) || has(format.index); });
+  if (!has_weights) explain_missing_weights(path, names);
 }
 
 }  // namespace tessera

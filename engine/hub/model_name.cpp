@@ -62,7 +62,7 @@ ModelName parse_model_name(std::string_view text, std::string_view endpoint) {
 
 bool is_safe_path(std::string_view path) {
   if (path.empty() || path.size() > kMostPathBytes) return false;
-  if (std::any_of(path.begin(), path.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; }))
+  if (std::any_of(path.begin(), path.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
     return false;
   for (size_t begin = 0; begin <= path.size();) {
     const size_t end = std::min(path.find('/', begin), path.size());

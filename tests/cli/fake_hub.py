@@ -87,6 +87,11 @@ class Hub:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
 
+    def secure(self, context):
+        """From now on the hub speaks TLS only."""
+        self.hub.socket = context.wrap_socket(self.hub.socket, server_side=True)
+        self.endpoint = self.endpoint.replace("http:", "https:")
+
     def close(self):
         for server in (self.hub, self.cdn):
             server.shutdown()

@@ -69,10 +69,13 @@ class OddCheckpointsTest(unittest.TestCase):
         (folder / ".cache/huggingface/download/0123.incomplete").touch()
         self.refused(folder, "the download is unfinished", "0123.incomplete")
         shutil.rmtree(folder / ".cache")
-        (folder / "pytorch_model.bin").touch()
-        self.refused(folder, "PyTorch weights (pytorch_model.bin): expected safetensors")
+        (folder / "consolidated.00.pth").touch()
+        self.refused(folder, "PyTorch weights (consolidated.00.pth): expected safetensors or pytorch_model.bin")
+        (folder / "pytorch_model.bin").symlink_to("../../blobs/0123")
+        self.refused(folder, "pytorch_model.bin: is a link to ../../blobs/0123, which is not there", "fetch it again")
+        (folder / "pytorch_model.bin").unlink()
         replace(folder / "config.json", "<!DOCTYPE html>\n<html></html>")
-        (folder / "pytorch_model.bin").rename(folder / WEIGHTS)
+        (folder / "consolidated.00.pth").rename(folder / WEIGHTS)
         self.refused(folder, "config.json: is a web page", "/resolve/")
 
     def test_a_file_in_place_of_a_folder(self):
@@ -81,7 +84,7 @@ class OddCheckpointsTest(unittest.TestCase):
                          f"{tessera.CHECKPOINT}\n")
         self.refused(tessera.model(), "is a .tess file already: run it with -m")
         self.refused(pathlib.Path(__file__), "expected the folder of a Hugging Face checkpoint or a GGUF file")
-        self.refused("Owner/Some-Model.1", "hf download Owner/Some-Model.1")
+        self.refused("Owner/Some-Model.1", "tessera pull Owner/Some-Model.1")
         for name in (WEIGHTS, "tokenizer.json"):
             for arguments in (("-m", tessera.CHECKPOINT / name, "-p", "x"), ("inspect", tessera.CHECKPOINT / name)):
                 done = tessera.run(*arguments)

@@ -6,6 +6,7 @@ import pathlib
 import random
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,7 @@ class PullTest(unittest.TestCase):
 
     def environment(self, **more):
         names = {name: value for name, value in tessera.environment().items()
-                 if not name.startswith(("HF_", "HUGGING")) and not name.lower().endswith("_proxy")}
+                 if not name.startswith(("HF_", "HUGGING", "SSL_CERT", "CURL_CA")) and not name.lower().endswith("_proxy")}
         return {**names, "HF_ENDPOINT": self.hub.endpoint, "HF_HOME": str(self.home), **more}
 
     def run_tessera(self, *arguments, **more):
@@ -278,6 +279,22 @@ class PullTest(unittest.TestCase):
         self.assertIn("cannot be written: File too large", done.stderr)
         self.assertEqual(self.pulled("owner/quants").read_bytes(), self.large)
         self.assertIn("bytes=1000000-", [each[2].get("Range") for each in self.hub.requests])
+
+    def test_a_certificate_is_verified(self):
+        if shutil.which("openssl") is None:
+            self.skipTest("openssl is not installed")
+        key, certificate = self.home / "key.pem", self.home / "certificate.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-keyout", key, "-out", certificate, "-days", "1", "-subj", "/CN=localhost",
+                        "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.hub.secure(context)
+        self.assertTrue(self.hub.endpoint.startswith("https:"))
+        self.refused("owner/folder", self.hub.endpoint, "certificate cannot be verified", "SSL_CERT_FILE")
+        self.pulled("owner/folder:config.json", SSL_CERT_FILE=str(certificate))
+        # The weights lie on a server without encryption: that is no place to be sent to from here.
+        self.refused("owner/folder:model.safetensors", "expected https://", SSL_CERT_FILE=str(certificate))
 
     def test_several_at_once(self):
         with concurrent.futures.ThreadPoolExecutor(3) as pool:

@@ -65,7 +65,7 @@ class PytorchTest(unittest.TestCase):
             self.assertEqual((content.count(call), len(call)), (1, len(other)))
             (home / shard).write_bytes(content.replace(call, other))
 
-        self.refused(lambda home: (home / shard).unlink(), "cannot be opened")
+        self.refused(lambda home: (home / shard).unlink(), "pytorch_model.bin.index.json names it")
         self.refused(elsewhere, "the name of a file in the same folder")
         self.refused(moved, "extra: missing, but the index says it is here")
         self.refused(hostile, "only names that tensors need, found posix.system")
