@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <iostream>
+#include <tuple>
 
 #include "gguf-like-format/float_types.h"
 #include "tests/unit/crafted_files.h"
@@ -111,7 +112,10 @@ TEST_CASE("every type has its name and size") {
       {"BF16", CheckpointType::bf16, 2}, {"F8_E4M3", CheckpointType::f8_e4m3, 1},
       {"I64", CheckpointType::i64, 8},   {"I32", CheckpointType::i32, 4},
       {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1}};
-  for (const auto& [name, type, size] : types) {
+  for (const auto& each : types) {
+    const std::string& name = std::get<0>(each);
+    const CheckpointType type = std::get<1>(each);
+    const size_t size = std::get<2>(each);
     CAPTURE(name);
     const ordered_json header = {{"t", {{"dtype", name}, {"shape", {3}}, {"data_offsets", {0, 3 * size}}}}};
     const std::string file = pack(header.dump(), std::string(3 * size, 'd'));
