@@ -1,9 +1,10 @@
 # A thin front over CMake: every target sets up what it needs, on a fresh Debian 12 too.
 .DEFAULT_GOAL := build
-.PHONY: deps build run test bench fuzz format clean help
+.PHONY: deps build model run test bench fuzz format clean help
 
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
+MODEL := models/smollm2-135m-instruct.gguf
 FUZZ_SECONDS ?= 60
 SHORT_FUZZ_SECONDS := 5
 SOURCES = $(shell find main.cpp commands engine graph backends gguf-like-format tests tools -name '*.cpp' -o -name '*.h' -o -name '*.cu')
@@ -18,8 +19,14 @@ build/build.ninja: | deps
 build: deps build/build.ninja ## build build/tessera (the default)
 	cmake --build build --target tessera
 
-run: build ## build, then let the embedded model answer one prompt
-	build/tessera -f prompts/first-answer.txt
+model: deps ## fetch a real model, SmolLM2-135M-Instruct, once
+	@tools/fetch_model.py $(MODEL)
+
+run: build ## build, then let that model answer a question, or the embedded model where there is no network
+	@run() { echo "$$*"; "$$@"; }; \
+	if tools/fetch_model.py $(MODEL) --otherwise "the embedded model answers"; \
+	then run build/tessera -m $(MODEL) -f prompts/first-question.txt --temp 0; \
+	else run build/tessera -f prompts/first-answer.txt; fi
 
 test: deps build/build.ninja ## build everything and run all tests, fuzz targets for a few seconds each
 	cmake --build build

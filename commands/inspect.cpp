@@ -8,7 +8,7 @@
 #include "commands/commands.h"
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
-#include "engine/end_tokens.h"
+#include "engine/chat_format/chat_format.h"
 #include "engine/models/model_graph.h"
 #include "engine/readable_bytes.h"
 #include "gguf-like-format/tess/tess_file.h"
@@ -56,15 +56,20 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
 }
 
 // Every token that ends a reply, with what says so.
-std::string ends_text(const TessFile& file) {
-  const ChatSettings& chat = file.header().chat;
-  const Tokenizer tokenizer = stored_tokenizer(file);
-  std::optional<ChatTemplate> chat_template;
-  if (!chat.chat_template.empty()) chat_template.emplace(chat.chat_template);
+std::string ends_text(const ChatFormat& format) {
   std::string text;
-  for (const EndToken& end : end_tokens(chat, tokenizer, chat_template ? &*chat_template : nullptr))
+  for (const EndToken& end : format.end_tokens())
     text += fmt::format("{}{} ({})", text.empty() ? "" : "; ", end.id, end.sources);
   return text.empty() ? "at no token" : "at token " + text;
+}
+
+std::string template_text(const std::string& source, const ChatFormat& format) {
+  if (source.empty()) return "none";
+  std::string text = fmt::format("{} bytes", source.size());
+  for (const std::string& fault : {format.fault(), format.question_fault()})
+    if (!fault.empty()) text += fmt::format(", which cannot be used: {}", fault);
+  if (!format.takes_system()) text += ", without system messages: they go before the first message";
+  return text;
 }
 
 std::string summary(const TessFile& file) {
@@ -98,11 +103,10 @@ std::string summary(const TessFile& file) {
   row("calibration", header.quantization.calibration_hash);
   row("made by", fmt::format("{} ({})", header.quantization.command, header.quantization.tool_version));
   row("tokenizer", header.tokenizer.kind);
-  row("chat template", header.chat.chat_template.empty()
-                           ? std::string("none")
-                           : fmt::format("{} bytes", header.chat.chat_template.size()));
+  const ChatFormat format(header.chat.chat_template, header.chat, stored_tokenizer(file));
+  row("chat template", template_text(header.chat.chat_template, format));
   row("stop tokens", fmt::format("[{}]", fmt::join(header.chat.stop_tokens, ",")));
-  row("replies end", ends_text(file));
+  row("replies end", ends_text(format));
   row("generation", generation_text(header.generation));
   row("tensors", fmt::format("{}", file.tensors().size()));
   row("file", readable_bytes(file.mapped_bytes().size()));
@@ -132,7 +136,8 @@ int run_inspect(const Arguments& arguments) {
       throw UsageError("--graph: prints only the graph; leave --tensors and --verify out");
     }
   }
-  const std::unique_ptr<TessFile> file = TessFile::open(arguments.operands().front(), true);
+  const OpenFile opened = open_model_file(arguments.operands().front(), arguments);
+  const TessFile* const file = opened.file.get();
   if (graph) {
     write_stdout(graph_to_dot(build_graph(*file)));
     return kExitDone;

@@ -3,13 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include "commands/terminal/terminal.h"
 #include "engine/backends.h"
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/embedded_model.h"
+#include "engine/model_cache/open_converted.h"
 #include "engine/readable_bytes.h"
+#include "gguf-like-format/hyperparameter_fields.h"
+#include "gguf-like-format/strict_json.h"
 
 namespace tessera {
 
@@ -25,6 +31,8 @@ template <class Action>
 auto naming_file(const std::string& path, const Action& action) {
   try {
     return action();
+  } catch (const UsageError&) {
+    throw;
   } catch (const std::runtime_error& error) {
     const std::string_view line = error.what();
     if (line.substr(0, path.size()) == path) throw;
@@ -33,6 +41,11 @@ auto naming_file(const std::string& path, const Action& action) {
 }
 
 }  // namespace
+
+size_t thread_count(const Arguments& arguments) {
+  if (arguments.text("threads") == "-1") return 0;
+  return arguments.integer("threads", 1, kMostThreads).value_or(0);
+}
 
 SessionOptions session_options(const Arguments& arguments) {
   SessionOptions options;
@@ -63,10 +76,11 @@ SessionOptions session_options(const Arguments& arguments) {
     }
   }
   options.isa = arguments.choice("isa");
-  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  options.threads = thread_count(arguments);
+  options.memory_check = arguments.choice("memory-check") == "on";
   if (offers("ctx")) {
     options.numa = arguments.choice("numa");
-    if (const auto context = arguments.integer("ctx", 1, kMostContext)) options.context = *context;
+    if (const auto context = arguments.integer("ctx", 0, kMostContext)) options.context = *context;
     if (const auto batch = arguments.integer("batch", 1, kMostBatch)) options.batch = *batch;
   }
   // A verb that compares takes several and reads them itself.
@@ -77,17 +91,60 @@ SessionOptions session_options(const Arguments& arguments) {
   return options;
 }
 
+std::optional<uint64_t> cache_limit(const Arguments& arguments) {
+  if (const auto given = arguments.text("cache-size")) return parse_bytes("--cache-size", *given);
+  const char* value = std::getenv("TESSERA_CACHE_SIZE");
+  if (value == nullptr || value[0] == '\0') return std::nullopt;
+  return parse_bytes("TESSERA_CACHE_SIZE", value);
+}
+
+OpenFile open_model_file(const std::string& path, const Arguments& arguments) {
+  const bool use_mmap = !arguments.has("no-mmap");
+  const std::optional<uint64_t> limit =
+      cache_limit(arguments);  // a wrong one is an error for .tess files too
+  if (!is_checkpoint(path)) return {TessFile::open(path, use_mmap), nullptr};
+  model_cache::OpenOptions options;
+  options.limit = limit;
+  options.use_mmap = use_mmap;
+  options.threads = thread_count(arguments);
+  std::optional<ProgressBar> bar;
+  const char* shown = nullptr;
+  model_cache::OpenEvents events;
+  events.note = [&](const std::string& line) {
+    if (bar) bar->hide();
+    say(one_line(line), Style::dim);
+  };
+  events.progress = [&](const char* what, uint64_t done, uint64_t total) {
+    if (what != shown) bar.emplace(what);
+    shown = what;
+    bar->update(done, total);
+  };
+  model_cache::OpenedModel opened = model_cache::open_converted(path, options, events);
+  return {std::move(opened.file), std::move(opened.needs)};
+}
+
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments) {
   if (!path && embedded_model().empty()) {
     throw std::runtime_error("this build has no embedded model: name a file with -m");
   }
   if (!path && arguments.has("no-mmap"))
     throw UsageError("--no-mmap: needs -m; the embedded model is in memory as it is");
+  if (!path && arguments.has("cache-size"))
+    throw UsageError("--cache-size: needs -m; the embedded model is not converted");
   Model model = naming_file(path.value_or("embedded model"), [&] {
-    return path ? Model::open(*path, !arguments.has("no-mmap")) : Model::from_memory(embedded_model());
+    if (!path) return Model::from_memory(embedded_model());
+    OpenFile opened = open_model_file(*path, arguments);
+    return Model::from_file(std::move(opened.file), std::move(opened.needs));
   });
   if (arguments.has("mlock")) lock_pages(model.file());
+  if (const auto file = arguments.text("chat-template")) model.use_chat_template(read_chat_template(*file));
   return model;
+}
+
+std::string read_chat_template(const std::string& path) {
+  std::string text = read_utf8_file(path, header_limits::kMostTextBytes);
+  naming_file(path, [&] { return ChatTemplate(text); });
+  return text;
 }
 
 Tokenizer stored_tokenizer(const TessFile& file) {
@@ -105,6 +162,12 @@ std::unique_ptr<Session> open_session(const Model& model, SessionOptions options
   }
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
+  if (options.context == 0 && session->context() < longest) {
+    say(fmt::format("for lack of memory the context is {} of the model's {} tokens; --ctx N asks for more, "
+                    "--memory-check off for all",
+                    session->context(), longest),
+        Style::warning);
+  }
   const std::vector<Place>& places = session->memory().places;
   const bool uses_device =
       std::any_of(places.begin(), places.end(), [](const Place& place) { return place.on_device; });

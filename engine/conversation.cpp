@@ -12,7 +12,7 @@ namespace tessera {
 Conversation::Conversation(Session& session, const ConversationOptions& options)
     : session_(&session),
       options_(options),
-      raw_(options.raw || session.model().chat_template() == nullptr),
+      raw_(options.raw || !session.model().chat().can_render()),
       sequence_(session.create_sequence()) {}
 
 Conversation::~Conversation() { session_->release(sequence_); }
@@ -69,12 +69,8 @@ std::vector<uint32_t> Conversation::encode_raw(std::span<const ChatMessage> mess
 
 std::vector<uint32_t> Conversation::encode_chat(std::span<const ChatMessage> messages) const {
   const Model& model = session_->model();
-  const Tokenizer& tokenizer = model.tokenizer();
-  TemplateInputs inputs;
-  inputs.bos_token = tokenizer.special_text("bos");
-  inputs.eos_token = tokenizer.special_text("eos");
   // Messages may spell a special token ("<|end|>"); only the template's own are read as such.
-  return tokenizer.encode(model.chat_template()->render(messages, inputs));
+  return model.tokenizer().encode(model.chat().render(messages));
 }
 
 std::vector<uint32_t> Conversation::tokens_without(size_t dropped) const {

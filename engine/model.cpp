@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include <set>
+#include <utility>
 
 #include "engine/models/model_graph.h"
 #include "graph/op_weights.h"
@@ -9,14 +10,26 @@ namespace tessera {
 
 Model::Model(std::unique_ptr<TessFile> file) : file_(std::move(file)) {
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::from_stored(header().tokenizer, file_->tensors()));
-  if (!header().chat.chat_template.empty()) chat_template_.emplace(header().chat.chat_template);
+  chat_ = std::make_unique<const ChatFormat>(header().chat.chat_template, header().chat, *tokenizer_);
   graph_ = build_graph(*file_);
+}
+
+void Model::use_chat_template(const std::string& source) {
+  auto chat = std::make_unique<const ChatFormat>(source, header().chat, *tokenizer_);
+  if (!chat->fault().empty()) throw TemplateError(chat->fault());
+  chat_ = std::move(chat);
 }
 
 Model Model::open(const std::string& path, bool use_mmap) { return Model(TessFile::open(path, use_mmap)); }
 
 Model Model::from_memory(std::span<const std::byte> bytes) {
   return Model(TessFile::from_memory(bytes, "embedded model"));
+}
+
+Model Model::from_file(std::unique_ptr<TessFile> file, std::shared_ptr<const void> needs) {
+  Model model(std::move(file));
+  model.needs_ = std::move(needs);
+  return model;
 }
 
 Model Model::mixed(const Model& base, const Model& other,

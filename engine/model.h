@@ -3,12 +3,11 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
-#include "engine/chat_template/chat_template.h"
+#include "engine/chat_format/chat_format.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/tess/tess_file.h"
 #include "graph/graph.h"
@@ -19,6 +18,9 @@ class Model {
  public:
   static Model open(const std::string& path, bool use_mmap);   // throws FileError
   static Model from_memory(std::span<const std::byte> bytes);  // the embedded model; bytes must outlive it
+  // An open file; the model holds what it needs as long as it lives, such as memory behind it. Throws
+  // FileError.
+  static Model from_file(std::unique_ptr<TessFile> file, std::shared_ptr<const void> needs);
   // A model of the base's tensors, except those that the predicate picks by name: they are the other model's.
   // For measuring what quantizing a part of a model costs. Nothing is copied: both models must outlive it.
   // Throws FileError.
@@ -29,7 +31,9 @@ class Model {
   const Hyperparameters& hyperparameters() const { return file_->header().hyperparameters; }
   const TessFile& file() const { return *file_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  const ChatTemplate* chat_template() const { return chat_template_ ? &*chat_template_ : nullptr; }
+  const ChatFormat& chat() const { return *chat_; }
+  // Takes another chat template than the file's. Throws TemplateError when it cannot be read.
+  void use_chat_template(const std::string& source);
   const Graph& graph() const { return graph_; }
   size_t stored_bytes(const Weight& weight) const;  // of one of the graph's weights in the file
   size_t weight_bytes() const;                      // stored bytes of all weights the graph reads
@@ -38,9 +42,10 @@ class Model {
 
  private:
   explicit Model(std::unique_ptr<TessFile> file);
+  std::shared_ptr<const void> needs_;  // by the file
   std::unique_ptr<TessFile> file_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::optional<ChatTemplate> chat_template_;
+  std::unique_ptr<const ChatFormat> chat_;
   Graph graph_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "engine/end_tokens.h"
 #include "engine/finite_logits.h"
 #include "engine/model.h"
 
@@ -12,12 +11,11 @@ namespace {
 
 // Tokens that end the reply: the model's own, unless they are ignored, and special tokens that are stop
 // texts, which the decoded reply would not show.
-std::vector<uint32_t> find_end_tokens(const Model& model, const ReplyOptions& options) {
+std::vector<uint32_t> ids_that_end(const Model& model, const ReplyOptions& options) {
   const Tokenizer& tokenizer = model.tokenizer();
   std::vector<uint32_t> ids;
   if (!options.ignore_eos) {
-    for (const EndToken& end : end_tokens(model.header().chat, tokenizer, model.chat_template()))
-      ids.push_back(end.id);
+    for (const EndToken& end : model.chat().end_tokens()) ids.push_back(end.id);
   }
   for (const std::string& stop : options.stops) {
     const std::optional<uint32_t> id = tokenizer.find(stop);
@@ -33,7 +31,7 @@ ReplySteps::ReplySteps(const Model& model, Sampler& sampler, const ReplyOptions&
     : model_(model),
       sampler_(sampler),
       max_tokens_(options.max_tokens),
-      end_tokens_(find_end_tokens(model, options)),
+      end_tokens_(ids_that_end(model, options)),
       stop_rules_(options.stops),
       decoder_(model.tokenizer()) {
   // The first token of a text is decoded differently: without the space before its word.

@@ -18,6 +18,7 @@
 #include <mutex>
 #include <utility>
 
+#include "gguf-like-format/stand_ins.h"
 #include "gguf-like-format/temporary_file.h"
 
 namespace tessera {
@@ -99,7 +100,7 @@ class OpenFile {
  public:
   explicit OpenFile(const std::string& path)
       : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    if (descriptor_ < 0) fail(path, "cannot be opened", errno);
+    if (descriptor_ < 0) throw FileError(fmt::format("{}: {}", path, why_not_opened(path, errno)));
     struct stat info {};
     if (::fstat(descriptor_, &info) != 0) {
       const int error = errno;
@@ -136,6 +137,7 @@ struct MappedFile::Region {
   Region() = default;
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
+  std::string_view beginning() const { return {static_cast<const char*>(base), std::min<size_t>(size, 256)}; }
   ~Region() {
     if (slot != nullptr) slot->end.store(0, std::memory_order_release);
     if (base != nullptr) ::munmap(base, size);
@@ -165,6 +167,7 @@ MappedFile MappedFile::map(const std::string& path) {
   region->slot = register_mapping(path, base, file.size());
   if (region->slot == nullptr)
     throw FileError(fmt::format("{}: cannot be mapped: {} files are mapped already", path, kMostMappings));
+  refuse_stand_in(path, region->beginning());
   return MappedFile(std::move(region));
 }
 
@@ -192,6 +195,7 @@ MappedFile MappedFile::read(const std::string& path) {
     done += static_cast<size_t>(got);
   }
   ::mprotect(base, file.size(), PROT_READ);
+  refuse_stand_in(path, region->beginning());
   return MappedFile(std::move(region));
 }
 

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "gguf-like-format/stand_ins.h"
+
 namespace tessera {
 
 namespace {
@@ -143,7 +145,7 @@ json parse_strict_json(std::string_view text, const std::string& where, const Js
 
 std::string read_text_file(const std::string& path, size_t most_bytes) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) throw FileError(fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+  if (file.get() < 0) throw FileError(fmt::format("{}: {}", path, why_not_opened(path, errno)));
   struct stat info {};
   if (::fstat(file.get(), &info) != 0)
     throw FileError(fmt::format("{}: cannot be examined: {}", path, std::strerror(errno)));
@@ -162,6 +164,7 @@ std::string read_text_file(const std::string& path, size_t most_bytes) {
                                   text.size(), done));
     done += static_cast<size_t>(got);
   }
+  refuse_stand_in(path, text);
   return text;
 }
 

@@ -12,9 +12,10 @@ foreach(name cpu_kernels_test cpu_table_kernels_test cpu_row_kernels_test cpu_at
   set(${name}_rooms tessera_cpu)
 endforeach()
 # What the instruments compute, apart from the verb that prints it.
-foreach(name bench_report_test report_table_test verbs_test)
+foreach(name bench_report_test key_decoder_test report_table_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
+set(hub_test_rooms tessera_hub)
 add_library(doctest_main OBJECT tests/doctest_main.cpp)
 target_link_libraries(doctest_main PUBLIC doctest::doctest)
 # What is tested is optimized; full optimization of the tests themselves takes longer than it saves them.

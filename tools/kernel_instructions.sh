@@ -26,9 +26,13 @@ linear_half_|.*|LDGSTS LDSM HMMA
 table_.*_tokens<.*Int8Table|.*|LDGSTS PRMT IMMA
 table_.*_tokens<.*Bf16Table|.*|LDGSTS PRMT HMMA
 table_.*_tokens<.*Bf16PairTable|.*|LDGSTS LDS HMMA
+table_.*_tokens<.*Int8Bytes|.*|LDGSTS IMMA
+table_.*_tokens<.*Bf16Bytes|.*|LDGSTS PRMT HMMA
 table_tiles<Int8Table|90a|UBLKCP SYNCS PRMT IGMMA USETMAXREG
 table_tiles<Bf16Table|90a|UBLKCP SYNCS PRMT HGMMA USETMAXREG
 table_tiles<Bf16PairTable|90a|UBLKCP SYNCS LDS HGMMA USETMAXREG
+table_tiles<Int8Bytes|90a|UBLKCP SYNCS IGMMA USETMAXREG
+table_tiles<Bf16Bytes|90a|UBLKCP SYNCS PRMT HGMMA USETMAXREG
 attend_pages<[48]u>|.*|LDGSTS LDS.128 IMMA.16832.S8.S8 IMMA.16832.U8.S8
 attend_pages<16u>|.*|LDGSTS LDS.128 HMMA.16816.F32
 merge_token|.*|LDG.E.64
@@ -66,7 +70,7 @@ for object in "${objects[@]}"; do "$dump" -sass "$object"; done |
        /Function : / { print "kernel " $3 }
        /^[ \t]+\/\*[0-9a-f]+\*\// { sub(/^[ \t]*\/\*[0-9a-f]+\*\/[ \t]*/, ""); sub(/^@!?U?P[0-9T]+[ \t]+/, "")
          sub(/[ ;].*/, ""); if ($0 ~ /^[A-Z]/) print "has " $0 }' | c++filt |
-  sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/(tables|halves):://g; s/kernel void /kernel /; s/\(WeightFormat\)//g
+  sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/(tables|halves):://g; s/kernel void /kernel /; s/\((WeightFormat|LevelForm)\)//g
           s/IntegerFormat<([0-9]+)>/\1/g; s/^(kernel .*)\([A-Za-z]*Job\)$/\1/' |
   awk -v rules="$rules" -v local_memory_allowed="$local_memory_allowed" '
     function judge(   i, j, n, words, row) {

@@ -31,7 +31,7 @@ for source in $(find backends/cuda -name '*.cu' | sort); do
       $1 == "kernel" { name = $2; target = $3 }
       $1 == "stack" { stack = $2; spilled = $3 + $4 }
       $1 == "used" { print file "\t" name "\t" target "\t" $2 "\t" $3 "\t" stack "\t" spilled }'
-done | c++filt | sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/void //; s/\(WeightFormat\)//g' |
+done | c++filt | sed -E 's/\(anonymous namespace\):://g; s/tessera::cuda:://g; s/void //; s/\((WeightFormat|(tables::)?LevelForm)\)//g' |
   awk -F'\t' '
     { sub(/\(.*/, "", $2); printf "| %s: `%s` | %s | %s | %s | %s | %s |\n", $1, $2, $3, $4, $5, $6, $7
       if ($7 > 0) spills++ }

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "commands/command_line/escapes.h"
 #include "commands/terminal/interrupt.h"
 #include "commands/terminal/terminal.h"
 #include "engine/model.h"
@@ -26,7 +27,7 @@ Reply show_reply(Conversation& conversation, Sampler& sampler, const ReplyOption
   ReplyEvents events;
   events.text = [&](std::string_view text) {
     begun = true;
-    write_stdout(terminal ? printable(text) : std::string(text));
+    write_stdout(terminal ? terminal_text(text) : std::string(text));
   };
   events.interrupted = [] { return InterruptScope::requested(); };
   events.prompt_progress = [&](size_t done, size_t total) {
@@ -69,13 +70,43 @@ void say_settings(const Session& session, const AnswerSettings& settings) {
 std::string statistics_line(const ReplyStatistics& statistics) {
   const std::string reused =
       statistics.reused_tokens > 0 ? fmt::format(", {} of them cached", statistics.reused_tokens) : "";
-  return fmt::format("prompt {} tokens{}{} · reply {} tokens{} · first token {:.0f} ms · KV {}/{} tokens",
+  const std::string read =
+      statistics.read_tokens < statistics.prompt_tokens ? fmt::format("{} of ", statistics.read_tokens) : "";
+  const std::string first =
+      statistics.generated_tokens > 0
+          ? fmt::format(" · first token {:.0f} ms", statistics.first_token_seconds * 1e3)
+          : "";
+  return fmt::format("prompt {}{} tokens{}{} · reply {} tokens{}{} · KV {}/{} tokens", read,
                      statistics.prompt_tokens, reused, rate(statistics.prompt_rate()),
-                     statistics.generated_tokens, rate(statistics.generate_rate()),
-                     statistics.first_token_seconds * 1e3, statistics.cached_tokens, statistics.context);
+                     statistics.generated_tokens, rate(statistics.generate_rate()), first,
+                     statistics.cached_tokens, statistics.context);
+}
+
+std::optional<std::string> system_message(const Arguments& arguments) {
+  const auto text = arguments.text("system");
+  return text && arguments.has("escape") ? without_escapes(*text) : text;
+}
+
+bool drawn_seed(const Arguments& arguments) { return arguments.text("seed") == "-1"; }
+
+void check_chat_template(const Model& model, const ConversationOptions& options) {
+  const ChatFormat& chat = model.chat();
+  if (options.raw || chat.fault().empty()) return;
+  throw std::runtime_error(fmt::format("{}: {}: --chat-template FILE gives another, --raw does without",
+                                       model.file().path(), chat.fault()));
+}
+
+void give_system(Conversation& conversation, const Model& model, const std::string& text) {
+  if (conversation.raw()) throw std::runtime_error("--system: the model has no chat template to put it in");
+  conversation.set_system(text);
+  if (!text.empty() && !model.chat().takes_system())
+    say("the chat template knows no system message: it goes before the first message", Style::dim);
 }
 
 ConversationOptions conversation_options(const Arguments& arguments) {
+  if (arguments.has("escape") && arguments.text("prompt").value_or("-") == "-" && !arguments.has("system") &&
+      !arguments.has("stop"))
+    throw UsageError("--escape: needs a text with -p, --system or --stop");
   ConversationOptions options;
   options.raw = arguments.has("raw");
   options.parse_special = arguments.has("parse-special");
@@ -86,6 +117,8 @@ ConversationOptions conversation_options(const Arguments& arguments) {
   if (options.raw && arguments.has("system")) {
     throw UsageError("--system: needs the chat template that --raw leaves out");
   }
+  if (options.raw && arguments.has("chat-template"))
+    throw UsageError("--chat-template: has no meaning with --raw");
   if (const auto batch = arguments.integer("batch", 1, 65536)) options.chunk = *batch;
   return options;
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -59,6 +60,11 @@ std::string read_text(const std::string& path) {
   for (;;) {
     const ssize_t count = read(file.get(), buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) {  // another program may have made a pipe that they share non-blocking
+      pollfd input{file.get(), POLLIN, 0};
+      poll(&input, 1, -1);
+      continue;
+    }
     if (count < 0) fail(name, "cannot be read");
     if (count == 0) return plain_text(std::move(text));
     if (text.size() + static_cast<size_t>(count) > kMostBytes) {

@@ -53,7 +53,7 @@ std::string styled(std::string_view text, Style style, int descriptor) {
 
 void say(std::string_view line, Style style) { write_stderr(styled(line, style, STDERR_FILENO) + '\n'); }
 
-std::string printable(std::string_view text) {
+std::string terminal_text(std::string_view text) {
   std::string safe;
   safe.reserve(text.size());
   for (size_t i = 0; i < text.size(); ++i) {
@@ -84,7 +84,7 @@ std::string one_line(std::string_view text) {
       line += c;
     }
   }
-  return printable(line);
+  return terminal_text(line);
 }
 
 void write_stdout(std::string_view text) {

@@ -23,7 +23,7 @@ void say(std::string_view line, Style style = Style::plain);
 
 // Text for a terminal without the control characters that could move its cursor or change its state; newlines
 // and tabs stay. A model's words must not steer the terminal.
-std::string printable(std::string_view text);
+std::string terminal_text(std::string_view text);
 
 // The text as a single line that is safe to show: newlines and other control characters as escapes.
 std::string one_line(std::string_view text);

@@ -51,8 +51,8 @@ Value call_range(Environment& environment, const Arguments& arguments) {
   return make_list(environment.budget, std::move(items));
 }
 
-// The entries that the arguments of dict(...) and namespace(...) describe: those of a mapping or a list of
-// pairs, then the named arguments.
+}  // namespace
+
 std::vector<std::pair<Value, Value>> given_entries(Environment& environment, const Arguments& arguments) {
   Budget& budget = environment.budget;
   std::vector<std::pair<Value, Value>> entries;
@@ -84,6 +84,8 @@ std::vector<std::pair<Value, Value>> given_entries(Environment& environment, con
   }
   return unique;
 }
+
+namespace {
 
 Value call_dict(Environment& environment, const Arguments& arguments) {
   return make_dict(environment.budget, given_entries(environment, arguments));
@@ -153,6 +155,7 @@ constexpr std::array<Function, 5> functions = {{
 }};
 
 Value loop_attribute(const Loop& loop, const std::string& name) {
+  // The list may have changed since the loop began.
   const auto count = static_cast<int64_t>(loop.items->items.size());
   const auto index = static_cast<int64_t>(loop.index);
   if (name == "index") return index + 1;
@@ -162,16 +165,14 @@ Value loop_attribute(const Loop& loop, const std::string& name) {
   if (name == "first") return index == 0;
   if (name == "last") return index + 1 == count;
   if (name == "length") return count;
-  // Only recursive loops, which are not supported, have other depths.
-  if (name == "depth") return int64_t{1};
-  if (name == "depth0") return int64_t{0};
-  if (name == "previtem" && index > 0) return loop.items->items[loop.index - 1];
+  if (name == "depth") return static_cast<int64_t>(loop.depth);
+  if (name == "depth0") return static_cast<int64_t>(loop.depth) - 1;
+  if (name == "previtem" && index > 0 && index <= count) return loop.items->items[loop.index - 1];
   if (name == "nextitem" && index + 1 < count) return loop.items->items[loop.index + 1];
   return Undefined{&name};
 }
 
-}  // namespace
-
+// Says why arguments do not fit a signature; an empty string when they do. positional: their number.
 std::string check_arguments(const Signature& signature, size_t positional,
                             const std::vector<std::string_view>& named) {
   const size_t parameters = parameter_count(signature);
@@ -192,6 +193,22 @@ std::string check_arguments(const Signature& signature, size_t positional,
       return fmt::format("'{}' needs the argument '{}'", signature.name, signature.parameters[i]);
   }
   return {};
+}
+
+}  // namespace
+
+Environment::~Environment() {
+  std::vector<Value> held;
+  for (const Value& value : regrown) {
+    if (const List* list = value.list()) {
+      std::vector<Value>& items = changeable(*list).items;
+      held.insert(held.end(), items.begin(), items.end());
+      items.clear();
+    } else if (const Dict* dict = value.dict()) {
+      for (auto& [key, entry] : changeable(*dict).entries) held.push_back(std::move(entry));
+      changeable(*dict).entries.clear();
+    }
+  }
 }
 
 Arguments::Arguments(const Signature& signature, std::vector<Value> positional,

@@ -1,5 +1,4 @@
-// Filters, tests, methods and functions that a chat template can call, each with its parameters, so that the
-// parser can refuse a wrong call before anything runs.
+// Filters, tests, methods and functions that a chat template can call, each with its parameters.
 #pragma once
 
 #include <array>
@@ -18,8 +17,15 @@ namespace tessera::jinja {
 // The state of one rendering that all of them may use.
 struct Environment {
   explicit Environment(size_t input_bytes) : budget(input_bytes) {}
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
   Budget budget;
   std::deque<Namespace> namespaces;
+  // Lists and dicts that were given another one after they were made. They may contain themselves, or each
+  // other deeper than destructors may recurse, so all of them are emptied before any is destroyed.
+  std::vector<Value> regrown;
   std::string date;  // what strftime_now returns; empty: the current time
 };
 
@@ -57,9 +63,9 @@ class Arguments {
   std::vector<std::pair<std::string, Value>> extra_named_;
 };
 
-// Says why arguments do not fit a signature; an empty string when they do. positional: their number.
-std::string check_arguments(const Signature& signature, size_t positional,
-                            const std::vector<std::string_view>& named);
+// The entries that the arguments of dict(…), namespace(…) and update(…) describe: those of a mapping or a
+// list of pairs, the first argument, then the named ones. Each key once, with its last value. Throws Fault.
+std::vector<std::pair<Value, Value>> given_entries(Environment& environment, const Arguments& arguments);
 
 struct Filter {
   Signature signature;
@@ -82,11 +88,11 @@ struct Function {
 const Filter* find_filter(std::string_view name);
 // Only the filters that work on lists; find_filter finds them too.
 const Filter* find_sequence_filter(std::string_view name);
+// Only the methods of lists and dicts; find_method finds them too.
+const Method* find_container_method(const Value& object, std::string_view name);
 const Test* find_test(std::string_view name);
 const Function* find_function(std::string_view name);
 const Method* find_method(const Value& object, std::string_view name);
-// Whether values of any type have a method of this name.
-bool is_method_name(std::string_view name);
 
 // The values of object.name and object[key]: undefined when there is no such attribute or entry. Throws Fault
 // when the object itself is undefined. `name` must live as long as the parsed template.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "engine/chat_template/character_tables.h"
+
 namespace tessera::jinja {
 
 namespace {
@@ -64,21 +66,27 @@ bool is_space(uint32_t code) {
          code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-bool is_cased(uint32_t code) {
-  const utf8proc_category_t kind = category(code);
-  return kind == UTF8PROC_CATEGORY_LU || kind == UTF8PROC_CATEGORY_LL || kind == UTF8PROC_CATEGORY_LT;
-}
+bool is_cased(uint32_t code) { return is_upper(code) || is_lower(code) || is_title(code); }
 
-bool is_upper(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_LU; }
+bool is_upper(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_LU || is_listed_upper(code); }
 
-bool is_lower(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_LL; }
+bool is_lower(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_LL || is_listed_lower(code); }
+
+bool is_title(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_LT; }
 
 bool is_letter(uint32_t code) {
   const utf8proc_category_t kind = category(code);
   return kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO;
 }
 
-bool is_digit(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_ND; }
+bool is_decimal(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_ND; }
+
+bool is_digit(uint32_t code) { return is_decimal(code) || is_listed_digit(code); }
+
+bool is_numeric(uint32_t code) {
+  const utf8proc_category_t kind = category(code);
+  return (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO) || is_listed_numeral(code);
+}
 
 bool is_printable(uint32_t code) {
   switch (category(code)) {
@@ -117,6 +125,53 @@ size_t trailing_space(std::string_view text) {
   return text.size() - end;
 }
 
+namespace {
+
+// Whether no cased character follows (or, backwards, precedes) a place, marks and the like aside.
+bool word_ends(std::string_view text, size_t position) {
+  while (position < text.size()) {
+    const Character next = character_at(text, position);
+    if (!is_ignored_by_case(next.code)) return !is_cased(next.code);
+    position += next.bytes;
+  }
+  return true;
+}
+
+bool word_begins(std::string_view text, size_t position) {
+  while (position > 0) {
+    const Character last = character_before(text, position);
+    if (!is_ignored_by_case(last.code)) return !is_cased(last.code);
+    position -= last.bytes;
+  }
+  return true;
+}
+
+void append_lower(std::string& changed, std::string_view text, size_t position, const Character& next) {
+  constexpr uint32_t kCapitalSigma = 0x3A3;
+  constexpr uint32_t kFinalSigma = 0x3C2;
+  constexpr uint32_t kDottedI = 0x130;
+  if (next.code == kCapitalSigma && !word_begins(text, position) && word_ends(text, position + next.bytes))
+    return append_utf8(changed, kFinalSigma);
+  if (next.code == kDottedI) {
+    changed += "i\xcc\x87";
+    return;
+  }
+  append_utf8(changed, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(next.code))));
+}
+
+void append_upper(std::string& changed, uint32_t code, bool as_title) {
+  const std::string_view listed = as_title ? listed_title_text(code) : listed_upper_text(code);
+  if (!listed.empty()) {
+    changed += listed;
+    return;
+  }
+  const auto character = static_cast<utf8proc_int32_t>(code);
+  append_utf8(changed,
+              static_cast<uint32_t>(as_title ? utf8proc_totitle(character) : utf8proc_toupper(character)));
+}
+
+}  // namespace
+
 std::string change_case(std::string_view text, Case wanted) {
   std::string changed;
   changed.reserve(text.size());
@@ -127,12 +182,20 @@ std::string change_case(std::string_view text, Case wanted) {
       changed += text[position];
       inside_word = wanted == Case::capitalize;
     } else {
-      const auto code = static_cast<utf8proc_int32_t>(next.code);
-      const bool up =
-          wanted == Case::upper || ((wanted == Case::title || wanted == Case::capitalize) && !inside_word);
-      utf8proc_int32_t mapped = utf8proc_tolower(code);
-      if (up) mapped = wanted == Case::upper ? utf8proc_toupper(code) : utf8proc_totitle(code);
-      append_utf8(changed, static_cast<uint32_t>(mapped));
+      const bool begins = (wanted == Case::title || wanted == Case::capitalize) && !inside_word;
+      if (wanted == Case::upper || begins) {
+        append_upper(changed, next.code, begins);
+      } else if (wanted == Case::swap && is_upper(next.code)) {
+        append_lower(changed, text, position, next);
+      } else if (wanted == Case::swap) {
+        if (is_lower(next.code)) {
+          append_upper(changed, next.code, false);
+        } else {
+          append_utf8(changed, next.code);
+        }
+      } else {
+        append_lower(changed, text, position, next);
+      }
       inside_word = wanted == Case::capitalize || is_cased(next.code);
     }
     position += next.bytes;

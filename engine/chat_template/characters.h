@@ -26,22 +26,28 @@ size_t byte_offset(std::string_view text, size_t index);
 // code: a Unicode scalar value.
 void append_utf8(std::string& text, uint32_t code);
 
-// Classes of characters by their Unicode general category; kNoCharacter is in none of them.
+// Classes of characters as Python's str.isspace and so on have them; kNoCharacter is in none of them.
 bool is_space(uint32_t code);
 bool is_cased(uint32_t code);
 bool is_upper(uint32_t code);
 bool is_lower(uint32_t code);
+bool is_title(uint32_t code);
 bool is_letter(uint32_t code);
-bool is_digit(uint32_t code);
+bool is_decimal(uint32_t code);
+bool is_digit(uint32_t code);    // superscripts and the like too
+bool is_numeric(uint32_t code);  // fractions and other numerals too
 bool is_printable(uint32_t code);
 
 // The number of bytes of white space at the start and at the end of a text.
 size_t leading_space(std::string_view text);
 size_t trailing_space(std::string_view text);
 
-enum class Case : uint8_t { upper, lower, title, capitalize };
-// Maps each character to one other (so ß stays ß). title: every run of letters begins with a capital letter;
-// capitalize: only the text does. All other letters become lower case.
+// No change of case makes a text longer than this many times its bytes.
+inline constexpr size_t kMostCaseGrowth = 3;
+enum class Case : uint8_t { upper, lower, title, capitalize, swap };
+// As Python's str.upper and so on: a character may become several, at most three (ß becomes SS), and a sigma
+// that ends a word another. title: every run of cased characters begins with a capital letter; capitalize:
+// only the text does; all others become lower case.
 std::string change_case(std::string_view text, Case wanted);
 
 }  // namespace tessera::jinja

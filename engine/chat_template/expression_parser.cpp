@@ -93,19 +93,14 @@ std::string ExpressionParser::expect_identifier(std::string_view what) {
   return std::string(read_token().text);
 }
 
-void ExpressionParser::check_called_names() const {
-  for (const auto& [name, line] : called_) {
-    if (assigned_.count(name) == 0)
-      fail_at_line(line, fmt::format("the function '{}' is not supported", name));
-  }
-}
-
 ExprPtr ExpressionParser::finish(Expr node) const {
   uint32_t depth = 0;
   for (const ExprPtr& operand : node.operands) {
     if (operand != nullptr) depth = std::max(depth, operand->depth);
   }
   for (const auto& argument : node.named) depth = std::max(depth, argument.second->depth);
+  for (const ExprPtr* more : {&node.more_positional, &node.more_named})
+    if (*more != nullptr) depth = std::max(depth, (*more)->depth);
   if (depth >= kMostExpressionDepth) {
     fail_at_line(node.line, fmt::format("the expression has more than {} levels", kMostExpressionDepth));
   }
@@ -258,9 +253,6 @@ ExprPtr ExpressionParser::parse_product() {
   ExprPtr left = parse_power();
   while (const std::optional<Operator> found = match(current(), symbols)) {
     const uint32_t line = read_token().line;
-    if (*found == Operator::modulo && left->constant.string() != nullptr) {
-      fail_at_line(line, "formatting a string with '%' is not supported");
-    }
     left = make_pair(ExprKind::binary, line, std::move(left), parse_power(), *found);
   }
   return left;
@@ -351,9 +343,11 @@ ExprPtr ExpressionParser::parse_name() {
   } else if (is_keyword(token.text)) {
     fail_at_line(token.line, fmt::format("expected a value, found '{}'", token.text));
   } else {
-    const bool special = token.text == "varargs" || token.text == "kwargs" || token.text == "caller";
-    if (inside_macro_ && special && assigned_.count(std::string(token.text)) == 0) {
-      fail_at_line(token.line, fmt::format("'{}' in a macro is not supported", token.text));
+    for (SpecialNames& macro : macros_) {
+      if (macro.assigned.find(token.text) != macro.assigned.end()) continue;
+      if (token.text == "varargs") macro.positional = true;
+      if (token.text == "kwargs") macro.named = true;
+      if (token.text == "caller") macro.caller = true;
     }
     node.kind = ExprKind::name;
     node.name = token.text;

@@ -45,13 +45,18 @@ class ExpressionParser {
   [[noreturn]] void fail_unexpected(std::string_view wanted) const;
   std::string describe_current() const;
 
-  // Records a name that the template assigns somewhere. All other names can only be inputs or functions.
-  void note_assigned(const std::string& name) { assigned_.insert(name); }
-  // In macros the names varargs, kwargs and caller have a meaning that is not supported.
-  bool inside_macro_ = false;
-  // Throws TemplateError when the template calls a name that nothing defines. Call it after parsing
-  // everything.
-  void check_called_names() const;
+  // The macros and call blocks around the current token, innermost last: which of the names varargs, kwargs
+  // and caller their bodies use.
+  struct SpecialNames {
+    std::set<std::string, std::less<>> assigned;  // names that the body gives a meaning of its own first
+    bool positional = false;
+    bool named = false;
+    bool caller = false;
+  };
+  std::vector<SpecialNames> macros_;
+  void note_assigned(const std::string& name) {
+    for (SpecialNames& macro : macros_) macro.assigned.insert(name);
+  }
 
   // Counts nested constructs while it lives, so that no template can exhaust the stack.
   class Nesting {
@@ -67,11 +72,6 @@ class ExpressionParser {
 
  private:
   using Operands = std::vector<ExprPtr>;
-  struct CallParts {
-    Operands positional;
-    std::vector<std::pair<std::string, ExprPtr>> named;
-  };
-
   ExprPtr parse_conditional();
   ExprPtr parse_or();
   ExprPtr parse_and();
@@ -91,7 +91,8 @@ class ExpressionParser {
   ExprPtr parse_call(ExprPtr callee);
   ExprPtr parse_filter(ExprPtr subject);
   ExprPtr parse_test(ExprPtr subject);
-  CallParts parse_arguments();
+  // Parses "(…)" and adds its arguments to a call, filter or test.
+  void parse_arguments(Expr& node);
   bool at_expression_end(bool explicit_parentheses) const;
 
   // Completes a node whose operands are set. Throws TemplateError when the tree has become too deep.
@@ -99,19 +100,9 @@ class ExpressionParser {
   ExprPtr make(ExprKind kind, uint32_t line, Operands operands) const;
   ExprPtr make_pair(ExprKind kind, uint32_t line, ExprPtr left, ExprPtr right,
                     Operator operation = Operator::add) const;
-  // Throws TemplateError when the arguments of a call do not fit the signature. kind: "filter", "test" or
-  // "function".
-  void check_call(uint32_t line, std::string_view kind, const Signature& signature,
-                  const CallParts& parts) const;
-  // Throws TemplateError when map, select, reject, selectattr or rejectattr is given the name of an unknown
-  // filter or test as a constant.
-  static void check_applied_name(uint32_t line, std::string_view filter, const Operands& arguments);
-
   std::vector<Token> tokens_;
   size_t position_ = 0;
   size_t nesting_ = 0;
-  std::set<std::string> assigned_;
-  std::vector<std::pair<std::string, uint32_t>> called_;
 };
 
 }  // namespace tessera::jinja

@@ -7,6 +7,7 @@
 
 #include "engine/chat_template/builtins.h"
 #include "engine/chat_template/characters.h"
+#include "engine/chat_template/format_text.h"
 #include "engine/chat_template/literals.h"
 #include "engine/chat_template/operators.h"
 #include "engine/chat_template/string_operations.h"
@@ -33,7 +34,7 @@ Value filter_case(Environment& environment, Subject subject, Given) {
   Value storage;
   const String& string = text_of(environment.budget, subject, storage);
   environment.budget.spend_bytes(string.text.size() * 4);
-  environment.budget.require(string.text.size() * 2);
+  environment.budget.require(string.text.size() * kMostCaseGrowth);
   return make_changed(environment.budget, string, change_case(string.text, wanted));
 }
 
@@ -43,20 +44,26 @@ Value filter_title(Environment& environment, Subject subject, Given) {
   const String& string = text_of(environment.budget, subject, storage);
   const std::string_view text = string.text;
   environment.budget.spend_bytes(text.size() * 4);
-  environment.budget.require(text.size() * 2);
+  environment.budget.require(text.size() * kMostCaseGrowth);
   std::string titled;
+  const auto add_word = [&](std::string_view piece) {
+    if (piece.empty()) return;
+    const size_t first = character_at(piece, 0).bytes;
+    titled += change_case(piece.substr(0, first), Case::upper);
+    titled += change_case(piece.substr(first), Case::lower);
+  };
   size_t word = 0;
   for (size_t position = 0; position < text.size();) {
     const Character next = character_at(text, position);
     const size_t after = position + next.bytes;
     if (is_space(next.code) || std::string_view("-([{<").find(text[position]) != std::string_view::npos) {
-      titled += change_case(text.substr(word, position - word), Case::capitalize);
+      add_word(text.substr(word, position - word));
       titled += text.substr(position, next.bytes);
       word = after;
     }
     position = after;
   }
-  titled += change_case(text.substr(word), Case::capitalize);
+  add_word(text.substr(word));
   return make_changed(environment.budget, string, std::move(titled));
 }
 
@@ -267,12 +274,48 @@ Value filter_attr(Environment& environment, Subject subject, Given given) {
   return method == nullptr ? Value() : make_method(environment.budget, subject, method);
 }
 
+Value filter_format(Environment& environment, Subject subject, Given given) {
+  Value storage;
+  const String& format = text_of(environment.budget, subject, storage);
+  if (!given.extra().empty() && !given.extra_named().empty())
+    fail("format: takes positional or named arguments, not both");
+  if (given.extra_named().empty())
+    return format_percent(environment.budget, format, make_list(environment.budget, given.extra(), true));
+  std::vector<std::pair<Value, Value>> entries;
+  for (const auto& [name, value] : given.extra_named())
+    entries.emplace_back(make_string(environment.budget, name), value);
+  return format_percent(environment.budget, format, make_dict(environment.budget, std::move(entries)));
+}
+
+Value filter_center(Environment& environment, Subject subject, Given given) {
+  Value storage;
+  return pad(environment.budget, text_of(environment.budget, subject, storage), given.integer(0, 80), " ",
+             Padding::both);
+}
+
+// Words are runs of letters, numerals and underscores.
+Value filter_word_count(Environment& environment, Subject subject, Given) {
+  Value storage;
+  const std::string_view text = text_of(environment.budget, subject, storage).text;
+  environment.budget.spend_bytes(text.size());
+  int64_t count = 0;
+  bool inside = false;
+  for (size_t position = 0; position < text.size();) {
+    const Character next = character_at(text, position);
+    const bool word = is_letter(next.code) || is_numeric(next.code) || next.code == '_';
+    if (word && !inside) ++count;
+    inside = word;
+    position += next.bytes;
+  }
+  return count;
+}
+
 // Output is never escaped, so marking text as safe changes nothing.
 Value filter_safe(Environment& environment, Subject subject, Given given) {
   return filter_string(environment, subject, given);
 }
 
-constexpr std::array<Filter, 19> filters = {{
+constexpr std::array<Filter, 22> filters = {{
     {{"default", {"default_value", "boolean"}}, filter_default},
     {{"d", {"default_value", "boolean"}}, filter_default},
     {{"trim", {"chars"}}, filter_trim},
@@ -292,6 +335,9 @@ constexpr std::array<Filter, 19> filters = {{
     {{"round", {"precision", "method"}}, filter_round},
     {{"abs"}, filter_abs},
     {{"attr", {"name"}, 1}, filter_attr},
+    {{"format", {}, 0, true, true}, filter_format},
+    {{"center", {"width"}}, filter_center},
+    {{"wordcount"}, filter_word_count},
 }};
 
 }  // namespace

@@ -21,6 +21,7 @@ class JsonWriter {
 
  private:
   void write(const Value& value, size_t level) {
+    const Budget::Level walked(out_.budget());
     out_.budget().spend(1);
     if (const String* string = value.string()) {
       write_string(*string);

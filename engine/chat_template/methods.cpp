@@ -5,6 +5,7 @@
 
 #include "engine/chat_template/builtins.h"
 #include "engine/chat_template/characters.h"
+#include "engine/chat_template/format_text.h"
 #include "engine/chat_template/operators.h"
 #include "engine/chat_template/string_operations.h"
 
@@ -25,7 +26,7 @@ Value string_strip(Environment& environment, Object object, Given given) {
 template <Case wanted>
 Value string_case(Environment& environment, Object object, Given) {
   environment.budget.spend_bytes(self(object).size() * 4);
-  environment.budget.require(self(object).size() * 2);
+  environment.budget.require(self(object).size() * kMostCaseGrowth);
   return make_changed(environment.budget, *object.string(), change_case(self(object), wanted));
 }
 
@@ -247,9 +248,10 @@ Value string_remove(Environment& environment, Object object, Given given) {
   return make_part(environment.budget, *object.string(), text);
 }
 
-bool is_alphanumeric(uint32_t code) { return is_letter(code) || is_digit(code); }
+bool is_alphanumeric(uint32_t code) { return is_letter(code) || is_numeric(code); }
 
-template <bool (*wanted)(uint32_t)>
+// empty: what is said of a string without characters.
+template <bool (*wanted)(uint32_t), bool empty = false>
 Value string_all(Environment& environment, Object object, Given) {
   const std::string_view text = self(object);
   environment.budget.spend_bytes(text.size());
@@ -258,7 +260,7 @@ Value string_all(Environment& environment, Object object, Given) {
     if (!wanted(next.code)) return false;
     position += next.bytes;
   }
-  return !text.empty();
+  return empty || !text.empty();
 }
 
 template <bool (*unwanted)(uint32_t)>
@@ -268,14 +270,80 @@ Value string_cased(Environment& environment, Object object, Given) {
   bool cased = false;
   for (size_t position = 0; position < text.size();) {
     const Character next = character_at(text, position);
-    if (unwanted(next.code)) return false;
+    if (unwanted(next.code) || is_title(next.code)) return false;
     cased = cased || is_cased(next.code);
     position += next.bytes;
   }
   return cased;
 }
 
-constexpr std::array<Method, 32> string_methods = {{
+template <Padding padding>
+Value string_pad(Environment& environment, Object object, Given given) {
+  const std::string_view fill = given.text(1, " ");
+  if (count_characters(fill) != 1) fail("a string is padded with one character");
+  return pad(environment.budget, *object.string(), given.integer(0, 0), fill, padding);
+}
+
+// Zeros behind a sign.
+Value string_zero_fill(Environment& environment, Object object, Given given) {
+  const String& string = *object.string();
+  const bool sign = !string.text.empty() && (string.text[0] == '+' || string.text[0] == '-');
+  const Value padded = pad(environment.budget, string, given.integer(0, 0), "0", Padding::left);
+  const size_t zeros = padded.string()->text.size() - string.text.size();
+  if (!sign || zeros == 0) return padded;
+  TextBuilder text(environment.budget);
+  text.append_part(string, std::string_view(string.text).substr(0, 1));
+  text.append_part(*padded.string(), std::string_view(padded.string()->text).substr(0, zeros));
+  text.append_part(string, std::string_view(string.text).substr(1));
+  return std::move(text).value();
+}
+
+Value string_expand_tabs(Environment& environment, Object object, Given given) {
+  const String& string = *object.string();
+  const std::string_view text = string.text;
+  const int64_t size = given.integer(0, 8);
+  if (size > 1000) fail("tabs of more than 1000 characters");
+  TextBuilder expanded(environment.budget);
+  int64_t column = 0;
+  for (size_t position = 0; position < text.size();) {
+    const Character next = character_at(text, position);
+    if (next.code == '\t') {
+      const int64_t blanks = size > 0 ? size - column % size : 0;
+      expanded.append(std::string(static_cast<size_t>(blanks), ' '));
+      column += blanks;
+    } else {
+      expanded.append_part(string, text.substr(position, next.bytes));
+      column = next.code == '\n' || next.code == '\r' ? 0 : column + 1;
+    }
+    position += next.bytes;
+  }
+  return std::move(expanded).value();
+}
+
+// Whether upper case begins every word of cased characters and no other place.
+Value string_is_title(Environment& environment, Object object, Given) {
+  const std::string_view text = self(object);
+  environment.budget.spend_bytes(text.size());
+  bool inside = false;
+  bool any = false;
+  for (size_t position = 0; position < text.size();) {
+    const Character next = character_at(text, position);
+    const bool capital = is_upper(next.code) || is_title(next.code);
+    if (capital ? inside : is_lower(next.code) && !inside) return false;
+    inside = is_cased(next.code);
+    any = any || inside;
+    position += next.bytes;
+  }
+  return any;
+}
+
+bool is_ascii(uint32_t code) { return code < 0x80; }
+
+Value string_format(Environment& environment, Object object, Given given) {
+  return format_braces(environment.budget, *object.string(), {given.extra(), given.extra_named()});
+}
+
+constexpr std::array<Method, 41> string_methods = {{
     {{"strip", {"chars"}}, string_strip<Side::both>},
     {{"lstrip", {"chars"}}, string_strip<Side::left>},
     {{"rstrip", {"chars"}}, string_strip<Side::right>},
@@ -301,70 +369,22 @@ constexpr std::array<Method, 32> string_methods = {{
     {{"removesuffix", {"suffix"}, 1}, string_remove<false>},
     {{"isalpha"}, string_all<is_letter>},
     {{"isdigit"}, string_all<is_digit>},
-    {{"isdecimal"}, string_all<is_digit>},
-    {{"isnumeric"}, string_all<is_digit>},
+    {{"isdecimal"}, string_all<is_decimal>},
+    {{"isnumeric"}, string_all<is_numeric>},
     {{"isalnum"}, string_all<is_alphanumeric>},
     {{"isspace"}, string_all<is_space>},
-    {{"isprintable"}, string_all<is_printable>},
+    {{"isprintable"}, string_all<is_printable, true>},
     {{"isupper"}, string_cased<is_lower>},
     {{"islower"}, string_cased<is_upper>},
-}};
-
-Value dict_get(Environment& environment, Object object, Given given) {
-  const Value* found = find_key(environment.budget, *object.dict(), *given.find(0));
-  if (found != nullptr) return *found;
-  return given.find(1) == nullptr ? Value(None{}) : *given.find(1);
-}
-
-Value dict_items(Environment& environment, Object object, Given) {
-  std::vector<Value> items;
-  for (const auto& [key, value] : object.dict()->entries) {
-    items.push_back(make_list(environment.budget, {key, value}, true));
-  }
-  return make_list(environment.budget, std::move(items));
-}
-
-Value dict_keys(Environment& environment, Object object, Given) {
-  return iterate(environment.budget, object);
-}
-
-Value dict_values(Environment& environment, Object object, Given) {
-  std::vector<Value> values;
-  for (const auto& entry : object.dict()->entries) values.push_back(entry.second);
-  return make_list(environment.budget, std::move(values));
-}
-
-// Values never change, so a copy can be the value itself.
-Value copy(Environment&, Object object, Given) { return object; }
-
-constexpr std::array<Method, 5> dict_methods = {{
-    {{"get", {"key", "default"}, 1}, dict_get},
-    {{"items"}, dict_items},
-    {{"keys"}, dict_keys},
-    {{"values"}, dict_values},
-    {{"copy"}, copy},
-}};
-
-Value list_index(Environment& environment, Object object, Given given) {
-  const std::vector<Value>& items = object.list()->items;
-  for (size_t i = 0; i < items.size(); ++i) {
-    if (equal(environment.budget, items[i], *given.find(0))) return static_cast<int64_t>(i);
-  }
-  fail("the item searched for is not in the list");
-}
-
-Value list_count(Environment& environment, Object object, Given given) {
-  int64_t count = 0;
-  for (const Value& item : object.list()->items) {
-    if (equal(environment.budget, item, *given.find(0))) ++count;
-  }
-  return count;
-}
-
-constexpr std::array<Method, 3> list_methods = {{
-    {{"index", {"value"}, 1}, list_index},
-    {{"count", {"value"}, 1}, list_count},
-    {{"copy"}, copy},
+    {{"istitle"}, string_is_title},
+    {{"isascii"}, string_all<is_ascii, true>},
+    {{"swapcase"}, string_case<Case::swap>},
+    {{"center", {"width", "fillchar"}, 1}, string_pad<Padding::both>},
+    {{"ljust", {"width", "fillchar"}, 1}, string_pad<Padding::right>},
+    {{"rjust", {"width", "fillchar"}, 1}, string_pad<Padding::left>},
+    {{"zfill", {"width"}, 1}, string_zero_fill},
+    {{"expandtabs", {"tabsize"}}, string_expand_tabs},
+    {{"format", {}, 0, true, true}, string_format},
 }};
 
 Value loop_cycle(Environment&, Object object, Given given) {
@@ -384,16 +404,9 @@ const Method* find_in(const std::array<Method, n>& methods, std::string_view nam
 }  // namespace
 
 const Method* find_method(const Value& object, std::string_view name) {
-  if (object.dict() != nullptr) return find_in(dict_methods, name);
   if (object.string() != nullptr) return find_in(string_methods, name);
-  if (object.list() != nullptr) return find_in(list_methods, name);
   if (object.loop() != nullptr) return find_in(loop_methods, name);
-  return nullptr;
-}
-
-bool is_method_name(std::string_view name) {
-  return find_in(string_methods, name) != nullptr || find_in(dict_methods, name) != nullptr ||
-         find_in(list_methods, name) != nullptr || find_in(loop_methods, name) != nullptr;
+  return find_container_method(object, name);
 }
 
 }  // namespace tessera::jinja

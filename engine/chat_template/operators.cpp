@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "engine/chat_template/characters.h"
+#include "engine/chat_template/format_text.h"
 
 namespace tessera::jinja {
 
@@ -183,6 +184,8 @@ Value apply_operator(Budget& budget, Operator operation, const Value& left, cons
       return add_lists(budget, *left.list(), *right.list());
     }
   }
+  if (operation == Operator::modulo && left.string() != nullptr)
+    return format_percent(budget, *left.string(), right);
   const std::optional<int64_t> a = as_integer(left);
   const std::optional<int64_t> b = as_integer(right);
   if (a && b) return integer_arithmetic(operation, *a, *b);
@@ -195,9 +198,6 @@ Value apply_operator(Budget& budget, Operator operation, const Value& left, cons
   if (x && y) return float_arithmetic(operation, *x, *y);
   if (left.is_undefined()) fail_undefined(left);
   if (right.is_undefined()) fail_undefined(right);
-  if (operation == Operator::modulo && left.string() != nullptr) {
-    fail("formatting a string with '%' is not supported");
-  }
   fail(fmt::format("'{}' does not work on {} and {}", symbol_of(operation), type_name(left),
                    type_name(right)));
 }
@@ -357,7 +357,7 @@ Value slice(Budget& budget, const Value& object, const Value& start, const Value
     return make_string(budget, std::move(picked));
   }
   if (object.is_undefined()) fail_undefined(object);
-  fail(fmt::format("{} cannot be sliced", described(object)));
+  return {};
 }
 
 }  // namespace tessera::jinja

@@ -72,61 +72,44 @@ ExprPtr ExpressionParser::parse_subscript(ExprPtr object) {
   return make(ExprKind::slice, line, std::move(operands));
 }
 
-ExpressionParser::CallParts ExpressionParser::parse_arguments() {
-  CallParts parts;
+void ExpressionParser::parse_arguments(Expr& node) {
   expect_symbol("(", "before the arguments");
-  while (!at_symbol(")")) {
-    if (!parts.positional.empty() || !parts.named.empty()) {
+  for (size_t count = 0; !at_symbol(")"); ++count) {
+    if (count > 0) {
       expect_symbol(",", "between arguments");
       if (at_symbol(")")) break;
     }
-    if (parts.positional.size() + parts.named.size() >= kMostArguments) fail_here("too many arguments");
-    if (at_symbol("*") || at_symbol("**")) fail_here("unpacking arguments with '*' is not supported");
-    if (current().kind == TokenKind::name && following().kind == TokenKind::symbol &&
-        following().text == "=") {
+    if (count >= kMostArguments) fail_here("too many arguments");
+    if (node.more_named != nullptr) fail_here("nothing may follow arguments with '**'");
+    if (skip_symbol("**")) {
+      node.more_named = parse_expression();
+    } else if (skip_symbol("*")) {
+      if (node.more_positional != nullptr) fail_here("arguments with '*' are given twice");
+      node.more_positional = parse_expression();
+    } else if (current().kind == TokenKind::name && following().kind == TokenKind::symbol &&
+               following().text == "=") {
       std::string name(read_token().text);
       read_token();
-      for (const auto& other : parts.named) {
+      for (const auto& other : node.named) {
         if (other.first == name) fail_here(fmt::format("the argument '{}' is given twice", name));
       }
-      parts.named.emplace_back(std::move(name), parse_expression());
+      node.named.emplace_back(std::move(name), parse_expression());
     } else {
-      if (!parts.named.empty()) fail_here("a positional argument follows a named one");
-      parts.positional.push_back(parse_expression());
+      if (!node.named.empty() || node.more_positional != nullptr)
+        fail_here("a positional argument follows a named one or '*'");
+      node.operands.push_back(parse_expression());
     }
   }
   read_token();
-  return parts;
-}
-
-void ExpressionParser::check_call(uint32_t line, std::string_view kind, const Signature& signature,
-                                  const CallParts& parts) const {
-  std::vector<std::string_view> named;
-  for (const auto& argument : parts.named) named.push_back(argument.first);
-  const std::string problem = check_arguments(signature, parts.positional.size(), named);
-  if (!problem.empty()) fail_at_line(line, fmt::format("the {} {}", kind, problem));
 }
 
 ExprPtr ExpressionParser::parse_call(ExprPtr callee) {
   const uint32_t line = current().line;
-  CallParts parts = parse_arguments();
-  if (callee->kind == ExprKind::attribute && !is_method_name(callee->name) &&
-      assigned_.count(callee->name) == 0) {
-    fail_at_line(line, fmt::format("the method '{}' is not supported", callee->name));
-  }
-  if (callee->kind == ExprKind::name) {
-    if (callee->function == nullptr) {
-      called_.emplace_back(callee->name, line);
-    } else {
-      check_call(line, "function", callee->function->signature, parts);
-    }
-  }
   Expr node;
   node.kind = ExprKind::call;
   node.line = line;
   node.operands.push_back(std::move(callee));
-  for (ExprPtr& argument : parts.positional) node.operands.push_back(std::move(argument));
-  node.named = std::move(parts.named);
+  parse_arguments(node);
   return finish(std::move(node));
 }
 
@@ -145,28 +128,9 @@ ExprPtr ExpressionParser::parse_filter(ExprPtr subject) {
   if (current().kind != TokenKind::name) fail_unexpected("the name of a filter");
   node.name = read_token().text;
   node.filter = find_filter(node.name);
-  if (node.filter == nullptr)
-    fail_at_line(node.line, fmt::format("the filter '{}' is not supported", node.name));
-  CallParts parts;
-  if (at_symbol("(")) parts = parse_arguments();
-  check_call(node.line, "filter", node.filter->signature, parts);
-  check_applied_name(node.line, node.name, parts.positional);
   node.operands.push_back(std::move(subject));
-  for (ExprPtr& argument : parts.positional) node.operands.push_back(std::move(argument));
-  node.named = std::move(parts.named);
+  if (at_symbol("(")) parse_arguments(node);
   return finish(std::move(node));
-}
-
-void ExpressionParser::check_applied_name(uint32_t line, std::string_view filter, const Operands& arguments) {
-  const bool by_attribute = filter == "selectattr" || filter == "rejectattr";
-  const bool maps = filter == "map";
-  if (!maps && !by_attribute && filter != "select" && filter != "reject") return;
-  const size_t at = by_attribute ? 1 : 0;
-  const String* name = arguments.size() > at ? arguments[at]->constant.string() : nullptr;
-  if (name == nullptr) return;
-  const bool known = maps ? find_filter(name->text) != nullptr : find_test(name->text) != nullptr;
-  if (!known)
-    fail_at_line(line, fmt::format("the {} '{}' is not supported", maps ? "filter" : "test", name->text));
 }
 
 ExprPtr ExpressionParser::parse_test(ExprPtr subject) {
@@ -177,22 +141,17 @@ ExprPtr ExpressionParser::parse_test(ExprPtr subject) {
   if (current().kind != TokenKind::name) fail_unexpected("the name of a test");
   node.name = read_token().text;
   node.test = find_test(node.name);
-  if (node.test == nullptr) fail_at_line(node.line, fmt::format("the test '{}' is not supported", node.name));
-  CallParts parts;
+  node.operands.push_back(std::move(subject));
   const TokenKind next = current().kind;
   if (at_symbol("(")) {
-    parts = parse_arguments();
+    parse_arguments(node);
   } else if (at_symbol("[") || at_symbol("{") || next == TokenKind::string || next == TokenKind::integer ||
              next == TokenKind::number || (next == TokenKind::name && !is_keyword(current().text))) {
     // A single argument needs no parentheses: "x is divisibleby 3".
-    parts.positional.push_back(parse_postfix(parse_primary()));
+    node.operands.push_back(parse_postfix(parse_primary()));
   } else if (at_name("is")) {
     fail_here("tests cannot be chained with 'is'");
   }
-  check_call(node.line, "test", node.test->signature, parts);
-  node.operands.push_back(std::move(subject));
-  for (ExprPtr& argument : parts.positional) node.operands.push_back(std::move(argument));
-  node.named = std::move(parts.named);
   return finish(std::move(node));
 }
 

@@ -9,6 +9,7 @@ constexpr uint64_t kBaseSteps = uint64_t{3} << 20;
 constexpr uint64_t kStepsPerInputByte = 16;
 constexpr uint64_t kBaseBytes = uint64_t{48} << 20;
 constexpr uint64_t kHeldBytesPerInputByte = 16;
+constexpr size_t kMostLevels = 100;
 
 }  // namespace
 
@@ -27,6 +28,11 @@ void Budget::spend_bytes(uint64_t bytes) { spend(bytes / kBytesPerStep + 1); }
 
 void Budget::require(uint64_t bytes) const {
   if (bytes > most_held_ - held_) fail("the template needs too much memory");
+}
+
+Budget::Level::Level(Budget& budget) : budget_(budget) {
+  if (budget.levels_ >= kMostLevels) fail("a value contains itself or is nested too deeply");
+  ++budget.levels_;
 }
 
 void Budget::hold(uint64_t bytes) {

@@ -37,7 +37,21 @@ class Budget {
   // Undoes hold.
   void release(uint64_t bytes) noexcept { held_ -= bytes; }
 
+  // Counts how deep a value is being walked through while it lives: lists and dicts that change after they
+  // were made may nest without end. Throws Fault beyond the limit.
+  class Level {
+   public:
+    explicit Level(Budget& budget);
+    ~Level() { --budget_.levels_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+
+   private:
+    Budget& budget_;
+  };
+
  private:
+  size_t levels_ = 0;
   uint64_t steps_left_;
   uint64_t held_ = 0;
   uint64_t most_held_;
@@ -64,6 +78,12 @@ class Charge {
     if (budget_ == nullptr) return;
     budget_->hold(bytes);
     bytes_ += bytes;
+  }
+  // bytes: at most what is held.
+  void shrink(uint64_t bytes) noexcept {
+    if (budget_ == nullptr) return;
+    budget_->release(bytes);
+    bytes_ -= bytes;
   }
 
  private:

@@ -3,20 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 
 #include "engine/chat_template/lexer.h"
 #include "engine/chat_template/operators.h"
 
 namespace tessera::jinja {
 
-namespace {
-
-constexpr size_t kMostRunDepth = 320;   // nested statements and expressions while running
-constexpr size_t kMostMacroDepth = 40;  // macros that call each other
-
-// The variables of one scope. ScopeGuard scopes can read those of outer ones and never change them.
+// The variables of one scope. Inner scopes can read those of outer ones and never change them.
 struct Scope {
-  Scope* outer = nullptr;
+  std::shared_ptr<Scope> outer;
   std::vector<std::pair<std::string_view, Value>> variables;  // names point into the parsed template
 
   void set(std::string_view name, Value value) {
@@ -30,17 +27,18 @@ struct Scope {
   }
 };
 
+namespace {
+
+constexpr size_t kMostRunDepth = 320;   // nested statements and expressions while running
+constexpr size_t kMostMacroDepth = 40;  // macros that call each other
+
 // How to go on after a statement: with the next one, as after {% continue %}, or as after {% break %}.
 enum class Flow : uint8_t { next_statement, next_item, leave_loop };
 
 class Renderer {
  public:
-  Renderer(Environment& environment, Scope& root)
-      : environment_(environment),
-        budget_(environment.budget),
-        root_(root),
-        scope_(&root),
-        output_(budget_) {}
+  Renderer(Environment& environment, std::shared_ptr<Scope> root)
+      : environment_(environment), budget_(environment.budget), scope_(std::move(root)), output_(budget_) {}
 
   QuotedText run(const Block& block) {
     try {
@@ -71,18 +69,18 @@ class Renderer {
   class ScopeGuard {
    public:
     explicit ScopeGuard(Renderer& renderer) : ScopeGuard(renderer, renderer.scope_) {}
-    ScopeGuard(Renderer& renderer, Scope* outer) : renderer_(renderer), previous_(renderer.scope_) {
-      scope.outer = outer;
-      renderer_.scope_ = &scope;
+    ScopeGuard(Renderer& renderer, std::shared_ptr<Scope> outer)
+        : renderer_(renderer), previous_(std::move(renderer.scope_)) {
+      renderer_.scope_ = std::make_shared<Scope>();
+      renderer_.scope_->outer = std::move(outer);
     }
-    ~ScopeGuard() { renderer_.scope_ = previous_; }
+    ~ScopeGuard() { renderer_.scope_ = std::move(previous_); }
     ScopeGuard(const ScopeGuard&) = delete;
     ScopeGuard& operator=(const ScopeGuard&) = delete;
-    Scope scope;
 
    private:
     Renderer& renderer_;
-    Scope* previous_;
+    std::shared_ptr<Scope> previous_;
   };
 
   Flow execute(const Block& block) {
@@ -125,19 +123,26 @@ class Renderer {
     return execute(choice.otherwise);
   }
 
-  Flow perform(const For& statement) {
-    std::shared_ptr<const List> items = iterate(budget_, evaluate(*statement.items));
+  Flow perform(const For& statement) { return run_loop(statement, evaluate(*statement.items), 1); }
+
+  Flow run_loop(const For& statement, const Value& visited, size_t depth) {
+    std::shared_ptr<const List> items = iterate(budget_, visited);
     if (statement.condition != nullptr) items = filter_items(statement, *items);
     if (items->items.empty()) return execute(statement.otherwise);
     auto loop = std::make_shared<Loop>();
     loop->items = items;
+    loop->depth = depth;
+    if (statement.recursive) {
+      loop->recursive = &statement;
+      loop->scope = scope_;
+    }
     const Value loop_value = std::shared_ptr<const Loop>(loop);
     Flow flow = Flow::next_statement;
     for (; loop->index < items->items.size() && flow != Flow::leave_loop; ++loop->index) {
       budget_.spend(1);
       const ScopeGuard guard(*this);
       set_variable("loop", loop_value);
-      assign(statement.target, items->items[loop->index]);
+      assign(statement.target, Value(items->items[loop->index]));
       flow = execute(statement.body);
     }
     return Flow::next_statement;
@@ -145,7 +150,8 @@ class Renderer {
 
   std::shared_ptr<const List> filter_items(const For& statement, const List& items) {
     std::vector<Value> kept;
-    for (const Value& item : items.items) {
+    for (size_t i = 0; i < items.items.size(); ++i) {  // which the condition may change
+      const Value item = items.items[i];
       budget_.spend(1);
       const ScopeGuard guard(*this);
       assign(statement.target, item);
@@ -193,8 +199,19 @@ class Renderer {
   Flow perform(const Continue&) { return Flow::next_item; }
 
   Flow perform(const MacroDefinition& definition) {
-    set_variable(definition.macro->name, definition.macro.get());
+    set_variable(definition.macro->name, closure_of(*definition.macro));
     return Flow::next_statement;
+  }
+
+  Flow perform(const CallBlock& block) {
+    const Value caller = closure_of(*block.body);
+    append_text(output_, evaluate_call(*block.call, &caller));
+    return Flow::next_statement;
+  }
+
+  Value closure_of(const Macro& macro) {
+    budget_.spend(1);
+    return std::make_shared<const Closure>(Closure{&macro, scope_});
   }
 
   void assign(const Target& target, const Value& value) {
@@ -229,7 +246,7 @@ class Renderer {
 
   // Null when no scope has the name.
   const Value* find_variable(std::string_view name) {
-    for (const Scope* scope = scope_; scope != nullptr; scope = scope->outer) {
+    for (const Scope* scope = scope_.get(); scope != nullptr; scope = scope->outer.get()) {
       budget_.spend(scope->variables.size() / 16);
       for (const auto& variable : scope->variables) {
         if (variable.first == name) return &variable.second;
@@ -270,7 +287,7 @@ class Renderer {
       case ExprKind::slice:
         return evaluate_slice(expr);
       case ExprKind::call:
-        return evaluate_call(expr);
+        return evaluate_call(expr, nullptr);
       case ExprKind::filter:
         return evaluate_filter(expr, nullptr);
       case ExprKind::test:
@@ -307,11 +324,33 @@ class Renderer {
     return values;
   }
 
-  std::vector<std::pair<std::string, Value>> evaluate_named(const Expr& expr) {
+  struct Given {
+    std::vector<Value> positional;
     std::vector<std::pair<std::string, Value>> named;
-    named.reserve(expr.named.size());
-    for (const auto& [name, value] : expr.named) named.emplace_back(name, evaluate(*value));
-    return named;
+  };
+
+  // The arguments of a call, filter or test, whose first operand is what they are given to.
+  Given evaluate_arguments(const Expr& expr) {
+    Given given{evaluate_all(expr, 1), {}};
+    given.named.reserve(expr.named.size());
+    for (const auto& [name, value] : expr.named) given.named.emplace_back(name, evaluate(*value));
+    if (expr.more_positional != nullptr) {
+      const std::vector<Value> more = iterate(budget_, evaluate(*expr.more_positional))->items;
+      given.positional.insert(given.positional.end(), more.begin(), more.end());
+    }
+    if (expr.more_named != nullptr) {
+      const Value more = evaluate(*expr.more_named);
+      if (more.dict() == nullptr)
+        fail(fmt::format("arguments with '**' are a mapping, found {}", described(more)));
+      for (const auto& [key, value] : more.dict()->entries) {
+        const String* name = key.string();
+        if (name == nullptr) fail("the names of arguments are strings");
+        given.named.emplace_back(name->text, value);
+      }
+    }
+    budget_.spend_bytes((given.positional.size() + given.named.size()) * sizeof(Value));
+    line_ = expr.line;
+    return given;
   }
 
   Value evaluate_dict(const Expr& expr) {
@@ -386,23 +425,22 @@ class Renderer {
     } else {
       subject = *text;
     }
-    std::vector<Value> positional = evaluate_all(expr, 1);
-    std::vector<std::pair<std::string, Value>> named = evaluate_named(expr);
-    line_ = expr.line;
-    const Arguments arguments(expr.filter->signature, std::move(positional), std::move(named));
+    Given given = evaluate_arguments(expr);
+    if (expr.filter == nullptr) fail(fmt::format("the filter '{}' is not supported", expr.name));
+    const Arguments arguments(expr.filter->signature, std::move(given.positional), std::move(given.named));
     return expr.filter->apply(environment_, subject, arguments);
   }
 
   Value evaluate_test(const Expr& expr) {
     const Value subject = evaluate(*expr.operands[0]);
-    std::vector<Value> positional = evaluate_all(expr, 1);
-    std::vector<std::pair<std::string, Value>> named = evaluate_named(expr);
-    line_ = expr.line;
-    const Arguments arguments(expr.test->signature, std::move(positional), std::move(named));
+    Given given = evaluate_arguments(expr);
+    if (expr.test == nullptr) fail(fmt::format("the test '{}' is not supported", expr.name));
+    const Arguments arguments(expr.test->signature, std::move(given.positional), std::move(given.named));
     return expr.test->apply(environment_, subject, arguments) != expr.negated;
   }
 
-  Value evaluate_call(const Expr& expr) {
+  // caller: the body of a call block, or null.
+  Value evaluate_call(const Expr& expr, const Value* caller) {
     const Expr& callee_expr = *expr.operands[0];
     Value object;
     Value callee;
@@ -415,24 +453,23 @@ class Renderer {
     } else {
       callee = evaluate(callee_expr);
     }
-    std::vector<Value> positional = evaluate_all(expr, 1);
-    std::vector<std::pair<std::string, Value>> named = evaluate_named(expr);
-    line_ = expr.line;
+    Given given = evaluate_arguments(expr);
+    if (caller != nullptr) given.named.emplace_back("caller", *caller);
     if (const BoundMethod* bound = callee.method()) {
       object = bound->object;
       method = bound->method;
     }
     if (method != nullptr) {
       return method->apply(environment_, object,
-                           Arguments(method->signature, std::move(positional), std::move(named)));
+                           Arguments(method->signature, std::move(given.positional), std::move(given.named)));
     }
     if (const auto* function = callee.get<const Function*>()) {
-      return (*function)->apply(environment_,
-                                Arguments((*function)->signature, std::move(positional), std::move(named)));
+      return (*function)->apply(environment_, Arguments((*function)->signature, std::move(given.positional),
+                                                        std::move(given.named)));
     }
-    if (const auto* macro = callee.get<const Macro*>()) {
-      return call_macro(**macro, std::move(positional), std::move(named));
-    }
+    if (const Closure* macro = callee.macro()) return call_macro(*macro, std::move(given));
+    if (const Loop* loop = callee.loop(); loop != nullptr && loop->recursive != nullptr)
+      return call_loop(*loop, given);
     if (callee_expr.kind == ExprKind::attribute && callee.is_undefined()) {
       fail(fmt::format("{} has no method '{}'", described(object), callee_expr.name));
     }
@@ -440,60 +477,109 @@ class Renderer {
     fail(fmt::format("{} cannot be called", described(callee)));
   }
 
-  Value call_macro(const Macro& macro, std::vector<Value> positional,
-                   std::vector<std::pair<std::string, Value>> named) {
-    if (positional.size() > macro.parameters.size()) {
-      fail(fmt::format("the macro '{}' takes {} arguments, found {}", macro.name, macro.parameters.size(),
-                       positional.size()));
+  // Counts macros and recursive loops that call each other.
+  class CallGuard {
+   public:
+    explicit CallGuard(Renderer& renderer) : renderer_(renderer) {
+      if (renderer_.calls_ >= kMostMacroDepth)
+        fail(fmt::format("macros call each other more than {} deep", kMostMacroDepth));
+      ++renderer_.calls_;
     }
-    if (macro_depth_ >= kMostMacroDepth)
-      fail(fmt::format("macros call each other more than {} deep", kMostMacroDepth));
-    std::vector<const Value*> given(macro.parameters.size(), nullptr);
-    for (size_t i = 0; i < positional.size(); ++i) given[i] = &positional[i];
-    for (const auto& [name, value] : named) {
-      size_t i = 0;
-      while (i < given.size() && macro.parameters[i].first != name) ++i;
-      if (i == given.size()) fail(fmt::format("the macro '{}' has no parameter '{}'", macro.name, name));
-      if (given[i] != nullptr) fail(fmt::format("the macro '{}' is given '{}' twice", macro.name, name));
-      given[i] = &value;
+    ~CallGuard() { --renderer_.calls_; }
+    CallGuard(const CallGuard&) = delete;
+    CallGuard& operator=(const CallGuard&) = delete;
+
+   private:
+    Renderer& renderer_;
+  };
+
+  static std::shared_ptr<Scope> surroundings(const std::weak_ptr<Scope>& scope) {
+    std::shared_ptr<Scope> alive = scope.lock();
+    if (alive == nullptr) fail("a macro or loop is called outside the block that defined it");
+    return alive;
+  }
+
+  // Runs a recursive loop again, one level deeper.
+  Value call_loop(const Loop& loop, const Given& given) {
+    if (given.positional.size() != 1 || !given.named.empty()) fail("loop() takes one argument");
+    const CallGuard call(*this);
+    const ScopeGuard guard(*this, surroundings(loop.scope));
+    TextBuilder outside(budget_);
+    std::swap(outside, output_);
+    run_loop(*loop.recursive, given.positional[0], loop.depth + 1);
+    std::swap(outside, output_);
+    return std::move(outside).value();
+  }
+
+  // Removes a named argument; nothing when it was not given.
+  static std::optional<Value> take_named(Given& given, std::string_view name) {
+    for (auto argument = given.named.begin(); argument != given.named.end(); ++argument) {
+      if (argument->first != name) continue;
+      Value value = std::move(argument->second);
+      given.named.erase(argument);
+      return value;
     }
-    ++macro_depth_;
-    Value text;
-    {
-      const ScopeGuard guard(*this, &root_);
-      for (size_t i = 0; i < given.size(); ++i) {
-        const auto& [name, fallback] = macro.parameters[i];
-        if (given[i] != nullptr) {
-          set_variable(name, *given[i]);
-        } else {
-          set_variable(name, fallback == nullptr ? Value(Undefined{&name}) : evaluate(*fallback));
-        }
+    return std::nullopt;
+  }
+
+  Value call_macro(const Closure& closure, Given given) {
+    const Macro& macro = *closure.macro;
+    const size_t count = macro.parameters.size();
+    if (given.positional.size() > count && !macro.takes_positional) {
+      fail(fmt::format("the macro '{}' takes {} arguments, found {}", macro.name, count,
+                       given.positional.size()));
+    }
+    const CallGuard call(*this);
+    const ScopeGuard guard(*this, surroundings(closure.scope));
+    std::vector<std::optional<Value>> bound(count);
+    for (size_t i = 0; i < count; ++i)
+      bound[i] = i < given.positional.size() ? std::optional(given.positional[i])
+                                             : take_named(given, macro.parameters[i].first);
+    for (size_t i = 0; i < count; ++i) {
+      const auto& [name, fallback] = macro.parameters[i];
+      if (bound[i]) {
+        set_variable(name, *bound[i]);
+      } else {
+        set_variable(name, fallback == nullptr ? Value(Undefined{&name}) : evaluate(*fallback));
       }
-      capture(macro.body, text);
     }
-    --macro_depth_;
+    if (macro.takes_caller) set_variable("caller", take_named(given, "caller").value_or(Value()));
+    if (macro.takes_named) {
+      std::vector<std::pair<Value, Value>> entries;
+      for (auto& [name, value] : given.named) entries.emplace_back(make_string(budget_, name), value);
+      set_variable("kwargs", make_dict(budget_, std::move(entries)));
+    } else if (!given.named.empty()) {
+      fail(fmt::format("the macro '{}' has no parameter '{}' left", macro.name, given.named.front().first));
+    }
+    if (macro.takes_positional) {
+      const size_t used = std::min(count, given.positional.size());
+      given.positional.erase(given.positional.begin(),
+                             given.positional.begin() + static_cast<std::ptrdiff_t>(used));
+      set_variable("varargs", make_list(budget_, std::move(given.positional), true));
+    }
+    Value text;
+    capture(macro.body, text);
     return text;
   }
 
   Environment& environment_;
   Budget& budget_;
-  Scope& root_;
-  Scope* scope_;
+  std::shared_ptr<Scope> scope_;
   TextBuilder output_;
   uint32_t line_ = 1;
   size_t depth_ = 0;
-  size_t macro_depth_ = 0;
+  size_t calls_ = 0;
 };
 
 }  // namespace
 
 QuotedText render_template(Environment& environment, const Block& block,
                            std::vector<std::pair<std::string_view, Value>> variables) {
-  Scope inputs;
-  inputs.variables = std::move(variables);
-  Scope root;
-  root.outer = &inputs;
-  return Renderer(environment, root).run(block);
+  const auto inputs = std::make_shared<Scope>();
+  inputs->variables = std::move(variables);
+  auto root = std::make_shared<Scope>();
+  root->outer = inputs;
+  return Renderer(environment, std::move(root)).run(block);
 }
 
 }  // namespace tessera::jinja

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "engine/chat_template/builtins.h"
 #include "engine/chat_template/characters.h"
@@ -39,7 +40,7 @@ Value sort_key(Budget& budget, const Value& item, const Value* attribute, bool c
       attribute == nullptr || attribute->is_none() ? item : attribute_path(budget, item, *attribute);
   const String* string = key.string();
   if (string == nullptr || case_sensitive) return key;
-  budget.require(string->text.size() * 2);
+  budget.require(string->text.size() * kMostCaseGrowth);
   return make_string(budget, change_case(string->text, Case::lower));
 }
 
@@ -66,7 +67,6 @@ Value filter_join(Environment& environment, Subject subject, Given given) {
 
 Value filter_list(Environment& environment, Subject subject, Given) {
   const std::shared_ptr<const List> items = iterate(environment.budget, subject);
-  if (!items->tuple) return items;
   return make_list(environment.budget, items->items);
 }
 
@@ -250,7 +250,50 @@ Value filter_choose(Environment& environment, Subject subject, Given given) {
   return make_list(budget, std::move(kept));
 }
 
-constexpr std::array<Filter, 17> filters = {{
+Value filter_batch(Environment& environment, Subject subject, Given given) {
+  Budget& budget = environment.budget;
+  const std::shared_ptr<const List> items = iterate(budget, subject);
+  const int64_t size = given.integer(0, 1);
+  std::vector<Value> batches;
+  std::vector<Value> batch;
+  for (const Value& item : items->items) {
+    if (static_cast<int64_t>(batch.size()) == size)
+      batches.push_back(make_list(budget, std::exchange(batch, {})));
+    batch.push_back(item);
+  }
+  if (batch.empty()) return make_list(budget, std::move(batches));
+  if (given.find(1) != nullptr && !given.find(1)->is_none() && static_cast<int64_t>(batch.size()) < size) {
+    const auto missing = static_cast<uint64_t>(size) - batch.size();
+    budget.require(missing * sizeof(Value));
+    batch.insert(batch.end(), missing, *given.find(1));
+  }
+  batches.push_back(make_list(budget, std::move(batch)));
+  return make_list(budget, std::move(batches));
+}
+
+Value filter_slice(Environment& environment, Subject subject, Given given) {
+  Budget& budget = environment.budget;
+  const std::shared_ptr<const List> items = iterate(budget, subject);
+  const int64_t slices = given.integer(0, 1);
+  if (slices == 0) fail("division by zero");
+  const size_t count = slices < 0 ? 0 : static_cast<size_t>(slices);
+  budget.require(count * sizeof(Value));
+  const size_t size = count == 0 ? 0 : items->items.size() / count;
+  const size_t longer = count == 0 ? 0 : items->items.size() % count;
+  std::vector<Value> lists;
+  size_t at = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t length = size + (i < longer ? 1 : 0);
+    std::vector<Value> part(items->items.begin() + static_cast<std::ptrdiff_t>(at),
+                            items->items.begin() + static_cast<std::ptrdiff_t>(at + length));
+    at += length;
+    if (i >= longer && given.find(1) != nullptr && !given.find(1)->is_none()) part.push_back(*given.find(1));
+    lists.push_back(make_list(budget, std::move(part)));
+  }
+  return make_list(budget, std::move(lists));
+}
+
+constexpr std::array<Filter, 19> filters = {{
     {{"join", {"d", "attribute"}}, filter_join},
     {{"list"}, filter_list},
     {{"first"}, filter_first},
@@ -263,6 +306,8 @@ constexpr std::array<Filter, 17> filters = {{
     {{"min", {"case_sensitive", "attribute"}}, filter_extreme<false>},
     {{"max", {"case_sensitive", "attribute"}}, filter_extreme<true>},
     {{"sum", {"attribute", "start"}}, filter_sum},
+    {{"batch", {"linecount", "fill_with"}, 1}, filter_batch},
+    {{"slice", {"slices", "fill_with"}, 1}, filter_slice},
     {{"map", {}, 0, true, true}, filter_map},
     {{"select", {}, 0, true, true}, filter_choose<false, true>},
     {{"reject", {}, 0, true, true}, filter_choose<false, false>},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <utility>
 
 #include "engine/chat_template/expression_parser.h"
 #include "engine/chat_template/syntax_tree.h"
@@ -17,11 +18,7 @@ class Parser : private ExpressionParser {
  public:
   explicit Parser(std::string_view source) : ExpressionParser(tokenize(source)) {}
 
-  Block run() {
-    Block block = parse_block({});
-    check_called_names();
-    return block;
-  }
+  Block run() { return parse_block({}); }
 
  private:
   using Names = std::initializer_list<std::string_view>;
@@ -86,6 +83,8 @@ class Parser : private ExpressionParser {
       parse_set(statement);
     } else if (name == "macro") {
       statement.action = parse_macro();
+    } else if (name == "call") {
+      statement.action = parse_call_block();
     } else if (name == "with") {
       statement.action = parse_with();
     } else if (name == "filter") {
@@ -102,8 +101,8 @@ class Parser : private ExpressionParser {
         statement.action = Continue{};
       }
     } else {
-      static constexpr std::array<std::string_view, 10> closing = {
-          "elif",     "else",    "endif",     "endfor",        "endset",
+      static constexpr std::array<std::string_view, 11> closing = {
+          "elif",     "else",    "endif",     "endfor",        "endset", "endcall",
           "endmacro", "endwith", "endfilter", "endgeneration", "endraw"};
       if (std::find(closing.begin(), closing.end(), name) != closing.end()) {
         fail_at_line(keyword.line, fmt::format("unexpected '{}'", name));
@@ -155,7 +154,7 @@ class Parser : private ExpressionParser {
     if (!skip_name("in")) fail_unexpected("'in' of the for statement");
     loop.items = parse_tuple(false);
     if (skip_name("if")) loop.condition = parse_expression();
-    if (at_name("recursive")) fail_here("recursive loops are not supported");
+    loop.recursive = skip_name("recursive");
     end_tag();
     ++loops_;
     loop.body = parse_block({"else", "endfor"});
@@ -200,35 +199,55 @@ class Parser : private ExpressionParser {
     statement.action = SetBlock{std::move(target), std::move(filter), std::move(body)};
   }
 
-  MacroDefinition parse_macro() {
-    // The names that a macro does not define are looked up in the top-level scope only.
-    if (loops_ > 0 || scopes_ > 0)
-      fail_here("a macro inside a loop, a macro or another block is not supported");
-    auto macro = std::make_unique<Macro>();
-    macro->name = expect_identifier("the macro's name");
-    note_assigned(macro->name);
-    expect_symbol("(", "after the macro's name");
+  // Parses "(a, b=1)".
+  void parse_parameters(Macro& macro) {
+    expect_symbol("(", "before the parameters");
     while (!at_symbol(")")) {
-      if (!macro->parameters.empty()) {
+      if (!macro.parameters.empty()) {
         expect_symbol(",", "between parameters");
         if (at_symbol(")")) break;
       }
-      if (macro->parameters.size() >= kMostParameters) fail_here("too many parameters");
+      if (macro.parameters.size() >= kMostParameters) fail_here("too many parameters");
       std::string name = expect_identifier("a parameter's name");
-      note_assigned(name);
       ExprPtr fallback = skip_symbol("=") ? parse_expression() : nullptr;
-      if (fallback == nullptr && !macro->parameters.empty() && macro->parameters.back().second != nullptr) {
+      if (fallback == nullptr && !macro.parameters.empty() && macro.parameters.back().second != nullptr) {
         fail_here(fmt::format("the parameter '{}' needs a default value too", name));
       }
-      macro->parameters.emplace_back(std::move(name), std::move(fallback));
+      macro.parameters.emplace_back(std::move(name), std::move(fallback));
     }
     read_token();
-    ++scopes_;
-    inside_macro_ = true;
-    macro->body = parse_body("endmacro");
-    inside_macro_ = false;
-    --scopes_;
+  }
+
+  // Parses the end of the opening tag and what follows of a macro or call block.
+  void parse_macro_body(Macro& macro, std::string_view closing) {
+    macros_.emplace_back();
+    for (const auto& parameter : macro.parameters) macros_.back().assigned.insert(parameter.first);
+    const size_t loops = std::exchange(loops_, 0);
+    macro.body = parse_body(closing);
+    loops_ = loops;
+    macro.takes_positional = macros_.back().positional;
+    macro.takes_named = macros_.back().named;
+    macro.takes_caller = macros_.back().caller;
+    macros_.pop_back();
+  }
+
+  MacroDefinition parse_macro() {
+    auto macro = std::make_unique<Macro>();
+    macro->name = expect_identifier("the macro's name");
+    note_assigned(macro->name);
+    parse_parameters(*macro);
+    parse_macro_body(*macro, "endmacro");
     return {std::move(macro)};
+  }
+
+  CallBlock parse_call_block() {
+    auto body = std::make_unique<Macro>();
+    body->name = "caller";
+    if (at_symbol("(")) parse_parameters(*body);
+    ExprPtr call = parse_expression();
+    if (call->kind != ExprKind::call) fail_here("expected the call of a macro");
+    parse_macro_body(*body, "endcall");
+    return {std::move(call), std::move(body)};
   }
 
   With parse_with() {
@@ -239,14 +258,11 @@ class Parser : private ExpressionParser {
       expect_symbol("=", "after the variable of 'with'");
       with.variables.emplace_back(std::move(target), parse_expression());
     }
-    ++scopes_;
     with.body = parse_body("endwith");
-    --scopes_;
     return with;
   }
 
   size_t loops_ = 0;
-  size_t scopes_ = 0;
 };
 
 }  // namespace

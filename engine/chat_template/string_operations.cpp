@@ -65,6 +65,22 @@ Value replace(Budget& budget, const String& string, std::string_view wanted, con
   return std::move(result).value();
 }
 
+Value pad(Budget& budget, const String& string, int64_t width, std::string_view fill, Padding padding) {
+  budget.spend_bytes(string.text.size());
+  const size_t size = count_characters(string.text);
+  const size_t missing =
+      width > 0 && static_cast<size_t>(width) > size ? static_cast<size_t>(width) - size : 0;
+  // Of an odd number, str.center puts more on the left where the width is odd too.
+  const size_t half = missing / 2 + (missing & static_cast<size_t>(width) & 1);
+  const size_t before = padding == Padding::left ? missing : padding == Padding::both ? half : 0;
+  budget.require(missing);
+  TextBuilder text(budget);
+  for (size_t i = 0; i < before; ++i) text.append(fill);
+  text.append(string);
+  for (size_t i = before; i < missing; ++i) text.append(fill);
+  return std::move(text).value();
+}
+
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends) {
   std::vector<std::string_view> lines;
   size_t start = 0;

@@ -20,6 +20,10 @@ Value strip(Budget& budget, const String& string, const Value* characters, Side 
 // occurs before every character and at the end.
 Value replace(Budget& budget, const String& string, std::string_view wanted, const String& replacement,
               int64_t count);
+enum class Padding : uint8_t { left, right, both };  // where fill is put
+// Puts `fill`, one character, around a string until it has `width` characters, as str.rjust, ljust and center
+// do.
+Value pad(Budget& budget, const String& string, int64_t width, std::string_view fill, Padding padding);
 // Splits as Python's str.splitlines does, at every line end that Unicode knows. The lines are views into the
 // text.
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);

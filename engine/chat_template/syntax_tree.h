@@ -70,7 +70,10 @@ struct Expr {
   Value constant;
   std::vector<ExprPtr> operands;
   std::vector<std::pair<std::string, ExprPtr>> named;
+  ExprPtr more_positional;  // of calls, filters and tests: *arguments; may be null
+  ExprPtr more_named;       // **arguments; may be null
   std::vector<Operator> comparisons;
+  // Null where nothing has the name: an error once it is used.
   const Function* function = nullptr;
   const Filter* filter = nullptr;
   const Test* test = nullptr;
@@ -103,6 +106,7 @@ struct For {
   ExprPtr condition;  // may be null
   Block body;
   Block otherwise;  // runs when there was no item
+  bool recursive = false;
 };
 struct Set {
   Target target;
@@ -131,15 +135,23 @@ struct Macro {
   std::string name;
   std::vector<std::pair<std::string, ExprPtr>> parameters;  // default value or null
   Block body;
+  // Whether the body uses these names, which makes them parameters.
+  bool takes_positional = false;  // varargs
+  bool takes_named = false;       // kwargs
+  bool takes_caller = false;      // caller
 };
 struct MacroDefinition {
-  std::unique_ptr<const Macro> macro;  // its address is the macro's value
+  std::unique_ptr<const Macro> macro;
+};
+struct CallBlock {
+  ExprPtr call;
+  std::unique_ptr<const Macro> body;  // what the called macro gets as caller
 };
 
 struct Statement {
   uint32_t line = 0;
   std::variant<Text, Output, If, For, Set, SetBlock, FilterBlock, With, Generation, Break, Continue,
-               MacroDefinition>
+               MacroDefinition, CallBlock>
       action;
 };
 

@@ -42,7 +42,7 @@ bool test_iterable(Environment& environment, Subject subject, Given given) {
 }
 bool test_callable(Environment&, Subject subject, Given) {
   // In Jinja an undefined value is callable; the call itself is the error.
-  return subject.is_undefined() || subject.holds<const Macro*>() || subject.holds<const Function*>() ||
+  return subject.is_undefined() || subject.macro() != nullptr || subject.holds<const Function*>() ||
          subject.method() != nullptr;
 }
 
@@ -62,9 +62,11 @@ bool test_divisible(Environment& environment, Subject subject, Given given) {
   return remainder(environment, subject, given.integer(0, 1)) == 0;
 }
 
-// Identity of values is not observable here, so equal values of the same type count as the same.
+// Identity shows in lists and dicts only; of all others, equal values of the same type count as the same.
 bool test_same(Environment& environment, Subject subject, Given given) {
   const Value& other = *given.find(0);
+  if (subject.list() != nullptr) return subject.list() == other.list();
+  if (subject.dict() != nullptr) return subject.dict() == other.dict();
   return subject.data().index() == other.data().index() && equal(environment.budget, subject, other);
 }
 
@@ -76,7 +78,7 @@ bool all_cased(Environment& environment, Subject subject, bool (*unwanted)(uint3
   bool cased = false;
   for (size_t position = 0; position < text.size();) {
     const Character next = character_at(text, position);
-    if (unwanted(next.code)) return false;
+    if (unwanted(next.code) || is_title(next.code)) return false;
     cased = cased || is_cased(next.code);
     position += next.bytes;
   }

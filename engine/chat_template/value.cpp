@@ -169,7 +169,9 @@ Value make_list(Budget& budget, std::vector<Value> items, bool tuple) {
   size_t depth = 0;
   for (const Value& item : items) depth = std::max(depth, depth_of(item));
   Charge charge(budget, bytes + kBytesPerValue);
-  return std::make_shared<const List>(List{std::move(items), tuple, one_deeper(depth), std::move(charge)});
+  // Not made const: see changeable.
+  return std::shared_ptr<const List>(
+      std::make_shared<List>(List{std::move(items), tuple, one_deeper(depth), std::move(charge)}));
 }
 
 Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries) {
@@ -178,7 +180,8 @@ Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries) {
   size_t depth = 0;
   for (const auto& [key, value] : entries) depth = std::max({depth, depth_of(key), depth_of(value)});
   Charge charge(budget, bytes + kBytesPerValue);
-  return std::make_shared<const Dict>(Dict{std::move(entries), one_deeper(depth), std::move(charge)});
+  return std::shared_ptr<const Dict>(
+      std::make_shared<Dict>(Dict{std::move(entries), one_deeper(depth), std::move(charge)}));
 }
 
 Value make_method(Budget& budget, Value object, const Method* method) {
@@ -187,6 +190,9 @@ Value make_method(Budget& budget, Value object, const Method* method) {
   return std::make_shared<const BoundMethod>(
       BoundMethod{std::move(object), method, Charge(budget, kBytesPerValue)});
 }
+
+List& changeable(const List& list) { return const_cast<List&>(list); }
+Dict& changeable(const Dict& dict) { return const_cast<Dict&>(dict); }
 
 void TextBuilder::append_all(std::string_view text, bool quoted) {
   budget_->spend_bytes(text.size());
@@ -231,7 +237,7 @@ std::string type_name(const Value& value) {
     std::string operator()(const std::shared_ptr<const Dict>&) const { return "mapping"; }
     std::string operator()(Namespace*) const { return "namespace"; }
     std::string operator()(const std::shared_ptr<const Loop>&) const { return "loop"; }
-    std::string operator()(const Macro*) const { return "macro"; }
+    std::string operator()(const std::shared_ptr<const Closure>&) const { return "macro"; }
     std::string operator()(const Function*) const { return "function"; }
     std::string operator()(const std::shared_ptr<const BoundMethod>&) const { return "method"; }
   };
@@ -297,6 +303,7 @@ void append_text(TextBuilder& out, const Value& value) {
 }
 
 void append_repr(TextBuilder& out, const Value& value) {
+  const Budget::Level level(out.budget());
   out.budget().spend(1);
   if (value.is_undefined()) {
     out.append("Undefined");
@@ -344,6 +351,7 @@ const String& text_of(Budget& budget, const Value& value, Value& storage) {
 }
 
 bool equal(Budget& budget, const Value& left, const Value& right) {
+  const Budget::Level level(budget);
   budget.spend(1);
   if (is_number(left) && is_number(right)) {
     bool ordered = true;
@@ -367,7 +375,7 @@ bool equal(Budget& budget, const Value& left, const Value& right) {
   }
   if (const Dict* dict = left.dict()) return equal_dicts(budget, *dict, *right.dict());
   if (const auto* space = left.get<Namespace*>()) return *space == *right.get<Namespace*>();
-  if (const auto* macro = left.get<const Macro*>()) return *macro == *right.get<const Macro*>();
+  if (const Closure* macro = left.macro()) return macro == right.macro();
   if (const auto* function = left.get<const Function*>()) return *function == *right.get<const Function*>();
   if (const Loop* loop = left.loop()) return loop == right.loop();
   return left.method()->method == right.method()->method &&
@@ -375,6 +383,7 @@ bool equal(Budget& budget, const Value& left, const Value& right) {
 }
 
 int compare(Budget& budget, const Value& left, const Value& right, bool& ordered) {
+  const Budget::Level level(budget);
   budget.spend(1);
   if (is_number(left) && is_number(right)) return compare_numbers(left, right, ordered);
   if (left.string() != nullptr && right.string() != nullptr) {

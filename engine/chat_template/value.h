@@ -1,5 +1,5 @@
-// The values a chat template computes with. They are immutable and shared; only namespaces can change, and
-// the renderer owns those. They behave as in Python, for which templates are written.
+// The values a chat template computes with. They are shared and behave as in Python, for which templates are
+// written: lists and dicts change by their methods only, namespaces by assignment, everything else never.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,9 @@ struct Dict;
 struct Namespace;
 struct Loop;
 struct BoundMethod;
+struct Closure;
+struct Scope;     // renderer.cpp
+struct For;       // syntax_tree.h
 struct Macro;     // syntax_tree.h
 struct Function;  // builtins.h
 
@@ -36,7 +39,7 @@ class Value {
  public:
   using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const String>,
                             std::shared_ptr<const List>, std::shared_ptr<const Dict>, Namespace*,
-                            std::shared_ptr<const Loop>, const Macro*, const Function*,
+                            std::shared_ptr<const Loop>, std::shared_ptr<const Closure>, const Function*,
                             std::shared_ptr<const BoundMethod>>;
 
   Value() = default;            // undefined
@@ -51,7 +54,7 @@ class Value {
   Value(std::shared_ptr<const Dict> dict) : data_(std::move(dict)) {}
   Value(Namespace* space) : data_(space) {}
   Value(std::shared_ptr<const Loop> loop) : data_(std::move(loop)) {}
-  Value(const Macro* macro) : data_(macro) {}
+  Value(std::shared_ptr<const Closure> macro) : data_(std::move(macro)) {}
   Value(const Function* function) : data_(function) {}
   Value(std::shared_ptr<const BoundMethod> method) : data_(std::move(method)) {}
 
@@ -70,6 +73,7 @@ class Value {
   const Dict* dict() const { return pointee<Dict>(); }
   const Loop* loop() const { return pointee<Loop>(); }
   const BoundMethod* method() const { return pointee<BoundMethod>(); }
+  const Closure* macro() const { return pointee<Closure>(); }
 
   const Data& data() const { return data_; }
 
@@ -91,7 +95,7 @@ struct String : QuotedText {
 struct List {
   std::vector<Value> items;
   bool tuple = false;
-  size_t depth = 1;
+  size_t depth = 1;  // when it was made
   Charge charge;
 };
 
@@ -101,8 +105,8 @@ struct Dict {
   Charge charge;
 };
 
-// What namespace() returns: the only value that a template can change. The renderer owns all of them until it
-// ends, so that a namespace which contains itself does not leak.
+// What namespace() returns. The renderer owns all of them until it ends, so that a namespace which contains
+// itself does not leak.
 struct Namespace {
   std::vector<std::pair<std::string, Value>> attributes;
   Charge charge;
@@ -112,6 +116,15 @@ struct Namespace {
 struct Loop {
   std::shared_ptr<const List> items;
   mutable size_t index = 0;
+  size_t depth = 1;                // of recursive loops: 1 outside
+  const For* recursive = nullptr;  // the statement, where calling the loop runs it again
+  std::weak_ptr<Scope> scope;      // what surrounds that statement
+};
+
+// A macro, or the body of a call block, and the variables that surround it. It does not keep them alive.
+struct Closure {
+  const Macro* macro = nullptr;
+  std::weak_ptr<Scope> scope;
 };
 
 struct Method;  // builtins.h
@@ -138,6 +151,10 @@ Value make_constant_string(std::string text);
 Value make_list(Budget& budget, std::vector<Value> items, bool tuple = false);
 Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries);
 Value make_method(Budget& budget, Value object, const Method* method);
+
+// The list or dict itself, for methods that change it. It was made by make_list or make_dict.
+List& changeable(const List& list);
+Dict& changeable(const Dict& dict);
 
 // Builds a string piece by piece; its budget counts what it holds. All append functions throw Fault.
 class TextBuilder {

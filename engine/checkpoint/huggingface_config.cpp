@@ -97,16 +97,6 @@ std::string read_template_field(const JsonFields& fields) {
   fields.refuse(field, "a template named \"default\" in the list", "none");
 }
 
-std::string read_chat_template(const std::string& folder) {
-  std::error_code error;
-  const std::string own_file = folder + "/chat_template.jinja";
-  if (std::filesystem::exists(own_file, error)) return read_utf8_file(own_file, limits::kMostTextBytes);
-  const std::string settings = folder + "/tokenizer_config.json";
-  if (!std::filesystem::exists(settings, error)) return {};
-  const json document = read_strict_json(settings, kTokenizerConfigLimits);
-  return read_template_field(JsonFields(document, settings, ""));
-}
-
 // The folder's own name, whatever way it was written.
 std::string folder_name(const std::string& folder) {
   std::error_code error;
@@ -115,6 +105,16 @@ std::string folder_name(const std::string& folder) {
 }
 
 }  // namespace
+
+std::string folder_chat_template(const std::string& folder) {
+  std::error_code error;
+  const std::string own_file = folder + "/chat_template.jinja";
+  if (std::filesystem::exists(own_file, error)) return read_utf8_file(own_file, limits::kMostTextBytes);
+  const std::string settings = folder + "/tokenizer_config.json";
+  if (!std::filesystem::exists(settings, error)) return {};
+  const json document = read_strict_json(settings, kTokenizerConfigLimits);
+  return read_template_field(JsonFields(document, settings, ""));
+}
 
 ModelHeader read_huggingface_folder(const std::string& folder) {
   std::vector<std::string> unread;
@@ -137,7 +137,7 @@ ModelHeader read_huggingface_folder(const std::string& folder, std::vector<std::
   }
   add_stop_tokens(JsonFields(config, config_path, ""), header.hyperparameters.vocabulary,
                   header.chat.stop_tokens, notes);
-  header.chat.chat_template = read_chat_template(folder);
+  header.chat.chat_template = folder_chat_template(folder);
   return header;
 }
 

@@ -16,4 +16,7 @@ namespace tessera {
 ModelHeader read_huggingface_folder(const std::string& folder, std::vector<std::string>& notes);
 ModelHeader read_huggingface_folder(const std::string& folder);
 
+// The chat template of a folder, empty when it has none. Throws FileError.
+std::string folder_chat_template(const std::string& folder);
+
 }  // namespace tessera

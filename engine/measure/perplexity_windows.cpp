@@ -44,6 +44,7 @@ WindowPlan plan_windows(std::vector<uint32_t> ids, std::optional<uint32_t> bos, 
                         size_t stride) {
   WindowPlan plan;
   plan.bos = bos.has_value();
+  if (bos && !ids.empty() && ids.front() == *bos) ids.erase(ids.begin());  // which every window begins with
   plan.text_tokens = ids.size();
   const std::span<const uint32_t> text = plan.texts.emplace_back(std::move(ids));
   const size_t begin_tokens = bos ? 1 : 0;

@@ -128,8 +128,9 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text, const Qu
       at = end;
       if (token->special && stretch.quoted) continue;
       if (token->single_word && touches_word(text, begin, end)) continue;
-      if (token->left_strip) begin = skip_space_back(text, begin, std::min(done, begin));
+      if (token->left_strip) begin = std::max(skip_space_back(text, begin, std::min(done, begin)), done);
       if (token->right_strip) end = skip_space(text, end);
+      if (begin >= end) continue;  // the token before took all of it along
       if (done < begin) segments.push_back({text.substr(done, begin - done), nullptr});
       segments.push_back({text.substr(begin, end - begin), token});
       done = end;

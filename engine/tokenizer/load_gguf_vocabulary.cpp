@@ -105,7 +105,8 @@ void set_roles(const GgufMetadata& metadata, const std::vector<Token>& tokens, b
   }
   config.adds_bos = metadata.optional_boolean("tokenizer.ggml.add_bos_token");
   if (metadata.optional_boolean(kAddsEos).value_or(false))
-    metadata.refuse(kAddsEos, "false (true is not supported)", "true");
+    definition.notes.push_back(fmt::format("{}: {}: no end token is put behind texts, so that they can go on",
+                                           metadata.where(), kAddsEos));
   apply_config(definition, config, default_adds_bos);
 }
 

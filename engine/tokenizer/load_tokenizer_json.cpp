@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -182,12 +183,30 @@ DecoderRules read_decoder(const JsonFields& top, TokenizerRules& rules) {
   return decoder;
 }
 
-// The token that the post-processor puts before a text, if it does.
-std::optional<std::string> read_post_processor(const JsonFields& top) {
+// The text of a token that a post-processor of BERT's kind names: ["</s>", 2].
+std::string pair_text(const JsonFields& step, std::string_view field) {
+  const json& pair = step.array(field);
+  if (pair.size() != 2 || !pair[0].is_string()) step.refuse_value(field, "a text and its id");
+  return pair[0].get<std::string>();
+}
+
+// The token that the post-processor puts before a text, if it does. Tokens that it puts behind a text end it,
+// as training needs it and generation does not: they are left out, with a note.
+std::optional<std::string> read_post_processor(const JsonFields& top, std::vector<std::string>& notes) {
   std::optional<std::string> first;
+  const auto leave_out = [&](const JsonFields& step, const std::string& name) {
+    notes.push_back(fmt::format("{}: {}: \"{}\" is not put behind texts, so that they can go on",
+                                step.where(), step.label("type"), printable(name)));
+  };
   for (const JsonFields& step : components(top, "post_processor", "processors")) {
     const std::string type = type_of(step);
     if (type == "ByteLevel") continue;  // only changes offsets, which are not used here
+    if (type == "RobertaProcessing" || type == "BertProcessing") {
+      if (first) step.refuse("type", "one step that puts a token before the text", "two");
+      first = pair_text(step, "cls");
+      leave_out(step, pair_text(step, "sep"));
+      continue;
+    }
     if (type != "TemplateProcessing") refuse_type(step);
     const json& single = step.array("single");
     bool text_seen = false;
@@ -197,9 +216,13 @@ std::optional<std::string> read_post_processor(const JsonFields& top) {
         text_seen = true;
       } else {
         const std::string name = part.object("SpecialToken").text("id", kMostAddedTokenBytes);
-        if (text_seen || first)
-          part.refuse("SpecialToken", "one token before the text and none after",
-                      fmt::format("\"{}\"", printable(name)));
+        if (text_seen) {
+          leave_out(step, name);
+          continue;
+        }
+        if (first)
+          part.refuse("SpecialToken", "one token before the text",
+                      fmt::format("\"{}\" and \"{}\"", printable(*first), printable(name)));
         first = name;
       }
     }
@@ -219,9 +242,9 @@ std::optional<unsigned char> byte_of_piece(std::string_view piece) {
   return static_cast<unsigned char>(value);
 }
 
-std::vector<AddedToken> read_added_tokens(const JsonFields& top) {
+std::vector<AddedToken> read_added_tokens(const JsonFields& top, std::vector<std::string>& notes) {
   std::vector<AddedToken> added;
-  std::set<uint32_t> ids;
+  std::map<uint32_t, std::string> texts;
   std::set<std::string> contents;
   if (top.find("added_tokens") == nullptr) return added;
   const json& list = top.array("added_tokens");
@@ -236,7 +259,13 @@ std::vector<AddedToken> read_added_tokens(const JsonFields& top) {
     token.left_strip = entry.boolean_or("lstrip", false);
     token.right_strip = entry.boolean_or("rstrip", false);
     token.single_word = entry.boolean_or("single_word", false);
-    if (!ids.insert(token.id).second || !contents.insert(token.content).second)
+    const auto known = texts.find(token.id);
+    if (known != texts.end() && known->second == token.content) {
+      notes.push_back(fmt::format("{}: {}: \"{}\" is listed twice", top.where(), entry.label("content"),
+                                  printable(token.content)));
+      continue;
+    }
+    if (!texts.emplace(token.id, token.content).second || !contents.insert(token.content).second)
       entry.refuse("content", "ids and texts that appear once",
                    fmt::format("\"{}\" with id {}", printable(token.content), token.id));
     added.push_back(std::move(token));
@@ -251,12 +280,44 @@ struct Vocabulary {
   std::vector<bool> known_to_model;  // the others are added tokens, which merging never produces
 };
 
-Vocabulary read_vocabulary(const JsonFields& model, TokenizerDefinition& definition) {
+uint32_t piece_id(const JsonFields& model, const std::string& text, const json& id) {
+  const uint64_t value = id.is_number_unsigned() ? id.get<uint64_t>() : kMostPieces;
+  if (value >= kMostPieces)
+    throw FileError(fmt::format("{}: {}: \"{}\": expected an id below {}, found {}", model.where(),
+                                model.label("vocab"), printable(text), kMostPieces,
+                                printable(id.dump(-1, ' ', true))));
+  return static_cast<uint32_t>(value);
+}
+
+// Pieces that the model has no embedding for are left out, with a note; a merge that makes one is refused
+// later.
+json::object_t pieces_of(const JsonFields& model, const TokenizerConfig& config,
+                         std::vector<std::string>& notes) {
   const json& vocabulary = model.require("vocab");
   if (!vocabulary.is_object()) model.refuse_value("vocab", "an object of pieces and ids");
+  json::object_t entries = vocabulary.get_ref<const json::object_t&>();
+  if (!config.vocabulary) return entries;
+  std::vector<AddedToken> beyond;
+  for (auto entry = entries.begin(); entry != entries.end();) {
+    const uint32_t id = piece_id(model, entry->first, entry->second);
+    if (id < *config.vocabulary) {
+      ++entry;
+      continue;
+    }
+    beyond.emplace_back().id = id;
+    beyond.back().content = entry->first;
+    entry = entries.erase(entry);
+  }
+  leave_out_beyond(config, model.where(), beyond, notes);
+  return entries;
+}
+
+Vocabulary read_vocabulary(const JsonFields& model, const TokenizerConfig& config,
+                           TokenizerDefinition& definition) {
+  const json::object_t entries = pieces_of(model, config, definition.notes);
   Vocabulary read;
   std::vector<std::string>& texts = read.texts;
-  texts.resize(vocabulary.size());
+  texts.resize(entries.size());
   std::vector<bool> taken(texts.size(), false);
   const auto place = [&](const std::string& text, uint32_t id, const std::string& label) {
     if (id >= texts.size())
@@ -270,20 +331,13 @@ Vocabulary read_vocabulary(const JsonFields& model, TokenizerDefinition& definit
     definition.ids.emplace(text, id);
   };
   // Ids of added tokens may lie between those of the vocabulary, so all are counted before ids are checked.
-  const auto& entries = vocabulary.get_ref<const json::object_t&>();
   size_t only_added = 0;
   for (const AddedToken& token : definition.rules.added)
     only_added += entries.find(token.content) == entries.end();
   texts.resize(texts.size() + only_added);
   taken.resize(texts.size(), false);
   const std::string label = model.label("vocab");
-  for (const auto& [text, id] : entries) {
-    const uint64_t value = id.is_number_unsigned() ? id.get<uint64_t>() : kMostPieces;
-    if (value >= kMostPieces)
-      throw FileError(fmt::format("{}: {}: \"{}\": expected an id below {}, found {}", definition.where,
-                                  label, printable(text), kMostPieces, printable(id.dump(-1, ' ', true))));
-    place(text, static_cast<uint32_t>(value), label);
-  }
+  for (const auto& [text, id] : entries) place(text, piece_id(model, text, id), label);
   read.known_to_model = taken;
   for (const AddedToken& token : definition.rules.added) {
     const auto known = definition.ids.find(token.content);
@@ -388,9 +442,10 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
   rules.ignore_merges = model.boolean_or("ignore_merges", false);
   if (rules.ignore_merges && !rules.byte_level)
     model.refuse_value("ignore_merges", "false without ByteLevel");
-  rules.added = read_added_tokens(top);
+  rules.added = read_added_tokens(top, definition.notes);
+  leave_out_beyond(config, where, rules.added, definition.notes);
 
-  const Vocabulary vocabulary = read_vocabulary(model, definition);
+  const Vocabulary vocabulary = read_vocabulary(model, config, definition);
   if (vocabulary.texts.empty()) model.refuse("vocab", "at least one piece", "none");
   read_merges(model, definition);
   if (model.find("unk_token") != nullptr) {
@@ -405,7 +460,7 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
   }
   lay_out_pieces(vocabulary, decoder, definition);
 
-  const std::optional<std::string> first = read_post_processor(top);
+  const std::optional<std::string> first = read_post_processor(top, definition.notes);
   apply_config(definition, config, first.has_value());
   if (first) {
     const auto found = definition.ids.find(*first);

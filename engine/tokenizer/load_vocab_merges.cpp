@@ -32,10 +32,21 @@ bool is_qwen2(const TokenizerConfig& config) {
   return config.model_type.substr(0, 4) == "qwen";
 }
 
-void read_vocabulary(std::string_view text, const std::string& where, TokenizerDefinition& definition) {
-  const json document = parse_strict_json(text, where, kLimits);
+void read_vocabulary(std::string_view text, const std::string& where, const TokenizerConfig& config,
+                     TokenizerDefinition& definition) {
+  json document = parse_strict_json(text, where, kLimits);
   const JsonFields fields(document, where, "");  // throws unless it is an object
-  const auto& entries = document.get_ref<const json::object_t&>();
+  auto& entries = document.get_ref<json::object_t&>();
+  // Pieces that the model has no embedding for are left out; a merge that makes one is refused later.
+  std::vector<AddedToken> beyond;
+  for (const auto& [piece, value] : entries) {
+    if (!config.vocabulary || !value.is_number_unsigned() || value.get<uint64_t>() < *config.vocabulary)
+      continue;
+    beyond.emplace_back().id = kMostPieces;
+    beyond.back().content = piece;
+  }
+  for (const AddedToken& token : beyond) entries.erase(token.content);
+  leave_out_beyond(config, where, beyond, definition.notes);
   if (entries.empty())
     throw FileError(fmt::format("{}: vocabulary: expected at least one piece, found none", where));
   definition.pieces.resize(entries.size());
@@ -101,7 +112,7 @@ TokenizerDefinition load_vocab_merges(std::string_view vocabulary, const std::st
   rules.pre_tokenizer.push_back({PreTokenizerStep::Kind::split_regex,
                                  std::string(qwen2 ? kQwen2Pattern : kGpt2Pattern), "",
                                  SplitBehavior::isolated, false});
-  read_vocabulary(vocabulary, vocabulary_where, definition);
+  read_vocabulary(vocabulary, vocabulary_where, config, definition);
   read_merges(merges, merges_where, definition);
 
   TokenizerConfig named = config;

@@ -40,12 +40,11 @@ std::vector<StoredTensor> tensors_of(const TokenizerArrays& arrays) {
   return tensors;
 }
 
-TokenizerDefinition load_folder(const std::string& folder) {
+TokenizerDefinition load_folder(const std::string& folder, const TokenizerConfig& config) {
   const std::filesystem::path base(folder);
   const auto has = [&](const char* name) { return std::filesystem::exists(base / name); };
   const auto path = [&](const char* name) { return (base / name).string(); };
   const auto read = [&](const char* name) { return read_text_file(path(name), kMostFileBytes); };
-  const TokenizerConfig config = read_tokenizer_config(folder);
   if (has("tokenizer.json"))
     return load_tokenizer_json(read("tokenizer.json"), path("tokenizer.json"), config);
   if (has("tokenizer.model")) {
@@ -139,10 +138,19 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
-Tokenizer Tokenizer::from_folder(const std::string& folder) { return from_definition(load_folder(folder)); }
+Tokenizer Tokenizer::from_folder(const std::string& folder, std::vector<std::string>* notes) {
+  const TokenizerConfig config = read_tokenizer_config(folder);
+  TokenizerDefinition definition = load_folder(folder, config);
+  if (notes != nullptr)
+    for (const auto& lines : {config.notes, definition.notes})
+      notes->insert(notes->end(), lines.begin(), lines.end());
+  return from_definition(std::move(definition));
+}
 
-Tokenizer Tokenizer::from_gguf(const GgufMetadata& metadata) {
-  return from_definition(load_gguf_vocabulary(metadata));
+Tokenizer Tokenizer::from_gguf(const GgufMetadata& metadata, std::vector<std::string>* notes) {
+  TokenizerDefinition definition = load_gguf_vocabulary(metadata);
+  if (notes != nullptr) notes->insert(notes->end(), definition.notes.begin(), definition.notes.end());
+  return from_definition(std::move(definition));
 }
 
 Tokenizer Tokenizer::from_definition(TokenizerDefinition definition) {

@@ -37,10 +37,11 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   // Reads tokenizer.json, tokenizer.model (SentencePiece or tiktoken) or vocab/merges files of a checkpoint
-  // folder, with tokenizer_config.json beside it. Throws FileError.
-  static Tokenizer from_folder(const std::string& folder);
-  // Reads the tokenizer.ggml.* keys of a GGUF file. Throws FileError.
-  static Tokenizer from_gguf(const GgufMetadata& metadata);
+  // folder, with tokenizer_config.json beside it. notes: where not null, a line is appended for everything
+  // that is read as something else than the files say and is harmless. Throws FileError.
+  static Tokenizer from_folder(const std::string& folder, std::vector<std::string>* notes = nullptr);
+  // Reads the tokenizer.ggml.* keys of a GGUF file; notes as above. Throws FileError.
+  static Tokenizer from_gguf(const GgufMetadata& metadata, std::vector<std::string>* notes = nullptr);
   // Restores a tokenizer from what store() returned. It points into the tensors, so their bytes must outlive
   // it. Throws FileError naming the field when ids, offsets or sizes are out of range.
   static Tokenizer from_stored(const TokenizerSettings& settings, std::span<const StoredTensor> tensors);

@@ -124,6 +124,9 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
     config.adds_bos = flag("add_bos_token");
     config.legacy = flag("legacy");
     config.adds_prefix_space = flag("add_prefix_space");
+    if (flag("add_eos_token").value_or(false))
+      config.notes.push_back(fmt::format(
+          "{}: add_eos_token: no end token is put behind texts, so that they can go on", config.where));
     read_roles(fields, config);
     read_additional(fields, special);
     read_added_tokens(fields, config);
@@ -149,14 +152,24 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
     if (fields.find("model_type") != nullptr) config.model_type = fields.text("model_type", 256);
     config.bos_id = first_id(fields, "bos_token_id");
     config.eos_id = first_id(fields, "eos_token_id");
-    // Old checkpoints list added tokens for which the model's embedding has no rows: it cannot use them.
-    if (const auto vocabulary = fields.optional_integer("vocab_size", 1, kMostPieces);
-        vocabulary && config.added_by_text)
-      config.added.erase(std::find_if(config.added.begin(), config.added.end(),
-                                      [&](const AddedToken& token) { return token.id >= *vocabulary; }),
-                         config.added.end());
+    config.vocabulary = fields.optional_integer("vocab_size", 1, kMostPieces);
+    leave_out_beyond(config, config.added_where, config.added, config.notes);
   }
   return config;
+}
+
+void leave_out_beyond(const TokenizerConfig& config, const std::string& where, std::vector<AddedToken>& added,
+                      std::vector<std::string>& notes) {
+  if (!config.vocabulary) return;
+  const auto first = std::stable_partition(
+      added.begin(), added.end(), [&](const AddedToken& token) { return token.id < *config.vocabulary; });
+  if (first == added.end()) return;
+  notes.push_back(
+      fmt::format("{}: \"{}\"{} beyond the model's {} tokens: left out", where, printable(first->content),
+                  added.end() - first == 1 ? std::string(" lies")
+                                           : fmt::format(" and {} more lie", added.end() - first - 1),
+                  *config.vocabulary));
+  added.erase(first, added.end());
 }
 
 void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config, bool default_adds_bos) {
@@ -201,9 +214,15 @@ void apply_config(TokenizerDefinition& definition, const TokenizerConfig& config
     rules.roles[role] = text;
     const auto known = definition.ids.find(text);
     if (known == definition.ids.end()) {
-      if (role == "bos" || role == "eos")
+      // A begin token that no text is given needs no id.
+      const bool unused = role == "bos" && !config.adds_bos.value_or(default_adds_bos);
+      if ((role == "bos" && !unused) || role == "eos")
         refuse(config.where, fmt::format("{}_token", role),
                fmt::format("\"{}\" is not in the vocabulary", printable(text)));
+      if (unused)
+        definition.notes.push_back(
+            fmt::format("{}: bos_token: \"{}\" is not in the vocabulary, no text begins with it",
+                        config.where, printable(text)));
       continue;
     }
     if (role == "bos") rules.bos = known->second;

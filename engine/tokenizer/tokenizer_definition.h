@@ -57,6 +57,7 @@ struct TokenizerDefinition {
   std::vector<MergeRule> merges;                          // of equal pairs, the last one counts
   std::vector<uint32_t> byte_tokens;                      // empty, or for each byte its id or kNoSymbol
   std::unordered_map<std::string, uint32_t> ids;          // text in the file -> id, added tokens included
+  std::vector<std::string> notes;  // a line for everything that the files say and the tokenizer does not
 };
 
 // The settings of tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside a
@@ -76,10 +77,18 @@ struct TokenizerConfig {
   bool added_by_text = false;
   std::optional<uint32_t> bos_id, eos_id;  // config.json
   std::string model_type;                  // config.json
+  std::optional<uint64_t> vocabulary;      // config.json: the ids for which the model has embeddings
+  std::vector<std::string> notes;          // as in TokenizerDefinition
 };
 
 // Throws FileError naming file and field.
 TokenizerConfig read_tokenizer_config(const std::string& folder);
+
+// Removes tokens that the model has no embedding for, as fine-tunes add them that never widened the model,
+// and adds a line that says so. where: the file that lists them. Does nothing where the vocabulary is not
+// known.
+void leave_out_beyond(const TokenizerConfig& config, const std::string& where, std::vector<AddedToken>& added,
+                      std::vector<std::string>& notes);
 
 // The loaders, one for each format. where: the file, for errors. All throw FileError naming file and field.
 TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string& where,

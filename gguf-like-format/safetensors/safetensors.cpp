@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -13,6 +14,7 @@
 
 #include "gguf-like-format/float_types.h"
 #include "gguf-like-format/mapped_file.h"
+#include "gguf-like-format/stand_ins.h"
 #include "gguf-like-format/strict_json.h"
 
 namespace tessera {
@@ -34,16 +36,15 @@ struct TypeName {
   CheckpointType type;
   uint64_t bytes;
 };
-constexpr TypeName kTypes[] = {{"F32", CheckpointType::f32, 4},
-                               {"F16", CheckpointType::f16, 2},
-                               {"BF16", CheckpointType::bf16, 2},
-                               {"I32", CheckpointType::i32, 4},
-                               {"U8", CheckpointType::u8, 1}};
+constexpr TypeName kTypes[] = {{"F32", CheckpointType::f32, 4},   {"F16", CheckpointType::f16, 2},
+                               {"BF16", CheckpointType::bf16, 2}, {"F8_E4M3", CheckpointType::f8_e4m3, 1},
+                               {"I64", CheckpointType::i64, 8},   {"I32", CheckpointType::i32, 4},
+                               {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1},
+                               {"F64", CheckpointType::f64, 8}};
 
-uint64_t element_bytes(CheckpointType type) {
-  for (const TypeName& entry : kTypes)
-    if (entry.type == type) return entry.bytes;
-  return 0;
+const TypeName& entry_of(CheckpointType type) {
+  return *std::find_if(std::begin(kTypes), std::end(kTypes),
+                       [type](const TypeName& entry) { return entry.type == type; });
 }
 
 // A tensor and where its bytes begin in the data, kept to check that the data is covered without holes.
@@ -64,7 +65,8 @@ Placed read_entry(const std::string& name, const json& value, std::span<const st
   const std::string type = fields.text("dtype", kMostNameBytes);
   const auto* entry = std::find_if(std::begin(kTypes), std::end(kTypes),
                                    [&type](const TypeName& t) { return t.name == type; });
-  if (entry == std::end(kTypes)) fields.refuse_value("dtype", "F32, F16, BF16, I32 or U8");
+  if (entry == std::end(kTypes))
+    fields.refuse_value("dtype", "F32, F16, BF16, F8_E4M3, I64, I32, I8, U8 or F64");
   placed.tensor.type = entry->type;
   const json& shape = fields.array("shape");
   if (shape.size() > kMostRank)
@@ -122,7 +124,9 @@ void check_shard_name(const std::string& shard, const JsonFields& fields, const 
 
 }  // namespace
 
-uint64_t CheckpointTensor::elements() const { return bytes.size() / element_bytes(type); }
+std::string_view type_name(CheckpointType type) { return entry_of(type).name; }
+
+uint64_t CheckpointTensor::elements() const { return bytes.size() / entry_of(type).bytes; }
 
 std::vector<CheckpointTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
   if (bytes.size() < kLengthBytes)
@@ -164,14 +168,14 @@ struct Checkpoint::State {
   std::vector<CheckpointTensor> tensors;
   std::unordered_map<std::string_view, size_t> index;
 
-  void add_file(const std::string& path);
-  void add_shards(const std::string& folder, const std::string& index_path);
+  void add_file(const std::string& path, const CheckpointFormat& format);
+  void add_shards(const std::string& folder, const CheckpointFormat& format);
   void make_index();
 };
 
-void Checkpoint::State::add_file(const std::string& path) {
+void Checkpoint::State::add_file(const std::string& path, const CheckpointFormat& format) {
   files.push_back(MappedFile::map(path));
-  for (CheckpointTensor& tensor : parse_safetensors(files.back().bytes(), path))
+  for (CheckpointTensor& tensor : format.parse(files.back().bytes(), path))
     tensors.push_back(std::move(tensor));
 }
 
@@ -181,7 +185,8 @@ void Checkpoint::State::make_index() {
 
 // Every tensor of the index must be in the shard it names, and every tensor of a shard in the index: anything
 // else is a mixture of two checkpoints.
-void Checkpoint::State::add_shards(const std::string& folder, const std::string& index_path) {
+void Checkpoint::State::add_shards(const std::string& folder, const CheckpointFormat& format) {
+  const std::string index_path = folder + "/" + format.index;
   const json document = read_strict_json(index_path, {kMostIndexBytes, 16});
   const JsonFields fields(document, index_path, "");
   const JsonFields map_fields = fields.object("weight_map");
@@ -197,7 +202,9 @@ void Checkpoint::State::add_shards(const std::string& folder, const std::string&
   for (auto& [shard, names] : shards) {
     const size_t first = tensors.size();
     const std::string path = folder + "/" + shard;
-    add_file(path);
+    if (std::error_code error; !std::filesystem::exists(path, error))
+      throw FileError(fmt::format("{}: {}; {} names it", path, why_not_opened(path, ENOENT), index_path));
+    add_file(path, format);
     std::vector<std::string> found;
     for (size_t i = first; i < tensors.size(); ++i) found.push_back(tensors[i].name);
     std::sort(found.begin(), found.end());
@@ -217,21 +224,19 @@ Checkpoint::~Checkpoint() = default;
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
 
-Checkpoint Checkpoint::open(const std::string& path) {
+Checkpoint Checkpoint::open(const std::string& path, const CheckpointFormat& format) {
   auto state = std::make_unique<State>();
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    const std::string single = path + "/model.safetensors";
-    const std::string index = path + "/model.safetensors.index.json";
+    const std::string single = path + "/" + format.file;
     if (std::filesystem::exists(single, error))
-      state->add_file(single);
-    else if (std::filesystem::exists(index, error))
-      state->add_shards(path, index);
+      state->add_file(single, format);
+    else if (std::filesystem::exists(path + "/" + format.index, error))
+      state->add_shards(path, format);
     else
-      throw FileError(
-          fmt::format("{}: expected model.safetensors or model.safetensors.index.json, found neither", path));
+      throw FileError(fmt::format("{}: expected {} or {}, found neither", path, format.file, format.index));
   } else {
-    state->add_file(path);
+    state->add_file(path, format);
   }
   state->make_index();
   return Checkpoint(std::move(state));
@@ -255,9 +260,17 @@ void read_floats(const CheckpointTensor& tensor, uint64_t first, std::span<float
     std::memcpy(out.data(), tensor.bytes.subspan(4 * at).data(), out.size_bytes());
     return;
   }
+  if (tensor.type == CheckpointType::f64) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      double value = 0;
+      std::memcpy(&value, tensor.bytes.data() + 8 * (at + i), 8);
+      out[i] = static_cast<float>(value);
+    }
+    return;
+  }
   if (tensor.type != CheckpointType::f16 && tensor.type != CheckpointType::bf16)
-    throw FileError(fmt::format("tensor {}: dtype: expected F32, F16 or BF16, found {}",
-                                printable(tensor.name), tensor.type == CheckpointType::i32 ? "I32" : "U8"));
+    throw FileError(fmt::format("tensor {}: dtype: expected F32, F16, BF16 or F64, found {}",
+                                printable(tensor.name), type_name(tensor.type)));
   const std::byte* const source = tensor.bytes.subspan(2 * at).data();
   const bool half = tensor.type == CheckpointType::f16;
   for (size_t i = 0; i < out.size(); ++i) {

@@ -13,13 +13,17 @@
 
 namespace tessera {
 
-enum class CheckpointType : uint8_t { f32, f16, bf16, i32, u8 };
+// The floats that read_floats reads come first.
+enum class CheckpointType : uint8_t { f32, f16, bf16, f64, f8_e4m3, i64, i32, i8, u8 };
+
+std::string_view type_name(CheckpointType type);  // as files have it, "BF16"
 
 struct CheckpointTensor {
   std::string name;
   CheckpointType type = CheckpointType::f32;
   std::vector<uint64_t> shape;
   std::span<const std::byte> bytes;  // valid while the Checkpoint lives; may be unaligned
+  std::shared_ptr<const std::vector<std::byte>> copy = {};  // holds bytes that the file has in another order
 
   uint64_t elements() const;
 };
@@ -28,13 +32,22 @@ struct CheckpointTensor {
 // it in errors. Throws FileError.
 std::vector<CheckpointTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& file);
 
+// What the files of a checkpoint are called, and what reads the bytes of one.
+struct CheckpointFormat {
+  const char* file;
+  const char* index;  // of a checkpoint in shards
+  std::vector<CheckpointTensor> (*parse)(std::span<const std::byte> bytes, const std::string& file);
+};
+inline constexpr CheckpointFormat kSafetensorsFormat = {"model.safetensors", "model.safetensors.index.json",
+                                                        parse_safetensors};
+
 class Checkpoint {
  public:
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
-  // A folder with model.safetensors or model.safetensors.index.json and its shards, or one .safetensors file.
-  static Checkpoint open(const std::string& path);  // throws FileError
+  // A folder with the format's file, or its index and shards; or one such file. Throws FileError.
+  static Checkpoint open(const std::string& path, const CheckpointFormat& format = kSafetensorsFormat);
   std::span<const CheckpointTensor> tensors() const;
   const CheckpointTensor* find(std::string_view name) const;
 
@@ -44,8 +57,8 @@ class Checkpoint {
   std::unique_ptr<State> state_;
 };
 
-// Elements first … first + out.size() - 1 as floats (f32, f16 and bf16 tensors only). Throws FileError for
-// another type or a range outside the tensor.
+// Elements first … first + out.size() - 1 as floats (f32, f16, bf16 and f64 tensors only). Throws FileError
+// for another type or a range outside the tensor.
 void read_floats(const CheckpointTensor& tensor, uint64_t first, std::span<float> out);
 
 }  // namespace tessera

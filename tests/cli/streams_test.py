@@ -86,6 +86,19 @@ class StreamsTest(unittest.TestCase):
         self.assertEqual(run(["-p", "hi", *GREEDY], "<&-").returncode, 0)
         self.assertEqual(run(["-p", "-"], "<&- >&- 2>&-").returncode, 1)
 
+    def test_a_pipe_that_does_not_block_is_waited_for(self):
+        answer = tessera.run("-f", "-", *GREEDY, stdin="hi there").stdout
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        process = subprocess.Popen([str(tessera.BINARY), "-f", "-", *GREEDY], stdin=reader, stdout=subprocess.PIPE,
+                                   stderr=subprocess.DEVNULL, text=True, env=tessera.environment())
+        os.close(reader)
+        for piece in (b"hi ", b"there"):
+            time.sleep(0.1)
+            os.write(writer, piece)
+        os.close(writer)
+        self.assertEqual((process.communicate(timeout=tessera.TIME_LIMIT)[0], process.returncode), (answer, 0))
+
     @unittest.skipUnless(os.path.isdir("/proc/self/fd"), "skipped: no /proc")
     def test_no_file_takes_the_place_of_a_closed_stderr(self):
         # Read as a prompt, the descriptor is /dev/null, which is empty (2), and not one that is still to be had (1).

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,16 @@ import unittest
 
 import tessera
 from terminal import Terminal
+
+
+def begun_model():
+    """A checkpoint whose texts begin with the begin token."""
+    folder = tessera.folder() / "begun"
+    if not folder.exists():
+        shutil.copytree(tessera.CHECKPOINT, folder)
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True}))
+    return folder
 
 
 class VerbsTest(unittest.TestCase):
@@ -89,6 +100,11 @@ class VerbsTest(unittest.TestCase):
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
         self.assertIn("layers.3.gate", done.stderr)
 
+    def test_a_begin_token_that_is_spelled_is_not_put_twice(self):
+        for text, count in (("Hi", 1), ("<|bos|>Hi", 1), ("Hi<|bos|>", 2)):
+            ids = json.loads(tessera.run("tokenize", begun_model(), "--bos", "--parse-special", "-p", text).stdout)
+            self.assertEqual(ids.count(0), count, text)
+
     def test_tokenize(self):
         golden = json.loads((tessera.ROOT / "tests/golden/tessera-tiny/golden.json").read_text())
         for case in golden["tokenizer"]:
@@ -107,6 +123,37 @@ class VerbsTest(unittest.TestCase):
         self.assertEqual(self.good("tokenize", tessera.model(), stdin="Hello, world!\n"),
                          self.good("tokenize", tessera.model(), "-p", "Hello, world!"))
         self.assertEqual(self.good("tokenize", tessera.model(), "--decode", "3 1090,6"), "<|user|>hi<|end|>\n")
+
+    def test_tokenize_conversations(self):
+        messages = [{"role": "system", "content": "Be <|end|> brief."},
+                    {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": " there"}]}]
+        text = "<|bos|><|system|>Be <|end|> brief.<|end|><|user|>Hi there<|end|>"
+        path = tessera.folder() / "messages.json"
+        for document, expected in ((messages, text + "<|assistant|>"), ({"messages": messages}, text + "<|assistant|>"),
+                                   (messages + [{"role": "assistant", "content": "Yo"}],
+                                    text + "<|assistant|>Yo<|end|>")):
+            path.write_text(json.dumps(document))
+            for source in (tessera.model(), tessera.CHECKPOINT):
+                done = tessera.run("tokenize", source, "--messages", path)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                shown, ids = done.stdout.rstrip("\n").rsplit("\n", 1)
+                self.assertEqual(shown, expected)
+                self.assertEqual(tessera.run("tokenize", source, "--decode", ids).stdout, expected + "\n")
+                # What messages spell is text; what the template spells is a token.
+                end = json.loads(tessera.run("tokenize", source, "--parse-special", "-p", "<|end|>").stdout)[0]
+                self.assertEqual(json.loads(ids).count(end), expected.count("<|end|>") - 1)
+        path.write_text(json.dumps(messages[1:]))
+        by_text = tessera.run("tokenize", tessera.model(), "--chat", "-p", "Hi there")
+        self.assertEqual(tessera.run("tokenize", tessera.model(), "--messages", path).stdout, by_text.stdout)
+        for document, fault in (([], "at least one message"), ([{"role": "user"}], "[0].content: missing"),
+                                ({"a": 1}, "messages: missing"), ([{"role": 1, "content": ""}], "[0].role"),
+                                ([{"role": "user", "content": [{"type": "image"}]}], "[0].content[0].type")):
+            path.write_text(json.dumps(document))
+            done = tessera.run("tokenize", tessera.model(), "--messages", path)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn(fault, done.stderr)
+        for flags in (("--chat", "--bos"), ("--system", "x"), ("--messages", path, "-p", "x"), ("--chat", "--parse-special")):
+            self.assertEqual(tessera.run("tokenize", tessera.model(), "-p", "x", *flags).returncode, 2)
 
     def test_decoded_text_cannot_steer_a_terminal(self):
         text = "a\x1b[31mb\x07\tc"

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the .tess, safetensors and GGUF fuzz targets into tests/fuzz/corpus. Run it after a change of format."""
+"""Writes the seeds of the .tess, safetensors, GGUF and PyTorch fuzz targets into tests/fuzz/corpus. Run it after a change of format."""
 
 import json
 import pathlib
 import struct
 import sys
+import zipfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
 import gguf_bytes
+import pytorch_bytes
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 PAGE = 4096
@@ -134,7 +136,19 @@ def make_gguf():
          "tokenizer.ggml.bos_token_id": gguf_bytes.number(1)}, [q8]))
 
 
+def make_pytorch():
+    golden = pathlib.Path(__file__).resolve().parent.parent / "golden/pytorch"
+    for name in ("tensors", "protocol4", "nested"):
+        with zipfile.ZipFile(golden / f"{name}.bin") as archive:
+            write("pytorch", name, b"\1" + archive.read(f"{name}/data.pkl"))
+    for name in ("tensors", "nested", "module"):
+        write("pytorch", name + ".bin", b"\0" + (golden / f"{name}.bin").read_bytes())
+    whole = pytorch_bytes.tensor("FloatStorage", "0", 16, [4, 4], [1, 4])
+    write("pytorch", "fitting", b"\1\x80\2}(" + pytorch_bytes.text("a") + whole + b"u.")
+
+
 if __name__ == "__main__":
     make_tess()
+    make_pytorch()
     make_safetensors()
     make_gguf()

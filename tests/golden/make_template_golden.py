@@ -216,6 +216,55 @@ nothing
 """,
 }
 
+# Single features, one a line, rendered for the conversation below. Changing lists and dicts is allowed here, as it is in
+# plain Jinja and not where Hugging Face runs templates.
+PIECES = r"""
+{% set q=[] %}{% for m in messages %}{% set _ = q.append(m.role) %}{% endfor %}{{ q }}
+{% set q=[3,1,2] %}{{ q.pop() }}{{ q.pop(0) }}{{ q }}{% set _=q.insert(0,9) %}{{ q }}{% set _=q.extend((4,5)) %}{{ q }}{{ q.sort() }}{{ q }}{{ q.reverse() }}{{ q }}{{ q.remove(4) }}{{ q }}{{ q.index(9) }}{{ q.count(1) }}{{ q.clear() }}{{ q }}
+{% set q=[3,1,2] %}{{ q.sort(reverse=true) }}{{ q }}{% set r=q.copy() %}{{ r.append(7) }}{{ q }}{{ r }}
+{% set a=[1] %}{% set b=a %}{{ b.append(2) }}{{ a }}{{ a is sameas b }}{{ a is sameas [1,2] }}{{ a == [1,2] }}
+{% set d={'a':1} %}{{ d.pop('a') }}{{ d.pop('b', 5) }}{{ d.update(x=1, y=2) }}{{ d }}{{ d.update({'x':3}) }}{{ d }}{{ d.setdefault('z', []) }}{{ d.setdefault('z').append(1) }}{{ d }}{{ d.popitem() }}{{ d.clear() }}{{ d }}
+{% set d={'a':1} %}{{ d.pop('q') }}
+{% set q=[] %}{{ q.pop() }}
+{% set q=[1,2,3] %}{% for x in q %}{% if x == 2 %}{% set _ = q.append(9) %}{% endif %}{{ x }}{% endfor %}
+{% macro f(a, b=2) %}[{{a}}|{{b}}|{{varargs}}|{{kwargs}}]{% endmacro %}{{ f(1) }}{{ f(1,2,3,4) }}{{ f(1,c=5) }}{{ f(*[1,2,3]) }}{{ f(**{'b':7,'a':1}) }}{{ f(1, *[8], **{'z':1}) }}
+{% macro f(a, b=2) %}[{{a}}|{{b}}]{% endmacro %}{{ f(1,2,3) }}
+{% macro f(a, b=2) %}[{{a}}|{{b}}]{% endmacro %}{{ f(1,c=3) }}
+{% macro d(c='x') %}<{{c}}>{{ caller() }}</{{c}}>{% endmacro %}{% call d('y') %}hello{% endcall %}|{% call d() %}{% for m in messages %}{{m.role}}{% endfor %}{% endcall %}
+{% macro l(items) %}{% for i in items %}{{ caller(i, loop.index) }};{% endfor %}{% endmacro %}{% call(x, n=0) l([5,6]) %}{{n}}={{x}}{% endcall %}
+{% macro d() %}{% if caller %}{{ caller() }}{% else %}none{% endif %}{% endmacro %}{{ d() }}{% call d() %}c{% endcall %}
+{% macro d() %}nothing{% endmacro %}{% call d() %}c{% endcall %}
+{% for x in [1,2] %}{% macro m(y) %}{{ x }}{{ y }}{% endmacro %}{{ m(3) }},{% endfor %}
+{% macro outer(a) %}{% macro inner(b) %}{{ a }}{{ b }}{% endmacro %}{{ inner(1) }}{{ inner(2) }}{% endmacro %}{{ outer('z') }}
+{% for n in [{'v':1,'c':[{'v':2,'c':[]},{'v':3,'c':[{'v':4,'c':[]}]}]}] recursive %}{{ n.v }}@{{ loop.depth }}{% if n.c %}({{ loop(n.c) }}){% endif %}{% endfor %}
+{{ '{} {}'.format(1, 'x') }}{{ '{1}{0}'.format('a','b') }}{{ '{a:>5}|{b:<5}|{c:^5}'.format(a=1,b=2,c='z') }}{{ '{{}}'.format() }}{{ '{:05.2f}'.format(3.14159) }}{{ '{:,}'.format(1234567) }}{{ '{!r:>6}'.format('x') }}{{ '{0.role}'.format(messages[0]) }}{{ '{0[role]}'.format(messages[0]) }}{{ '{:{w}}|'.format(5, w=4) }}
+{{ '%s is %d and %5.2f%%' % ('a', 3, 2.5) }}{{ '%(x)s' % {'x': 1} }}{{ '%r' % 'q' }}{{ "%05d|%-5s|%+d" | format(42, 'ab', 7) }}{{ "%(a)s" | format(a=4) }}{{ '%x' % 255 }}
+{% if false %}{{ x | nosuch }}{{ x is nosuch }}{{ nosuch(1) }}{{ x.nosuch() }}{% endif %}ok
+{{ 1 | nosuch }}
+{{ messages | map('nosuch') | list }}
+{{ 'abc'.center(10) }}|{{ 'abc'|center(9) }}|{{ 'a b_c d-e'|wordcount }}|{{ [1,2,3,4,5]|batch(2)|list }}|{{ [1,2,3,4,5]|batch(2,0)|list }}|{{ [1,2,3,4,5]|slice(3)|list }}|{{ [1,2,3,4,5]|slice(3,'x')|list }}
+{{ '42'.zfill(5) }}{{ '-42'.zfill(5) }}{{ 'a\tb'.expandtabs(4) }}{{ 'x'.ljust(3,'.') }}{{ 'x'.rjust(3,'.') }}
+{% set ns = namespace(l=[]) %}{% for m in messages %}{% set ns.l = ns.l + [m.role] %}{% endfor %}{{ ns.l }}
+{{ (1, 2).append(3) }}
+{% set x = namespace(f=none) %}{% for i in [1] %}{% macro k() %}K{{ i }}{% endmacro %}{% set x.f = k %}{{ x.f() }}{% endfor %}
+{% call(a) [1].append(2) %}x{% endcall %}
+{{ range(*[1,4]) | list }}{{ dict(**{'a':1}) }}{{ 'a-b'.split(*['-']) }}{{ [3,1]|sort(**{'reverse':true}) }}
+{% macro f() %}{{ varargs }}{% endmacro %}{{ f(1,2) }}{% macro g() %}{% set varargs = 1 %}{{ varargs }}{% endmacro %}{{ g() }}
+{% for a in [1,2] %}{% macro f() %}{% break %}{% endmacro %}{% endfor %}
+{% macro t() %}{{ x }}{% endmacro %}{% set x = 5 %}{{ t() }}
+{% with y=3 %}{% macro t() %}{{ y }}{% endmacro %}{{ t() }}{% endwith %}
+{{ '{:>{}}'.format('a', 5) }}{{ '{:d}'.format(true) }}{{ '{:.3}'.format('abcdef') }}{{ '{:e}'.format(12345.678) }}{{ '{:g}'.format(0.0001) }}{{ '{:%}'.format(0.5) }}{{ '{:b}'.format(10) }}{{ '{:#x}'.format(255) }}{{ '{:+d}'.format(5) }}{{ '{: d}'.format(5) }}{{ '{:*^9}'.format('mid') }}{{ '{:010.3f}'.format(-3.14159) }}{{ '{:_}'.format(1000000) }}{{'{:,.2f}'.format(1234567.891)}}
+{{ '{}'.format(none) }}{{ '{}'.format([1,'a']) }}{{ '{!s}'.format([1]) }}{{ '{:5}|'.format(true) }}{{ '{:.2}'.format(3.14159) }}{{ '{:.3}'.format(100.0) }}{{ '{:.5}'.format(100.0) }}{{ '{:c}'.format(65) }}
+{{ '%s' % [1,2] }}{{ '%s %s' % (1,) }}
+{{ 'x' % 1 }}
+{{ '%d' % 3.7 }}{{ '%s' % none }}{{ '%5s|%-5s|%.2s' % ('a','b','cde') }}{{ '%c' % 'x' }}{{ '%e' % 1.5 }}{{ '%g' % 1e10 }}{{ '%#x' % 255 }}{{ '%08.3f' % 3.14159 }}{{ '%i' % 5 }}{{ '%%' % () }}
+{{ ''.isprintable() }} {{ '½'.isnumeric() }} {{ '½'.isalnum() }} {{ '²'.isdigit() }} {{ '²'.isdecimal() }} {{ '一'.isnumeric() }} {{ 'ⅷⓐ'.islower() }} {{ 'Ⅷ'.isupper() }}
+{{ 'ǆ x'|title }} {{ 'ǆ x'.title() }} {{ 'ß'|upper }} {{ 'straße'|title }} {{ 'ßa'.title() }} {{ 'ﬁn'.capitalize() }} {{ 'ΑΣ ΣΑ'|lower }} {{ 'İ'|lower }} {{ 'ŉ ǰ ΐ'|upper }} {{ 'aBß'.swapcase() }} {{ "Σ'Σ. Σ"|lower }}
+{{ 'Aǅ'.istitle() }} {{ 'A b'.istitle() }} {{ 'A B'.istitle() }} {{ 'é'.isascii() }} {{ 'ß' is upper }} {{ {'a': 1}[1:] is defined }}
+{{ '{:05}|{:<05}|{:05}'.format('ab', 'ab', 42) }} {{ '%05s|%-6d|%+.3d' % ('ab', 42, 7) }}
+""".strip("\n").split("\n")
+PIECE_CONVERSATION = [{"role": "user", "content": "Hi {x} %s"}, {"role": "assistant", "content": "yo"}]
+
 
 def user(text):
     return {"role": "user", "content": text}
@@ -264,14 +313,14 @@ class Generation(jinja2.ext.Extension):
         return caller()
 
 
-def environment():
+def environment(kind=jinja2.sandbox.ImmutableSandboxedEnvironment):
     def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def raise_exception(message):
         raise jinja2.exceptions.TemplateError(message)
 
-    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    made = kind(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     made.filters["tojson"] = tojson
@@ -302,6 +351,19 @@ def render_all(source, bos, eos):
     return rendered
 
 
+def render_pieces():
+    made = environment(jinja2.sandbox.SandboxedEnvironment)
+    pieces = []
+    for source in PIECES:
+        try:
+            output = made.from_string(source).render(messages=PIECE_CONVERSATION, bos_token="<s>", eos_token="</s>")
+        except (jinja2.exceptions.TemplateError, ArithmeticError, AttributeError, LookupError, SyntaxError,
+                TypeError, ValueError):
+            output = None
+        pieces.append({"source": source, "output": output})
+    return pieces
+
+
 def main():
     shared = pathlib.Path(sys.argv[1])
     templates = []
@@ -313,7 +375,8 @@ def main():
     for name, source in OWN_TEMPLATES.items():
         outputs = render_all(source, "<s>", "</s>")
         templates.append({"name": name, "source": source, "bos": "<s>", "eos": "</s>", "outputs": outputs})
-    golden = {"jinja": jinja2.__version__, "date": DATE, "conversations": CONVERSATIONS, "templates": templates}
+    golden = {"jinja": jinja2.__version__, "date": DATE, "conversations": CONVERSATIONS, "templates": templates,
+              "piece_conversation": PIECE_CONVERSATION, "pieces": render_pieces()}
     (HERE / "templates.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 

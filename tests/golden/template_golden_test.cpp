@@ -69,3 +69,21 @@ TEST_CASE("chat templates render as Jinja does") {
   }
   CHECK(compared > 200);
 }
+
+TEST_CASE("each feature of templates does what it does in Jinja") {
+  const json golden = read_json(std::filesystem::path(TESSERA_SOURCE_DIR) / "tests/golden/templates.json");
+  const std::vector<tessera::ChatMessage> messages = messages_of(golden.at("piece_conversation"));
+  for (const json& piece : golden.at("pieces")) {
+    const std::string source = piece.at("source");
+    CAPTURE(source);
+    const auto rendered = [&] {
+      return tessera::ChatTemplate(source).render(messages, {"<s>", "</s>", true, ""}).text;
+    };
+    if (piece.at("output").is_null()) {
+      CHECK_THROWS_AS(rendered(), tessera::TemplateError);
+    } else {
+      CHECK(rendered() == piece.at("output").get<std::string>());
+    }
+  }
+  CHECK(golden.at("pieces").size() > 40);
+}

@@ -86,3 +86,17 @@ TEST_CASE("tokens of folders that are older than added_tokens_decoder") {
                                 {"tokenizer_config.json", R"({"added_tokens_decoder": {}})"}});
   CHECK(newer.vocabulary() == next);
 }
+
+TEST_CASE("a token of blanks is gone where the one before takes white space along") {
+  // As in tokenizers 0.23, which leaves out a token of which nothing remains.
+  json document = byte_level_document({}, {});
+  document["added_tokens"] = {
+      {{"id", 256}, {"content", "<x>"}, {"rstrip", true}, {"normalized", false}},
+      {{"id", 257}, {"content", "\t\t"}, {"lstrip", true}, {"normalized", false}},
+      {{"id", 258}, {"content", "\n"}, {"lstrip", true}, {"rstrip", true}, {"normalized", false}}};
+  const Tokenizer tokenizer = load({{"tokenizer.json", document.dump()}});
+  CHECK(tokenizer.encode("<x>  \t\th", true) == Ids{256, 'h'});
+  CHECK(tokenizer.encode("a  \t\th", true) == Ids{'a', 257, 'h'});
+  CHECK(tokenizer.encode("a\n \n\nb", true) == Ids{'a', 258, 'b'});
+  CHECK(tokenizer.encode("<x>\n<x>", true) == Ids{256, 256});
+}

@@ -286,23 +286,58 @@ TEST_CASE("white space as with trim_blocks and lstrip_blocks") {
 
 TEST_CASE("what is not supported is refused before anything runs, by its name") {
   check_refused("a\n{% include 'x' %}", "line 2: the statement 'include' is not supported");
-  check_refused("{% call m() %}{% endcall %}", "'call'");
   check_refused("{% block a %}{% endblock %}", "'block'");
-  check_refused("{% if false %}{{ x | urlize }}{% endif %}", "the filter 'urlize' is not supported");
-  check_refused("{{ x is escaped }}", "the test 'escaped' is not supported");
-  check_refused("{{ x.format(1) }}", "the method 'format' is not supported");
-  check_refused("{{ x.append(1) }}", "the method 'append' is not supported");
-  check_refused("{{ cycler(1) }}", "the function 'cycler' is not supported");
-  check_refused("{{ [1] | map('urlize') }}", "the filter 'urlize' is not supported");
-  check_refused("{{ [1] | select('nosuch') }}", "the test 'nosuch' is not supported");
-  check_refused("{{ '%s' % 1 }}", "formatting a string with '%' is not supported");
-  check_refused("{% for x in y recursive %}{% endfor %}", "recursive");
-  check_refused("{% for x in y %}{% macro m() %}{% endmacro %}{% endfor %}", "a macro inside a loop");
-  check_refused("{% macro m() %}{{ varargs }}{% endmacro %}", "'varargs'");
-  check_refused("{{ f(*x) }}", "unpacking arguments");
-  check_refused("{{ 'x' | trim(1, 2) }}", "'trim' takes at most 1 arguments, found 2");
-  check_refused("{{ 'x' | indent(wide=1) }}", "'indent' has no argument 'wide'");
-  check_refused("{{ 'x' | replace('a') }}", "'replace' needs the argument 'new'");
+  check_refused("{{ f(*x, *y) }}", "'*' are given twice");
+  check_refused("{{ f(**x, a=1) }}", "nothing may follow");
+  check_refused("{{ f(a=1, 2) }}", "a positional argument follows");
+  check_refused("{% call x %}{% endcall %}", "expected the call of a macro");
+  check_refused("{% call m() %}", "'endcall' is missing");
+}
+
+TEST_CASE("what is not there is an error only where it is used") {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"{{ x | urlize }}", "the filter 'urlize' is not supported"},
+      {"{{ x is nosuch }}", "the test 'nosuch' is not supported"},
+      {"{{ 'x'.encode() }}", "a string has no method 'encode'"},
+      {"{{ (1, 2).append(1) }}", "a tuple has no method 'append'"},
+      {"{{ cycler(1) }}", "'cycler' is undefined"},
+      {"{{ [1] | map('urlize') }}", "the filter 'urlize' is not supported"},
+      {"{{ [1] | select('nosuch') }}", "the test 'nosuch' is not supported"},
+      {"{{ 'x' | trim(1, 2) }}", "'trim' takes at most 1 arguments, found 2"},
+      {"{{ 'x' | indent(wide=1) }}", "'indent' has no argument 'wide'"},
+      {"{{ 'x' | replace('a') }}", "'replace' needs the argument 'new'"}};
+  for (const auto& [source, message] : cases) {
+    CAPTURE(source);
+    CHECK(error_of(source) == "chat template line 1: " + message);
+    CHECK(error_of("{% if false %}" + source + "{% endif %}ok") == "rendered: ok");
+  }
+}
+
+TEST_CASE("lists and dicts that change share their changes and may contain themselves") {
+  check_all({{"{% set a = [] %}{% set b = a %}{% set _ = b.append(1) %}{{ a }}{{ a | list is sameas a }}",
+              "[1]False"},
+             {"{% set a = [1, 2] %}{% for x in a if a | length < 4 and not a.append(0) %}{{ x }}{% endfor %}",
+              "12"},
+             {"{% set a = [1, 2] %}{% for x in a %}{{ a.clear() }}{{ loop.previtem is defined }}{% endfor %}",
+              "NoneFalse"},
+             {"{% set a = [] %}{{ a.append(a) }}{{ a | length }}", "None1"},
+             {"{% set d = {} %}{{ d.update(d=d) }}{{ d.d.d.d | length }}", "None1"}});
+  const std::string endless = "chat template line 1: a value contains itself or is nested too deeply";
+  for (const char* use : {"{{ a }}", "{{ a | tojson }}", "{{ a == b }}", "{{ a < b }}"}) {
+    CAPTURE(use);
+    CHECK(error_of(std::string("{% set a = [] %}{% set b = [] %}{{ a.append(a) }}{{ b.append(b) }}") + use) ==
+          endless);
+  }
+  // Each list holds the next: far deeper than destructors could recurse.
+  CHECK(
+      error_of("{% set n = namespace(last=[]) %}{% set first = n.last %}{% for i in range(90000) %}{% set "
+               "next = [] %}"
+               "{% set _ = n.last.append(next) %}{% set n.last = next %}{% endfor %}{{ first | length }}") ==
+      "rendered: 1");
+  CHECK(error_of("{% set a = [] %}{% for i in range(90000) %}{% set a = a.append(a) or a %}{% endfor %}{{ a "
+                 "| length }}") == "rendered: 90000");
+  CHECK(error_of("{% set a = [1] %}{% for x in a %}{% set _ = a.append(x) %}{% endfor %}")
+            .find("does too much work") != std::string::npos);
 }
 
 TEST_CASE("syntax errors name their line") {
@@ -341,7 +376,7 @@ TEST_CASE("errors while rendering are one line with the line number") {
       {"{% for a, b in [[1]] %}{% endfor %}",
        "chat template line 1: 1 values cannot be unpacked into 2 names"},
       {"{{ none | length }}", "chat template line 1: none has no length"},
-      {"{{ messages[0].role() }}", "chat template line 1: the method 'role' is not supported"},
+      {"{{ messages[0].role() }}", "chat template line 1: a string cannot be called"},
       {"{% set x = 1 %}{{ x() }}", "chat template line 1: an integer cannot be called"},
       {"{{ [1].strip() }}", "chat template line 1: a list has no method 'strip'"},
       {"{% set x.y = 1 %}", "chat template line 1: 'x' is not a namespace"},

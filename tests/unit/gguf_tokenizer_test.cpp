@@ -327,8 +327,6 @@ TEST_CASE("vocabularies that are broken or not supported are refused by key") {
                  "tokenizer.ggml.merges"));
   CHECK(contains(fault_with([](GgufWriter& f) { f.u32("tokenizer.ggml.bos_token_id", 264); }),
                  "tokenizer.ggml.bos_token_id: expected an integer from 0 to 263, found 264"));
-  CHECK(contains(fault_with([](GgufWriter& f) { f.boolean("tokenizer.ggml.add_eos_token", true); }),
-                 "tokenizer.ggml.add_eos_token: expected false (true is not supported), found true"));
 
   using Pieces = SentencePieces;
   CHECK(

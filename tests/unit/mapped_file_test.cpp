@@ -152,7 +152,8 @@ TEST_CASE("SIGBUS from elsewhere keeps its default action") {
   for (const Ended& ended : {in_child(by_access), in_child(by_unmapped), in_child(by_kill)}) {
     REQUIRE(WIFSIGNALED(ended.status));
     CHECK(WTERMSIG(ended.status) == SIGBUS);
-    CHECK(ended.errors.empty());
+    // An emulator that the tests of another machine run in has a line of its own for that.
+    CHECK((ended.errors.empty() || ended.errors.starts_with("qemu: uncaught target signal")));
   }
 }
 

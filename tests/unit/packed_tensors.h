@@ -248,6 +248,13 @@ inline PackedTensor packed_vector(std::string name, std::span<const float> entri
   return tensor;
 }
 
+// An order of columns with the given entries.
+inline PackedTensor packed_order(std::string name, std::span<const uint32_t> entries) {
+  PackedTensor tensor = detail::empty_tensor(std::move(name), Scheme::u32, {entries.size()});
+  std::memcpy(tensor.bytes.data(), entries.data(), entries.size_bytes());
+  return tensor;
+}
+
 inline PackedTensor random_vector(Random& random, std::string name, size_t length) {
   std::vector<float> entries(length);
   for (float& entry : entries) entry = 1.0f + 0.5f * normal(random);

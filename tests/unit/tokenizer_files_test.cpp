@@ -121,12 +121,12 @@ TEST_CASE("tokenizer.json: unsupported components") {
   });
   check_json({"decoder.type", "WordPiece"}, [](json& d) { d["decoder"] = {{"type", "WordPiece"}}; });
   check_json({"decoder"}, [](json& d) { d["decoder"] = nullptr; });
-  check_json({"post_processor.type", "BertProcessing"}, [](json& d) {
+  check_json({"post_processor.cls", "missing"}, [](json& d) {
     d["post_processor"] = {{"type", "BertProcessing"}};
   });
-  check_json({"post_processor.single[1].SpecialToken", "none after"}, [](json& d) {
+  check_json({"post_processor.single[1].SpecialToken", "one token before the text"}, [](json& d) {
     d["post_processor"] = parsed(R"({"type": "TemplateProcessing", "single":
-      [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<|end|>"}}]})");
+      [{"SpecialToken": {"id": "<|end|>"}}, {"SpecialToken": {"id": "<|end|>"}}, {"Sequence": {"id": "A"}}]})");
   });
   check_json({"post_processor", "<none>"}, [](json& d) {
     d["post_processor"] = parsed(R"({"type": "TemplateProcessing", "single":
@@ -174,12 +174,68 @@ TEST_CASE("tokenizer.json: added tokens") {
              [&](json& d) { d["added_tokens"][0] = token(std::string(5000, 'x').c_str(), 258); });
 }
 
+TEST_CASE("harmless oddities of fine-tunes are read with a note") {
+  // 256 bytes, two merges and the added tokens from 258 on.
+  const json plain = byte_level_document({{"a", "b"}, {"ab", "c"}});
+  const std::vector<uint32_t> abc{257};
+  const auto read = [&](json document, const std::vector<std::pair<std::string, std::string>>& beside,
+                        const std::vector<std::string>& parts) {
+    std::vector<std::pair<std::string, std::string>> files = beside;
+    files.emplace_back("tokenizer.json", document.dump());
+    files.emplace_back("config.json", R"({"vocab_size": 259})");
+    const Folder folder(files);
+    std::vector<std::string> notes;
+    const Tokenizer tokenizer = Tokenizer::from_folder(folder.path(), &notes);
+    REQUIRE(notes.size() == 1);
+    for (const std::string& part : parts) CHECK_MESSAGE(notes[0].find(part) != std::string::npos, notes[0]);
+    CHECK(tokenizer.encode("abc", true) == abc);
+    CHECK(tokenizer.vocabulary() == 259);
+    return tokenizer.adds_bos() && tokenizer.bos() == 258u;
+  };
+  const auto token = [](const char* text, uint32_t id) {
+    return json{{"id", id}, {"content", text}, {"special", true}};
+  };
+
+  json document = plain;
+  document["added_tokens"].push_back(token("<pad>", 259));
+  read(document, {}, {"tokenizer.json", "\"<pad>\" lies beyond the model's 259 tokens: left out"});
+  document["added_tokens"].push_back(token("<more>", 300));
+  read(document, {}, {"\"<pad>\" and 1 more lie beyond"});
+  read(plain,
+       {{"tokenizer_config.json",
+         R"({"added_tokens_decoder": {"259": {"content": "<pad>"}}, "pad_token": "<pad>"})"}},
+       {"tokenizer_config.json", "\"<pad>\" lies beyond"});
+  document = plain;
+  document["model"]["vocab"]["<pad>"] = 259;
+  read(document, {}, {"tokenizer.json", "\"<pad>\" lies beyond"});
+  document["model"]["merges"].push_back("abc a");
+  document["model"]["vocab"]["abca"] = 260;
+  check_refused({{"tokenizer.json", document.dump()}, {"config.json", R"({"vocab_size": 259})"}},
+                {"merges[2]", "\"abca\""});
+
+  document = plain;
+  document["added_tokens"].push_back(document["added_tokens"][0]);
+  read(document, {}, {"added_tokens[1].content", "\"<|end|>\" is listed twice"});
+
+  document = plain;
+  document["post_processor"] = parsed(R"({"type": "TemplateProcessing", "single":
+      [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<|end|>"}}]})");
+  CHECK_FALSE(read(document, {}, {"post_processor", "\"<|end|>\" is not put behind texts"}));
+  document["post_processor"] =
+      parsed(R"({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<|end|>", 258]})");
+  CHECK(read(document, {}, {"post_processor", "\"</s>\" is not put behind texts"}));
+
+  read(plain, {{"tokenizer_config.json", R"({"add_eos_token": true})"}}, {"add_eos_token"});
+  read(plain, {{"tokenizer_config.json", R"({"bos_token": "<none>"})"}},
+       {"bos_token", "<none>", "not in the vocabulary"});
+}
+
 TEST_CASE("tokenizer_config.json") {
   const std::string document = byte_level_document({}).dump();
   const auto check = [&](const char* config, const std::vector<std::string>& parts) {
     check_refused({{"tokenizer.json", document}, {"tokenizer_config.json", config}}, parts);
   };
-  check(R"({"bos_token": "<none>"})",
+  check(R"({"bos_token": "<none>", "add_bos_token": true})",
         {"tokenizer_config.json", "bos_token", "<none>", "not in the vocabulary"});
   check(R"({"eos_token": 5})", {"tokenizer_config.json", "eos_token", "string"});
   check(R"({"add_bos_token": "yes"})", {"tokenizer_config.json", "add_bos_token", "true or false"});

@@ -50,8 +50,8 @@ void read_source(const CheckpointSource& checkpoint, const SourceTensor& source,
       at += count;
     }
   }
-  if (from.multiplier == 1.0f) return;
-  for (float& value : out) value *= from.multiplier;
+  if (from.addend == 0.0f && from.multiplier == 1.0f) return;
+  for (float& value : out) value = (value + from.addend) * from.multiplier;
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 
 namespace tessera::cuda {
 
-void linear_lut4(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<4>(queue, jobs); }
+void linear_lut4(Queue& queue, const TableLinearJobs& jobs) {
+  tables::launch_by_activations<tables::Int8Table<4, tables::LevelForm::zero_points>,
+                                tables::Bf16PairTable<tables::LevelForm::zero_points>>(queue, jobs);
+}
 
 }  // namespace tessera::cuda

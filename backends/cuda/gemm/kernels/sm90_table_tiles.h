@@ -1,7 +1,7 @@
 // Products with table weights for many tokens with wgmma, for sm_90a: tiles of 128 rows by 64 or 128 tokens.
 //
 // A block computes one tile in stages of 128 columns. Its first warpgroup fills a ring of stages: bulk copies
-// bring codes, scales and zero points; activations pass through registers, because wgmma reads them from
+// bring codes, scales and offsets; activations pass through registers, because wgmma reads them from
 // shared memory in another order than that of the rows. Each of the other two warpgroups has 64 rows: it
 // expands its codes in registers as A while the tensor cores multiply the previous ones, waits for the sums
 // of a group and adds them, scaled, to its totals. Meanwhile the tensor cores work for the other warpgroup.
@@ -34,13 +34,14 @@ struct TableTile {
   static constexpr uint32_t kUnitSteps = kProducts / kStepProducts;
   static constexpr uint32_t kUnits = table_layout::kSteps / kUnitSteps;  // units of a stage: 1 or 2
 
-  // A stage: for each unit 128 bytes of every token; codes, scales and zero points of each panel; and with
-  // zero points the sums of the tokens' activations over the groups that end with the stage.
+  // A stage: for each unit 128 bytes of every token; codes, scales and offsets of each panel, nested ones as
+  // bytes of both kinds and then d and dmin; and with offsets the sums of the tokens' activations over the
+  // groups that end with the stage.
   static constexpr uint32_t kUnitBytes = kTokens * kSwizzledBytes;
   static constexpr uint32_t kInputBytes = kUnits * kUnitBytes;
   static constexpr uint32_t kScalesAt = table_layout::block_bytes(Table::kBits);
-  static constexpr uint32_t kZerosAt = kScalesAt + table_layout::kSteps * table_layout::kGroupBytes;
-  static constexpr uint32_t kPanelBytes = kZerosAt + table_layout::kSteps * table_layout::kGroupBytes;
+  static constexpr uint32_t kOffsetsAt = kScalesAt + table_layout::kSteps * table_layout::kGroupBytes;
+  static constexpr uint32_t kPanelBytes = kOffsetsAt + table_layout::kSteps * table_layout::kGroupBytes;
   static constexpr uint32_t kSumBytes = table_layout::kSteps * kTokens * 4;
   static constexpr uint32_t kStageBytes = kInputBytes + kPanels * kPanelBytes + kSumBytes;
   static constexpr uint32_t kMostBytes = 227u << 10;     // on compute capability 9.0
@@ -104,7 +105,7 @@ class TableCopies {
     rows_ = token < left ? (left - token + Tile::kTokensApart - 1) / Tile::kTokensApart : 0;
     from_ = job.x.bytes(block.first_token + (token < left ? token : 0)) + 16 * chunk;
     to_ = swizzled_chunk(token, chunk / kPieces * kPieces) + chunk % kPieces * kPieceBytes;
-    summed_ = block.weights.zero_points && thread_index() < Tile::kTokens;
+    summed_ = has_offsets<Table>(block.weights) && thread_index() < Tile::kTokens;
     // Results beyond the last token are not stored.
     const uint32_t own = thread_index() < left ? thread_index() : 0;
     if (summed_) sums_ = Table::sums_of(job.x.bytes(block.first_token + own), job.x_columns);
@@ -122,7 +123,7 @@ class TableCopies {
       const uint32_t left = job_.tokens - block_.first_token;
       const uint32_t own = thread_index() < left ? thread_index() : 0;
       Tile::factors().store(thread_index(), Table::factor(job_.x.bytes(block_.first_token + own),
-                                                          job_.x_columns, block_.weights.zero_points));
+                                                          job_.x_columns, block_.weights.table));
     }
     Stage coming[Tile::kAhead] = {};
     TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kAhead; ++i) {
@@ -183,15 +184,21 @@ class TableCopies {
     const uint32_t left = block_.panels - block_.first_panel;
     const uint32_t count = left < Tile::kPanels ? left : Tile::kPanels;
     const uint32_t group_bytes = table_layout::kGroupBytes << grouping_.chunk_group_shift;
-    const uint32_t parameter_bytes = weights.zero_points ? 2 * group_bytes : group_bytes;
+    // Nested: bytes of both kinds, then d and dmin.
+    const uint32_t offset_bytes = kNestedLevels<Table>          ? table_layout::kNestedFactorBytes
+                                  : has_offsets<Table>(weights) ? group_bytes
+                                                                : 0;
     std::byte* const barrier = Tile::full(stage);
-    if (warp_index() == 0) mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + parameter_bytes));
+    if (warp_index() == 0)
+      mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + group_bytes + offset_bytes));
     // Weights are read once for each tile of tokens.
     const uint64_t policy = job_.tokens <= Tile::kTokens ? evict_first_policy() : evict_normal_policy();
     const uint32_t group = number * table_layout::kSteps >> grouping_.group_shift;
     const size_t scales = table_layout::scales_byte(Table::kBits, weights.columns, group);
     const size_t groups = block_.stages * table_layout::kSteps >> grouping_.group_shift;
-    const size_t zeros = scales + groups * table_layout::kGroupBytes;
+    const size_t offsets = kNestedLevels<Table> ? table_layout::nested_factors_byte(
+                                                      weights.columns, number / table_layout::kNestedBlocks)
+                                                : scales + groups * table_layout::kGroupBytes;
     const uint32_t first = warp_index() * kOwn;
     Global<const std::byte> from = weights.panels + (block_.first_panel + first) * weights.panel_bytes;
     Shared<std::byte> to = Tile::panel(stage, first);
@@ -200,9 +207,9 @@ class TableCopies {
                 policy);
       bulk_copy(to.template as<std::byte>(Tile::kScalesAt).address(), (from + scales).address(), group_bytes,
                 barrier, policy);
-      if (weights.zero_points)
-        bulk_copy(to.template as<std::byte>(Tile::kZerosAt).address(), (from + zeros).address(), group_bytes,
-                  barrier, policy);
+      if (offset_bytes > 0)
+        bulk_copy(to.template as<std::byte>(Tile::kOffsetsAt).address(), (from + offsets).address(),
+                  offset_bytes, barrier, policy);
       from = from + weights.panel_bytes;
       to = to.template as<std::byte>(Tile::kPanelBytes);
     }
@@ -276,6 +283,9 @@ class TableProducts {
 
  private:
   using Operands = uint32_t[Tile::kProducts][4];
+  // Groups with minimums have 32 columns.
+  static constexpr bool kSingleSteps =
+      Table::kLevels == LevelForm::minimums || Table::kLevels == LevelForm::nested;
 
   // Expands the codes of a unit of the stage at next_.
   template <uint32_t kUnit>
@@ -286,8 +296,8 @@ class TableProducts {
       load_words<Table::kBits>(Tile::panel(next_.stage, own_), stored);
       TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kUnitSteps; ++i) {
         const uint32_t word = 2 * (kUnit * Tile::kUnitSteps + i);
-        const auto operand = table_.operand(nibble_word<Table::kBits>(stored, word),
-                                            nibble_word<Table::kBits>(stored, word + 1));
+        const auto operand =
+            table_.operand(row_codes<Table::kBits>(stored, word), row_codes<Table::kBits>(stored, word + 1));
         TESSERA_UNROLL for (uint32_t j = 0; j < 4 * Tile::kStepProducts; ++j)
             a[i * Tile::kStepProducts + j / 4][j % 4] = operand.a[j / 4][j % 4];
       }
@@ -299,13 +309,13 @@ class TableProducts {
   template <uint32_t kUnit>
   TESSERA_DEVICE void add_unit(Operands& a, Operands& other, uint32_t unit, bool more) {
     const uint32_t before = unit * Tile::kUnitSteps;
-    const uint32_t span =
-        grouping_.group_steps() < Tile::kUnitSteps ? grouping_.group_steps() : Tile::kUnitSteps;
+    const uint32_t steps = kSingleSteps ? 1 : grouping_.group_steps();
+    const uint32_t span = steps < Tile::kUnitSteps ? steps : Tile::kUnitSteps;
     const uint64_t b =
         swizzled_descriptor(shared_address(Tile::inputs(place_.stage).address()) + kUnit * Tile::kUnitBytes);
     for (uint32_t step = 0; step < Tile::kUnitSteps; step += span) {
       const uint64_t own_b = advanced(b, step * Tile::kStepProducts);
-      const bool accumulate = !grouping_.ends(before + step);
+      const bool accumulate = !kSingleSteps && !grouping_.ends(before + step);
       if (span == Tile::kUnitSteps) {
         multiply_steps<Tile::kUnitSteps>(a, own_b, accumulate);
       } else if (Tile::kUnitSteps > 2 && span == 2) {
@@ -317,7 +327,8 @@ class TableProducts {
       if (last && more) expand<(kUnit + 1) % Tile::kUnits>(other);
       wgmma_wait<0>();
       wgmma_done(sums_);
-      if (grouping_.ends(before + step + span)) end_group(grouping_.slot_of(kUnit * Tile::kUnitSteps + step));
+      if (kSingleSteps || grouping_.ends(before + step + span))
+        end_group(grouping_.slot_of(kUnit * Tile::kUnitSteps + step));
       if (!last) shift(a, span * Tile::kStepProducts);
     }
     if (kUnit + 1 < Tile::kUnits) return;
@@ -343,29 +354,64 @@ class TableProducts {
     }
   }
 
-  // acc = fma(scale, d - zero point * sum of activations, acc)
+  // The float of row g and that of row g + 8, as a pair.
+  struct Pair {
+    float row[2];
+  };
+  // Scales of a group of the stage, or, from kOffsetsAt on, its offsets. Separate, because few registers are
+  // left.
+  TESSERA_DEVICE Pair scales(uint32_t slot) const {
+    const uint32_t word = level_word(Tile::kScalesAt, slot);
+    if constexpr (!kNestedLevels<Table>) return {{row_scale(word, false), row_scale(word, true)}};
+    const uint32_t d = level_word(Tile::kOffsetsAt, 0);
+    return {{nested_level(word, d, 0), nested_level(word, d, 1)}};
+  }
+  TESSERA_DEVICE Pair offsets(uint32_t slot) const {
+    if constexpr (!kNestedLevels<Table>) {
+      const uint32_t word = level_word(Tile::kOffsetsAt, slot);
+      return {{row_scale(word, false), row_scale(word, true)}};
+    }
+    const uint32_t word = level_word(Tile::kScalesAt, slot) >> 16;
+    const uint32_t dmin = level_word(Tile::kOffsetsAt, 1);
+    return {{-nested_level(word, dmin, 0), -nested_level(word, dmin, 1)}};
+  }
+  TESSERA_DEVICE uint32_t level_word(uint32_t at, uint32_t slot) const {
+    const uint32_t word = slot * (table_layout::kGroupBytes / 4) + lane_index() / 4;
+    return Tile::panel(place_.stage, own_).template as<uint32_t>(at)[word];
+  }
+
+  // Adds a group to acc, as add_group does.
   TESSERA_DEVICE void end_group(uint32_t slot) {
     if (!exists_) return;
-    const Shared<std::byte> panel = Tile::panel(place_.stage, own_);
-    const uint32_t word = slot * (table_layout::kGroupBytes / 4) + lane_index() / 4;
-    const uint32_t scales = panel.template as<uint32_t>(Tile::kScalesAt)[word];
-    const float scale[2] = {row_scale(scales, false), row_scale(scales, true)};
-    if (!block_.weights.zero_points) {
-      TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kValues; ++i) acc_[i] =
-          multiply_add(scale[i / 2 % 2], Table::float_of(sums_[i]), acc_[i]);
+    const GroupOffset kind = offsets_of<Table>(block_.weights);
+    const Pair scale = scales(slot);
+    if (kind == GroupOffset::zero_point) {
+      const Pair zero = offsets(slot);
+      add_inputs(slot, [&](uint32_t i, float inputs) {
+        const float d = multiply_add(-zero.row[i / 2 % 2], inputs, Table::float_of(sums_[i]));
+        acc_[i] = multiply_add(scale.row[i / 2 % 2], d, acc_[i]);
+      });
       return;
     }
-    const uint32_t zeros = panel.template as<uint32_t>(Tile::kZerosAt)[word];
-    const float zero[2] = {row_scale(zeros, false), row_scale(zeros, true)};
+    TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kValues; ++i) acc_[i] =
+        multiply_add(scale.row[i / 2 % 2], Table::float_of(sums_[i]), acc_[i]);
+    if (kind == GroupOffset::none) return;
+    const Pair minimum = offsets(slot);
+    add_inputs(slot, [&](uint32_t i, float inputs) {
+      acc_[i] = multiply_add(minimum.row[i / 2 % 2], inputs, acc_[i]);
+    });
+  }
+
+  // Calls add(i, sum of the activations of sum i's token) for every sum of the thread, in a group of the
+  // stage.
+  template <class Add>
+  TESSERA_DEVICE void add_inputs(uint32_t slot, const Add& add) const {
     const Shared<Words2> inputs =
         Tile::sums(place_.stage).template as<Words2>(4 * (slot * Tile::kTokens + 2 * (lane_index() % 4)));
     TESSERA_UNROLL for (uint32_t eight = 0; eight < Tile::kTokens / 8; ++eight) {
       const Words2 words = inputs[4 * eight];
       const float own[2] = {bits_float(words.x), bits_float(words.y)};
-      TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        const float d = multiply_add(-zero[i / 2], own[i % 2], Table::float_of(sums_[4 * eight + i]));
-        acc_[4 * eight + i] = multiply_add(scale[i / 2], d, acc_[4 * eight + i]);
-      }
+      TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) add(4 * eight + i, own[i % 2]);
     }
   }
 

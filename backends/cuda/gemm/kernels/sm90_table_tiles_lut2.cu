@@ -2,8 +2,8 @@
 
 namespace tessera::cuda::tables {
 
-template void launch_tiles<Int8Table<2>, 64>(Queue&, const TableLinearJobs&);
-template void launch_tiles<Int8Table<2>, 128>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<2, LevelForm::scales>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<2, LevelForm::scales>, 128>(Queue&, const TableLinearJobs&);
 template void launch_tiles<Bf16Table<2>, 64>(Queue&, const TableLinearJobs&);
 template void launch_tiles<Bf16Table<2>, 128>(Queue&, const TableLinearJobs&);
 

@@ -2,8 +2,8 @@
 
 namespace tessera::cuda::tables {
 
-template void launch_tiles<Int8Table<3>, 64>(Queue&, const TableLinearJobs&);
-template void launch_tiles<Int8Table<3>, 128>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<3, LevelForm::scales>, 64>(Queue&, const TableLinearJobs&);
+template void launch_tiles<Int8Table<3, LevelForm::scales>, 128>(Queue&, const TableLinearJobs&);
 template void launch_tiles<Bf16Table<3>, 64>(Queue&, const TableLinearJobs&);
 template void launch_tiles<Bf16Table<3>, 128>(Queue&, const TableLinearJobs&);
 

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "engine/chat_template/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/model_header.h"
 
@@ -18,9 +18,9 @@ struct EndToken {
 };
 
 // Each token once: those of the settings, the tokenizer's end token, the special token with which the
-// template (which may be null) closes an assistant's turn, and special tokens whose usual name says that they
-// end a turn.
-std::vector<EndToken> end_tokens(const ChatSettings& settings, const Tokenizer& tokenizer,
-                                 const ChatTemplate* chat_template);
+// template closes an assistant's turn, and special tokens whose usual name says that they end a turn.
+// behind_reply: what the template puts behind a reply, where there is a template that can render one.
+std::vector<EndToken> find_end_tokens(const ChatSettings& settings, const Tokenizer& tokenizer,
+                                      const std::optional<std::string>& behind_reply);
 
 }  // namespace tessera
