@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <ctime>
 #include <filesystem>
+#include <map>
+#include <memory>
 
 #include "commands/commands.h"
 #include "commands/load_model.h"
@@ -12,6 +14,7 @@
 #include "commands/terminal/terminal.h"
 #include "engine/model_cache/model_cache.h"
 #include "engine/readable_bytes.h"
+#include "gguf-like-format/scheme.h"
 #include "gguf-like-format/tess/tess_file.h"
 
 namespace tessera {
@@ -28,9 +31,16 @@ std::string local_time(int64_t nanoseconds) {
                      fmt::localtime(static_cast<std::time_t>(nanoseconds / 1'000'000'000)));
 }
 
-std::string scheme_of(const ModelCache& cache, const StoredModel& model) {
+// That of most of its bytes: converted as it was, a model may have several.
+std::string_view scheme_of(const ModelCache& cache, const StoredModel& model) {
   try {
-    return one_line(TessFile::open(cache.model_path(model.name), true)->header().quantization.scheme);
+    const std::unique_ptr<TessFile> file = TessFile::open(cache.model_path(model.name), true);
+    std::map<Scheme, size_t> bytes;
+    for (const StoredTensor& tensor : file->tensors())
+      if (scheme_facts(tensor.scheme).stores_matrices()) bytes[tensor.scheme] += tensor.bytes.size();
+    const auto most = std::max_element(bytes.begin(), bytes.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    return most != bytes.end() ? scheme_name(most->first) : "none";
   } catch (const FileError&) {
     return "damaged";
   }
@@ -43,8 +53,8 @@ void list_models(const ModelCache& cache, const std::optional<uint64_t>& limit) 
   for (const StoredModel& model : models) {
     bytes += model.bytes;
     const std::string first = model.sources.empty() ? model.name : model.sources.front();
-    table.rows.push_back(
-        {one_line(first), scheme_of(cache, model), readable_bytes(model.bytes), local_time(model.last_use)});
+    table.rows.push_back({one_line(first), std::string(scheme_of(cache, model)), readable_bytes(model.bytes),
+                          local_time(model.last_use)});
     for (size_t i = 1; i < model.sources.size(); ++i)
       table.rows.push_back({one_line(model.sources[i]), "same", "", ""});
   }

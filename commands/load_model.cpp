@@ -106,7 +106,7 @@ OpenFile open_model_file(const std::string& path, const Arguments& arguments) {
   model_cache::OpenOptions options;
   options.limit = limit;
   options.use_mmap = use_mmap;
-  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  options.threads = thread_count(arguments);
   std::optional<ProgressBar> bar;
   const char* shown = nullptr;
   model_cache::OpenEvents events;

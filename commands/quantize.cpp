@@ -150,6 +150,7 @@ std::optional<quantize::Recipe> recipe_of(const Arguments& arguments, Scheme sch
     if (format->zero_points && arguments.has("table"))
       throw UsageError(fmt::format("--table: has no meaning with {}", named));
   } else {
+    if (scheme_facts(scheme).group_scales()) refuse(arguments, kRowScaleSteps, named);
     refuse(arguments, kTableSteps, named);
     refuse(arguments, kTableChoices, named);
   }

@@ -199,9 +199,8 @@ std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& fol
 }
 
 std::vector<std::string> huggingface_files(const std::string& folder) {
+  refuse_mistaken_path(folder);
   std::error_code error;
-  if (!std::filesystem::exists(std::filesystem::path(folder) / "config.json", error))
-    throw FileError(fmt::format("{}: expected a checkpoint folder, found one without config.json", folder));
   std::vector<std::string> files;
   std::filesystem::directory_iterator entry(folder, error);
   for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {

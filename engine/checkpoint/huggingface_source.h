@@ -12,7 +12,7 @@ namespace tessera {
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder);
 
 // All regular files of the folder but hidden ones and .tess files, by name: any of them may become part of
-// the checkpoint. Throws FileError for a folder without config.json.
+// the checkpoint. Throws FileError where no checkpoint can be.
 std::vector<std::string> huggingface_files(const std::string& folder);
 
 }  // namespace tessera

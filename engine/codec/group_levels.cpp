@@ -13,9 +13,16 @@ namespace tessera {
 
 namespace {
 
-constexpr float kHighestNibble = 15.0f;
 constexpr double kLargestFactor = 255.0;   // of an int4k group
 constexpr double kHalfOverflow = 65520.0;  // f16 rounds this and more to infinity
+
+constexpr int kRefits = 2;  // a third wins next to nothing
+constexpr double kLargestHalf = 65504.0;
+
+// A level as f16 stores it; a fitted one may lie beyond what the values themselves would need.
+float stored_level(double exact) {
+  return stored_group_scale(std::clamp(exact, -kLargestHalf, kLargestHalf));
+}
 
 // scale * q + minimum for q = 0 … 15, not yet rounded as it is stored.
 struct Line {
@@ -68,10 +75,11 @@ Line fitted_line(std::span<const float> values, bool below_zero) {
   if (below_zero) low = std::min(low, 0.0);
   Line best{std::max(high - low, 0.0) / 15.0, low};
   double least = squared_error(values, best);
-  for (const double narrowing : {1.0, 0.92, 0.84, 0.76}) {
+  for (const double narrowing : {1.0, 0.94, 0.88, 0.82, 0.76}) {
     const double width = (high - low) * narrowing;
     const double start = below_zero ? low * narrowing : low + ((high - low) - width) / 2;
-    const Line line = refitted(values, {std::max(width, 0.0) / 15.0, start}, below_zero);
+    Line line{std::max(width, 0.0) / 15.0, start};
+    for (int round = 0; round < kRefits; ++round) line = refitted(values, line, below_zero);
     const double error = squared_error(values, line);
     if (error < least) {
       least = error;
@@ -106,8 +114,8 @@ void fit_blocks(std::span<const float> values, GroupLevels& levels) {
       scale = std::max(scale, line.scale);
       depth = std::max(depth, -line.minimum);
     }
-    levels.scales.push_back(stored_group_scale(scale / kLargestFactor));
-    levels.minimums.push_back(stored_group_scale(depth / kLargestFactor));
+    levels.scales.push_back(stored_level(scale / kLargestFactor));
+    levels.minimums.push_back(stored_level(depth / kLargestFactor));
     for (const Line& line : block) {
       levels.group_scales.push_back(factor_of(line.scale, levels.scales.back()));
       levels.group_minimums.push_back(factor_of(-line.minimum, levels.minimums.back()));
@@ -117,31 +125,27 @@ void fit_blocks(std::span<const float> values, GroupLevels& levels) {
 
 }  // namespace
 
-GroupLevels::Meaning GroupLevels::meaning(size_t group) const {
-  if (kind == CodeKind::int8) return {scales[group], 0.0f, 128};
-  if (kind == CodeKind::int4m) return {scales[group], minimums[group], 0};
+GroupLevels::Group GroupLevels::group_of(size_t column) const {
+  const size_t group = column / group_columns;
+  if (kind == CodeKind::int8)
+    return {.scale = scales[group], .minimum = 0, .zero = 128, .highest = 127, .lowest = -128};
+  if (kind == CodeKind::int4m) return {.scale = scales[group], .minimum = minimums[group]};
   const size_t block = group / tile::kNestedGroups;
-  return {scales[block] * static_cast<float>(group_scales[group]),
-          0.0f - minimums[block] * static_cast<float>(group_minimums[group]), 0};
+  return {.scale = scales[block] * static_cast<float>(group_scales[group]),
+          .minimum = 0.0f - minimums[block] * static_cast<float>(group_minimums[group])};
 }
 
 void GroupLevels::encode(size_t first, std::span<const float> values, std::span<uint8_t> codes) const {
   assert(codes.size() == values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    const Meaning level = meaning((first + i) / group_columns);
-    const float steps = level.scale == 0.0f ? 0.0f : (values[i] - level.minimum) / level.scale;
-    codes[i] = kind == CodeKind::int8
-                   ? static_cast<uint8_t>(rounding::half_even(std::clamp(steps, -128.0f, 127.0f)) + 128)
-                   : rounding::half_even_clamped(steps, 0.0f, kHighestNibble);
-  }
+  for (size_t i = 0; i < values.size(); ++i)
+    codes[i] = static_cast<uint8_t>(code(values[i], group_of(first + i)));
 }
 
 void GroupLevels::round(std::span<const float> values, std::span<float> out) const {
-  std::vector<uint8_t> codes(values.size());
-  encode(0, values, codes);
+  assert(out.size() == values.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    const Meaning level = meaning(i / group_columns);
-    out[i] = level.scale * static_cast<float>(codes[i] - level.zero) + level.minimum;
+    const Group group = group_of(i);
+    out[i] = meaning(code(values[i], group), group);
   }
 }
 
@@ -162,8 +166,8 @@ void fit_levels(const SchemeFacts& scheme, std::span<const float> values, GroupL
       continue;
     }
     const Line line = fitted_line(part, false);
-    levels.scales.push_back(stored_group_scale(line.scale));
-    levels.minimums.push_back(stored_group_scale(line.minimum));
+    levels.scales.push_back(stored_level(line.scale));
+    levels.minimums.push_back(stored_level(line.minimum));
   }
 }
 

@@ -72,7 +72,7 @@ struct TableLevels {
 void fit_levels(const TableFormat& format, const ValueTable* table, std::span<const float> values,
                 TableLevels& levels);
 
-// A group's scale, positive, as f16 stores it.
+// A group's scale as f16 stores it.
 float stored_group_scale(double exact);
 // A group's zero point, clamped to the codes 0 to 15, as f16 stores it.
 float stored_group_zero(double exact);

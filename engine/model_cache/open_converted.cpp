@@ -154,6 +154,7 @@ class Opening {
       } catch (const FileError&) {
         note(
             fmt::format("the converted {} in {} is damaged: it is made anew", shown_name(), cache_.folder()));
+        ::unlink(cache_.model_path(name).c_str());  // its room is needed
       }
     }
 

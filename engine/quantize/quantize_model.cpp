@@ -29,7 +29,7 @@ std::vector<QuantizeSummary> quantize_by_rounding(const ModelFileOptions& option
     writer.write(out);
     summary.add(weight, out.size(), sums);
   }
-  file.write_tokenizer(writer);
+  file.write_rest(writer);
   writer.finish();
   return summary.lines();
 }

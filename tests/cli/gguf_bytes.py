@@ -4,7 +4,7 @@ import json
 import struct
 
 U32, F32, STRING, ARRAY, I32, BOOL = 4, 6, 8, 9, 5, 7
-BF16 = 30
+BF16, Q8_0, Q4_0, Q4_1, Q5_1 = 30, 8, 2, 3, 7
 ALIGNMENT = 32
 NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
@@ -63,9 +63,39 @@ def wider_ffn(part, shape, content, times):
     return [shape[0], shape[1] * times], b"".join(line * times for line in rows)
 
 
-def convert(folder, wider=1):
+def blocks(values, kind):
+    """Values as blocks of Q8_0, Q4_0, Q4_1 or Q5_1, rounded plainly."""
+    content = bytearray()
+    for at in range(0, len(values), 32):
+        block = values[at:at + 32]
+        if kind in (Q8_0, Q4_0):
+            most, zero = (127, 128) if kind == Q8_0 else (7, 8)
+            levels = [max(map(abs, block)) / most]
+        else:
+            most, zero = (15 if kind == Q4_1 else 31), 0
+            levels = [(max(block) - min(block)) / most, min(block)]
+        packed = struct.pack(f"<{len(levels)}e", *levels)
+        scale, offset = (struct.unpack(f"<{len(levels)}e", packed) + (0.0,))[:2]
+        codes = [round((value - offset) / scale) if scale else 0 for value in block]
+        codes = [min(max(code, -most if zero else 0), most) for code in codes]
+        if kind == Q8_0:
+            content += packed + struct.pack("<32b", *codes)
+            continue
+        codes = [code + zero for code in codes]
+        if kind == Q5_1:
+            packed += struct.pack("<I", sum(code >> 4 << i for i, code in enumerate(codes)))
+        content += packed + bytes(codes[i] & 15 | (codes[i + 16] & 15) << 4 for i in range(16))
+    return bytes(content)
+
+
+def bf16_values(content):
+    return [struct.unpack("<f", bytes(2) + content[at:at + 2])[0] for at in range(0, len(content), 2)]
+
+
+def convert(folder, wider=1, kinds=None):
     """Tokens are split as the embedded model splits them, which GGUF files call qwen2. wider: the feed-forward network
-    has that many times its width, which makes a larger file and a useless model."""
+    has that many times its width, which makes a larger file and a useless model. kinds: types of some tensors by their
+    GGUF names; the others stay BF16."""
     config = json.loads((folder / "config.json").read_text())
     config["intermediate_size"] *= wider
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -111,5 +141,8 @@ def convert(folder, wider=1):
                 shape, content = wider_ffn(part, shape, content, wider)
         if name.endswith(("attn_q.weight", "attn_k.weight")):
             content = neighbouring(content, config["head_dim"], 2 * shape[1])
-        tensors.append((name, shape[::-1], BF16, content))
+        kind = (kinds or {}).get(name, BF16)
+        if kind != BF16:
+            content = blocks(bf16_values(content), kind)
+        tensors.append((name, shape[::-1], kind, content))
     return gguf_file(keys, tensors)

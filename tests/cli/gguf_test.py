@@ -53,6 +53,50 @@ class GgufTest(unittest.TestCase):
                                 "--calibration-window", "32", "--threads", "2")
         self.assertIn("every hash and scale is right", tessera.run("inspect", target, "--verify").stdout)
 
+    def test_codes_are_kept(self):
+        kinds = {f"blk.0.attn_{part}.weight": gguf_bytes.Q4_0 for part in "qkv"}
+        kinds |= {"blk.0.attn_output.weight": gguf_bytes.Q4_1, "blk.0.ffn_down.weight": gguf_bytes.Q5_1,
+                  "blk.1.attn_v.weight": gguf_bytes.Q8_0}
+        source = self.folder / "mixed.gguf"
+        source.write_bytes(gguf_bytes.convert(tessera.CHECKPOINT, kinds=kinds))
+        target = self.folder / "mixed.tess"
+        for flags, scheme in (((), "keep"), (("--scheme", "keep"), "keep"), (("--scheme", "keep-a8"), "keep-a8")):
+            with self.subTest(flags):
+                done = tessera.run("quantize", source, "-o", target, *flags)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                end = "-a8" if scheme == "keep-a8" else ""
+                four = "int4-g32" if end else "lut4-g32"
+                self.assertRegex(done.stdout, rf"(?m)^q +{four}{end} +Q4_0 +kept +1 .* exact$")
+                self.assertRegex(done.stdout, rf"(?m)^o +int4m-g32{end} +Q4_1 +kept +1 .* exact$")
+                self.assertRegex(done.stdout, r"(?m)^o +bf16 +BF16 +kept +5 .* exact$")
+                self.assertRegex(done.stdout, rf"(?m)^down +int8-g32{end} +Q5_1 +converted +1 .* 0\.\d+%$")
+                self.assertRegex(done.stdout, rf"(?m)^v +int8-g32{end} +Q8_0 +kept +1 .* exact$")
+                # Beside v, which is in codes, and so that the three take one type.
+                self.assertRegex(done.stdout, rf"(?m)^q +int8-g32{end} +BF16 +converted +1 .* 0\.\d+%$")
+                self.assertRegex(done.stdout, r"(?m)^embedding +bf16 +BF16 +kept +1 .* exact$")
+                shown = tessera.run("inspect", target, "--verify")
+                self.assertRegex(shown.stdout, rf"scheme +{scheme}, head bf16\n")
+                self.assertIn("every hash and scale is right", shown.stdout)
+                answer = tessera.run("-m", target, "-p", tessera.PROMPT, *GREEDY)
+                self.assertEqual(answer.returncode, 0, answer.stderr)
+                self.assertTrue(answer.stdout.strip())
+
+    def test_ways_of_rounding_and_kept_codes_exclude_each_other(self):
+        source = self.folder / "one.gguf"
+        kinds = {"blk.0.attn_output.weight": gguf_bytes.Q8_0}
+        source.write_bytes(gguf_bytes.convert(tessera.CHECKPOINT, kinds=kinds))
+        target = self.folder / "one.tess"
+        for flags in (("--recipe", "rtn"), ("--calibration", "-"), ("--no-scale-search",), ("--awq",)):
+            with self.subTest(flags):
+                done = tessera.run("quantize", source, "-o", target, "--scheme", "keep", *flags)
+                self.assertEqual((done.returncode, done.stdout), (2, ""), done.stderr)
+                self.assertIn(f"{flags[0]}: has no meaning with --scheme keep", done.stderr)
+                self.assertFalse(target.exists())
+        rounded = self.quantized(source, "rounded.tess", "--recipe", "rtn")
+        self.assertRegex(tessera.run("inspect", rounded).stdout, r"scheme +w4a8-g128, head w8a8\n")
+        head = self.quantized(source, "head.tess", "--head", "w8a8")
+        self.assertRegex(tessera.run("inspect", head).stdout, r"scheme +keep, head w8a8\n")
+
     def test_broken_files_are_refused(self):
         content = self.content
         version = struct.pack("<I", 1)
@@ -77,7 +121,8 @@ class GgufTest(unittest.TestCase):
         source = pathlib.Path(models or "") / "smollm2-135m-instruct.gguf"
         if models is None or not source.exists():
             self.skipTest("no smollm2-135m-instruct.gguf in $TESSERA_REAL_MODELS")
-        questions = (("w8a8", ("What is the capital of France?",)), ("w8a8", ("The capital of France is", "--raw")),
+        questions = (("keep", ("What is the capital of France?",)),
+                     ("w8a8", ("What is the capital of France?",)), ("w8a8", ("The capital of France is", "--raw")),
                      ("w4a8-g128", ("What is the capital of France?",)))
         for scheme, question in questions:
             with self.subTest(scheme=scheme, question=question):

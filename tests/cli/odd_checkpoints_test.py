@@ -90,8 +90,11 @@ class OddCheckpointsTest(unittest.TestCase):
                 done = tessera.run(*arguments)
                 self.assertEqual(done.returncode, 1)
                 self.assertIn("a file of a checkpoint: tessera quantize makes a .tess file of its folder", done.stderr)
-        done = tessera.run("-m", tessera.CHECKPOINT, "-p", "x")
-        self.assertIn("expected a .tess file, found a folder: tessera quantize makes one", done.stderr)
+        folder = tessera.folder() / "empty"
+        folder.mkdir()
+        done = tessera.run("-m", folder, "-p", "x")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn(str(folder), done.stderr)
 
     def test_folders_that_are_no_checkpoint(self):
         folder = tessera.folder() / "other-folders"

@@ -119,6 +119,17 @@ class PackedTest(unittest.TestCase):
                     role = "k" if "k_proj" in matrix else "v" if "v_proj" in matrix else "down"
                     self.assertEqual(ours[f"layers.0.{role}"], theirs[f"layers.{layer.split('.')[2]}.{role}"])
 
+    def test_every_kind_is_quantized_without_a_scheme_named(self):
+        def check(name):
+            path, done = self.quantized(self.packed_folder(name))
+            return name, done.stdout, tessera.run("inspect", path, "--verify").stdout
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for name, report, shown in pool.map(check, self.cases):
+                with self.subTest(name):
+                    self.assertIn("every hash and scale is right", shown)
+                    self.assertRegex(report, "(?m)^down ")
+
     def test_a_packed_model_answers(self):
         ours, done = self.quantized(self.packed_folder("ct-int8"), "--scheme", "int4-g32")
         self.assertIn("2 scales and zero points of activations, keys and values are not used", done.stderr)

@@ -305,5 +305,7 @@ TEST_CASE("what no scheme holds") {
   Packed ordered = random_matrix(random, kZeroPoint, 4, 32, 64, scale, eight);
   ordered.format.order.resize(64);
   std::iota(ordered.format.order.begin(), ordered.format.order.end(), 0);
-  CHECK(scheme(ordered) == "none");
+  const keep::LevelFacts facts = keep::level_facts(ordered.content);
+  CHECK(keep::kept_codes(ordered.format, facts, ordered.rows, ordered.columns, {}));
+  CHECK_FALSE(keep::kept_codes(ordered.format, facts, ordered.rows, ordered.columns, {.order = false}));
 }

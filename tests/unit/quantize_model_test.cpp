@@ -2,6 +2,7 @@
 #include "engine/quantize/quantize_model.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -202,6 +203,7 @@ QuantizeOptions options_for(const std::string& source, const std::string& target
 double allowed_relative_error(Scheme scheme) {
   if (const auto format = table_format(scheme))
     return format->bits == 4 ? 0.14 : format->bits == 3 ? 0.3 : 0.8;
+  if (scheme_facts(scheme).group_scales()) return scheme_facts(scheme).bits == 8 ? 0.012 : 0.14;
   switch (scheme) {
     case Scheme::w4a8_g128:
     case Scheme::w4a8:
@@ -296,10 +298,11 @@ bool holds(const std::string& line, const std::string& part) {
 
 TEST_CASE("every scheme, every checkpoint type, one file or shards, tied or not") {
   for (const std::string type : {"F32", "F16", "BF16"}) {
-    for (const Scheme scheme :
-         {Scheme::w4a8_g128, Scheme::w4a8, Scheme::w8a8, Scheme::f16, Scheme::bf16, Scheme::f32,
-          parse_scheme("lut4-g64").value(), parse_scheme("lut3-g32-a8").value(),
-          parse_scheme("lut2-g256").value(), parse_scheme("int4-g128").value()}) {
+    for (const Scheme scheme : {Scheme::w4a8_g128, Scheme::w4a8, Scheme::w8a8, Scheme::f16, Scheme::bf16,
+                                Scheme::f32, parse_scheme("lut4-g64").value(),
+                                parse_scheme("lut3-g32-a8").value(), parse_scheme("lut2-g256").value(),
+                                parse_scheme("int4-g128").value(), parse_scheme("int8-g64-a8").value(),
+                                parse_scheme("int4m-g32").value(), parse_scheme("int4k-g32").value()}) {
       for (const bool tied : {false, true}) {
         const std::string name(scheme_name(scheme));
         CAPTURE(type);
@@ -312,7 +315,7 @@ TEST_CASE("every scheme, every checkpoint type, one file or shards, tied or not"
         const auto summary = quantize_model(options_for(source, target, scheme));
         CHECK(folder.entries() == 2);  // the source and the target, no temporary file
         const auto file = TessFile::open(target, true);
-        const Scheme head = has_row_scales(scheme) || table_format(scheme) ? Scheme::w8a8 : scheme;
+        const Scheme head = scheme_facts(scheme).stores_codes() ? Scheme::w8a8 : scheme;
         check_file(model, *file, scheme, head, summary);
         CHECK(file->header().quantization.scheme == name);
         CHECK(file->header().quantization.head_scheme == scheme_name(head));
@@ -504,6 +507,23 @@ TEST_CASE("values that cannot be stored are refused by name and place") {
     CHECK_NOTHROW(quantize_model(options_for(model.write(folder), target, parse_scheme("lut3-g64").value())));
     model.tensors[up].values[72 * 4 + 1] = 491400.0f;
     holds(refusal(model, parse_scheme("int4-g32").value()), "range of int4-g32, found 491400 at [4, 1]");
+  }
+  SUBCASE("too large for the levels of int8, int4m and int4k") {
+    const std::pair<const char*, float> limits[] = {
+        {"int8-g32", 65520.0f * 127}, {"int4m-g32", 65520.0f}, {"int4k-g32-a8", 65520.0f * 255}};
+    for (const auto& [name, limit] : limits) {
+      CAPTURE(name);
+      SourceModel model("F32", false);
+      model.tensors[up].values[72 * 4 + 1] = limit;
+      holds(refusal(model, parse_scheme(name).value()), fmt::format("range of {}, found", name));
+      // A group that falls from the lowest value on makes the line through its codes begin lower still.
+      for (size_t k = 0; k < 32; ++k)
+        model.tensors[up].values[72 * 4 + k] = -std::nextafter(limit, 0.0f) * (k < 20 ? 1.0f : 0.9f);
+      const Folder folder;
+      const std::string target = folder.file("model.tess");
+      CHECK_NOTHROW(quantize_model(options_for(model.write(folder), target, parse_scheme(name).value())));
+      CHECK(TessFile::open(target, true)->verify().empty());
+    }
   }
   SUBCASE("large values that fit are stored") {
     SourceModel model("BF16", false);

@@ -258,7 +258,7 @@ class RowWriter {
 
 std::optional<KeptCodes> kept_codes(const PackedFormat& format, const LevelFacts& facts, size_t rows,
                                     size_t columns, const Allowed& allowed) {
-  if (!facts.finite || !format.order.empty()) return std::nullopt;
+  if (!facts.finite || (!allowed.order && !format.order.empty())) return std::nullopt;
   std::optional<KeptCodes> best;
   uint64_t fewest = 0;
   for (const Scheme scheme : matrix_schemes()) {

@@ -41,6 +41,8 @@ struct Allowed {
   ActivationType activations = ActivationType::bf16;  // bf16 or int8
   // w8a8 too, for codes with one scale for a whole row; its activations are int8 in any case.
   bool row_scales = true;
+  // Codes of a format with an order of columns, stored in that order.
+  bool order = true;
 };
 
 // The scheme for a [rows, columns] matrix with these levels: of those that hold all levels exactly the one

@@ -49,25 +49,50 @@ Scheme nearest_scheme(unsigned bits, uint64_t columns, ActivationType activation
 
 constexpr unsigned kFloatBits = 16;
 
-// The scheme of a matrix whose input has this type.
-void keep_for(PlannedWeight& weight, ActivationType activations, bool row_scales, size_t threads) {
+// Gives a matrix its scheme.
+void keep_matrix(PlannedWeight& weight, const keep::Allowed& allowed, size_t threads) {
   const std::optional<PackedFormat> format = weight.checkpoint->packed_format(*weight.source);
   const auto rows = static_cast<size_t>(weight.expected.shape[0]);
   const auto columns = static_cast<size_t>(weight.expected.shape[1]);
   weight.kept.reset();
   if (format && weight.expected.source.multiplier == 1.0f)
-    weight.kept = keep::kept_codes(*format, level_facts_of(weight, threads), rows, columns,
-                                   {.activations = activations, .row_scales = row_scales});
+    weight.kept = keep::kept_codes(*format, level_facts_of(weight, threads), rows, columns, allowed);
   const unsigned bits = format ? format->bits : weight.source->code_bits;
-  weight.scheme =
-      weight.kept ? weight.kept->scheme : nearest_scheme(bits != 0 ? bits : kFloatBits, columns, activations);
+  weight.scheme = weight.kept ? weight.kept->scheme
+                              : nearest_scheme(bits != 0 ? bits : kFloatBits, columns, allowed.activations);
 }
 
-// Matrices that read one input side by side take it in one type: where they differ, in that of the codes.
-void agree_on_inputs(std::vector<PlannedWeight>& plan, const Graph& graph, ActivationType activations,
-                     size_t threads) {
+std::span<const uint32_t> order_of(const PlannedWeight& weight) {
+  return weight.kept ? std::span<const uint32_t>(weight.kept->format.order) : std::span<const uint32_t>();
+}
+
+// Matrices that read one input side by side take it in one type: where they differ, in that of the codes. And
+// they take it in one order of columns: where they differ, in none.
+void agree_on_input(std::span<PlannedWeight* const> parts, ActivationType activations, size_t threads) {
+  const auto alike = [&](auto same) {
+    return std::all_of(parts.begin(), parts.end(),
+                       [&](const PlannedWeight* part) { return same(*part, *parts.front()); });
+  };
+  if (!alike([](const PlannedWeight& a, const PlannedWeight& b) {
+        return activation_type(a.scheme) == activation_type(b.scheme);
+      }))
+    for (PlannedWeight* part : parts)
+      if (activation_type(part->scheme) != activations)
+        keep_matrix(*part, {.activations = activations, .row_scales = false}, threads);
+  if (!alike([](const PlannedWeight& a, const PlannedWeight& b) {
+        return std::ranges::equal(order_of(a), order_of(b));
+      }))
+    for (PlannedWeight* part : parts)
+      keep_matrix(*part, {.activations = activations, .row_scales = false, .order = false}, threads);
+}
+
+// Those of a plan that each product of the model's graph has.
+std::vector<std::vector<PlannedWeight*>> sharing_inputs(std::vector<PlannedWeight>& plan,
+                                                        const Hyperparameters& hyperparameters) {
   std::unordered_map<std::string_view, PlannedWeight*> by_name;
   for (PlannedWeight& weight : plan) by_name.emplace(weight.expected.name, &weight);
+  std::vector<std::vector<PlannedWeight*>> products;
+  const Graph graph = build_graph(hyperparameters, [](const ExpectedTensor&) { return Scheme::f32; });
   for (const Op& op : graph.ops) {
     const auto* linear = std::get_if<Linear>(&op.kind);
     if (linear == nullptr) continue;
@@ -75,13 +100,9 @@ void agree_on_inputs(std::vector<PlannedWeight>& plan, const Graph& graph, Activ
     for (const LinearPart& part : linear->parts)
       if (const auto found = by_name.find(graph.weights[part.weight].name); found != by_name.end())
         parts.push_back(found->second);
-    const bool agree = std::all_of(parts.begin(), parts.end(), [&](const PlannedWeight* part) {
-      return activation_type(part->scheme) == activation_type(parts.front()->scheme);
-    });
-    if (agree) continue;
-    for (PlannedWeight* part : parts)
-      if (activation_type(part->scheme) != activations) keep_for(*part, activations, false, threads);
+    if (!parts.empty()) products.push_back(std::move(parts));
   }
+  return products;
 }
 
 // Some rows of a matrix as the checkpoint has them: all from the first to the last of those that are asked
@@ -109,20 +130,33 @@ bool has_quantized_tensors(const CheckpointSource& checkpoint) {
                      [](const SourceTensor& tensor) { return tensor.code_bits != 0; });
 }
 
-void keep_matrices(std::vector<PlannedWeight>& plan, const Hyperparameters& hyperparameters,
-                   ActivationType activations, bool rounded_head, size_t threads) {
+std::vector<ColumnOrder> keep_matrices(std::vector<PlannedWeight>& plan,
+                                       const Hyperparameters& hyperparameters, ActivationType activations,
+                                       bool rounded_head, size_t threads) {
+  keep::Allowed allowed{.activations = activations};
   for (PlannedWeight& weight : plan) {
     if (weight.expected.shape.size() != 2) continue;
+    allowed.order = order_role(weight.expected.role).has_value();
     if (rounded_head && makes_logits_or_embeds(weight.expected.role))
       weight.scheme = Scheme::w8a8;
     else if (weight.source->code_bits == 0)
       weight.scheme = *weight.source->precision;
     else
-      keep_for(weight, activations, true, threads);
+      keep_matrix(weight, allowed, threads);
   }
-  agree_on_inputs(plan, build_graph(hyperparameters, [](const ExpectedTensor&) { return Scheme::f32; }),
-                  activations, threads);
+  std::vector<ColumnOrder> orders;
+  for (const std::vector<PlannedWeight*>& parts : sharing_inputs(plan, hyperparameters)) {
+    agree_on_input(parts, activations, threads);
+    const PlannedWeight& first = *parts.front();
+    const std::span<const uint32_t> order = order_of(first);
+    if (order.empty()) continue;
+    const std::optional<ExpectedTensor> tensor =
+        column_order(hyperparameters, first.expected.role, first.expected.layer);
+    assert(tensor);
+    orders.push_back({tensor->name, {order.begin(), order.end()}});
+  }
   for (const PlannedWeight& weight : plan) check_columns(weight);
+  return orders;
 }
 
 ErrorSums encode_kept(const ModelFileOptions& options, const PlannedWeight& weight, std::span<std::byte> out,
@@ -136,14 +170,17 @@ ErrorSums encode_kept(const ModelFileOptions& options, const PlannedWeight& weig
   return over_row_blocks(options, weight, progress, [&](size_t first_row, size_t count) {
     const ReadRows read = read_rows(weight, first_row, count);
     keep::store_kept_rows(kept, rows, columns, read.packed, read.from, first_row, out);
+    const std::span<const uint32_t> order = order_of(weight);
     std::vector<float> values(columns);
+    std::vector<float> in_order(order.size());
     std::vector<double> decoded(columns);
     ErrorSums sums;
     for (size_t row = first_row; row < first_row + count; ++row) {
       read_finite(options.source, weight, uint64_t{row} * columns, values);
       decode_row(kept.scheme, rows, columns, out, row, decoded);
       for (double& value : decoded) value = static_cast<double>(static_cast<float>(value));
-      sums.add_row(values, decoded);
+      for (size_t i = 0; i < order.size(); ++i) in_order[i] = values[order[i]];
+      sums.add_row(order.empty() ? values : in_order, decoded);
     }
     return sums;
   });

@@ -20,11 +20,13 @@ bool has_quantized_tensors(const CheckpointSource& checkpoint);
 // (PlannedWeight::kept), which needs a look at all of its levels. What no scheme holds, and what is
 // multiplied on import, will be rounded: to 8 bits in groups of 32 when the checkpoint has more than 4,
 // otherwise to 4. So are floats, and codes in schemes with row scales, beside others that multiply the same
-// input in another type. Embedding and head are kept too, unless rounded_head says that they become w8a8.
-// activations: bf16 or int8, of schemes for codes. threads 0: one per core. Throws FileError as the
-// checkpoint does, and for a matrix with too many columns.
-void keep_matrices(std::vector<PlannedWeight>& plan, const Hyperparameters& hyperparameters,
-                   ActivationType activations, bool rounded_head, size_t threads);
+// input in another type, and codes in an order of columns that those do not share. Embedding and head are
+// kept too, unless rounded_head says that they become w8a8. activations: bf16 or int8, of schemes for codes.
+// threads 0: one per core. Returns the orders that kept codes are in. Throws FileError as the checkpoint
+// does, and for a matrix with too many columns.
+std::vector<ColumnOrder> keep_matrices(std::vector<PlannedWeight>& plan,
+                                       const Hyperparameters& hyperparameters, ActivationType activations,
+                                       bool rounded_head, size_t threads);
 
 // Writes a matrix with kept codes into out and measures it: every row is decoded and compared, in f32, with
 // the values that the checkpoint's own formula gives. Throws FileError as the checkpoint does.

@@ -75,9 +75,9 @@ ModelFile::ModelFile(const ModelFileOptions& options)
   header_.tokenizer = arrays_.settings;
   const std::string_view kept_name = options.keep_for_int8 ? kKeptInt8Scheme : kKeptScheme;
   if (keeps_)
-    keep_matrices(plan_, header_.hyperparameters,
-                  options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
-                  options.keep_head == false, options.threads);
+    orders_ = keep_matrices(plan_, header_.hyperparameters,
+                            options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
+                            options.keep_head == false, options.threads);
   header_.quantization.scheme = keeps_ ? kept_name : scheme_name(options.scheme);
   header_.quantization.head_scheme = scheme_name(head_scheme(plan_));
   header_.quantization.kv_bits = options.kv_bits;
@@ -103,6 +103,8 @@ TessWriter ModelFile::writer() const {
   std::vector<PlannedTensor> planned;
   for (const PlannedWeight& weight : plan_)
     planned.push_back({weight.expected.name, weight.scheme, weight.expected.shape});
+  for (const ColumnOrder& order : orders_)
+    planned.push_back({order.name, Scheme::u32, {order.columns.size()}});
   // An array without elements has no tensor.
   for (const auto& [name, values] : arrays_.byte_tensors)
     if (!values.empty()) planned.push_back({name, Scheme::u8, {values.size()}});
@@ -112,7 +114,8 @@ TessWriter ModelFile::writer() const {
                             : TessWriter(target_, header_, std::move(planned));
 }
 
-void ModelFile::write_tokenizer(TessWriter& writer) const {
+void ModelFile::write_rest(TessWriter& writer) const {
+  for (const ColumnOrder& order : orders_) writer.write(std::as_bytes(std::span(order.columns)));
   for (const auto& [name, values] : arrays_.byte_tensors)
     if (!values.empty()) writer.write(std::as_bytes(std::span(values)));
   for (const auto& [name, values] : arrays_.word_tensors)

@@ -69,9 +69,9 @@ class ModelFile {
   uint64_t weights() const;  // of the whole plan
   void set_calibration_hash(const std::string& hash) { header_.quantization.calibration_hash = hash; }
 
-  // The file under construction: the plan's tensors come first, then write_tokenizer.
+  // The file under construction: the plan's tensors come first, then write_rest.
   TessWriter writer() const;
-  void write_tokenizer(TessWriter& writer) const;
+  void write_rest(TessWriter& writer) const;  // orders of columns and the tokenizer
 
  private:
   std::string target_;
@@ -80,6 +80,7 @@ class ModelFile {
   bool keeps_;
   ModelHeader header_;
   std::vector<PlannedWeight> plan_;
+  std::vector<ColumnOrder> orders_;
   TokenizerArrays arrays_;
 };
 

@@ -1,7 +1,9 @@
 // Matches a checkpoint with what its family expects and decides how each tensor will be stored.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/checkpoint/checkpoint_source.h"
@@ -21,6 +23,12 @@ struct PlannedWeight {
   std::optional<keep::KeptCodes> kept;  // in which the scheme takes the checkpoint's codes over
 
   uint64_t elements() const;
+};
+
+// An order that the columns of some matrices are stored in (gguf-like-format/column_order.h).
+struct ColumnOrder {
+  std::string name;  // in the new file, "layers.3.qkv_order"
+  std::vector<uint32_t> columns;
 };
 
 // Every tensor the model needs, in file order. Matrices get `scheme`; the output head and the token embedding

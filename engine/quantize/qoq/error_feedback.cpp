@@ -43,6 +43,7 @@ std::optional<uint8_t> only_code(const RowLevels& levels) {
   return static_cast<uint8_t>(levels.code_offset);
 }
 std::optional<uint8_t> only_code(const TableLevels&) { return std::nullopt; }
+std::optional<uint8_t> only_code(const GroupLevels&) { return std::nullopt; }
 
 // Up to kRows rows of one block. Working values are padded like the block.
 template <typename Levels>
@@ -176,6 +177,11 @@ std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMat
 
 std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
                                          std::span<const TableLevels> levels, const MomentFactor& factor) {
+  return choose_codes(products, weights, levels, factor);
+}
+
+std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
+                                         std::span<const GroupLevels> levels, const MomentFactor& factor) {
   return choose_codes(products, weights, levels, factor);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backends/dense_products.h"
+#include "engine/codec/group_levels.h"
 #include "engine/codec/row_levels.h"
 #include "engine/codec/table_levels.h"
 #include "engine/quantize/calibration/float_matrix.h"
@@ -22,5 +23,7 @@ std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMat
                                          std::span<const RowLevels> levels, const MomentFactor& factor);
 std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
                                          std::span<const TableLevels> levels, const MomentFactor& factor);
+std::vector<uint8_t> codes_with_feedback(DenseProducts& products, const FloatMatrix& weights,
+                                         std::span<const GroupLevels> levels, const MomentFactor& factor);
 
 }  // namespace tessera::quantize

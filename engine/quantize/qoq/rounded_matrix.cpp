@@ -34,6 +34,34 @@ void round_floats(Scheme scheme, std::span<const float> values, std::span<float>
   std::transform(values.begin(), values.end(), out.begin(), stored);
 }
 
+// fit(row, levels) gives the levels of a row.
+template <typename Levels, typename Fit>
+void encode_codes(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
+                  const InputStatistics* feedback, std::span<std::byte> out, Fit fit) {
+  const size_t rows = weights.rows;
+  const size_t columns = weights.columns;
+  std::vector<Levels> levels(rows);
+  products.for_each(rows, [&](size_t row, size_t) { fit(row, levels[row]); });
+  std::vector<uint8_t> codes;
+  if (feedback != nullptr) {
+    assert(feedback->moments.rows == columns);
+    codes = codes_with_feedback(products, weights, std::span<const Levels>(levels),
+                                factor_moments(products, feedback->moments));
+  } else {
+    codes.resize(rows * columns);
+    products.for_each(rows, [&](size_t row, size_t) {
+      levels[row].encode(0, weights.row(row), std::span(codes).subspan(row * columns, columns));
+    });
+  }
+  products.for_each(tile::round_up(rows, tile::kPanelRows), [&](size_t row, size_t) {
+    const auto coded =
+        row < rows ? panel::Coded<Levels>{&levels[row],
+                                          std::span<const uint8_t>(codes).subspan(row * columns, columns)}
+                   : panel::Coded<Levels>{};
+    store_row(scheme, rows, columns, row, coded, out);
+  });
+}
+
 }  // namespace
 
 FloatMatrix rounded_to_rows(DenseProducts& products, Scheme scheme, const FloatMatrix& weights,
@@ -54,38 +82,25 @@ void encode_rows_of(DenseProducts& products, Scheme scheme, const FloatMatrix& w
                     std::span<const float> clips, const InputStatistics* feedback, std::span<std::byte> out) {
   const size_t rows = weights.rows;
   const size_t columns = weights.columns;
+  const SchemeFacts& facts = scheme_facts(scheme);
   assert(clips.empty() || clips.size() == rows);
   assert(stored_bytes(scheme, std::array<uint64_t, 2>{rows, columns}) == out.size() && !table_format(scheme));
-  if (!has_row_scales(scheme)) {
+  if (facts.row_scales) {
+    encode_codes<RowLevels>(products, scheme, weights, feedback, out, [&](size_t row, RowLevels& levels) {
+      fit_levels(scheme, weights.row(row), clip_of(clips, row), levels);
+    });
+  } else if (facts.group_scales()) {
+    encode_codes<GroupLevels>(products, scheme, weights, feedback, out, [&](size_t row, GroupLevels& levels) {
+      fit_levels(facts, weights.row(row), levels);
+    });
+  } else {
     products.for_each((rows + tile::kPanelRows - 1) / tile::kPanelRows, [&](size_t panel, size_t) {
       const size_t first = panel * tile::kPanelRows;
       const size_t count = std::min(tile::kPanelRows, rows - first);
       encode_rows(scheme, rows, columns, first, count,
                   std::span(weights.values).subspan(first * columns, count * columns), out);
     });
-    return;
   }
-  std::vector<RowLevels> levels(rows);
-  products.for_each(rows, [&](size_t row, size_t) {
-    fit_levels(scheme, weights.row(row), clip_of(clips, row), levels[row]);
-  });
-  std::vector<uint8_t> codes;
-  if (feedback != nullptr) {
-    assert(feedback->moments.rows == columns);
-    codes = codes_with_feedback(products, weights, levels, factor_moments(products, feedback->moments));
-  } else {
-    codes.resize(rows * columns);
-    products.for_each(rows, [&](size_t row, size_t) {
-      levels[row].encode(0, weights.row(row), std::span(codes).subspan(row * columns, columns));
-    });
-  }
-  products.for_each(tile::round_up(rows, tile::kPanelRows), [&](size_t row, size_t) {
-    const panel::CodedRow coded =
-        row < rows
-            ? panel::CodedRow{&levels[row], std::span<const uint8_t>(codes).subspan(row * columns, columns)}
-            : panel::CodedRow{};
-    store_row(scheme, rows, columns, row, coded, out);
-  });
 }
 
 }  // namespace tessera::quantize

@@ -351,7 +351,7 @@ std::vector<QuantizeSummary> Run::run() {
     const auto place = std::find(tensors.begin(), tensors.end(), &weight) - tensors.begin();
     write(weight, encoded[static_cast<size_t>(place)]);
   }
-  file_.write_tokenizer(writer);
+  file_.write_rest(writer);
   writer.finish();
   if (folder) folder->remove();
   return summary.lines();

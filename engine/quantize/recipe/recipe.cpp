@@ -4,11 +4,12 @@ namespace tessera::quantize {
 
 Recipe Recipe::for_scheme(Scheme scheme) {
   Recipe recipe;
-  if (!table_format(scheme)) return recipe;
+  if (!scheme_facts(scheme).group_scales()) return recipe;
   recipe.rotate = false;
   recipe.reorder = false;
   recipe.smooth_outputs = false;
   recipe.clip = false;
+  if (!table_format(scheme)) return recipe;
   recipe.table = TableKind::kmeans;
   recipe.train_scales = true;
   return recipe;

@@ -1,7 +1,7 @@
 // Turns a lane's stored words into operands of the tensor cores: codes select bytes of a table in registers,
-// or pairs of bfloat16 entries in shared memory, or are bytes themselves. Everything that differs between
-// table formats and types of activations is here. `offsets` says what groups have beside scales, as a
-// constant where the class knows.
+// or pairs of bfloat16 entries in shared memory, or are operands already. Everything that differs between
+// table formats and types of activations is here, but for the levels of groups, which the kernels read: a
+// class names their form.
 #pragma once
 
 #include <type_traits>

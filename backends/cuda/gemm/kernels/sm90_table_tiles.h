@@ -327,7 +327,8 @@ class TableProducts {
       if (last && more) expand<(kUnit + 1) % Tile::kUnits>(other);
       wgmma_wait<0>();
       wgmma_done(sums_);
-      if (kSingleSteps || grouping_.ends(before + step + span)) end_group(grouping_.slot_of(kUnit * Tile::kUnitSteps + step));
+      if (kSingleSteps || grouping_.ends(before + step + span))
+        end_group(grouping_.slot_of(kUnit * Tile::kUnitSteps + step));
       if (!last) shift(a, span * Tile::kStepProducts);
     }
     if (kUnit + 1 < Tile::kUnits) return;
