@@ -322,12 +322,16 @@ class PullTest(unittest.TestCase):
             self.assertIn(expected, done.stderr)
         self.assertEqual(self.run_tessera("-h").returncode, 0)
 
-    def test_a_gguf_file_from_the_hub(self):
+    def test_checkpoints_of_the_hub_run(self):
         self.hub.repositories["owner/tiny"] = {"tiny-F16.gguf": gguf_bytes.convert(tessera.CHECKPOINT)}
-        path = self.pulled("owner/tiny")
-        target = self.home / "tiny.tess"
-        done = self.run_tessera("quantize", path, "-o", target)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.hub.repositories["owner/whole"] = {file.name: file.read_bytes() for file in tessera.CHECKPOINT.iterdir()}
+        for name, path in (("owner/tiny:f16", self.pulled("owner/tiny")), ("owner/whole", self.pulled("owner/whole"))):
+            with self.subTest(name=name):
+                wanted = self.run_tessera("-m", path, *PROMPT)
+                self.assertEqual(wanted.returncode, 0, wanted.stderr)
+                found = self.run_tessera("-hf", name, *PROMPT, HF_HUB_OFFLINE="1")
+                self.assertEqual((found.returncode, found.stdout), (0, wanted.stdout), found.stderr)
+                self.assertTrue(found.stdout.strip())
 
 
 if __name__ == "__main__":

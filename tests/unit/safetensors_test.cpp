@@ -111,7 +111,8 @@ TEST_CASE("every type has its name and size") {
       {"F32", CheckpointType::f32, 4},   {"F16", CheckpointType::f16, 2},
       {"BF16", CheckpointType::bf16, 2}, {"F8_E4M3", CheckpointType::f8_e4m3, 1},
       {"I64", CheckpointType::i64, 8},   {"I32", CheckpointType::i32, 4},
-      {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1}};
+      {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1},
+      {"F64", CheckpointType::f64, 8}};
   for (const auto& each : types) {
     const std::string& name = std::get<0>(each);
     const CheckpointType type = std::get<1>(each);
@@ -126,8 +127,8 @@ TEST_CASE("every type has its name and size") {
     CHECK(type_name(type) == name);
     std::vector<float> values(3);
     const std::string line = refusal([&] { read_floats(tensors[0], 0, values); });
-    CHECK(line.empty() == (type <= CheckpointType::bf16));
-    if (!line.empty()) CHECK(contains(line, "expected F32, F16 or BF16, found " + name));
+    CHECK(line.empty() == (type <= CheckpointType::f64));
+    if (!line.empty()) CHECK(contains(line, "expected F32, F16, BF16 or F64, found " + name));
   }
 }
 
