@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 
+#include "gguf-like-format/column_order.h"
 #include "graph/op_weights.h"
 
 namespace tessera {
@@ -34,7 +35,7 @@ std::string rank_fault(const Graph& graph, std::span<const WeightHandle> weights
   std::string fault;
   for (const Op& op : graph.ops) {
     for_each_weight(op, [&](WeightId id, WeightRole role) {
-      const size_t rank = role == WeightRole::vector ? 1 : 2;
+      const size_t rank = role == WeightRole::vector || role == WeightRole::order ? 1 : 2;
       const size_t found = weights[id]->shape().size();
       if (fault.empty() && found != rank)
         fault = fmt::format("weight \"{}\": expected rank {}, found {}", graph.weights[id].name, rank, found);
@@ -85,14 +86,18 @@ std::string program_fault(BackendId backend, const Graph& graph, const MemoryPla
 }
 
 std::string tensor_fault(const StoredTensor& tensor) {
-  if (!scheme_facts(tensor.scheme).stores_matrices())
+  // The only data that ops read is an order of columns.
+  const bool order = tensor.scheme == Scheme::u32 && tensor.shape.size() == 1;
+  if (!order && !scheme_facts(tensor.scheme).stores_matrices())
     return fmt::format("tensor \"{}\": expected weights, found scheme {}", tensor.name,
                        scheme_name(tensor.scheme));
   const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);
   if (!bytes || *bytes != tensor.bytes.size())
     return fmt::format("tensor \"{}\": expected {} bytes, found {}", tensor.name, bytes.value_or(0),
                        tensor.bytes.size());
-  return {};
+  if (!order) return {};
+  const std::string fault = column_order_fault(tensor.bytes);
+  return fault.empty() ? fault : fmt::format("tensor \"{}\": {}", tensor.name, fault);
 }
 
 std::string kv_fault(const KvGeometry& geometry) {

@@ -16,7 +16,7 @@ namespace tessera {
 std::string program_fault(BackendId backend, const Graph& graph, const MemoryPlan& plan,
                           std::span<const WeightHandle> weights, const KvStorage& kv);
 
-// A tensor of weights whose bytes have the size of its shape.
+// A tensor of weights, or an order of columns that names each once, whose bytes have the size of its shape.
 std::string tensor_fault(const StoredTensor& tensor);
 
 // Bits, head size and number of heads; the numbers of a page's values fit the address space. A backend may

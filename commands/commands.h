@@ -22,6 +22,8 @@ int run_quantize(const Arguments& arguments);
 int run_perplexity(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
+int run_cache(const Arguments& arguments);
+int run_pull(const Arguments& arguments);
 int run_completions(const Arguments& arguments);
 
 // Chooses the verb and runs it.

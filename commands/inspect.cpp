@@ -136,7 +136,8 @@ int run_inspect(const Arguments& arguments) {
       throw UsageError("--graph: prints only the graph; leave --tensors and --verify out");
     }
   }
-  const std::unique_ptr<TessFile> file = TessFile::open(arguments.operands().front(), true);
+  const OpenFile opened = open_model_file(arguments.operands().front(), arguments);
+  const TessFile* const file = opened.file.get();
   if (graph) {
     write_stdout(graph_to_dot(build_graph(*file)));
     return kExitDone;

@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include "commands/terminal/terminal.h"
 #include "engine/backends.h"
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/embedded_model.h"
+#include "engine/model_cache/open_converted.h"
 #include "engine/readable_bytes.h"
 #include "gguf-like-format/hyperparameter_fields.h"
 #include "gguf-like-format/strict_json.h"
@@ -27,6 +31,8 @@ template <class Action>
 auto naming_file(const std::string& path, const Action& action) {
   try {
     return action();
+  } catch (const UsageError&) {
+    throw;
   } catch (const std::runtime_error& error) {
     const std::string_view line = error.what();
     if (line.substr(0, path.size()) == path) throw;
@@ -35,6 +41,11 @@ auto naming_file(const std::string& path, const Action& action) {
 }
 
 }  // namespace
+
+size_t thread_count(const Arguments& arguments) {
+  if (arguments.text("threads") == "-1") return 0;
+  return arguments.integer("threads", 1, kMostThreads).value_or(0);
+}
 
 SessionOptions session_options(const Arguments& arguments) {
   SessionOptions options;
@@ -65,10 +76,11 @@ SessionOptions session_options(const Arguments& arguments) {
     }
   }
   options.isa = arguments.choice("isa");
-  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  options.threads = thread_count(arguments);
+  options.memory_check = arguments.choice("memory-check") == "on";
   if (offers("ctx")) {
     options.numa = arguments.choice("numa");
-    if (const auto context = arguments.integer("ctx", 1, kMostContext)) options.context = *context;
+    if (const auto context = arguments.integer("ctx", 0, kMostContext)) options.context = *context;
     if (const auto batch = arguments.integer("batch", 1, kMostBatch)) options.batch = *batch;
   }
   // A verb that compares takes several and reads them itself.
@@ -79,15 +91,98 @@ SessionOptions session_options(const Arguments& arguments) {
   return options;
 }
 
+std::optional<uint64_t> cache_limit(const Arguments& arguments) {
+  if (const auto given = arguments.text("cache-size")) return parse_bytes("--cache-size", *given);
+  const char* value = std::getenv("TESSERA_CACHE_SIZE");
+  if (value == nullptr || value[0] == '\0') return std::nullopt;
+  return parse_bytes("TESSERA_CACHE_SIZE", value);
+}
+
+OpenFile open_model_file(const std::string& path, const Arguments& arguments) {
+  const bool use_mmap = !arguments.has("no-mmap");
+  const std::optional<uint64_t> limit =
+      cache_limit(arguments);  // a wrong one is an error for .tess files too
+  if (!is_checkpoint(path)) return {TessFile::open(path, use_mmap), nullptr};
+  model_cache::OpenOptions options;
+  options.limit = limit;
+  options.use_mmap = use_mmap;
+  if (const auto threads = arguments.integer("threads", 1, kMostThreads)) options.threads = *threads;
+  std::optional<ProgressBar> bar;
+  const char* shown = nullptr;
+  model_cache::OpenEvents events;
+  events.note = [&](const std::string& line) {
+    if (bar) bar->hide();
+    say(one_line(line), Style::dim);
+  };
+  events.progress = [&](const char* what, uint64_t done, uint64_t total) {
+    if (what != shown) bar.emplace(what);
+    shown = what;
+    bar->update(done, total);
+  };
+  model_cache::OpenedModel opened = model_cache::open_converted(path, options, events);
+  return {std::move(opened.file), std::move(opened.needs)};
+}
+
+namespace {
+
+// --rope-scaling and what belongs to it. Throws UsageError.
+RopeRequest rope_request(const Arguments& arguments) {
+  RopeRequest request;
+  const auto real = [&](const char* name, double least, double most) -> std::optional<double> {
+    const auto given = arguments.text(name);
+    if (!given) return std::nullopt;
+    return parse_real(fmt::format("--{}", name), *given, least, most);
+  };
+  if (const auto kind = arguments.text("rope-scaling")) {
+    arguments.choice("rope-scaling");
+    request.scaling = *kind == "none"     ? RopeScalingKind::none
+                      : *kind == "linear" ? RopeScalingKind::linear
+                                          : RopeScalingKind::yarn;
+  }
+  request.factor = real("rope-scale", 1, header_limits::kMostFactor);
+  if (const auto inverse = real("rope-freq-scale", 1 / header_limits::kMostFactor, 1)) {
+    if (request.factor)
+      throw UsageError("--rope-scale and --rope-freq-scale: expected one of them, found both");
+    request.factor = 1 / *inverse;
+  }
+  request.theta = real("rope-freq-base", 2, header_limits::kMostRopeTheta);
+  request.original_context = arguments.integer("yarn-orig-ctx", 1, header_limits::kMostContext);
+  if (!request.any()) return request;
+  if (const auto context = arguments.integer("ctx", 0, kMostContext); context && *context > 0)
+    request.context = *context;
+  return request;
+}
+
+void stretch(Model& model, const RopeRequest& request) {
+  const uint64_t own = model.hyperparameters().context;
+  try {
+    model.stretch(request);
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(error.what());
+  }
+  say(fmt::format(
+          "positions are not scaled as the model was made ({} tokens of context instead of {}): its answers "
+          "may be worse",
+          model.hyperparameters().context, own),
+      Style::warning);
+}
+
+}  // namespace
+
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments) {
   if (!path && embedded_model().empty()) {
     throw std::runtime_error("this build has no embedded model: name a file with -m");
   }
   if (!path && arguments.has("no-mmap"))
     throw UsageError("--no-mmap: needs -m; the embedded model is in memory as it is");
+  if (!path && arguments.has("cache-size"))
+    throw UsageError("--cache-size: needs -m; the embedded model is not converted");
   Model model = naming_file(path.value_or("embedded model"), [&] {
-    return path ? Model::open(*path, !arguments.has("no-mmap")) : Model::from_memory(embedded_model());
+    if (!path) return Model::from_memory(embedded_model());
+    OpenFile opened = open_model_file(*path, arguments);
+    return Model::from_file(std::move(opened.file), std::move(opened.needs));
   });
+  if (const RopeRequest request = rope_request(arguments); request.any()) stretch(model, request);
   if (arguments.has("mlock")) lock_pages(model.file());
   if (const auto file = arguments.text("chat-template")) model.use_chat_template(read_chat_template(*file));
   return model;
@@ -107,13 +202,20 @@ Tokenizer stored_tokenizer(const TessFile& file) {
 std::unique_ptr<Session> open_session(const Model& model, SessionOptions options) {
   const auto longest = static_cast<size_t>(model.hyperparameters().context);
   if (options.context > longest) {
-    say(fmt::format("--ctx {}: the model's context is {} tokens, more would never be used", options.context,
-                    longest),
+    say(fmt::format("--ctx {}: the model's context is {} tokens, more would never be used; --rope-scaling "
+                    "stretches it",
+                    options.context, longest),
         Style::warning);
     options.context = longest;
   }
   auto session = std::make_unique<Session>(model, options);
   say_memory(session->memory());
+  if (options.context == 0 && session->context() < longest) {
+    say(fmt::format("for lack of memory the context is {} of the model's {} tokens; --ctx N asks for more, "
+                    "--memory-check off for all",
+                    session->context(), longest),
+        Style::warning);
+  }
   const std::vector<Place>& places = session->memory().places;
   const bool uses_device =
       std::any_of(places.begin(), places.end(), [](const Place& place) { return place.on_device; });

@@ -26,21 +26,53 @@ double bits_per_weight(const QuantizeSummary& line) {
   return line.weights > 0 ? 8.0 * static_cast<double>(line.bytes) / static_cast<double>(line.weights) : 0;
 }
 
+// Beside the scheme, where the checkpoint's types are told apart: what it came from and whether it was kept.
+std::string origin(const QuantizeSummary& line) {
+  return line.source.empty() ? ""
+                             : fmt::format("{:<8} {:<10}", line.source, line.kept ? "kept" : "converted");
+}
+
+std::string error(const QuantizeSummary& line) {
+  const bool exact = line.kept && line.relative_error == 0;
+  return exact ? "exact" : fmt::format("{:.3f}%", line.relative_error * 100);
+}
+
 std::string table(const std::vector<QuantizeSummary>& lines) {
-  std::string text = fmt::format("{:<12} {:<10} {:>7} {:>14} {:>10} {:>12} {:>10}\n", "kind", "scheme",
-                                 "tensors", "weights", "size", "bits/weight", "error");
+  const bool origins = !lines.empty() && !lines.front().source.empty();
+  const int width = origins ? 19 : 0;
+  const auto text_line = [&](const auto&... cells) {
+    return fmt::format("{:<12} {:<12} {:<{}}{:>7} {:>14} {:>10} {:>12} {:>10}\n", cells...);
+  };
+  std::string text = text_line("kind", "scheme", origins ? "from     codes" : "", width, "tensors", "weights",
+                               "size", "bits/weight", "error");
   QuantizeSummary all;
   for (const QuantizeSummary& line : lines) {
-    text += fmt::format("{:<12} {:<10} {:>7} {:>14} {:>10} {:>12.3f} {:>9.3f}%\n", line.kind, line.scheme,
-                        line.tensors, line.weights, readable_bytes(line.bytes), bits_per_weight(line),
-                        line.relative_error * 100);
+    text += text_line(line.kind, line.scheme, origin(line), width, line.tensors, line.weights,
+                      readable_bytes(line.bytes), fmt::format("{:.3f}", bits_per_weight(line)), error(line));
     all.tensors += line.tensors;
     all.weights += line.weights;
     all.bytes += line.bytes;
   }
-  text += fmt::format("{:<12} {:<10} {:>7} {:>14} {:>10} {:>12.3f}\n", "all", "", all.tensors, all.weights,
-                      readable_bytes(all.bytes), bits_per_weight(all));
-  return text;
+  const std::string end = text_line("all", "", "", width, all.tensors, all.weights, readable_bytes(all.bytes),
+                                    fmt::format("{:.3f}", bits_per_weight(all)), "");
+  return text + end.substr(0, end.find_last_not_of(" \n") + 1) + "\n";
+}
+
+// What of kept codes' levels is not stored as the checkpoint has it, a line for every such pair of types.
+std::string roundings(const std::vector<QuantizeSummary>& lines) {
+  std::vector<std::string> texts;
+  for (const QuantizeSummary& line : lines) {
+    const keep::Roundings& rounds = line.rounds;
+    if (!rounds.any()) continue;
+    std::vector<std::string> what;
+    if (rounds.scales) what.emplace_back("scales to f16");
+    if (rounds.offsets) what.emplace_back("zero points or minimums to f16");
+    if (rounds.table) what.emplace_back("the table to what the scheme stores");
+    const std::string text = fmt::format("{} in {}: the codes are kept; rounded: {}\n", line.source,
+                                         line.scheme, fmt::join(what, ", "));
+    if (std::find(texts.begin(), texts.end(), text) == texts.end()) texts.push_back(text);
+  }
+  return fmt::format("{}", fmt::join(texts, ""));
 }
 
 constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-windows", "calibration-window"};
@@ -61,6 +93,30 @@ void refuse(const Arguments& arguments, const std::array<const char*, kCount>& f
             std::string_view beside) {
   for (const char* flag : flags)
     if (arguments.has(flag)) throw UsageError(fmt::format("--{}: has no meaning with {}", flag, beside));
+}
+
+// Flags that ask for a way of rounding.
+template <class Visit>
+void for_rounding_flags(Visit visit) {
+  constexpr std::array kWhole = {"recipe", "calibration"};
+  visit(kWhole);
+  visit(kTextFlags);
+  visit(kCommonSteps);
+  visit(kRowScaleSteps);
+  visit(kTableSteps);
+  visit(kTableChoices);
+}
+
+void refuse_rounding(const Arguments& arguments, std::string_view beside) {
+  for_rounding_flags([&](const auto& flags) { refuse(arguments, flags, beside); });
+}
+
+bool asks_for_rounding(const Arguments& arguments) {
+  bool asks = false;
+  for_rounding_flags([&](const auto& flags) {
+    for (const char* flag : flags) asks = asks || arguments.has(flag);
+  });
+  return asks;
 }
 
 quantize::TableKind table_kind(const Arguments& arguments) {
@@ -139,6 +195,22 @@ std::optional<quantize::Recipe> recipe_of(const Arguments& arguments, Scheme sch
   return recipe;
 }
 
+// What --scheme says. Without it a checkpoint's codes are kept, unless a flag asks for a way of rounding.
+void choose_scheme(const Arguments& arguments, QuantizeOptions& options) {
+  const auto given = arguments.text("scheme");
+  const std::string name = given ? arguments.choice("scheme") : std::string(kKeptScheme);
+  const bool keep = name == kKeptScheme || name == kKeptInt8Scheme;
+  if (!keep) {
+    options.scheme = *parse_scheme(name);
+  } else if (given) {
+    options.keep = Keep::everything;
+    options.keep_for_int8 = name == kKeptInt8Scheme;
+    refuse_rounding(arguments, fmt::format("--scheme {}", name));
+  } else if (!asks_for_rounding(arguments)) {
+    options.keep = Keep::where_quantized;
+  }
+}
+
 // How long the work took, also per billion parameters. done_before: what an earlier run had finished of
 // total.
 std::string speed(double seconds, uint64_t done_before, uint64_t total,
@@ -160,14 +232,14 @@ int run_quantize(const Arguments& arguments) {
   QuantizeOptions options;
   options.source = arguments.operands().front();
   options.target = *target;
-  options.scheme = *parse_scheme(arguments.choice("scheme"));
-  options.keep_head = arguments.choice("head") == "keep";
+  choose_scheme(arguments, options);
+  if (arguments.has("head")) options.keep_head = arguments.choice("head") == "keep";
   options.kv_bits = static_cast<unsigned>(std::stoul(arguments.choice("kv")));
-  if (const auto threads = arguments.integer("threads", 1, 1024)) options.threads = *threads;
+  options.threads = thread_count(arguments);
   options.command = arguments.command_line();
   if (const auto file = arguments.text("chat-template")) options.chat_template = read_chat_template(*file);
   options.import_note = [](const std::string& line) { say(line); };
-  options.recipe = recipe_of(arguments, options.scheme);
+  if (options.keep == Keep::nothing) options.recipe = recipe_of(arguments, options.scheme);
   if (!options.recipe && arguments.has("verbose"))
     throw UsageError("--verbose: says what a recipe chose; plain rounding (--recipe rtn) chooses nothing");
 
@@ -204,7 +276,7 @@ int run_quantize(const Arguments& arguments) {
   }
   say_on_interrupt(nullptr);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  write_stdout(table(summary));
+  write_stdout(table(summary) + roundings(summary));
   if (options.recipe) write_stdout(speed(seconds, done_before.value_or(0), work, summary));
   write_stdout(
       fmt::format("{}: {}\n", options.target, readable_bytes(std::filesystem::file_size(options.target))));

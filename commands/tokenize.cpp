@@ -1,4 +1,5 @@
-// Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint folder.
+// Text to token ids and back, with the tokenizer of a .tess file or of a checkpoint, which is not converted
+// for it.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -6,13 +7,16 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <system_error>
 
+#include "commands/command_line/escapes.h"
 #include "commands/commands.h"
 #include "commands/files/text_file.h"
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
 #include "engine/chat_format/chat_format.h"
+#include "engine/checkpoint/checkpoint_source.h"
 #include "engine/checkpoint/huggingface_config.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/strict_json.h"
@@ -117,32 +121,41 @@ int run_tokenize(const Arguments& arguments) {
   }
 
   std::unique_ptr<TessFile> model;
+  std::unique_ptr<CheckpointSource> checkpoint;
+  std::optional<Tokenizer> own;
   std::error_code none;
-  const Tokenizer tokenizer = [&] {
-    if (std::filesystem::is_directory(source, none)) {
-      std::vector<std::string> notes;
-      Tokenizer read = Tokenizer::from_folder(source, &notes);
-      for (const std::string& line : notes) say(line);
-      return read;
-    }
+  if (std::filesystem::is_directory(source, none)) {
+    std::vector<std::string> notes;
+    own = Tokenizer::from_folder(source, &notes);  // which may hold a tokenizer and nothing else
+    for (const std::string& line : notes) say(line);
+  } else if (is_checkpoint(source)) {
+    checkpoint = open_checkpoint(source);
+  } else {
     model = TessFile::open(source, true);
-    return stored_tokenizer(*model);
-  }();
+    own = stored_tokenizer(*model);
+  }
+  const Tokenizer& tokenizer = own ? *own : checkpoint->tokenizer();
 
   if (decode) {
     const std::string text = tokenizer.decode(parse_ids(*decode, tokenizer.vocabulary()), true);
     write_stdout((is_terminal(STDOUT_FILENO) ? terminal_text(text) : text) + "\n");
     return kExitDone;
   }
+  const bool spelled = prompt && *prompt != "-";
+  if (arguments.has("escape") && !spelled) throw UsageError("--escape: needs a text with -p");
   const auto text = [&] {
-    return file ? read_prompt(*file) : prompt && *prompt != "-" ? *prompt : read_prompt("-");
+    return file                      ? read_prompt(*file)
+           : !spelled                ? read_prompt("-")
+           : arguments.has("escape") ? without_escapes(*prompt)
+                                     : *prompt;
   };
   if (chat) {
     const auto other = arguments.text("chat-template");
-    const ChatFormat format(other   ? read_chat_template(*other)
-                            : model ? model->header().chat.chat_template
-                                    : folder_chat_template(source),
-                            model ? model->header().chat : ChatSettings(), tokenizer);
+    const ChatFormat format(other        ? read_chat_template(*other)
+                            : model      ? model->header().chat.chat_template
+                            : checkpoint ? checkpoint->header().chat.chat_template
+                                         : folder_chat_template(source),
+                            ChatSettings(), tokenizer);
     if (!format.can_render())
       throw FileError(
           fmt::format("{}: {}", source, format.fault().empty() ? "has no chat template" : format.fault()));

@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "engine/backends.h"
+#include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 
 namespace tessera {
@@ -32,9 +33,10 @@ std::vector<std::string_view> backend_names() {
 const std::string kBackendNames = fmt::format("{}", fmt::join(backend_names(), " "));
 const std::string kBackendHelp = fmt::format("what computes: {}", fmt::join(backend_names(), ", "));
 
-constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help"};
+constexpr Option kHelp = {kGeneral, 'h', "help", "", "", "", "print this help", "--usage"};
 
-constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads", "-t"};
+constexpr Option kThreads = {kRunning, 0, "threads", "N", "", "all cores", "worker threads; -1: all cores",
+                             "-t"};
 
 const Option kBackend = {
     kRunning, 0, "backend", "NAME", kBackendNames.c_str(), kHostBackend, kBackendHelp.c_str()};
@@ -55,8 +57,8 @@ constexpr Option kNuma = {kRunning,
                           "off local interleave",
                           "off",
                           "copy weights onto the memory nodes: local to the threads, or interleaved"};
-constexpr Option kContext = {kRunning,       0, "ctx", "N", "", "the model's", "tokens of context",
-                             "-c --ctx-size"};
+constexpr Option kContext = {
+    kRunning, 0, "ctx", "N", "", "the model's", "tokens of context; 0: the model's", "-c --ctx-size"};
 constexpr Option kKv = {kRunning, 0, "kv", "BITS", "4 8 16", "the file's", "precision of the KV cache"};
 constexpr Option kKvFirst = {
     kRunning, 0, "kv-first-layers", "N", "", "0", "leading layers that keep a 16-bit KV cache"};
@@ -65,7 +67,18 @@ constexpr Option kBatch = {kRunning,         0, "batch", "N", "", "512", "prompt
 constexpr Option kNoMmap = {
     kRunning, 0, "no-mmap", "", "", "", "read the model into memory instead of mapping it"};
 constexpr Option kMlock = {kRunning, 0, "mlock", "", "", "", "lock the model's pages in memory"};
-constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on stderr"};
+constexpr Option kCacheSize = {kModel,
+                               0,
+                               "cache-size",
+                               "SIZE",
+                               "",
+                               "a tenth of the disk, at least 20G",
+                               "room for models converted on first use; 0 keeps none"};
+constexpr Option kMemoryCheck = {
+    kRunning, 0, "memory-check", "MODE", "on off", "on", "off: go on where the model does not seem to fit"};
+constexpr Option kEscape = {
+    kPrompt, 'e', "escape", "", "", "", "\\n, \\t, \\xNN and so on mean what they do in C"};
+constexpr Option kVerbose = {kGeneral, 0, "verbose", "", "", "", "say more on stderr", "-v"};
 constexpr Option kParseSpecial = {
     kPrompt, 0, "parse-special", "", "", "", "special tokens spelled in the text are meant"};
 
@@ -79,9 +92,16 @@ constexpr Option kChatTemplate = {kPrompt,
                                   "--chat-template-file"};
 
 const std::array kRunOptions = {
-    Option{kModel, 'm', "model", "FILE", "", "the embedded model", "a .tess file"},
-    Option{kPrompt, 'p', "prompt", "TEXT", "", "chat", "answer this and end; - reads stdin"},
-    Option{kPrompt, 'f', "file", "FILE", "", "", "the same with the text of a file"},
+    Option{kModel, 'm', "model", "FILE", "", "the embedded model",
+           "a .tess file, a GGUF file or a checkpoint folder"},
+    Option{kModel, 0, "hf-repo", "NAME", "", "",
+           "-hf owner/name[:QUANT] runs a model of a hub, which is downloaded once", "-hf -hfr"},
+    Option{kModel, 0, "hf-file", "FILE", "", "", "the file of that repository to take", "-hff"},
+    kCacheSize,
+    Option{kPrompt, 'p', "prompt", "TEXT", "", "chat",
+           "answer this, and what a pipe brings; - is stdin alone"},
+    Option{kPrompt, 'f', "file", "FILE", "", "", "answer the text of a file; - is stdin"},
+    kEscape,
     Option{kPrompt, 0, "system", "TEXT", "", "none", "system message", "-sys --system-prompt"},
     Option{kPrompt, 0, "raw", "", "", "", "continue the text as it is, without the chat template"},
     kChatTemplate,
@@ -98,15 +118,17 @@ const std::array kRunOptions = {
            "only tokens this likely relative to the best; 0 is off"},
     Option{kSampling, 0, "repeat-penalty", "F", "", "the model's, or 1",
            "divides the logits of tokens seen; 1 is off"},
+    Option{kSampling, 0, "repeat-last-n", "N", "", "64",
+           "how many of the latest tokens count as seen; 0: none, -1: all"},
     Option{kSampling, 0, "presence", "X", "", "0", "subtracted once from the logit of a token seen",
            "--presence-penalty"},
     Option{kSampling, 0, "frequency", "X", "", "0", "subtracted each time a token was seen",
            "--frequency-penalty"},
-    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws", "-s"},
+    Option{kSampling, 0, "seed", "N", "", "random", "start of the random draws; -1: random", "-s"},
     Option{kSampling, 0, "stop", "TEXT", "", "", "end the answer before this text (repeatable)"},
     Option{kSampling, 0, "logit-bias", "ID+X", "", "",
-           "add X to a token's logit: 15+2.5, 15-1, 15-inf (repeatable)"},
-    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer",
+           "add X to a token's logit: 15+2.5, 15-1, 15-inf (repeatable)", "-l"},
+    Option{kSampling, 0, "max-tokens", "N", "", "no limit", "most tokens of an answer; -1: no limit",
            "-n --predict --n-predict"},
     Option{kSampling, 0, "ignore-eos", "", "", "", "go on after tokens that end an answer"},
     kBackend,
@@ -115,11 +137,20 @@ const std::array kRunOptions = {
     kThreads,
     kNuma,
     kContext,
+    Option{kRunning, 0, "rope-scaling", "KIND", "none linear yarn", "the model's",
+           "scaling of positions, so that --ctx may go beyond the model's context"},
+    Option{kRunning, 0, "rope-scale", "N", "", "as --ctx needs",
+           "the factor of --rope-scaling; linear without it"},
+    Option{kRunning, 0, "rope-freq-scale", "X", "", "", "the same as 1 / N"},
+    Option{kRunning, 0, "rope-freq-base", "N", "", "the model's", "theta, the base of RoPE"},
+    Option{kRunning, 0, "yarn-orig-ctx", "N", "", "the model's",
+           "with yarn: the context that the model was trained on"},
     kKv,
     kKvFirst,
     kBatch,
     kNoMmap,
     kMlock,
+    kMemoryCheck,
     Option{kBenchmark, 0, "bench", "", "", "", "measure speed instead of answering"},
     Option{kBenchmark, 0, "tests", "LIST", "", "pp128,pp512,pp2048,tg128,tg128@d4096,tg128@d16384",
            "ppN, tgN, tgN@dDEPTH, attn@dDEPTH, batchN, mmN"},
@@ -141,12 +172,20 @@ constexpr const char* kOutput = "Output";
 constexpr const char* kWhat = "What to make";
 constexpr const char* kRecipe = "Recipe";
 
+const char* quantize_scheme_names() {
+  static const std::string names =
+      fmt::format("{} {} {}", kKeptScheme, kKeptInt8Scheme, matrix_scheme_names());
+  return names.c_str();
+}
+
 const std::array kQuantizeOptions = {
     Option{kOutput, 'o', "output", "FILE", "", "", "the .tess file to write (required)"},
-    Option{kWhat, 0, "scheme", "NAME", matrix_scheme_names(), "w4a8-g128",
-           "f32 f16 bf16 w8a8 w4a8 w4a8-g128, or lut2 lut3 lut4 int4 followed by -g32 -g64 -g128 or -g256 "
-           "and, for 8-bit activations, -a8"},
-    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "w8a8",
+    Option{
+        kWhat, 0, "scheme", "NAME", quantize_scheme_names(), "keep where there are codes, else w4a8-g128",
+        "keep: the codes that the checkpoint has, in the schemes that hold them; f32 f16 bf16 w8a8 w4a8 "
+        "w4a8-g128, lut2 lut3 lut4 int4 int8 followed by -g32 -g64 -g128 or -g256, int4m-g32 or int4k-g32; "
+        "-a8 behind keep and names with groups: 8-bit activations"},
+    Option{kWhat, 0, "head", "NAME", "w8a8 keep", "keep with --scheme keep, else w8a8",
            "embedding and output head: w8a8, or keep the checkpoint's precision"},
     Option{kWhat, 0, "kv", "BITS", "4 8 16", "8", "KV cache precision the file recommends"},
     Option{kWhat, 0, "chat-template", "FILE", "", "the checkpoint's", "a Jinja template to store instead",
@@ -206,6 +245,8 @@ const std::array kPerplexityOptions = {
     kKvFirst,
     kNoMmap,
     kMlock,
+    kMemoryCheck,
+    kCacheSize,
     kHelp,
 };
 
@@ -213,12 +254,14 @@ constexpr std::array kInspectOptions = {
     Option{kOutput, 0, "verify", "", "", "", "check every hash and scale; exit 1 with a line per fault"},
     Option{kOutput, 0, "tensors", "", "", "", "list the tensors"},
     Option{kOutput, 0, "graph", "FORM", "dot", "", "print the computation graph instead (dot: for Graphviz)"},
+    kCacheSize,
     kHelp,
 };
 
 constexpr std::array kTokenizeOptions = {
     Option{kPrompt, 'p', "prompt", "TEXT", "", "stdin", "the text; - reads stdin"},
     Option{kPrompt, 'f', "file", "FILE", "", "", "the text of a file"},
+    kEscape,
     kParseSpecial,
     Option{kPrompt, 0, "bos", "", "", "",
            "begin with the token that begins a text, where the model wants one"},
@@ -233,6 +276,9 @@ constexpr std::array kTokenizeOptions = {
     kHelp,
 };
 
+constexpr std::array kCacheOptions = {kHelp};
+
+constexpr std::array kPullOptions = {kHelp};
 constexpr std::array kCompletionsOptions = {kHelp};
 
 const std::array kVerbs = {
@@ -240,7 +286,7 @@ const std::array kVerbs = {
          "tessera [-m FILE] [options]             chat when stdin is a terminal\n"
          "       tessera [-m FILE] -p TEXT [options]     one answer on stdout\n"
          "       tessera [-m FILE] --bench [options]     measure speed\n"
-         "       tessera quantize|perplexity|inspect|tokenize|completions …",
+         "       tessera pull|quantize|perplexity|inspect|tokenize|cache|completions …",
          "Runs a language model on this machine. Without -m the embedded model answers.", kRunOptions, 0, 0,
          run_without_verb},
     Verb{"quantize", "tessera quantize SOURCE -o FILE [options]",
@@ -249,11 +295,16 @@ const std::array kVerbs = {
     Verb{"perplexity", "tessera perplexity FILE [--text TEXT] [--kl FILE] [--compare FILE…] [options]",
          "Measures how well models predict a text, and how far they are from a reference.",
          kPerplexityOptions, 1, 256, run_perplexity},
-    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a .tess file holds and checks it.",
+    Verb{"inspect", "tessera inspect FILE [options]", "Shows what a model file holds and checks it.",
          kInspectOptions, 1, 1, run_inspect},
     Verb{"tokenize", "tessera tokenize FILE|DIR -p TEXT [options]",
          "Prints the token ids of a text, or of a conversation, as a JSON array.", kTokenizeOptions, 1, 1,
          run_tokenize},
+    Verb{"cache", "tessera cache list|clear [SOURCE…]",
+         "Lists or removes what GGUF files and checkpoint folders were converted to on their first use.",
+         kCacheOptions, 1, 1025, run_cache, "list clear"},
+    Verb{"pull", "tessera pull OWNER/NAME[:FILE|:QUANT][@REVISION]",
+         "Downloads a model from a Hugging Face hub and prints where it is.", kPullOptions, 1, 1, run_pull},
     Verb{"completions", "tessera completions bash|zsh|fish", "Prints a completion script for a shell.",
          kCompletionsOptions, 1, 1, run_completions, "bash zsh fish"},
 };

@@ -11,6 +11,7 @@ namespace tessera {
 Model::Model(std::unique_ptr<TessFile> file) : file_(std::move(file)) {
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::from_stored(header().tokenizer, file_->tensors()));
   chat_ = std::make_unique<const ChatFormat>(header().chat.chat_template, header().chat, *tokenizer_);
+  hyperparameters_ = header().hyperparameters;
   graph_ = build_graph(*file_);
 }
 
@@ -20,10 +21,21 @@ void Model::use_chat_template(const std::string& source) {
   chat_ = std::move(chat);
 }
 
+void Model::stretch(const RopeRequest& request) {
+  hyperparameters_ = stretched(header().hyperparameters, request);
+  graph_ = build_graph(*file_, hyperparameters_);
+}
+
 Model Model::open(const std::string& path, bool use_mmap) { return Model(TessFile::open(path, use_mmap)); }
 
 Model Model::from_memory(std::span<const std::byte> bytes) {
   return Model(TessFile::from_memory(bytes, "embedded model"));
+}
+
+Model Model::from_file(std::unique_ptr<TessFile> file, std::shared_ptr<const void> needs) {
+  Model model(std::move(file));
+  model.needs_ = std::move(needs);
+  return model;
 }
 
 Model Model::mixed(const Model& base, const Model& other,

@@ -77,7 +77,7 @@ size_t choose_context(const std::vector<Place>& places, const PlacementRequest& 
   if (request.context != 0) return request.context;
   size_t tokens = request.model_context;
   for (const Place& place : places) {
-    if (place.available_bytes != 0) tokens = std::min(tokens, default_tokens(place));
+    if (request.memory_check && place.available_bytes != 0) tokens = std::min(tokens, default_tokens(place));
   }
   return tokens;
 }

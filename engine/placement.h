@@ -59,6 +59,7 @@ struct PlacementRequest {
   std::optional<size_t> device_layers;  // nothing: all that fit
   size_t context = 0;                   // tokens of KV cache; 0: not given
   size_t model_context = 0;             // the most tokens of a sequence
+  bool memory_check = true;             // false: memory does not limit the context
 };
 
 struct DeviceLayers {

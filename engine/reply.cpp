@@ -16,7 +16,7 @@ double seconds_since(Clock::time_point start) {
 }  // namespace
 
 double ReplyStatistics::prompt_rate() const {
-  const auto fed = static_cast<double>(prompt_tokens - reused_tokens);
+  const auto fed = static_cast<double>(read_tokens - reused_tokens);
   return prompt_seconds > 0 ? fed / prompt_seconds : 0;
 }
 
@@ -46,6 +46,7 @@ Reply generate_reply(Conversation& conversation, Sampler& sampler, const ReplyOp
   const Clock::time_point start = Clock::now();
   const Conversation::Beginning beginning = conversation.begin_reply(keep_reading);
   statistics.prompt_tokens = beginning.prompt.size();
+  statistics.read_tokens = conversation.cached_tokens();
   statistics.reused_tokens = beginning.reused_tokens;
   statistics.prompt_seconds = seconds_since(start);
 

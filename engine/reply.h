@@ -15,10 +15,11 @@ namespace tessera {
 
 struct ReplyStatistics {
   size_t prompt_tokens = 0;        // in the whole prompt
+  size_t read_tokens = 0;          // of these, in the cache when the reply began, or was interrupted before
   size_t reused_tokens = 0;        // of these, found in the cache
   size_t generated_tokens = 0;     // sampled, the end token included
   size_t dropped_turns = 0;        // user turns left out because the context is full
-  double prompt_seconds = 0;       // from the start to the prompt's logits
+  double prompt_seconds = 0;       // from the start to the prompt's logits, or to the interruption
   double first_token_seconds = 0;  // from the start to the first sampled token; 0 when there was none
   double generate_seconds = 0;     // from the first sampled token to the end
   size_t cached_tokens = 0;        // KV cache in use afterwards

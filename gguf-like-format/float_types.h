@@ -34,6 +34,17 @@ inline float f16_to_f32(uint16_t bits) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
+// OCP 8-bit float E4M3: bias 7, no infinities; both signs of 0x7F are NaN.
+inline float f8_e4m3_to_f32(uint8_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
+  const uint32_t exponent = (bits >> 3) & 0xfu;
+  const uint32_t fraction = bits & 0x7u;
+  if ((bits & 0x7fu) == 0x7fu) return std::bit_cast<float>(sign | 0x7fc00000u);
+  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (fraction << 20));
+  const float magnitude = static_cast<float>(fraction) * 0x1p-9f;  // zero and subnormals are exact in f32
+  return sign != 0 ? -magnitude : magnitude;
+}
+
 // Rounds half to even; overflow becomes infinity, NaN stays NaN, results below 2^-25 become zero.
 inline uint16_t f32_to_f16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);

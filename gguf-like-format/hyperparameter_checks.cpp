@@ -93,6 +93,9 @@ void check_hyperparameters(const Hyperparameters& h, const std::string& file, co
   if (h.query_heads % h.kv_heads != 0)
     check.refuse("kv_heads", fmt::format("a divisor of query_heads ({})", h.query_heads),
                  fmt::format("{}", h.kv_heads));
+  if (h.sliding_rope_theta != 0 && h.sliding_rope_theta < header_limits::kLeastRopeTheta)
+    check.refuse("sliding_rope_theta", fmt::format("0 or at least {}", header_limits::kLeastRopeTheta),
+                 fmt::format("{}", h.sliding_rope_theta));
   if (h.head_dim % header_limits::kHeadDimStep != 0)
     check.refuse("head_dim", fmt::format("a multiple of {}", header_limits::kHeadDimStep),
                  fmt::format("{}", h.head_dim));

@@ -71,6 +71,13 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("residual_multiplier", h.residual_multiplier, kMultiplier);
   visitor("attention_scale", h.attention_scale, Real{0.0, kMostMultiplier, true, 0.0});
   visitor("logits_divisor", h.logits_divisor, kMultiplier);
+  constexpr Real kSoftCap{0.0, kMostMultiplier, true, 0.0};
+  visitor("attention_soft_cap", h.attention_soft_cap, kSoftCap);
+  visitor("logits_soft_cap", h.logits_soft_cap, kSoftCap);
+  visitor("sliding_window", h.sliding_window, Whole{0, kMostContext, true, 0});
+  visitor("first_sliding_layer", h.first_sliding_layer, Whole{0, kMostLayers, true, 0});
+  visitor("full_attention_every", h.full_attention_every, Whole{0, kMostLayers, true, 0});
+  visitor("sliding_rope_theta", h.sliding_rope_theta, Real{0.0, kMostRopeTheta, true, 0.0});
 }
 
 // The fields of RoPE scaling that its kind has, apart from the kind itself.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tessera {
@@ -45,6 +46,19 @@ struct Hyperparameters {
   double residual_multiplier = 1.0;   // of what attention and feed-forward part add to the residual stream
   double attention_scale = 0.0;       // of scores; 0: 1 / sqrt(head_dim)
   double logits_divisor = 1.0;        // that the stored gains of output_norm have been divided by
+  double attention_soft_cap = 0.0;    // scores s become cap * tanh(s / cap); 0: none
+  double logits_soft_cap = 0.0;       // the same for logits
+  // Positions that a token sees in layers that slide, itself among them; 0: no layer slides. Layers from
+  // first_sliding_layer on slide, except every full_attention_every-th of all layers where that is not 0.
+  uint64_t sliding_window = 0;
+  uint64_t first_sliding_layer = 0;
+  uint64_t full_attention_every = 0;
+  double sliding_rope_theta = 0.0;  // of layers that slide, without rope_scaling; 0: as in other layers
+
+  bool slides(uint64_t layer) const {
+    return sliding_window != 0 && layer >= first_sliding_layer &&
+           (full_attention_every == 0 || (layer + 1) % full_attention_every != 0);
+  }
 };
 
 struct GenerationDefaults {  // sampling defaults of the model; absent values fall back to the tool's own
@@ -58,8 +72,13 @@ struct ChatSettings {
   std::vector<uint32_t> stop_tokens;  // ids that end a turn (eos of generation settings and config)
 };
 
+// Names in the place of a scheme for files whose matrices have the codes and floats that their checkpoint
+// had, each in a scheme that holds them; "-a8": with int8 activations where there are codes.
+inline constexpr std::string_view kKeptScheme = "keep";
+inline constexpr std::string_view kKeptInt8Scheme = "keep-a8";
+
 struct QuantizationInfo {
-  std::string scheme;            // the scheme asked for, e.g. "w4a8-g128"
+  std::string scheme;            // the scheme asked for, e.g. "w4a8-g128", or one of the names above
   std::string head_scheme;       // scheme of the output head
   uint64_t kv_bits = 16;         // recommended KV precision
   std::string calibration_hash;  // XXH64 of the calibration text in hex; empty when none was used

@@ -18,19 +18,41 @@ constexpr ActivationType kF32 = ActivationType::f32;
 constexpr ActivationType kBf16 = ActivationType::bf16;
 constexpr ActivationType kInt8 = ActivationType::int8;
 
+constexpr bool has_table(CodeKind kind) {
+  return kind == CodeKind::lut2 || kind == CodeKind::lut3 || kind == CodeKind::lut4;
+}
+
+constexpr unsigned code_bits(CodeKind kind) {
+  return kind == CodeKind::lut2 ? 2 : kind == CodeKind::lut3 ? 3 : kind == CodeKind::int8 ? 8 : 4;
+}
+
 // A row of a kind with f16 scales per group.
 constexpr SchemeFacts group_codes(std::string_view name, CodeKind kind, size_t group,
                                   ActivationType activations) {
-  const unsigned bits = kind == CodeKind::lut2 ? 2 : kind == CodeKind::lut3 ? 3 : 4;
-  const bool zero_points = kind == CodeKind::int4;
+  const unsigned bits = code_bits(kind);
+  const GroupOffset offset = kind == CodeKind::int4    ? GroupOffset::zero_point
+                             : kind == CodeKind::int4m ? GroupOffset::minimum
+                                                       : GroupOffset::none;
   return {.name = name,
           .kind = kind,
           .activations = activations,
           .bits = bits,
           .group = group,
+          .offset = offset,
           .column_pad = group,
-          .unit_bytes = tile::table_group_bytes(bits, group, zero_points),
-          .table = !zero_points};
+          .unit_bytes = tile::table_group_bytes(bits, group, offset != GroupOffset::none),
+          .table = has_table(kind)};
+}
+
+constexpr SchemeFacts nested_codes(std::string_view name, ActivationType activations) {
+  return {.name = name,
+          .kind = CodeKind::int4k,
+          .activations = activations,
+          .bits = 4,
+          .group = tile::kNestedGroup,
+          .offset = GroupOffset::minimum,
+          .column_pad = tile::kNestedBlock,
+          .unit_bytes = tile::kNestedBlockBytes};
 }
 
 // Every scheme; its number is its place here. Rows with an enumerator come first, in the order of Scheme; new
@@ -115,6 +137,18 @@ constexpr std::array kSchemes = {
     group_codes("int4-g128-a8", CodeKind::int4, 128, kInt8),
     group_codes("int4-g256", CodeKind::int4, 256, kBf16),
     group_codes("int4-g256-a8", CodeKind::int4, 256, kInt8),
+    group_codes("int8-g32", CodeKind::int8, 32, kBf16),
+    group_codes("int8-g32-a8", CodeKind::int8, 32, kInt8),
+    group_codes("int8-g64", CodeKind::int8, 64, kBf16),
+    group_codes("int8-g64-a8", CodeKind::int8, 64, kInt8),
+    group_codes("int8-g128", CodeKind::int8, 128, kBf16),
+    group_codes("int8-g128-a8", CodeKind::int8, 128, kInt8),
+    group_codes("int8-g256", CodeKind::int8, 256, kBf16),
+    group_codes("int8-g256-a8", CodeKind::int8, 256, kInt8),
+    group_codes("int4m-g32", CodeKind::int4m, 32, kBf16),
+    group_codes("int4m-g32-a8", CodeKind::int4m, 32, kInt8),
+    nested_codes("int4k-g32", kBf16),
+    nested_codes("int4k-g32-a8", kInt8),
 };
 
 constexpr std::string_view name_of(Scheme scheme) { return kSchemes[static_cast<size_t>(scheme)].name; }
@@ -124,9 +158,7 @@ static_assert(name_of(Scheme::f32) == "f32" && name_of(Scheme::f16) == "f16" &&
                   name_of(Scheme::u8) == "u8" && name_of(Scheme::u32) == "u32",
               "rows with an enumerator lie at its number");
 
-bool is_table(CodeKind kind) {
-  return kind == CodeKind::lut2 || kind == CodeKind::lut3 || kind == CodeKind::lut4 || kind == CodeKind::int4;
-}
+bool is_table(CodeKind kind) { return has_table(kind) || kind == CodeKind::int4; }
 
 constexpr uint64_t kMostBytes = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 

@@ -37,11 +37,17 @@ enum class CodeKind : uint8_t {
   lut3,         // 3 bits
   lut4,         // 4 bits
   int4,         // 4 bits, an f16 scale and zero point per group
+  int8,         // 8 bits around 128, an f16 scale per group
+  int4m,        // 4 bits, an f16 scale and minimum per group
+  int4k,        // 4 bits, u8 scale and minimum per group, f16 factors of these per block of 256 columns
   data,         // of vectors that are no weights
 };
 
 // What a linear layer with weights in this scheme multiplies with.
 enum class ActivationType : uint8_t { f32, bf16, int8 };
+
+// What a group of columns has beside its scale; a weight is scale * (value - zero point) + minimum.
+enum class GroupOffset : uint8_t { none, zero_point, minimum };
 
 // A row of the table. Matrices are stored as panels of 16 rows (tile_layout.h); arrays of the whole matrix
 // follow the last panel.
@@ -51,6 +57,7 @@ struct SchemeFacts {
   ActivationType activations;
   unsigned bits;     // of one element or code
   size_t group = 0;  // columns that share a scale within a row; 0 without groups
+  GroupOffset offset = GroupOffset::none;
   // Stored columns are a multiple of column_pad; unit_bytes hold that many columns of 16 rows. 0 for schemes
   // that store no matrices.
   size_t column_pad = 0;
@@ -67,6 +74,8 @@ struct SchemeFacts {
   bool stores_matrices() const { return column_pad != 0; }
   // Whether weights become codes with scales, and not floats.
   bool stores_codes() const { return stores_matrices() && (row_scales || group != 0); }
+  // Whether every group has a float scale of its own: lut…, int4…, int8…, int4m… and int4k….
+  bool group_scales() const { return stores_matrices() && group != 0 && !row_scales; }
 };
 const SchemeFacts& scheme_facts(Scheme scheme);  // of a scheme that exists
 
@@ -83,6 +92,13 @@ struct TableFormat {
 
   bool operator==(const TableFormat&) const = default;
 };
+//
+// Three more kinds with scales per group exist to hold what files of other tools hold, code by code:
+//   int8-gG    scale * (code - 128), code 0 to 255; f16 scale. GGUF's Q8_0, GPTQ's symmetric 8 bits.
+//   int4m-g32  scale * code + minimum; f16 both. GGUF's Q4_1.
+//   int4k-g32  (d * s) * code - dmin * m, with f16 d and dmin per block of 256 columns and u8 s and m per
+//              group, all products in f32, where they are exact. GGUF's Q4_K.
+// Scales may be any finite f16 number everywhere, negative ones included.
 Scheme table_scheme(const TableFormat& format);          // of a format within the limits above
 std::optional<TableFormat> table_format(Scheme scheme);  // nothing for all other schemes
 

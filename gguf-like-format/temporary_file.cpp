@@ -75,7 +75,7 @@ void restore_handlers() {
 
 size_t register_removal(const std::string& path) {
   const std::lock_guard<std::mutex> lock(removal_mutex);
-  if (path.size() >= PATH_MAX) throw FileError(fmt::format("{}: path is too long", path));
+  if (path.size() >= PATH_MAX) throw FileWriteError(fmt::format("{}: path is too long", path));
   for (size_t i = 0; i < removal_slots.size(); ++i) {
     RemovalSlot& slot = removal_slots[i];
     if (slot.owner.load(std::memory_order_relaxed) != 0) continue;
@@ -84,7 +84,7 @@ size_t register_removal(const std::string& path) {
     if (removals_in_use++ == 0) install_handlers();
     return i;
   }
-  throw FileError(fmt::format("{}: {} files are being written already", path, removal_slots.size()));
+  throw FileWriteError(fmt::format("{}: {} files are being written already", path, removal_slots.size()));
 }
 
 void forget_removal(size_t slot) {
@@ -94,48 +94,58 @@ void forget_removal(size_t slot) {
 }
 
 [[noreturn]] void fail(const std::string& path, std::string_view what, int error) {
-  throw FileError(fmt::format("{}: {}: {}", path, what, std::strerror(error)));
+  throw FileWriteError(fmt::format("{}: {}: {}", path, what, std::strerror(error)));
 }
 
 std::string resolve_target(const std::string& target) {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::symlink_status(target, error);
   if (status.type() == std::filesystem::file_type::none && !target.empty())  // not even known to be absent
-    throw FileError(fmt::format("{}: cannot be written: {}", target, error.message()));
+    throw FileWriteError(fmt::format("{}: cannot be written: {}", target, error.message()));
   if (std::filesystem::is_symlink(status)) {
     const std::filesystem::path real = std::filesystem::canonical(target, error);
-    if (error) throw FileError(fmt::format("{}: symbolic link: {}", target, error.message()));
+    if (error) throw FileWriteError(fmt::format("{}: symbolic link: {}", target, error.message()));
     return resolve_target(real.string());
   }
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
-    throw FileError(fmt::format("{}: expected a regular file to replace, found {}", target,
-                                std::filesystem::is_directory(status) ? "a folder" : "something else"));
+    throw FileWriteError(fmt::format("{}: expected a regular file to replace, found {}", target,
+                                     std::filesystem::is_directory(status) ? "a folder" : "something else"));
   if (target.empty() || target.back() == '/')
-    throw FileError(fmt::format("{}: expected a file name", target.empty() ? "target" : target));
+    throw FileWriteError(fmt::format("{}: expected a file name", target.empty() ? "target" : target));
   return target;
 }
 
-// Whether a file's name in its folder is that of a temporary file for this target: ".NAME.PID-N.partial".
-bool is_temporary_name(std::string_view file, std::string_view name) {
+// The target's name in that of a temporary file, ".NAME.PID-N.partial"; empty where it is no such name.
+std::string_view temporary_target(std::string_view file) {
   constexpr std::string_view kEnd = ".partial";
-  const std::string start = fmt::format(".{}.", name);
-  if (!file.starts_with(start) || !file.ends_with(kEnd) || file.size() < start.size() + kEnd.size())
-    return false;
-  const std::string_view numbers = file.substr(start.size(), file.size() - start.size() - kEnd.size());
-  return std::count(numbers.begin(), numbers.end(), '-') == 1 &&
-         numbers.find_first_not_of("0123456789-") == std::string_view::npos;
+  if (!file.starts_with('.') || !file.ends_with(kEnd)) return {};
+  file.remove_suffix(kEnd.size());
+  const size_t dot = file.rfind('.');
+  if (dot == 0) return {};
+  const std::string_view numbers = file.substr(dot + 1);
+  if (std::count(numbers.begin(), numbers.end(), '-') != 1 ||
+      numbers.find_first_not_of("0123456789-") != std::string_view::npos)
+    return {};
+  return file.substr(1, dot - 1);
 }
 
-// Removes temporary files for this target that nobody holds any more: their process was killed.
-void remove_left_behind(const std::string& folder, std::string_view name) {
+// Removes temporary files that nobody holds any more, for one target or (empty) for all. Returns their bytes.
+uint64_t remove_left_behind(const std::string& folder, std::string_view name) {
+  uint64_t bytes = 0;
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
-    if (!is_temporary_name(entry.path().filename().string(), name)) continue;
+    const std::string file_name = entry.path().filename().string();
+    const std::string_view target = temporary_target(file_name);
+    if (target.empty() || (!name.empty() && target != name)) continue;
     const int file = ::open(entry.path().c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) continue;
-    if (::flock(file, LOCK_EX | LOCK_NB) == 0) ::unlink(entry.path().c_str());
+    struct stat info {};
+    if (::flock(file, LOCK_EX | LOCK_NB) == 0 && ::fstat(file, &info) == 0 &&
+        ::unlink(entry.path().c_str()) == 0)
+      bytes += static_cast<uint64_t>(info.st_size);
     ::close(file);
   }
+  return bytes;
 }
 
 // Holds a new file until it is closed, so that others see that it is in use. False when another process has
@@ -147,6 +157,8 @@ bool hold(int descriptor) {
 }
 
 }  // namespace
+
+uint64_t remove_abandoned_files(const std::string& folder) { return remove_left_behind(folder, {}); }
 
 void remove_temporary_files() noexcept {
   const pid_t self = ::getpid();
@@ -206,7 +218,7 @@ void TemporaryFile::reserve(uint64_t bytes) {
   // What was reserved so far must not count as used in the message.
   struct statvfs info {};
   const bool known = ::ftruncate(descriptor_, 0) == 0 && ::fstatvfs(descriptor_, &info) == 0;
-  throw FileError(
+  throw FileWriteError(
       fmt::format("{}: disk full: expected room for {} bytes, found {}", target_, bytes,
                   known ? fmt::format("{}", static_cast<uint64_t>(info.f_bavail) * info.f_frsize) : "less"));
 }

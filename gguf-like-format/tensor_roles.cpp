@@ -17,6 +17,7 @@ uint64_t kv_rows(const Hyperparameters& h) { return h.kv_heads * h.head_dim; }
 Shape hidden_vector(const Hyperparameters& h) { return {h.hidden}; }
 Shape query_vector(const Hyperparameters& h) { return {query_rows(h)}; }
 Shape kv_vector(const Hyperparameters& h) { return {kv_rows(h)}; }
+Shape ffn_vector(const Hyperparameters& h) { return {h.ffn}; }
 Shape head_vector(const Hyperparameters& h) { return {h.head_dim}; }
 Shape vocabulary_matrix(const Hyperparameters& h) { return {h.vocabulary, h.hidden}; }
 Shape query_matrix(const Hyperparameters& h) { return {query_rows(h), h.hidden}; }
@@ -51,13 +52,31 @@ const std::array kRows = {
     RoleRow{Role::k_norm, K::norm, "k_norm", "norm", true, "[head_dim]", head_vector, always},
     RoleRow{Role::o, K::matrix, "o", "o", true, "[hidden, query_heads * head_dim]", output_matrix, always},
     RoleRow{Role::o_bias, K::bias, "o_bias", "bias", true, kHidden, hidden_vector, with_output_bias},
+    RoleRow{Role::attention_output_norm, K::norm, "attention_output_norm", "norm", true, kHidden,
+            hidden_vector, always},
     RoleRow{Role::ffn_norm, K::norm, "ffn_norm", "norm", true, kHidden, hidden_vector, always},
     RoleRow{Role::gate, K::matrix, "gate", "gate", true, kFfnMatrix, ffn_matrix, always},
     RoleRow{Role::up, K::matrix, "up", "up", true, kFfnMatrix, ffn_matrix, always},
     RoleRow{Role::down, K::matrix, "down", "down", true, "[hidden, ffn]", down_matrix, always},
+    RoleRow{Role::ffn_output_norm, K::norm, "ffn_output_norm", "norm", true, kHidden, hidden_vector, always},
+    RoleRow{Role::qkv_order, K::order, "qkv_order", "order", true, kHidden, hidden_vector, always},
+    RoleRow{Role::o_order, K::order, "o_order", "order", true, kQueries, query_vector, always},
+    RoleRow{Role::gate_up_order, K::order, "gate_up_order", "order", true, kHidden, hidden_vector, always},
+    RoleRow{Role::down_order, K::order, "down_order", "order", true, "[ffn]", ffn_vector, always},
     RoleRow{Role::output_norm, K::norm, "output_norm", "norm", false, kHidden, hidden_vector, always},
     RoleRow{Role::output_head, K::head, "output_head", "head", false, kVocabularyMatrix, vocabulary_matrix,
             always},
+};
+
+struct MatrixOrder {
+  Role matrix;
+  Role order;
+};
+constexpr std::array kOrders = {
+    MatrixOrder{Role::q, Role::qkv_order},        MatrixOrder{Role::k, Role::qkv_order},
+    MatrixOrder{Role::v, Role::qkv_order},        MatrixOrder{Role::o, Role::o_order},
+    MatrixOrder{Role::gate, Role::gate_up_order}, MatrixOrder{Role::up, Role::gate_up_order},
+    MatrixOrder{Role::down, Role::down_order},
 };
 
 }  // namespace
@@ -76,6 +95,12 @@ const RoleRow* find_role(std::string_view name, bool in_layer) {
 }
 
 std::string_view role_label(Role role) { return role_row(role).label; }
+
+std::optional<Role> order_role(Role matrix) {
+  const auto row = std::find_if(kOrders.begin(), kOrders.end(),
+                                [matrix](const MatrixOrder& each) { return each.matrix == matrix; });
+  return row == kOrders.end() ? std::nullopt : std::optional(row->order);
+}
 
 std::string tensor_name(Role role, uint64_t layer) {
   const RoleRow& row = role_row(role);

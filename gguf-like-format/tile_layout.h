@@ -59,16 +59,16 @@ constexpr size_t byte_in_panel(size_t row, size_t column) {
   return column / 4 * kLineBytes + 4 * row + column % 4;
 }
 
-// Table schemes: a group of columns of a panel is its codes, 32 columns in bits * 64 bytes, then f16
-// scales[16], then with zero points f16 zeros[16].
+// Schemes with scales per group but int4k: a group of columns of a panel is its codes, 32 columns in
+// bits * 64 bytes, then f16 scales[16], then with zero points or minimums f16 of these[16].
 inline constexpr size_t kTableUnitColumns = 32;
 inline constexpr size_t kTableBytes = 16 * 4;  // a matrix's table: f32[16]
 
 constexpr size_t table_code_bytes(size_t bits, size_t group) {
   return group / kTableUnitColumns * bits * kLineBytes;
 }
-constexpr size_t table_group_bytes(size_t bits, size_t group, bool zero_points) {
-  return table_code_bytes(bits, group) + (zero_points ? 4 : 2) * kPanelRows;
+constexpr size_t table_group_bytes(size_t bits, size_t group, bool offsets) {
+  return table_code_bytes(bits, group) + (offsets ? 4 : 2) * kPanelRows;
 }
 
 // Where the bits of one code lie: `low` bits at (byte, shift) and, where split, one more, the highest, at
@@ -82,13 +82,14 @@ struct CodeBits {
 };
 
 // Code (row 0..15, column 0..31) inside the lines of one unit. Whatever the width, the 4 columns of a quad
-// are adjacent bytes at one shift. 4 bits: as nibble_in_panel. 2 bits: a line holds 16 columns, quad i at
-// bits 2i. 3 bits: of 8 quads the first six lie two to a line, at bits 0 and 3; quad 6 has its low bits at
-// bits 6 and 7 of the first line and its high bit at bit 6 of the third, quad 7 at bits 6 and 7 of the second
-// line and bit 7 of the third. So no code leaves its byte lane.
+// are adjacent bytes at one shift. 8 bits: as byte_in_panel. 4 bits: as nibble_in_panel. 2 bits: a line holds
+// 16 columns, quad i at bits 2i. 3 bits: of 8 quads the first six lie two to a line, at bits 0 and 3; quad 6
+// has its low bits at bits 6 and 7 of the first line and its high bit at bit 6 of the third, quad 7 at bits 6
+// and 7 of the second line and bit 7 of the third. So no code leaves its byte lane.
 constexpr CodeBits code_in_unit(size_t bits, size_t row, size_t column) {
   const size_t quad = column / 4;
   const size_t lane = 4 * row + column % 4;
+  if (bits == 8) return {quad * kLineBytes + lane, 0, 8, 0, 0};
   if (bits == 4) return {quad / 2 * kLineBytes + lane, quad % 2 == 0 ? 0u : 4u, 4, 0, 0};
   if (bits == 2) return {quad / 4 * kLineBytes + lane, static_cast<unsigned>(2 * (quad % 4)), 2, 0, 0};
   if (quad < 6) return {quad / 2 * kLineBytes + lane, quad % 2 == 0 ? 0u : 3u, 3, 0, 0};
@@ -96,16 +97,46 @@ constexpr CodeBits code_in_unit(size_t bits, size_t row, size_t column) {
 }
 
 // Byte of the first column of the unit that holds `column` (a column of the whole panel), and of the group's
-// scale and zero point for one row, inside a panel.
-constexpr size_t table_unit_byte(size_t bits, size_t group, bool zero_points, size_t column) {
-  return column / group * table_group_bytes(bits, group, zero_points) +
+// scale and zero point or minimum for one row, inside a panel. offsets: whether groups have either.
+constexpr size_t table_unit_byte(size_t bits, size_t group, bool offsets, size_t column) {
+  return column / group * table_group_bytes(bits, group, offsets) +
          column % group / kTableUnitColumns * bits * kLineBytes;
 }
-constexpr size_t table_scale_byte(size_t bits, size_t group, bool zero_points, size_t row, size_t index) {
-  return index * table_group_bytes(bits, group, zero_points) + table_code_bytes(bits, group) + 2 * row;
+constexpr size_t table_scale_byte(size_t bits, size_t group, bool offsets, size_t row, size_t index) {
+  return index * table_group_bytes(bits, group, offsets) + table_code_bytes(bits, group) + 2 * row;
 }
 constexpr size_t table_zero_byte(size_t bits, size_t group, size_t row, size_t index) {
   return table_scale_byte(bits, group, true, row, index) + 2 * kPanelRows;
+}
+
+// int4k: a block of 256 columns of a panel is its codes, 8 units as above, which are its groups, then f16
+// d[16] and dmin[16], then u8 scales[8][16] and minimums[8][16], by group.
+inline constexpr size_t kNestedGroup = 32;
+inline constexpr size_t kNestedBlock = 256;
+inline constexpr size_t kNestedCodeBytes = table_code_bytes(4, kNestedBlock);
+inline constexpr size_t kNestedGroups = kNestedBlock / kNestedGroup;
+inline constexpr size_t kNestedBlockBytes =
+    kNestedCodeBytes + 4 * kPanelRows + 2 * kNestedGroups * kPanelRows;
+static_assert(kNestedGroup == kTableUnitColumns && kNestedBlockBytes == 2368);
+
+constexpr size_t nested_unit_byte(size_t column) {
+  return column / kNestedBlock * kNestedBlockBytes +
+         table_code_bytes(4, column % kNestedBlock / kNestedGroup * kNestedGroup);
+}
+// f16 d and dmin of (row, block).
+constexpr size_t nested_scale_byte(size_t row, size_t block) {
+  return block * kNestedBlockBytes + kNestedCodeBytes + 2 * row;
+}
+constexpr size_t nested_minimum_byte(size_t row, size_t block) {
+  return nested_scale_byte(row, block) + 2 * kPanelRows;
+}
+// u8 scale and minimum of (row, group); groups are counted through all blocks.
+constexpr size_t nested_group_scale_byte(size_t row, size_t group) {
+  return group / kNestedGroups * kNestedBlockBytes + kNestedCodeBytes + 4 * kPanelRows +
+         group % kNestedGroups * kPanelRows + row;
+}
+constexpr size_t nested_group_minimum_byte(size_t row, size_t group) {
+  return nested_group_scale_byte(row, group) + kNestedGroups * kPanelRows;
 }
 
 // Position of a column within a row of bfloat16 activations, and within an expanded bf16 panel of a table

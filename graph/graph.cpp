@@ -91,11 +91,12 @@ class Checker {
     return fault.empty() ? check_type(id, type) : fault;
   }
 
-  std::string check_vector(WeightId id, size_t length) const {
+  std::string check_vector(WeightId id, size_t length, Scheme scheme = Scheme::f32) const {
     if (id >= graph_.weights.size()) return fmt::format("weight id {} does not exist", id);
     const Weight& found = weight(id);
-    if (found.scheme != Scheme::f32)
-      return fmt::format("vector \"{}\" should be f32 and is {}", found.name, scheme_name(found.scheme));
+    if (found.scheme != scheme)
+      return fmt::format("vector \"{}\" should be {} and is {}", found.name, scheme_name(scheme),
+                         scheme_name(found.scheme));
     if (found.rows != 1 || found.columns != length)
       return fmt::format("vector \"{}\" should have {} entries and is [{}, {}]", found.name, length,
                          found.rows, found.columns);
@@ -220,6 +221,8 @@ class Checker {
     size_t in = 0;
     if (!multiply(kind.query_heads + 2 * kind.kv_heads, kind.head_dim, in)) return "too many heads";
     if (!std::isfinite(kind.scale)) return "the scale is not finite";
+    if (!(kind.soft_cap >= 0.0f) || !std::isfinite(kind.soft_cap))
+      return fmt::format("soft cap {} is not a finite number of at least 0", kind.soft_cap);
     if (std::string fault = check_tensor(op.inputs[0], RowExtent::tokens, in, ElementType::f32);
         !fault.empty())
       return fault;
@@ -242,6 +245,15 @@ class Checker {
     return check_tensor(op.inputs[0], output.rows, 2 * output.columns, ElementType::f32);
   }
 
+  std::string check_kind(const Op& op, const SoftCap& kind) const {
+    if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
+    if (!(kind.cap > 0.0f) || !std::isfinite(kind.cap))
+      return fmt::format("cap {} is not a finite number above 0", kind.cap);
+    const Tensor& input = tensor(op.inputs[0]);
+    if (std::string fault = check_type(op.inputs[0], ElementType::f32); !fault.empty()) return fault;
+    return check_tensor(op.outputs[0], input.rows, input.columns, ElementType::f32);
+  }
+
   std::string check_kind(const Op& op, const Quantize&) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& input = tensor(op.inputs[0]);
@@ -251,6 +263,15 @@ class Checker {
     if (tensor(op.outputs[0]).type == ElementType::f32)
       return fmt::format("output \"{}\" should be q8 or bf16 and is f32", tensor(op.outputs[0]).name);
     return {};
+  }
+
+  std::string check_kind(const Op& op, const Gather& kind) const {
+    if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
+    const Tensor& input = tensor(op.inputs[0]);
+    if (std::string fault = check_type(op.inputs[0], ElementType::f32); !fault.empty()) return fault;
+    if (std::string fault = check_shape(op.outputs[0], input.rows, input.columns); !fault.empty())
+      return fault;
+    return check_vector(kind.order, input.columns, Scheme::u32);
   }
 
   std::string check_logits() const {
@@ -297,7 +318,7 @@ const char* op_name(const OpKind& kind) {
 
 bool can_work_in_place(const OpKind& kind) {
   return std::visit(Overloaded{[](const Rope&) { return true; }, [](const HeadNorm&) { return true; },
-                               [](const auto&) { return false; }},
+                               [](const SoftCap&) { return true; }, [](const auto&) { return false; }},
                     kind);
 }
 

@@ -43,7 +43,8 @@ struct Tensor {
   ElementType type = ElementType::f32;
 };
 
-// A weight that the graph reads: the stored tensor of this name. A vector has one row.
+// A weight that the graph reads: the stored tensor of this name. A vector has one row; one of u32 is an order
+// of columns.
 struct Weight {
   std::string name;
   Scheme scheme = Scheme::f32;
@@ -111,8 +112,9 @@ struct HeadNorm {
 };
 
 // Input [tokens, (query_heads + 2 kv_heads) * head_dim] holds q, k, v side by side. Appends k and v of every
-// token to its sequence's KV pages, then attends causally: softmax(scale * q k^T) v. Output [tokens,
-// query_heads * head_dim].
+// token to its sequence's KV pages, then attends causally: softmax(scale * q k^T) v. With a window a token
+// sees that many positions up to its own, itself among them. With a soft cap c a scaled score s becomes
+// c * tanh(s / c). Output [tokens, query_heads * head_dim].
 struct Attention {
   static constexpr const char* kName = "attention";
   size_t layer;
@@ -120,11 +122,25 @@ struct Attention {
   size_t kv_heads;
   size_t head_dim;
   float scale;
+  size_t window = 0;      // 0: all positions
+  float soft_cap = 0.0f;  // 0: none
 };
 
-// Input [rows, 2 columns] holds gate and up side by side: y = silu(gate) * up, rounded to the output's type.
+// What a gate is passed through: silu(x) = x / (1 + e^-x), or GELU in its form with tanh (arXiv 1606.08415),
+// x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
+enum class GateFunction : uint8_t { silu, gelu_tanh };
+
+// Input [rows, 2 columns] holds gate and up side by side: y = function(gate) * up, rounded to the output's
+// type.
 struct Gate {
   static constexpr const char* kName = "gate";
+  GateFunction function = GateFunction::silu;
+};
+
+// y = cap * tanh(x / cap), f32. The output may share the input's memory.
+struct SoftCap {
+  static constexpr const char* kName = "soft_cap";
+  float cap;
 };
 
 // f32 -> q8 or bf16, each row by itself.
@@ -132,7 +148,15 @@ struct Quantize {
   static constexpr const char* kName = "quantize";
 };
 
-using OpKind = std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, Quantize>;
+// y[i] = x[order[i]], f32 rounded to the output's type: the columns of x in the order in which matrices that
+// were quantized in another order of columns ("act-order") are stored.
+struct Gather {
+  static constexpr const char* kName = "gather";
+  WeightId order;  // u32 vector [columns] in which every column appears once
+};
+
+using OpKind =
+    std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap, Quantize, Gather>;
 
 struct Op {
   std::string name;

@@ -40,8 +40,14 @@ std::string parameters_of(const OpKind& kind) {
                  },
                  [](const Attention& attention) {
                    return fmt::format("{} query and {} kv heads of {}", attention.query_heads,
-                                      attention.kv_heads, attention.head_dim);
+                                      attention.kv_heads, attention.head_dim) +
+                          (attention.window > 0 ? fmt::format(", window {}", attention.window) : "") +
+                          (attention.soft_cap > 0 ? fmt::format(", soft cap {}", attention.soft_cap) : "");
                  },
+                 [](const Gate& gate) {
+                   return std::string(gate.function == GateFunction::silu ? "silu" : "gelu_tanh");
+                 },
+                 [](const SoftCap& cap) { return fmt::format("{}", cap.cap); },
                  [](const auto&) { return std::string(); }},
       kind);
 }

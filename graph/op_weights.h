@@ -16,6 +16,7 @@ enum class WeightRole : uint8_t {
   table,   // a matrix whose row number t is looked up for token id t
   matrix,  // a matrix that is multiplied as a whole
   vector,  // one value per column
+  order,   // a vector of u32 that names every column once
 };
 
 namespace op_weights {
@@ -43,7 +44,9 @@ struct Visitor {
   void operator()(MaybeConst<Rope> auto&) const {}
   void operator()(MaybeConst<Attention> auto&) const {}
   void operator()(MaybeConst<Gate> auto&) const {}
+  void operator()(MaybeConst<SoftCap> auto&) const {}
   void operator()(MaybeConst<Quantize> auto&) const {}
+  void operator()(MaybeConst<Gather> auto& gather) const { f(gather.order, WeightRole::order); }
 };
 
 }  // namespace op_weights

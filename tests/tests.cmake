@@ -12,7 +12,7 @@ foreach(name cpu_kernels_test cpu_table_kernels_test cpu_row_kernels_test cpu_at
   set(${name}_rooms tessera_cpu)
 endforeach()
 # What the instruments compute, apart from the verb that prints it.
-foreach(name bench_report_test report_table_test verbs_test)
+foreach(name bench_report_test key_decoder_test report_table_test verbs_test)
   set(${name}_rooms tessera_commands)
 endforeach()
 add_library(doctest_main OBJECT tests/doctest_main.cpp)

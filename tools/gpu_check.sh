@@ -61,7 +61,7 @@ build() {
 # The likeliest answer on the CPU and where the flags say: the same text.
 same_answer() {
   local ask=(-p "Find me a hotel in Berlin." --raw --temp 0 --max-tokens 48 --no-stats) cpu cuda
-  cpu=$("$programs/tessera" "${ask[@]}") && cuda=$("$programs/tessera" "${ask[@]}" "$@") || return 1
+  cpu=$("$programs/tessera" "${ask[@]}" </dev/null) && cuda=$("$programs/tessera" "${ask[@]}" "$@" </dev/null) || return 1
   printf 'cpu:  %s\ncuda: %s\n' "$cpu" "$cuda"
   [ "$cpu" = "$cuda" ]
 }

@@ -46,6 +46,8 @@ find_missing() {
   need_module libutf8proc libutf8proc-dev
   need_module libedit libedit-dev
   need_module libxxhash libxxhash-dev
+  need_module nettle nettle-dev
+  need_module libcurl libcurl4-openssl-dev
   if command -v "${CXX:-g++}" >/dev/null; then
     # shellcheck disable=SC2207  # package names hold no spaces
     missing+=($(missing_headers fmt/format.h=libfmt-dev cxxopts.hpp=libcxxopts-dev \
@@ -88,8 +90,11 @@ build_folder() { (cd "$(dirname "$0")/.." && echo "$PWD/build"); }
 # that this needs no rights. Without them only the aarch64 preset cannot be configured, and says so.
 fetch_aarch64_libraries() {
   local folder work
+  local -a packages=({libfmt-dev,libfmt9,libpcre2-dev,libpcre2-8-0,libutf8proc-dev,libutf8proc2}:arm64
+    {libxxhash-dev,libxxhash0,libedit-dev,libedit2,libtinfo6,libbsd0,libmd0}:arm64
+    {nettle-dev,libnettle8,libcurl4-openssl-dev}:arm64)
   folder=$(build_folder)/aarch64-libraries
-  [ -d "$folder" ] && return 0
+  [ "$(cat "$folder/packages" 2>/dev/null)" = "${packages[*]}" ] && return 0
   command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 0
   echo "fetching the libraries for aarch64"
   work=$folder.new
@@ -101,9 +106,10 @@ fetch_aarch64_libraries() {
         -o Dir::Cache="$work/cache" "$@"
     } &&
     apt_for_aarch64 update &&
-    apt_for_aarch64 download {libfmt-dev,libfmt9,libpcre2-dev,libpcre2-8-0,libutf8proc-dev,libutf8proc2}:arm64 \
-      {libxxhash-dev,libxxhash0,libedit-dev,libedit2,libtinfo6,libbsd0,libmd0}:arm64 &&
-    for package in *.deb; do dpkg-deb -x "$package" "$work/root" || exit 1; done); then
+    apt_for_aarch64 download "${packages[@]}" &&
+    for package in *.deb; do dpkg-deb -x "$package" "$work/root" || exit 1; done &&
+    echo "${packages[*]}" >"$work/root/packages"); then
+    rm -rf "$folder"
     mv "$work/root" "$folder"
   else
     echo "the libraries for aarch64 could not be fetched: the preset aarch64 cannot be built" >&2

@@ -4,7 +4,9 @@
 // exact softmax per row, then the weighted values (SlimAttention: scores never leave the second-level cache).
 // Chunks are merged in order by their largest score (online softmax). Weights are powers of two relative to a
 // whole number, so that merging scales by exact factors. A query's result depends only on its own position
-// and keys: not on the tokens that share its batch, not on threads, not on how chunks are dealt out.
+// and keys: not on the tokens that share its batch, not on threads, not on how chunks are dealt out. Where a
+// layer has a window, pages before it are not read: chunks stay where they are, and what a query does not see
+// has no weight.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -42,6 +44,8 @@ struct Tile {
   size_t head;  // KV head
   size_t first_token;
   size_t tokens;
+  size_t first_key;  // seen by the first token
+  size_t first_chunk() const { return first_key / kChunkKeys; }
   size_t keys() const { return sequence->position + first_token + tokens; }  // seen by the last token
   size_t chunks() const { return (keys() + kChunkKeys - 1) / kChunkKeys; }
   const uint8_t* keys_of(size_t page) const { return blocks.keys(sequence->pages[page]); }
@@ -86,7 +90,7 @@ class AttendNode : public Node {
     for (const BatchSequence& sequence : run.batch->sequences) {
       units += tiles_of(sequence) * shape_.kv_heads;
       single = single && sequence.token_count == 1;
-      several_chunks = several_chunks || sequence.position + 1 > kChunkKeys;
+      several_chunks = several_chunks || chunks_of(sequence) > 1;
     }
     split_ = threads_ > 1 && single && several_chunks && units <= split_units();
     if (!split_) return;
@@ -148,8 +152,8 @@ class AttendNode : public Node {
     }
   }
 
-  // Every task is one chunk of the keys of a sequence's only token and one KV head; a thread's tasks follow
-  // each other in memory.
+  // Every task is one chunk of the keys that a sequence's only token sees and one KV head; a thread's tasks
+  // follow each other in memory.
   void attend_chunks(const RunState& run, size_t thread, const Scratch& memory) {
     size_t split_unit = TaskRanges::kNone;  // whose queries are in memory
     for (size_t task = ranges_.next_task(thread); task != TaskRanges::kNone;
@@ -170,10 +174,16 @@ class AttendNode : public Node {
   }
 
   Tile make_tile(const BatchSequence& sequence, size_t head, size_t first_token, size_t tokens) const {
-    return {&sequence, kv_.head(shape_.layer, head), head, first_token, tokens};
+    return {&sequence, kv_.head(shape_.layer, head),
+            head,      first_token,
+            tokens,    first_seen(sequence.position + first_token)};
   }
-  static size_t chunks_of(const BatchSequence& sequence) {  // of a sequence with one new token
-    return sequence.position / kChunkKeys + 1;
+  // The first key that the token at this position sees.
+  size_t first_seen(size_t position) const {
+    return shape_.window != 0 && position >= shape_.window ? position + 1 - shape_.window : 0;
+  }
+  size_t chunks_of(const BatchSequence& sequence) const {  // of a sequence with one new token
+    return sequence.position / kChunkKeys - first_seen(sequence.position) / kChunkKeys + 1;
   }
 
   size_t capacity() const { return tile_tokens_ * group_; }
@@ -214,21 +224,23 @@ class AttendNode : public Node {
   void attend_all(const RunState& run, const Tile& tile, const Scratch& memory) const {
     const size_t rows = tile.tokens * group_;
     split_queries(run, tile, memory);
-    run_chunk(tile, 0, memory, memory.total);
-    for (size_t chunk = 1; chunk < tile.chunks(); ++chunk) {
+    run_chunk(tile, tile.first_chunk(), memory, memory.total);
+    for (size_t chunk = tile.first_chunk() + 1; chunk < tile.chunks(); ++chunk) {
       run_chunk(tile, chunk, memory, memory.chunk);
       merge(memory.chunk, memory.total, rows);
     }
     store(run, tile, memory.total);
   }
 
-  // One chunk of a token's keys; the thread that finishes the unit merges its chunks, in order.
+  // One chunk of the keys that a token sees, by its number among them; the thread that finishes the unit
+  // merges its chunks, in order.
   void attend_chunk(const RunState& run, const Tile& tile, size_t chunk, size_t unit,
                     const Scratch& memory) const {
-    run_chunk(tile, chunk, memory, shared_partial(unit, chunk));
+    run_chunk(tile, tile.first_chunk() + chunk, memory, shared_partial(unit, chunk));
     if (!shared_.finish_chunk(unit)) return;
     const Partial total = shared_partial(unit, 0);
-    for (size_t other = 1; other < tile.chunks(); ++other) merge(shared_partial(unit, other), total, group_);
+    for (size_t other = 1; other < tile.chunks() - tile.first_chunk(); ++other)
+      merge(shared_partial(unit, other), total, group_);
     store(run, tile, total);
   }
 
@@ -257,13 +269,14 @@ class AttendNode : public Node {
     const size_t rows = tile.tokens * group_;
     const size_t first_key = chunk * kChunkKeys;
     const size_t keys = std::min(kChunkKeys, tile.keys() - first_key);
-    const size_t first = chunk * kChunkPages;
-    const size_t end = first + (keys + kKvPageTokens - 1) / kKvPageTokens;
+    const size_t begin = chunk * kChunkPages;
+    const size_t first = std::max(begin, tile.first_key / kKvPageTokens);
+    const size_t end = begin + (keys + kKvPageTokens - 1) / kKvPageTokens;
     for (size_t page = first; page < end; ++page) {
       const uint8_t* ahead = page + kPagesAhead < end
                                  ? tile.keys_of(page + kPagesAhead)
                                  : tile.values_of(std::min(first + page + kPagesAhead - end, end - 1));
-      const size_t key = (page - first) * kKvPageTokens;
+      const size_t key = (page - begin) * kKvPageTokens;
       score_page(tile.keys_of(page), ahead, std::min(kKvPageTokens, keys - key), rows, memory.scores + key,
                  memory);
     }
@@ -273,10 +286,10 @@ class AttendNode : public Node {
     // A page's weights are split while the products of the page before go on: by themselves they would wait
     // for two divisions.
     const auto keys_of = [&](size_t page) {
-      return std::min(kKvPageTokens, keys - (page - first) * kKvPageTokens);
+      return std::min(kKvPageTokens, keys - (page - begin) * kKvPageTokens);
     };
     const auto split = [&](size_t page) {
-      split_page(tile.values_of(page), (page - first) * kKvPageTokens, keys_of(page), rows, memory,
+      split_page(tile.values_of(page), (page - begin) * kKvPageTokens, keys_of(page), rows, memory,
                  memory.weights[page % 2]);
     };
     if (layout_.bits != 16) split(first);
@@ -287,11 +300,11 @@ class AttendNode : public Node {
       if (later < end) {
         ahead = tile.values_of(later);
         prefetch(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
-      } else if (later < tile.sequence->pages.size() && end == first + kChunkPages) {
+      } else if (later < tile.sequence->pages.size() && end == begin + kChunkPages) {
         ahead = tile.keys_of(later);  // of the next chunk, which this thread probably takes
         prefetch(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
       }
-      add_page(tile.values_of(page), ahead, (page - first) * kKvPageTokens, keys_of(page), rows, memory,
+      add_page(tile.values_of(page), ahead, (page - begin) * kKvPageTokens, keys_of(page), rows, memory,
                memory.weights[page % 2], out);
     }
     if (layout_.bits == 4) add_constants(memory, rows, out);
@@ -328,17 +341,27 @@ class AttendNode : public Node {
                                                                    .ahead = ahead});
   }
 
-  // Turns scores into weights; keys after a query's own token weigh 0, and so does what fills the last page.
+  // Turns scores into weights; keys after a query's own token or before its window weigh 0, and so does what
+  // fills the last page. Only pages from the one with the tile's first key on are read or written.
   void softmax(const Tile& tile, size_t first_key, size_t keys, const Scratch& memory,
                const Partial& out) const {
     const size_t end = tile::round_up(keys, kKvPageTokens);
+    const size_t begin = tile.first_key <= first_key ? 0 : tile.first_key - first_key;
+    const size_t first_page = begin / kKvPageTokens * kKvPageTokens;
     for (size_t q = 0; q < tile.tokens * group_; ++q) {
       const size_t position = tile.sequence->position + tile.first_token + q / group_;
-      const size_t seen = position < first_key ? 0 : std::min(keys, position - first_key + 1);
-      float* scores = memory.scores + q * kChunkKeys;
+      const size_t seen_end = position < first_key ? 0 : std::min(keys, position - first_key + 1);
+      const size_t first = first_seen(position);
+      const size_t hidden = std::clamp(first > first_key ? first - first_key : 0, first_page, end);
+      const size_t seen = seen_end > hidden ? seen_end - hidden : 0;
+      float* row = memory.scores + q * kChunkKeys;
+      std::fill(row + first_page, row + hidden, 0.0f);
+      float* scores = row + hidden;
+      if (shape_.soft_cap > 0) kernels_.rows.soft_cap(scores, shape_.soft_cap * kLogTwoOfE, seen, scores);
       out.reference[q] = seen > 0 ? std::ceil(kernels_.rows.maximum(scores, seen)) : kNothing;
-      out.sum[q] = (layout_.bits == 4 ? kernels_.attention_rows.coarse_powers
-                                      : kernels_.attention_rows.powers)(scores, out.reference[q], seen, end);
+      out.sum[q] =
+          (layout_.bits == 4 ? kernels_.attention_rows.coarse_powers : kernels_.attention_rows.powers)(
+              scores, out.reference[q], seen, end - hidden);
     }
   }
 

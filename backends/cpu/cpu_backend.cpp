@@ -25,7 +25,7 @@ class CpuProgram : public Program {
  public:
   CpuProgram(const Graph& graph, const MemoryPlan& plan, std::span<const WeightHandle> weights, PagedKv& kv,
              const Kernels& kernels, ThreadPool& pool, const Placement& placement, ReservedMemory arena)
-      : pool_(pool), arena_(std::move(arena)) {
+      : pool_(pool), kv_(kv), arena_(std::move(arena)) {
     NodeContext context;
     context.graph = &graph;
     context.kernels = &kernels;
@@ -64,6 +64,8 @@ class CpuProgram : public Program {
     run_.batch = &batch;
     run_.logits = logits.data();
     set_positions(batch);
+    for (const BatchSequence& sequence : batch.sequences)
+      kv_.expect_tokens(sequence.position + sequence.token_count);
     for (const auto& node : nodes_) node->prepare(run_);
     pool_.run(job_);
     return Status::success();
@@ -119,6 +121,7 @@ class CpuProgram : public Program {
   }
 
   ThreadPool& pool_;
+  PagedKv& kv_;
   ReservedMemory arena_;
   SplitAttention split_attention_;
   NodeList nodes_;

@@ -89,24 +89,70 @@ void read_progressive(const StoredRow& from, float* y) {
   }
 }
 
-void read_table_codes(const StoredRow& from, float* y) {
-  const TableFormat format = table_format(from.matrix.scheme).value();
-  const uint8_t* table = from.bytes + from.tail.table;
+float f16_at(const StoredRow& from, size_t byte) { return f16_to_f32(read<uint16_t>(from.panel + byte)); }
+
+// unit: the first byte of the unit of 32 columns that holds column k.
+unsigned unit_code(const StoredRow& from, const SchemeFacts& scheme, size_t unit_byte, size_t k) {
+  const uint8_t* unit = from.panel + unit_byte;
+  const tile::CodeBits bits = tile::code_in_unit(scheme.bits, from.in_panel, k % tile::kTableUnitColumns);
+  unsigned code = (unit[bits.byte] >> bits.shift) & ((1u << bits.low) - 1u);
+  if (bits.low < scheme.bits) code |= ((unit[bits.high_byte] >> bits.high_shift) & 1u) << bits.low;
+  return code;
+}
+
+// meaning(code, scale, offset) gives a value; offset is the f16 beside the scale, or 0.
+template <class Meaning>
+void read_groups(const StoredRow& from, float* y, Meaning meaning) {
+  const SchemeFacts& scheme = scheme_facts(from.matrix.scheme);
+  const bool offsets = scheme.offset != GroupOffset::none;
   const size_t r = from.in_panel;
-  const auto f16_at = [&](size_t byte) { return f16_to_f32(read<uint16_t>(from.panel + byte)); };
   for (size_t k = 0; k < from.columns(); ++k) {
-    const size_t g = k / format.group;
-    const tile::CodeBits bits = tile::code_in_unit(format.bits, r, k % tile::kTableUnitColumns);
-    const uint8_t* unit =
-        from.panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k);
-    unsigned code = (unit[bits.byte] >> bits.shift) & ((1u << bits.low) - 1u);
-    if (bits.low < format.bits) code |= ((unit[bits.high_byte] >> bits.high_shift) & 1u) << bits.low;
-    const float scale = f16_at(tile::table_scale_byte(format.bits, format.group, format.zero_points, r, g));
-    const float entry =
-        format.zero_points
-            ? static_cast<float>(code) - f16_at(tile::table_zero_byte(format.bits, format.group, r, g))
-            : read<float>(table + 4 * code);
-    y[k] = scale * entry;
+    const size_t g = k / scheme.group;
+    const unsigned code =
+        unit_code(from, scheme, tile::table_unit_byte(scheme.bits, scheme.group, offsets, k), k);
+    const float scale = f16_at(from, tile::table_scale_byte(scheme.bits, scheme.group, offsets, r, g));
+    const float offset =
+        offsets ? f16_at(from, tile::table_zero_byte(scheme.bits, scheme.group, r, g)) : 0.0f;
+    y[k] = meaning(code, scale, offset);
+  }
+}
+
+void read_table_codes(const StoredRow& from, float* y) {
+  const uint8_t* table = from.bytes + from.tail.table;
+  read_groups(from, y,
+              [&](unsigned code, float scale, float) { return scale * read<float>(table + 4 * code); });
+}
+
+void read_int4(const StoredRow& from, float* y) {
+  read_groups(from, y, [](unsigned code, float scale, float zero) {
+    return scale * (static_cast<float>(code) - zero);
+  });
+}
+
+void read_int8(const StoredRow& from, float* y) {
+  read_groups(from, y, [](unsigned code, float scale, float) {
+    return scale * static_cast<float>(static_cast<int>(code) - 128);
+  });
+}
+
+// Products of scales and codes are exact in f32, here and below.
+void read_int4m(const StoredRow& from, float* y) {
+  read_groups(from, y, [](unsigned code, float scale, float minimum) {
+    return scale * static_cast<float>(code) + minimum;
+  });
+}
+
+void read_int4k(const StoredRow& from, float* y) {
+  const SchemeFacts& scheme = scheme_facts(from.matrix.scheme);
+  const size_t r = from.in_panel;
+  for (size_t k = 0; k < from.columns(); ++k) {
+    const size_t block = k / tile::kNestedBlock;
+    const size_t g = k / tile::kNestedGroup;
+    const auto s = static_cast<float>(from.panel[tile::nested_group_scale_byte(r, g)]);
+    const auto m = static_cast<float>(from.panel[tile::nested_group_minimum_byte(r, g)]);
+    const auto code = static_cast<float>(unit_code(from, scheme, tile::nested_unit_byte(k), k));
+    const float product = f16_at(from, tile::nested_scale_byte(r, block)) * s * code;
+    y[k] = product - f16_at(from, tile::nested_minimum_byte(r, block)) * m;
   }
 }
 
@@ -125,7 +171,10 @@ constexpr RowReader kReaders[] = {
     {CodeKind::lut2, read_table_codes},
     {CodeKind::lut3, read_table_codes},
     {CodeKind::lut4, read_table_codes},
-    {CodeKind::int4, read_table_codes},
+    {CodeKind::int4, read_int4},
+    {CodeKind::int8, read_int8},
+    {CodeKind::int4m, read_int4m},
+    {CodeKind::int4k, read_int4k},
 };
 
 const RowReader& reader_of(CodeKind kind) {

@@ -20,9 +20,12 @@ namespace {
 
 constexpr size_t kHalfRow = 2 * tile::kPanelRows;  // bytes of 16 f16 values
 
-// Attention over a cache of huge pages is up to a fifth faster, but the first token then touches 2 MiB for
-// every layer and head: only where that cannot be much.
+// Attention over a cache of huge pages is up to a fifth faster, but every layer and head then takes 2 MiB at
+// its first token: only where that cannot be much, and not before attention costs something.
 constexpr size_t kMostHugeBytes = size_t{256} << 20;
+constexpr size_t kHugeFromTokens = 1024;
+
+constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1, which the headers of Debian 12 do not name
 
 // Lanes of sums and maxima, which the compiler may then vectorize in the order they are written.
 constexpr size_t kLanes = 8;
@@ -235,10 +238,16 @@ Result<std::unique_ptr<KvStorage>> PagedKv::create(const KvGeometry& geometry, s
       return Made::failure(fmt::format("KV cache: {} bytes could not be reserved", kv->bytes_));
     }
     kv->base_ = static_cast<uint8_t*>(base);
-    // Only speed depends on the answer.
-    if (kv->bytes_ <= kMostHugeBytes) (void)madvise(base, kv->bytes_, MADV_HUGEPAGE);
   }
   return Made(std::move(kv));
+}
+
+void PagedKv::expect_tokens(size_t tokens) {
+  if (huge_ || tokens < kHugeFromTokens || bytes_ > kMostHugeBytes) return;
+  huge_ = true;
+  // Only speed depends on the answers. Where pages cannot be collapsed at once, the kernel does it in time.
+  (void)madvise(base_, bytes_, MADV_HUGEPAGE);
+  (void)madvise(base_, bytes_, kCollapse);
 }
 
 PagedKv::~PagedKv() {

@@ -50,6 +50,10 @@ class PagedKv : public KvStorage {
   PagedKv(const PagedKv&) = delete;
   PagedKv& operator=(const PagedKv&) = delete;
 
+  // The longest sequence of the next batch will have that many tokens: a long one makes it worth while to
+  // take huge pages for all of the cache. Not while a batch runs.
+  void expect_tokens(size_t tokens);
+
   KvBlockLayout layout(size_t layer) const { return {geometry().layer_bits(layer), geometry().head_dim}; }
   // Blocks of one head in page order lie side by side: a sequence whose pages follow each other is read as
   // one stream.
@@ -74,6 +78,7 @@ class PagedKv : public KvStorage {
   PagedKv(const KvGeometry& geometry, size_t pages);
   std::vector<size_t> layer_offset_;
   size_t bytes_ = 0;
+  bool huge_ = false;
   uint8_t* base_ = nullptr;
 };
 

@@ -14,10 +14,7 @@ namespace tessera::cpu {
 
 namespace {
 
-// Whether groups have zero points: such a scheme has no table.
-bool has_zeros(const SchemeFacts& scheme) { return !scheme.table; }
-
-// An expanded panel of a table scheme in scratch: values, then scales, then zero points.
+// An expanded panel with scales per group in scratch: values, then scales, then zero points or minimums.
 struct ExpandedLayout {
   size_t values;
   size_t scales;
@@ -26,7 +23,7 @@ struct ExpandedLayout {
   ExpandedLayout(const SchemeFacts& scheme, size_t columns)
       : values(columns * tile::kPanelRows * (scheme.activations == ActivationType::int8 ? 1 : 2)),
         scales(columns / scheme.group * tile::kPanelRows * sizeof(float)),
-        bytes(values + scales * (has_zeros(scheme) ? 2 : 1)) {}
+        bytes(values + scales * (scheme.offset != GroupOffset::none ? 2 : 1)) {}
 };
 
 size_t stride_of(const View& y) { return y.base == nullptr ? y.columns : y.stride / sizeof(float); }
@@ -42,6 +39,7 @@ struct MatrixPart::Product {
   FloatKernel FloatKernels::*floats = nullptr;
   NibbleKernels IntegerKernels::*nibbles = nullptr;
   TableCodes table_codes = kLut2;
+  GroupForm form = GroupForm::table;
 };
 
 const MatrixPart::Product MatrixPart::kProducts[] = {
@@ -83,7 +81,23 @@ const MatrixPart::Product MatrixPart::kProducts[] = {
     {.kind = CodeKind::int4,
      .expanded_bytes = &MatrixPart::expanded_table,
      .multiply = &MatrixPart::multiply_table,
-     .table_codes = kInt4},
+     .table_codes = kInt4,
+     .form = GroupForm::zero_points},
+    {.kind = CodeKind::int8,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kInt8,
+     .form = GroupForm::bytes},
+    {.kind = CodeKind::int4m,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kInt4m,
+     .form = GroupForm::minimums},
+    {.kind = CodeKind::int4k,
+     .expanded_bytes = &MatrixPart::expanded_table,
+     .multiply = &MatrixPart::multiply_table,
+     .table_codes = kInt4k,
+     .form = GroupForm::minimums},
 };
 
 const MatrixPart::Product& MatrixPart::product_of(CodeKind kind) {
@@ -203,17 +217,18 @@ void MatrixPart::multiply_table(const RunState& run, const View& x, const View& 
   const auto panel_at = [&](size_t p) {
     uint8_t* at = reinterpret_cast<uint8_t*>(scratch.data()) + p * layout.bytes;
     auto* scales = reinterpret_cast<float*>(at + layout.values);
-    auto* zeros = reinterpret_cast<float*>(at + layout.values + layout.scales);
-    return ExpandedPanel{at, scales, has_zeros(scheme_) ? zeros : nullptr};
+    auto* offsets = reinterpret_cast<float*>(at + layout.values + layout.scales);
+    return ExpandedPanel{at, scales, has_offsets(product_.form) ? offsets : nullptr};
   };
   for (size_t p = 0; p < range.count; ++p)
     codes.expand(panels + p * panel_bytes_, stored_columns_, scheme_.group, table_.data(), panel_at(p));
   const ExpandedPanel first = panel_at(0);
   kernels.product_expanded({
+      .form = product_.form,
       .values = first.values,
       .values_stride = layout.bytes,
       .scales = first.scales,
-      .zeros = first.zeros,
+      .offsets = first.offsets,
       .scales_stride = layout.bytes / sizeof(float),
       .rows = rows_of(range),
       .columns = stored_columns_,

@@ -107,7 +107,9 @@ std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const HeadNorm& norm);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const SoftCap& cap);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Quantize& quantize);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gather& gather);
 std::unique_ptr<Node> make_kv_store_node(const NodeContext& context, const Op& op,
                                          const Attention& attention);
 std::unique_ptr<Node> make_attend_node(const NodeContext& context, const Op& op, const Attention& attention);

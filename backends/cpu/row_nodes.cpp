@@ -1,4 +1,4 @@
-// Steps that work on whole rows: input, norm, quantize, gate, rope. A task is one row.
+// Steps that work on whole rows: input, norm, quantize, gather, gate, rope. A task is one row.
 #include <algorithm>
 
 #include "backends/cpu/node.h"
@@ -95,17 +95,21 @@ class QuantizeNode : public Node {
   View y_;
 };
 
-class GateNode : public Node {
+// Plain code for every instruction set: a row's columns come from L1 one by one either way.
+class GatherNode : public Node {
  public:
-  GateNode(const NodeContext& context, const Op& op)
-      : kernels_(*context.kernels), x_(context.views[op.inputs[0]]), y_(context.views[op.outputs[0]]) {}
+  GatherNode(const NodeContext& context, const Op& op, const Gather& gather)
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        order_(reinterpret_cast<const uint32_t*>(context.weight(gather.order).bytes.data())) {}
 
   void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
     const size_t rows = y_.rows(run);
     for (size_t row = next_task(); row < rows; row = next_task()) {
-      const float* gate = x_.floats(run, row);
+      const float* x = x_.floats(run, row);
       float* y = unrounded(y_, run, row, scratch);
-      kernels_.rows.silu_gate(gate, gate + y_.columns, y_.columns, y);
+      for (size_t i = 0; i < y_.columns; ++i) y[i] = x[order_[i]];
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -116,6 +120,55 @@ class GateNode : public Node {
   const Kernels& kernels_;
   View x_;
   View y_;
+  const uint32_t* order_;
+};
+
+class GateNode : public Node {
+ public:
+  GateNode(const NodeContext& context, const Op& op, const Gate& gate)
+      : kernels_(*context.kernels),
+        gate_(gate.function == GateFunction::silu ? kernels_.rows.silu_gate : kernels_.rows.gelu_gate),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]) {}
+
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = next_task(); row < rows; row = next_task()) {
+      const float* gate = x_.floats(run, row);
+      float* y = unrounded(y_, run, row, scratch);
+      gate_(gate, gate + y_.columns, y_.columns, y);
+      round_to_type(kernels_, y_, y, row);
+    }
+  }
+
+  size_t scratch_bytes() const override { return y_.columns * sizeof(float); }
+
+ private:
+  const Kernels& kernels_;
+  void (*gate_)(const float* gate, const float* up, size_t n, float* y);
+  View x_;
+  View y_;
+};
+
+class SoftCapNode : public Node {
+ public:
+  SoftCapNode(const NodeContext& context, const Op& op, const SoftCap& cap)
+      : kernels_(*context.kernels),
+        x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        cap_(cap.cap) {}
+
+  void execute(const RunState& run, size_t, std::span<std::byte>) override {
+    const size_t rows = y_.rows(run);
+    for (size_t row = next_task(); row < rows; row = next_task())
+      kernels_.rows.soft_cap(x_.floats(run, row), cap_, x_.columns, y_.floats(run, row));
+  }
+
+ private:
+  const Kernels& kernels_;
+  View x_;
+  View y_;
+  float cap_;
 };
 
 class RopeNode : public Node {
@@ -176,8 +229,16 @@ std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const 
   return std::make_unique<QuantizeNode>(context, op);
 }
 
-std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate&) {
-  return std::make_unique<GateNode>(context, op);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gather& gather) {
+  return std::make_unique<GatherNode>(context, op, gather);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate) {
+  return std::make_unique<GateNode>(context, op, gate);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const SoftCap& cap) {
+  return std::make_unique<SoftCapNode>(context, op, cap);
 }
 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope) {

@@ -307,6 +307,9 @@ void CudaProgram::add(const Op& op, const Attention& kind) {
   job.y = rows(op.outputs[0]);
   job.query_heads = store.query_heads;
   job.scale = kind.scale;
+  // Positions are below 2^32, so a window beyond that hides nothing.
+  job.window = kind.window > std::numeric_limits<uint32_t>::max() ? 0 : static_cast<uint32_t>(kind.window);
+  job.soft_cap = kind.soft_cap;
   job.records = records_.view<float>();
   steps_.push_back([this, store, job, shape = shape_of(kind, kv_, plan_.limits)]() mutable {
     store.positions = batch_.positions();
@@ -318,8 +321,15 @@ void CudaProgram::add(const Op& op, const Attention& kind) {
   });
 }
 
-void CudaProgram::add(const Op& op, const Gate&) {
-  const GateJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), type(op.outputs[0])};
+void CudaProgram::add(const Op& op, const SoftCap& kind) {
+  const SoftCapJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), kind.cap};
+  steps_.push_back(
+      [this, job, extent = graph_.tensors[op.outputs[0]].rows] { soft_cap(queue_, job, count(extent)); });
+}
+
+void CudaProgram::add(const Op& op, const Gate& kind) {
+  const GateJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), type(op.outputs[0]),
+                    kind.function};
   steps_.push_back(
       [this, job, extent = graph_.tensors[op.outputs[0]].rows] { gate(queue_, job, count(extent)); });
 }
@@ -328,6 +338,13 @@ void CudaProgram::add(const Op& op, const Quantize&) {
   const QuantizeJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), type(op.outputs[0])};
   steps_.push_back(
       [this, job, extent = graph_.tensors[op.outputs[0]].rows] { quantize(queue_, job, count(extent)); });
+}
+
+void CudaProgram::add(const Op& op, const Gather& kind) {
+  const GatherJob job{rows(op.inputs[0]), rows(op.outputs[0]), weights_[kind.order]->order(),
+                      columns(op.outputs[0]), type(op.outputs[0])};
+  steps_.push_back(
+      [this, job, extent = graph_.tensors[op.outputs[0]].rows] { gather(queue_, job, count(extent)); });
 }
 
 // Uploads what the kernels read of the batch, and its input rows.

@@ -66,7 +66,9 @@ class CudaProgram : public Program {
   void add(const Op& op, const Rope& kind);
   void add(const Op& op, const Attention& kind);
   void add(const Op& op, const Gate& kind);
+  void add(const Op& op, const SoftCap& kind);
   void add(const Op& op, const Quantize& kind);
+  void add(const Op& op, const Gather& kind);
   const RopeTable& rope_table_of(const Rope& kind) const;
 
   Rows rows(TensorId id) const;

@@ -39,8 +39,9 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
     return Outcome::failure(fmt::format("tensor \"{}\": {}", tensor.name, why));
   };
   const std::optional<WeightFormat> format = format_of(tensor.scheme);
-  const std::optional<TableFormat> table = table_format(tensor.scheme);
-  if (!format && !table)
+  const bool table = scheme_facts(tensor.scheme).group_scales();
+  const bool is_vector = tensor.shape.size() == 1;
+  if (!is_vector && !format && !table)
     return failure(fmt::format("the cuda backend has no kernels for scheme {}", scheme_name(tensor.scheme)));
   const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);
   if (!bytes || *bytes != tensor.bytes.size())
@@ -48,10 +49,9 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   if (tensor.rows() > kMostSide || tensor.columns() > kMostSide)
     return failure(fmt::format("[{}, {}]: the cuda backend takes sides up to {}", tensor.rows(),
                                tensor.columns(), kMostSide));
-  if (table) return upload_table(queue, staging, tensor, *table);
+  if (table) return upload_table(queue, staging, tensor);
 
   auto weight = std::make_unique<UploadedWeight>(tensor);
-  const bool is_vector = tensor.shape.size() == 1;
   const size_t panels = (tensor.rows() + tile::kPanelRows - 1) / tile::kPanelRows;
   const size_t file_panel = is_vector ? 0 : panel_bytes(tensor.scheme, tensor.columns());
   const size_t device_panel = is_vector ? 0 : device_panel_bytes(*format, file_panel, tensor.columns());

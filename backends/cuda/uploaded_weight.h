@@ -17,15 +17,15 @@ class UploadedWeight : public AdoptedWeight {
   static Result<std::unique_ptr<UploadedWeight>> upload(Queue& queue, DeviceMemory& staging,
                                                         const StoredTensor& tensor);
 
-  bool is_table() const { return table_format(scheme()).has_value(); }
-  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no table scheme
-  const TableView& table() const { return table_; }                           // rank 2, a table scheme
+  bool is_table() const { return scheme_facts(scheme()).group_scales(); }
+  const MatrixView& matrix() const { return matrix_; }                        // rank 2, no scales per group
+  const TableView& table() const { return table_; }                           // rank 2, scales per group
   Global<const float> vector() const { return memory_.view<const float>(); }  // rank 1
+  Global<const uint32_t> order() const { return memory_.view<const uint32_t>(); }  // rank 1, u32
 
  private:
   static Result<std::unique_ptr<UploadedWeight>> upload_table(Queue& queue, DeviceMemory& staging,
-                                                              const StoredTensor& tensor,
-                                                              const TableFormat& format);
+                                                              const StoredTensor& tensor);
 
   DeviceMemory memory_;
   MatrixView matrix_;

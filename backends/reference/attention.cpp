@@ -44,10 +44,10 @@ std::vector<double> rounded_to_steps(std::span<const double> x, double most, dou
   return rounded;
 }
 
-// One query head of one token over positions 0 … position. With 4-bit pages the other factor of each product
-// is rounded to 8 bits, so that products are of small integers: the query with one step for all of it, and
-// the softmax weights times the values' scales with one step per page. Codes count from their middle, and
-// what the middle contributes is added unrounded.
+// One query head of one token over positions 0 … position, or those of its window. With 4-bit pages the other
+// factor of each product is rounded to 8 bits, so that products are of small integers: the query with one
+// step for all of it, and the softmax weights times the values' scales with one step per page. Codes count
+// from their middle, and what the middle contributes is added unrounded.
 class HeadAttention {
  public:
   HeadAttention(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t kv_head)
@@ -58,7 +58,8 @@ class HeadAttention {
         rounds_(kv.geometry().layer_bits(kind.layer) == 4) {}
 
   void attend(size_t position, std::span<const float> query, std::span<float> out) {
-    std::vector<double> weights = scores(position, query);
+    const size_t begin = kind_.window != 0 && position >= kind_.window ? position + 1 - kind_.window : 0;
+    std::vector<double> weights = scores(begin, position, query);
     const double largest = *std::max_element(weights.begin(), weights.end());
     double total = 0;
     for (double& weight : weights) {
@@ -66,29 +67,34 @@ class HeadAttention {
       total += weight;
     }
     std::vector<double> sum(out.size(), 0.0);
-    for (size_t first = 0; first <= position; first += kKvPageTokens) {
-      const size_t count = std::min(kKvPageTokens, position + 1 - first);
-      add_page(first, std::span(weights).subspan(first, count), sum);
+    for (size_t first = begin; first <= position;) {
+      const size_t end = std::min((first / kKvPageTokens + 1) * kKvPageTokens, position + 1);
+      add_page(first, std::span(weights).subspan(first - begin, end - first), sum);
+      first = end;
     }
     for (size_t i = 0; i < sum.size(); ++i) out[i] = static_cast<float>(sum[i] / total);
   }
 
  private:
-  std::vector<double> scores(size_t position, std::span<const float> query) {
+  // Of positions begin … position.
+  std::vector<double> scores(size_t begin, size_t position, std::span<const float> query) {
     std::vector<double> exact(query.begin(), query.end());
     double step = 0;
     std::vector<double> rounded = rounds_ ? rounded_to_steps(exact, 127, step) : exact;
     if (rounds_) {
       for (double& value : rounded) value *= step;
     }
-    std::vector<double> scores(position + 1);
-    for (size_t p = 0; p <= position; ++p) {
+    std::vector<double> scores(position + 1 - begin);
+    for (size_t p = begin; p <= position; ++p) {
       const Slot slot = slot_of(sequence_, p);
       const std::span<const double> key = kv_.key(kind_.layer, slot.page, head_, slot.index);
       const double middle = kv_.key_parameters(kind_.layer, slot.page, head_, slot.index).middle;
       double dot = 0;
       for (size_t i = 0; i < query.size(); ++i) dot += rounded[i] * (key[i] - middle) + exact[i] * middle;
-      scores[p] = double{kind_.scale} * dot;
+      double& score = scores[p - begin];
+      score = double{kind_.scale} * dot;
+      const double cap = kind_.soft_cap;
+      if (cap > 0) score = cap * std::tanh(score / cap);
     }
     return scores;
   }

@@ -27,16 +27,16 @@ void run_integer(const StoredTensor& matrix, const StoredTensor* bias, const Row
 }
 
 // Whole numbers are summed exactly within a group; groups are added in float64.
-void run_table(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
-               size_t first_column) {
-  // Entries times `steps`, rounded, are the whole numbers that are summed.
-  const double steps = table_format(matrix.scheme)->zero_points ? 1 : 127;
+void run_groups(const StoredTensor& matrix, const StoredTensor* bias, const Rows& x, const Rows& y,
+                size_t first_column) {
+  // Entries times `steps`, rounded, are the whole numbers that are summed: bytes, whatever a table holds.
+  const double steps = scheme_facts(matrix.scheme).table ? 127 : 1;
   std::vector<double> entries(x.columns);
   std::vector<int64_t> whole(x.columns);
   for (size_t n = 0; n < matrix.rows(); ++n) {
-    const TableRow meaning = read_table_row(matrix, n, entries);
+    const GroupRow meaning = read_group_row(matrix, n, entries);
     for (size_t k = 0; k < whole.size(); ++k)
-      whole[k] = std::llrint(std::fmin(std::fmax(steps * entries[k], -127.0), 127.0));
+      whole[k] = std::llrint(std::fmin(std::fmax(steps * entries[k], -128.0), 127.0));
     const double start = bias != nullptr ? double{vector_entry(*bias, n)} : 0.0;
     for (size_t row = 0; row < x.count; ++row) {
       const std::span<const int8_t> codes = codes_of(x.bytes(row), x.columns);
@@ -49,7 +49,8 @@ void run_table(const StoredTensor& matrix, const StoredTensor* bias, const Rows&
           total += codes[k];
         }
         result += meaning.scales[g] *
-                  (static_cast<double>(products) - meaning.zeros[g] * static_cast<double>(total));
+                      (static_cast<double>(products) - meaning.zeros[g] * static_cast<double>(total)) +
+                  steps * meaning.minimums[g] * static_cast<double>(total);
       }
       result *= double{scale_of(x.bytes(row), x.columns)} / steps;
       y.floats(row)[first_column + n] = static_cast<float>(start + result);
@@ -86,7 +87,7 @@ void run_linear_part(const StoredTensor& matrix, const StoredTensor* bias, const
   if (has_row_scales(matrix.scheme)) {
     run_integer(matrix, bias, x, y, first_column);
   } else if (x.type == ElementType::q8) {
-    run_table(matrix, bias, x, y, first_column);
+    run_groups(matrix, bias, x, y, first_column);
   } else {
     run_float(matrix, bias, x, y, first_column);
   }

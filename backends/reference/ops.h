@@ -61,7 +61,13 @@ void run_rope(const Rope& kind, std::span<const size_t> positions, const Rows& x
 void run_attention(const Attention& kind, std::span<const BatchSequence> sequences, KvStore& kv,
                    const Rows& qkv, const Rows& y);
 
-// y = silu(gate) * up. gate_up [rows, 2 columns] holds gate and up side by side.
-void run_gate(const Rows& gate_up, const Rows& y);
+// Column i of y is column order[i] of x. order [columns] is u32.
+void run_gather(const StoredTensor& order, const Rows& x, const Rows& y);
+
+// gate_up [rows, 2 columns] holds gate and up side by side.
+void run_gate(const Gate& kind, const Rows& gate_up, const Rows& y);
+
+// y may be the same tensor as x.
+void run_soft_cap(const SoftCap& kind, const Rows& x, const Rows& y);
 
 }  // namespace tessera::reference

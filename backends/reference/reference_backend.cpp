@@ -138,14 +138,22 @@ class ReferenceProgram : public Program {
     run_attention(attention, batch.sequences, kv_, input(op, 0, batch), output(op, 0, batch));
   }
 
-  void run_op(const Op& op, const Gate&, const Batch& batch) {
-    run_gate(input(op, 0, batch), output(op, 0, batch));
+  void run_op(const Op& op, const Gate& gate, const Batch& batch) {
+    run_gate(gate, input(op, 0, batch), output(op, 0, batch));
+  }
+
+  void run_op(const Op& op, const SoftCap& cap, const Batch& batch) {
+    run_soft_cap(cap, input(op, 0, batch), output(op, 0, batch));
   }
 
   void run_op(const Op& op, const Quantize&, const Batch& batch) {
     const Rows from = input(op, 0, batch);
     const Rows to = output(op, 0, batch);
     for (size_t row = 0; row < from.count; ++row) store_row(to, row, from.floats(row));
+  }
+
+  void run_op(const Op& op, const Gather& gather, const Batch& batch) {
+    run_gather(weight(gather.order), input(op, 0, batch), output(op, 0, batch));
   }
 
   const Graph& graph_;

@@ -55,10 +55,12 @@ void read_integers(const StoredTensor& matrix, size_t row, std::span<double> val
   for (size_t k = 0; k < values.size(); ++k) values[k] = double{meaning.scale} * (codes[k] - meaning.offset);
 }
 
-void read_table(const StoredTensor& matrix, size_t row, std::span<double> values) {
-  const TableRow meaning = read_table_row(matrix, row, values);
-  for (size_t k = 0; k < values.size(); ++k)
-    values[k] = meaning.scales[k / meaning.group] * (values[k] - meaning.zeros[k / meaning.group]);
+void read_groups(const StoredTensor& matrix, size_t row, std::span<double> values) {
+  const GroupRow meaning = read_group_row(matrix, row, values);
+  for (size_t k = 0; k < values.size(); ++k) {
+    const size_t g = k / meaning.group;
+    values[k] = meaning.scales[g] * (values[k] - meaning.zeros[g]) + meaning.minimums[g];
+  }
 }
 
 void read_f32(const StoredTensor& matrix, size_t row, std::span<double> values) {
@@ -91,10 +93,13 @@ constexpr KindReader kReaders[] = {
     {CodeKind::row_bytes, read_integers, byte_code},
     {CodeKind::row_nibbles, read_integers, nibble_code},
     {CodeKind::progressive, read_integers, progressive_code},
-    {CodeKind::lut2, read_table},
-    {CodeKind::lut3, read_table},
-    {CodeKind::lut4, read_table},
-    {CodeKind::int4, read_table},
+    {CodeKind::lut2, read_groups},
+    {CodeKind::lut3, read_groups},
+    {CodeKind::lut4, read_groups},
+    {CodeKind::int4, read_groups},
+    {CodeKind::int8, read_groups},
+    {CodeKind::int4m, read_groups},
+    {CodeKind::int4k, read_groups},
 };
 
 const KindReader& reader_of(const StoredTensor& matrix) {
@@ -126,28 +131,46 @@ int64_t integer_accumulator(std::span<const int32_t> codes, int32_t offset, std:
   return products - offset * total;
 }
 
-TableRow read_table_row(const StoredTensor& matrix, size_t row, std::span<double> entries) {
-  const TableFormat format = table_format(matrix.scheme).value();
+GroupRow read_group_row(const StoredTensor& matrix, size_t row, std::span<double> entries) {
+  const SchemeFacts& facts = scheme_facts(matrix.scheme);
+  const bool nested = facts.kind == CodeKind::int4k;
+  const bool offsets = facts.offset != GroupOffset::none;
   const RowPlace place = place_of(matrix, row);
   const size_t table = row_tail(matrix.scheme, matrix.rows(), matrix.columns()).table;
   for (size_t k = 0; k < entries.size(); ++k) {
-    const size_t unit = place.panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k);
-    const tile::CodeBits bits =
-        tile::code_in_unit(format.bits, place.row, k % format.group % tile::kTableUnitColumns);
+    const size_t unit = place.panel + (nested ? tile::nested_unit_byte(k)
+                                              : tile::table_unit_byte(facts.bits, facts.group, offsets, k));
+    const tile::CodeBits bits = tile::code_in_unit(facts.bits, place.row, k % tile::kTableUnitColumns);
     unsigned code = (load<uint8_t>(matrix, unit + bits.byte) >> bits.shift) % (1u << bits.low);
-    if (bits.low < format.bits)
+    if (bits.low < facts.bits)
       code += (load<uint8_t>(matrix, unit + bits.high_byte) >> bits.high_shift) % 2u * (1u << bits.low);
-    entries[k] = format.zero_points ? code : double{load<float>(matrix, table + 4 * code)};
+    entries[k] = facts.table                    ? double{load<float>(matrix, table + 4 * code)}
+                 : facts.kind == CodeKind::int8 ? static_cast<double>(code) - 128.0
+                                                : static_cast<double>(code);
   }
-  TableRow result = {format.group, {}, {}};
+  GroupRow result = {facts.group, {}, {}, {}};
   const auto half = [&](size_t byte) {
     return double{f16_to_f32(load<uint16_t>(matrix, place.panel + byte))};
   };
-  for (size_t g = 0; g * format.group < entries.size(); ++g) {
-    result.scales.push_back(
-        half(tile::table_scale_byte(format.bits, format.group, format.zero_points, place.row, g)));
-    result.zeros.push_back(
-        format.zero_points ? half(tile::table_zero_byte(format.bits, format.group, place.row, g)) : 0.0);
+  const auto whole = [&](size_t byte) {
+    return static_cast<double>(load<uint8_t>(matrix, place.panel + byte));
+  };
+  for (size_t g = 0; g * facts.group < entries.size(); ++g) {
+    double scale = 0;
+    double offset = 0;
+    if (nested) {
+      const size_t block = g / tile::kNestedGroups;
+      scale = half(tile::nested_scale_byte(place.row, block)) *
+              whole(tile::nested_group_scale_byte(place.row, g));
+      offset = -half(tile::nested_minimum_byte(place.row, block)) *
+               whole(tile::nested_group_minimum_byte(place.row, g));
+    } else {
+      scale = half(tile::table_scale_byte(facts.bits, facts.group, offsets, place.row, g));
+      if (offsets) offset = half(tile::table_zero_byte(facts.bits, facts.group, place.row, g));
+    }
+    result.scales.push_back(scale);
+    result.zeros.push_back(facts.offset == GroupOffset::zero_point ? offset : 0.0);
+    result.minimums.push_back(facts.offset == GroupOffset::minimum ? offset : 0.0);
   }
   return result;
 }

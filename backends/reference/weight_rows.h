@@ -23,15 +23,17 @@ IntegerRow read_integer_row(const StoredTensor& matrix, size_t row, std::span<in
 // sum codes[k] * x[k] - offset * sum x[k], exactly: the integer that every backend must reach before scaling.
 int64_t integer_accumulator(std::span<const int32_t> codes, int32_t offset, std::span<const int8_t> x);
 
-// A row of a table scheme: weight k is scales[g] * (entry[k] - zeros[g]) with g = k / group.
-struct TableRow {
+// A row of a scheme with scales per group: weight k is scales[g] * (entry[k] - zeros[g]) + minimums[g] with
+// g = k / group.
+struct GroupRow {
   size_t group;
-  std::vector<double> scales;  // one per group
-  std::vector<double> zeros;   // one per group; 0 without zero points
+  std::vector<double> scales;    // one per group
+  std::vector<double> zeros;     // one per group; 0 without zero points
+  std::vector<double> minimums;  // one per group; 0 without minimums
 };
 
-// Entries of one row, [columns]: table[code], or the code itself with zero points.
-TableRow read_table_row(const StoredTensor& matrix, size_t row, std::span<double> entries);
+// Entries of one row, [columns]: table[code], or the code itself without a table, less 128 under int8.
+GroupRow read_group_row(const StoredTensor& matrix, size_t row, std::span<double> entries);
 
 // The values of one row of any matrix scheme, [columns], exact in float64.
 void read_row(const StoredTensor& matrix, size_t row, std::span<double> values);

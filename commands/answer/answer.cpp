@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "commands/command_line/escapes.h"
 #include "commands/terminal/interrupt.h"
 #include "commands/terminal/terminal.h"
 #include "engine/model.h"
@@ -69,10 +70,16 @@ void say_settings(const Session& session, const AnswerSettings& settings) {
 std::string statistics_line(const ReplyStatistics& statistics) {
   const std::string reused =
       statistics.reused_tokens > 0 ? fmt::format(", {} of them cached", statistics.reused_tokens) : "";
-  return fmt::format("prompt {} tokens{}{} · reply {} tokens{} · first token {:.0f} ms · KV {}/{} tokens",
+  const std::string read =
+      statistics.read_tokens < statistics.prompt_tokens ? fmt::format("{} of ", statistics.read_tokens) : "";
+  const std::string first =
+      statistics.generated_tokens > 0
+          ? fmt::format(" · first token {:.0f} ms", statistics.first_token_seconds * 1e3)
+          : "";
+  return fmt::format("prompt {}{} tokens{}{} · reply {} tokens{}{} · KV {}/{} tokens", read,
                      statistics.prompt_tokens, reused, rate(statistics.prompt_rate()),
-                     statistics.generated_tokens, rate(statistics.generate_rate()),
-                     statistics.first_token_seconds * 1e3, statistics.cached_tokens, statistics.context);
+                     statistics.generated_tokens, rate(statistics.generate_rate()), first,
+                     statistics.cached_tokens, statistics.context);
 }
 
 void check_chat_template(const Model& model, const ConversationOptions& options) {
@@ -89,7 +96,17 @@ void give_system(Conversation& conversation, const Model& model, const std::stri
     say("the chat template knows no system message: it goes before the first message", Style::dim);
 }
 
+std::optional<std::string> system_message(const Arguments& arguments) {
+  const auto text = arguments.text("system");
+  return text && arguments.has("escape") ? without_escapes(*text) : text;
+}
+
+bool drawn_seed(const Arguments& arguments) { return arguments.text("seed") == "-1"; }
+
 ConversationOptions conversation_options(const Arguments& arguments) {
+  if (arguments.has("escape") && !arguments.has("prompt") && !arguments.has("system") &&
+      !arguments.has("stop"))
+    throw UsageError("--escape: needs a text with -p, --system or --stop");
   ConversationOptions options;
   options.raw = arguments.has("raw");
   options.parse_special = arguments.has("parse-special");

@@ -1,6 +1,7 @@
 // Shows one reply while it is generated, with its notes and figures: shared by chat and one-shot answers.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "commands/answer/answer_settings.h"
@@ -25,6 +26,12 @@ void check_chat_template(const Model& model, const ConversationOptions& options)
 // Sets the system message and says where it goes when the model's template has no place for it. Throws
 // without a template.
 void give_system(Conversation& conversation, const Model& model, const std::string& text);
+
+// The text of --system, as --escape says.
+std::optional<std::string> system_message(const Arguments& arguments);
+
+// Whether --seed asks for a random number, which is then worth telling.
+bool drawn_seed(const Arguments& arguments);
 
 // Conversation options from --raw, --parse-special, --overflow and --batch.
 ConversationOptions conversation_options(const Arguments& arguments);

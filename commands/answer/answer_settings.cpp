@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 
+#include "commands/command_line/escapes.h"
 #include "commands/command_line/nearest_name.h"
 
 namespace tessera {
@@ -16,7 +17,16 @@ namespace {
 constexpr uint64_t kMostTokens = uint64_t{1} << 32;
 constexpr uint64_t kMostTopK = 1'000'000;
 constexpr double kMostBias = 1000;
+constexpr uint64_t kMostSeed = std::numeric_limits<uint64_t>::max();
+constexpr size_t kAllTokens = std::numeric_limits<size_t>::max();
+constexpr uint64_t kMostWindow = uint64_t{1} << 32;
 constexpr std::string_view kNoLimit = "none";
+constexpr std::string_view kAnyValue = "-1";  // as llama.cpp spells no limit, all and random
+
+uint64_t random_seed() {
+  std::random_device device;
+  return (static_cast<uint64_t>(device()) << 32) | device();
+}
 
 float real(std::string_view label, std::string_view text, double least, double most) {
   return static_cast<float>(parse_real(label, text, least, most));
@@ -51,6 +61,15 @@ constexpr std::array kSettings = {
               s.sampling.repeat_penalty = real(label, text, 0.01, 10);
             },
             [](const AnswerSettings& s) { return fmt::format("{}", s.sampling.repeat_penalty); }},
+    Setting{"repeat-last-n",
+            [](AnswerSettings& s, Text label, Text text) {
+              s.sampling.penalty_window =
+                  text == kAnyValue ? kAllTokens : parse_integer(label, text, 0, kMostWindow);
+            },
+            [](const AnswerSettings& s) {
+              return s.sampling.penalty_window == kAllTokens ? std::string(kAnyValue)
+                                                             : fmt::format("{}", s.sampling.penalty_window);
+            }},
     Setting{"presence",
             [](AnswerSettings& s, Text label, Text text) {
               s.sampling.presence_penalty = real(label, text, -100, 100);
@@ -63,12 +82,13 @@ constexpr std::array kSettings = {
             [](const AnswerSettings& s) { return fmt::format("{}", s.sampling.frequency_penalty); }},
     Setting{"seed",
             [](AnswerSettings& s, Text label, Text text) {
-              s.sampling.seed = parse_integer(label, text, 0, std::numeric_limits<uint64_t>::max());
+              s.sampling.seed = text == kAnyValue ? random_seed() : parse_integer(label, text, 0, kMostSeed);
             },
             [](const AnswerSettings& s) { return fmt::format("{}", s.sampling.seed); }},
     Setting{"max-tokens",
             [](AnswerSettings& s, Text label, Text text) {
-              s.reply.max_tokens = text == kNoLimit ? 0 : parse_integer(label, text, 1, kMostTokens);
+              s.reply.max_tokens =
+                  text == kNoLimit || text == kAnyValue ? 0 : parse_integer(label, text, 1, kMostTokens);
             },
             [](const AnswerSettings& s) {
               return s.reply.max_tokens == 0 ? std::string(kNoLimit) : fmt::format("{}", s.reply.max_tokens);
@@ -98,6 +118,9 @@ void apply_flags(AnswerSettings& settings, const Arguments& arguments, uint64_t 
   }
   settings.reply.ignore_eos = arguments.has("ignore-eos");
   settings.reply.stops = arguments.all("stop");
+  if (arguments.has("escape")) {
+    for (std::string& stop : settings.reply.stops) stop = without_escapes(stop);
+  }
   for (const std::string& stop : settings.reply.stops) {
     if (stop.empty()) throw UsageError("--stop: expected a text of at least one character, found ''");
   }
@@ -122,8 +145,7 @@ AnswerSettings default_settings(const ModelHeader& header) {
   set_clamped(sampling.top_p, model.top_p, 0.0001, 1);
   set_clamped(sampling.min_p, model.min_p, 0, 1);
   set_clamped(sampling.repeat_penalty, model.repeat_penalty, 0.01, 10);
-  std::random_device device;
-  sampling.seed = (static_cast<uint64_t>(device()) << 32) | device();
+  sampling.seed = random_seed();
   return settings;
 }
 

@@ -9,6 +9,7 @@
 #include "commands/bench/bench_runs.h"
 #include "commands/commands.h"
 #include "commands/files/text_file.h"
+#include "commands/hub_model.h"
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
 #include "commands/verbs.h"
@@ -31,8 +32,9 @@ int run_bench(const Arguments& arguments) {
   const size_t repetitions = static_cast<size_t>(arguments.integer("repetitions", 1, 1000).value_or(3));
   const std::string form = arguments.choice("output");
   const auto shape = arguments.text("shape");
-  const auto file = arguments.text("model");
-  if (shape && file) throw UsageError("-m and --shape: expected one of them, found both");
+  if (shape && (arguments.has("model") || arguments.has("hf-repo")))
+    throw UsageError(fmt::format("{} and --shape: expected one of them, found both",
+                                 arguments.has("model") ? "-m" : "-hf"));
   if (arguments.has("scheme") && !shape)
     throw UsageError("--scheme: needs --shape; a file has its own scheme");
   std::vector<std::string> schemes = arguments.choices("scheme");
@@ -43,6 +45,8 @@ int run_bench(const Arguments& arguments) {
     if (is_for_answers(option) && arguments.has(option.name))
       throw UsageError(fmt::format("--{}: has no meaning with --bench", option.name));
   }
+  if (shape && arguments.has("cache-size"))
+    throw UsageError("--cache-size: has no meaning with --shape, whose weights are made in memory");
   if (shape && arguments.has("no-mmap"))
     throw UsageError("--no-mmap: has no meaning with --shape, whose weights are made in memory");
   if (shape) {
@@ -66,7 +70,7 @@ int run_bench(const Arguments& arguments) {
       reports.push_back(run_bench_tests(model, options, repetitions, tests));
     }
   } else {
-    const Model model = open_model(file, arguments);
+    const Model model = open_model(chosen_model(arguments), arguments);
     reports.push_back(run_bench_tests(model, options, repetitions, tests));
   }
   write_stdout(bench_text(reports, form));

@@ -10,6 +10,7 @@
 #include "commands/chat/saved_chat.h"
 #include "commands/command_line/nearest_name.h"
 #include "commands/commands.h"
+#include "commands/hub_model.h"
 #include "commands/load_model.h"
 #include "commands/terminal/interrupt.h"
 #include "commands/terminal/line_reader.h"
@@ -49,7 +50,7 @@ class Chat {
         sampler_(settings_.sampling),
         conversation_(session, conversation_options(arguments)),
         statistics_(!arguments.has("no-stats")) {
-    if (const auto system = arguments.text("system")) give_system(conversation_, model, *system);
+    if (const auto system = system_message(arguments)) give_system(conversation_, model, *system);
   }
 
   bool raw() const { return conversation_.raw(); }
@@ -187,7 +188,8 @@ class Chat {
     apply_setting(settings_, name, value, fmt::format("/set {}", name));
     sampler_.configure(settings_.sampling);
     if (name == "seed") sampler_.reseed(settings_.sampling.seed);
-    say(fmt::format("{} is {}", name, value), Style::dim);
+    for (const auto& [each, held] : list_settings(settings_))
+      if (each == name) say(fmt::format("{} is {}", name, held), Style::dim);
   }
 
   void stats(const std::string&) {
@@ -241,7 +243,7 @@ int run_chat(const Arguments& arguments) {
   check_settings(arguments);
   const SessionOptions options = session_options(arguments);
   conversation_options(arguments);  // a wrong flag is refused before anything is loaded
-  const Model model = open_model(arguments.text("model"), arguments);
+  const Model model = open_model(chosen_model(arguments), arguments);
   check_chat_template(model, conversation_options(arguments));
   AnswerSettings settings = settings_from(arguments, model.header());
   const std::unique_ptr<Session> session = open_session(model, options);
@@ -254,7 +256,11 @@ int run_chat(const Arguments& arguments) {
                   chat.raw() ? "no chat template: your text is continued as it is · /help"
                              : "/help lists the commands"),
       Style::dim);
-  if (arguments.has("verbose")) say_settings(*session, settings);
+  if (arguments.has("verbose")) {
+    say_settings(*session, settings);
+  } else if (drawn_seed(arguments)) {
+    say(fmt::format("seed: {}", settings.sampling.seed), Style::dim);
+  }
 
   bool warned = false;  // Ctrl-C was pressed since the last message
   for (;;) {

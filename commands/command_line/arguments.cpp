@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <sstream>
 #include <utility>
@@ -15,6 +16,7 @@
 #define CXXOPTS_NO_REGEX true
 #include <cxxopts.hpp>
 
+#include "commands/command_line/llama_cpp_options.h"
 #include "commands/command_line/nearest_name.h"
 
 namespace tessera {
@@ -57,6 +59,11 @@ std::pair<const Option*, std::optional<std::string>> option_of(const Verb& verb,
     if (!is_named(option, name)) continue;
     if (equals == std::string::npos) return {&option, std::nullopt};
     return {&option, word.substr(equals + 1)};
+  }
+  if (verb.name[0] == '\0') {
+    // Before "-fa" is read as "-f a".
+    if (const std::string_view instead = instead_of_llama_cpp(name); !instead.empty())
+      throw UsageError(fmt::format("unknown option {}: {}", name, instead));
   }
   for (const Option& option : verb.options) {
     if (option.letter == word[1] && option.value[0] != '\0') return {&option, word.substr(2)};
@@ -103,6 +110,26 @@ uint64_t parse_integer(std::string_view what, std::string_view text, uint64_t le
             : fmt::format("{}: expected a whole number from {} to {}, found '{}'", what, least, most, text));
   }
   return value;
+}
+
+uint64_t parse_bytes(std::string_view what, std::string_view text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  std::string_view unit(stopped, static_cast<size_t>(end - stopped));
+  const size_t power = unit.empty() ? std::string_view::npos : std::string_view("KMGT").find(unit.front());
+  double factor = 1;
+  if (power != std::string_view::npos) {
+    unit.remove_prefix(1);
+    const bool binary = unit.starts_with('i');
+    if (binary) unit.remove_prefix(1);
+    factor = std::pow(binary ? 1024.0 : 1000.0, static_cast<double>(power + 1));
+  }
+  if (unit == "B") unit.remove_prefix(1);
+  constexpr double kMost = 9e18;  // below the largest uint64_t and off_t
+  if (error != std::errc{} || !unit.empty() || !(value >= 0 && value * factor <= kMost))
+    throw UsageError(fmt::format("{}: expected a size such as 500M, 20G or 1.5TiB, found '{}'", what, text));
+  return static_cast<uint64_t>(value * factor);
 }
 
 double parse_real(std::string_view what, std::string_view text, double least, double most) {

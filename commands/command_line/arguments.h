@@ -17,6 +17,9 @@ namespace tessera {
 // The number that the whole text spells, within [least, most]. `what` names it in the error: "--top-k".
 // Throws UsageError.
 uint64_t parse_integer(std::string_view what, std::string_view text, uint64_t least, uint64_t most);
+// "500M", "20GB", "1.5TiB" or a plain number of bytes: K, M, G and T are powers of 1000, and of 1024 with an
+// i. Throws UsageError.
+uint64_t parse_bytes(std::string_view what, std::string_view text);
 double parse_real(std::string_view what, std::string_view text, double least, double most);
 
 class Arguments {

@@ -8,22 +8,28 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <cwchar>
 #include <optional>
 #include <stdexcept>
 
 #include "commands/terminal/interrupt.h"
+#include "commands/terminal/key_decoder.h"
 #include "commands/terminal/terminal.h"
+#include "engine/tokenizer/utf8.h"
 
 namespace tessera {
 
 namespace {
 
 constexpr std::string_view kFence = "\"\"\"";
-constexpr std::wstring_view kPasteEnd = L"\x1b[201~";
+constexpr std::string_view kPasteKey = "\x1b[200~";
+constexpr char32_t kControlC = 3;
+// Does nothing: ends a search through the history, and is no more than that.
+constexpr wchar_t kNoKey = 0x1E;
 constexpr size_t kMostPasted = size_t{1} << 24;  // characters
 constexpr size_t kHistorySize = 1000;
 
@@ -34,13 +40,6 @@ struct HistoryEnd {
   void operator()(History* history) const { history_end(history); }
 };
 
-void append_utf8(std::string& text, wchar_t wide) {
-  std::array<char, 16> bytes = {};
-  std::mbstate_t state = {};
-  const size_t count = std::wcrtomb(bytes.data(), wide, &state);
-  if (count != static_cast<size_t>(-1)) text.append(bytes.data(), count);
-}
-
 }  // namespace
 
 struct LineReader::Editor {
@@ -49,7 +48,8 @@ struct LineReader::Editor {
   std::unique_ptr<EditLine, EditLineEnd> line;
   FILE* terminal = nullptr;  // where prompts and the edited line are drawn
   std::string prompt;
-  std::mbstate_t partial = {};
+  KeyDecoder keys;
+  std::wstring unread;  // characters of keys that the editor knows, in reverse
   bool interrupted = false;
   bool was_empty = false;
 
@@ -65,6 +65,13 @@ struct LineReader::Editor {
     return info->lastchar == info->buffer;
   }
   void handle_wakeups();
+  bool edits_like_vi() const {
+    const char* style = nullptr;
+    return el_get(line.get(), EL_EDITOR, &style) == 0 && style != nullptr && style[0] == 'v';
+  }
+  bool searches() const;
+  bool binds(const std::string& sequence);
+  int next_event(KeyEvent& event);
 
   static Editor& owner(EditLine* editor) {
     void* self = nullptr;
@@ -74,36 +81,114 @@ struct LineReader::Editor {
   static char* prompt_text(EditLine* editor) { return owner(editor).prompt.data(); }
   static int read_character(EditLine* editor, wchar_t* character);
   static unsigned char insert_paste(EditLine* editor, int);
+  static unsigned char insert_quoted(EditLine* editor, int);
+  static unsigned char do_nothing(EditLine*, int) { return CC_NORM; }
 };
 
-// Waits for a byte or a signal; whole characters go to the editor, broken ones are dropped.
-int LineReader::Editor::read_character(EditLine* editor, wchar_t* character) {
-  Editor& self = owner(editor);
+// Whether the line is that of a search through the history, which libedit draws below the message.
+bool LineReader::Editor::searches() const {
+  const LineInfoW* info = el_wline(line.get());
+  const std::wstring_view shown(info->buffer, static_cast<size_t>(info->lastchar - info->buffer));
+  const size_t end = shown.rfind(L'\n');
+  if (end == std::wstring_view::npos) return false;
+  const std::wstring_view last = shown.substr(end + 1);
+  return last.starts_with(L"bck:") || last.starts_with(L"bck?") || last.starts_with(L"fwd:") ||
+         last.starts_with(L"fwd?");
+}
+
+// Whether the editor, or the user's ~/.editrc, knows the sequence. libedit only tells by printing.
+bool LineReader::Editor::binds(const std::string& sequence) {
+  std::string key;
+  for (const char c : sequence) key += fmt::format("\\{:03o}", static_cast<unsigned char>(c));
+  char* printed = nullptr;
+  size_t length = 0;
+  FILE* const printer = open_memstream(&printed, &length);
+  if (printer == nullptr) return false;
+  char* complaint = nullptr;
+  size_t complaint_length = 0;
+  FILE* const complainer = open_memstream(&complaint, &complaint_length);
+  if (complainer != nullptr) {
+    el_set(line.get(), EL_SETFP, 1, printer);
+    el_set(line.get(), EL_SETFP, 2, complainer);
+    el_set(line.get(), EL_BIND, key.c_str(), nullptr);
+    el_set(line.get(), EL_SETFP, 1, terminal);
+    el_set(line.get(), EL_SETFP, 2, stderr);
+    std::fclose(complainer);
+  }
+  std::fclose(printer);
+  std::free(printed);
+  std::free(complaint);
+  return complainer != nullptr && complaint_length == 0;
+}
+
+// Waits for a key or a signal: 1 for an event, 0 when the terminal was closed, -1 for Ctrl-C.
+int LineReader::Editor::next_event(KeyEvent& event) {
   for (;;) {
     if (InterruptScope::requested()) {
-      if (!self.interrupted) self.was_empty = self.line_is_empty();
-      self.interrupted = true;
+      if (!interrupted) was_empty = line_is_empty();
+      interrupted = true;
       return -1;
+    }
+    if (std::optional<KeyEvent> next = keys.take()) {
+      if (next->kind == KeyEvent::Kind::character && next->character == kControlC) {
+        std::raise(SIGINT);  // sent as a key, which the terminal does not make a signal of
+        continue;
+      }
+      event = std::move(*next);
+      return 1;
     }
     std::array<pollfd, 2> sources = {pollfd{STDIN_FILENO, POLLIN, 0},
                                      pollfd{InterruptScope::wake_descriptor(), POLLIN, 0}};
-    if (poll(sources.data(), sources.size(), -1) < 0) continue;
-    if (sources[1].revents != 0) {
-      self.handle_wakeups();
+    const int patience =
+        keys.after_escape() && edits_like_vi() ? static_cast<int>(KeyDecoder::kEscapeTime.count()) : -1;
+    const int ready = poll(sources.data(), sources.size(), patience);
+    if (ready < 0) continue;
+    if (ready == 0) {
+      keys.settle_escape();
       continue;
     }
-    char byte = 0;
+    if (sources[1].revents != 0) {
+      handle_wakeups();
+      continue;
+    }
+    unsigned char byte = 0;
     const ssize_t count = ::read(STDIN_FILENO, &byte, 1);
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (count <= 0) return 0;  // the terminal was closed
-    const size_t used = std::mbrtowc(character, &byte, 1, &self.partial);
-    if (used == static_cast<size_t>(-2)) continue;
-    if (used == static_cast<size_t>(-1)) {
-      self.partial = {};
-      continue;
-    }
-    return 1;
+    if (count <= 0) return 0;
+    keys.feed(byte, std::chrono::steady_clock::now());
   }
+}
+
+// Gives the editor characters, and keys that it has a binding for, which it knows by their characters.
+int LineReader::Editor::read_character(EditLine* editor, wchar_t* character) {
+  Editor& self = owner(editor);
+  while (self.unread.empty()) {
+    KeyEvent event;
+    const int result = self.next_event(event);
+    if (result != 1) return result;
+    switch (event.kind) {
+      case KeyEvent::Kind::character:
+        self.unread = static_cast<wchar_t>(event.character);
+        break;
+      case KeyEvent::Kind::escape:
+        if (self.edits_like_vi()) self.unread = L'\x1b';
+        break;
+      case KeyEvent::Kind::paste_begin:
+        event.sequence = kPasteKey;
+        [[fallthrough]];
+      case KeyEvent::Kind::key:
+        if (!self.binds(event.sequence)) break;
+        self.unread.assign(event.sequence.rbegin(), event.sequence.rend());
+        // A search takes the first character of a key alone and would insert the others.
+        if (self.searches()) self.unread += kNoKey;
+        break;
+      case KeyEvent::Kind::paste_end:
+        break;
+    }
+  }
+  *character = self.unread.back();
+  self.unread.pop_back();
+  return 1;
 }
 
 void LineReader::Editor::handle_wakeups() {
@@ -122,31 +207,33 @@ void LineReader::Editor::handle_wakeups() {
 // The terminal announced a paste: everything up to its end is inserted as text, newlines included, so that
 // only the user's own Enter sends it.
 unsigned char LineReader::Editor::insert_paste(EditLine* editor, int) {
-  std::wstring pasted;
-  while (pasted.size() < kPasteEnd.size() ||
-         pasted.compare(pasted.size() - kPasteEnd.size(), kPasteEnd.size(), kPasteEnd) != 0) {
-    wchar_t character = 0;
-    if (el_wgetc(editor, &character) != 1) return CC_ERROR;
-    if (pasted.size() < kMostPasted) {
-      pasted += character;
-    } else {  // too long: only its end matters
-      pasted.erase(pasted.size() - kPasteEnd.size(), 1);
-      pasted += character;
-    }
-  }
-  pasted.resize(pasted.size() - kPasteEnd.size());
   std::string text;
-  for (size_t i = 0; i < pasted.size(); ++i) {
-    const wchar_t character = pasted[i];
-    if (character == L'\r' || character == L'\n') {
-      if (character == L'\n' && i > 0 && pasted[i - 1] == L'\r') continue;
-      text += '\n';
-    } else if (character == L'\t' || (character >= 0x20 && (character < 0x7F || character > 0x9F))) {
-      append_utf8(text, character);
+  size_t length = 0;
+  bool after_return = false;
+  for (KeyEvent event;;) {
+    if (owner(editor).next_event(event) != 1) return CC_ERROR;
+    if (event.kind == KeyEvent::Kind::paste_end) break;
+    if (event.kind != KeyEvent::Kind::character || length == kMostPasted) continue;
+    const char32_t character = event.character;
+    const bool ends_line = character == U'\r' || character == U'\n';
+    if (character != U'\n' || !after_return) {
+      append_utf8(text, ends_line ? U'\n' : character);
+      ++length;
     }
+    after_return = character == U'\r';
   }
   if (!text.empty() && el_insertstr(editor, text.c_str()) != 0) return CC_ERROR;
   return CC_REFRESH;
+}
+
+// The next character as it is, as after Ctrl-V in a shell. Other keys have no character.
+unsigned char LineReader::Editor::insert_quoted(EditLine* editor, int) {
+  KeyEvent event;
+  if (owner(editor).next_event(event) != 1) return CC_ERROR;
+  if (event.kind != KeyEvent::Kind::character || event.character == 0) return CC_ERROR;
+  std::string text;
+  append_utf8(text, event.character);
+  return el_insertstr(editor, text.c_str()) == 0 ? CC_REFRESH : CC_ERROR;
 }
 
 LineReader::Editor::Editor() {
@@ -170,15 +257,17 @@ LineReader::Editor::Editor() {
   el_set(editor, EL_PROMPT_ESC, prompt_text, '\1');
   // The wide call keeps these pointers; the narrow one would make copies that nobody frees.
   el_wset(editor, EL_ADDFN, L"insert-paste", L"insert a bracketed paste", insert_paste);
-  constexpr std::array<std::array<const char*, 2>, 9> bindings = {{{"\\e[200~", "insert-paste"},
-                                                                   {"\\e[H", "ed-move-to-beg"},
-                                                                   {"\\e[F", "ed-move-to-end"},
-                                                                   {"\\e[1~", "ed-move-to-beg"},
-                                                                   {"\\e[4~", "ed-move-to-end"},
-                                                                   {"\\e[3~", "ed-delete-next-char"},
-                                                                   {"\\e[1;5D", "ed-prev-word"},
-                                                                   {"\\e[1;5C", "em-next-word"},
-                                                                   {"^R", "em-inc-search-prev"}}};
+  el_wset(editor, EL_ADDFN, L"insert-quoted", L"insert the next character as it is", insert_quoted);
+  el_wset(editor, EL_ADDFN, L"do-nothing", L"nothing", do_nothing);
+  constexpr std::array bindings = {
+      std::array{"\\e[200~", "insert-paste"}, std::array{"\\e[H", "ed-move-to-beg"},
+      std::array{"\\e[F", "ed-move-to-end"}, std::array{"\\e[1~", "ed-move-to-beg"},
+      std::array{"\\e[4~", "ed-move-to-end"}, std::array{"\\e[3~", "ed-delete-next-char"},
+      std::array{"\\e[1;5D", "ed-prev-word"}, std::array{"\\e[1;5C", "em-next-word"},
+      std::array{"^R", "em-inc-search-prev"}, std::array{"^V", "insert-quoted"},
+      std::array{"\\036", "do-nothing"},
+      // libedit's own commands have no place in a chat, and keys typed after them would be text.
+      std::array{"\\ex", "do-nothing"}, std::array{"\\eX", "do-nothing"}};
   for (const auto& [key, action] : bindings) el_set(editor, EL_BIND, key, action, nullptr);
   el_source(editor, nullptr);  // the user's own ~/.editrc
   el_set(editor, EL_GETCFN, read_character);
@@ -195,7 +284,8 @@ LineReader::Editor::Line LineReader::Editor::read_line(const char* shown) {
   std::fflush(terminal);
 
   interrupted = false;
-  partial = {};
+  keys.reset();
+  unread.clear();
   int count = 0;
   const char* typed = el_gets(line.get(), &count);
   Line result{TypedMessage::Kind::end, ""};

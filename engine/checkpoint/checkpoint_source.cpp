@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "engine/checkpoint/gguf_source.h"
 #include "engine/checkpoint/huggingface_source.h"
@@ -16,13 +17,19 @@ namespace {
 struct CheckpointFormat {
   bool (*recognizes)(const std::string& path);
   std::unique_ptr<CheckpointSource> (*open)(const std::string& path);
+  std::vector<std::string> (*files)(const std::string& path);
 };
 
 // The last one recognizes everything: its errors say what is missing.
 constexpr std::array kFormats = {
-    CheckpointFormat{is_gguf_file, open_gguf_file},
-    CheckpointFormat{[](const std::string&) { return true; }, open_huggingface_folder},
+    CheckpointFormat{is_gguf_file, open_gguf_file, gguf_files},
+    CheckpointFormat{[](const std::string&) { return true; }, open_huggingface_folder, huggingface_files},
 };
+
+const CheckpointFormat& format_of(const std::string& path) {
+  return *std::find_if(kFormats.begin(), kFormats.end(),
+                       [&](const CheckpointFormat& each) { return each.recognizes(path); });
+}
 
 }  // namespace
 
@@ -43,10 +50,15 @@ PackedRows CheckpointSource::read_packed(const SourceTensor& tensor, uint64_t, u
   throw FileError(fmt::format("{}: tensor {} holds no codes", path(), tensor.name));
 }
 
-std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path) {
-  const auto format = std::find_if(kFormats.begin(), kFormats.end(),
-                                   [&](const CheckpointFormat& each) { return each.recognizes(path); });
-  return format->open(path);
+bool is_checkpoint(const std::string& path) {
+  std::error_code none;
+  return std::filesystem::is_directory(path, none) || &format_of(path) != &kFormats.back();
 }
+
+std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path) {
+  return format_of(path).open(path);
+}
+
+std::vector<std::string> checkpoint_files(const std::string& path) { return format_of(path).files(path); }
 
 }  // namespace tessera

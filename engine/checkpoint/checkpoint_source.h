@@ -24,6 +24,7 @@ struct SourceTensor {
   std::vector<uint64_t> shape;
   std::string_view type;            // as the checkpoint's format calls it, "BF16" or "Q4_K"
   std::optional<Scheme> precision;  // f32, f16 or bf16, which holds every value; nothing where none does
+  unsigned code_bits = 0;           // of a weight in a quantized type, about; 0 for floats
 
   uint64_t elements() const;
 };
@@ -52,13 +53,25 @@ class CheckpointSource {
   // Rows first_row ... first_row + rows - 1 of a tensor that has a packed format; their values by its formula
   // in f32 are what read gives. Throws FileError for a range outside the tensor.
   virtual PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const;
+  // The same without the codes, for a look at a matrix's levels before it is read.
+  virtual PackedRows read_levels(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const {
+    return read_packed(tensor, first_row, rows);
+  }
   // XXH64 of one of tensors() as it is stored.
   virtual uint64_t hash(const SourceTensor& tensor, uint64_t seed) const = 0;
 };
+
+// Whether path is something that open_checkpoint is meant for: a folder, or a file that one of the formats
+// recognizes.
+bool is_checkpoint(const std::string& path);
 
 // Opens what lies at path, by the first format that recognizes it: the rows of a table in
 // checkpoint_source.cpp. Throws FileError naming the file and field for anything missing, broken or not
 // supported.
 std::unique_ptr<CheckpointSource> open_checkpoint(const std::string& path);
+
+// Every file whose bytes decide what open_checkpoint(path) gives, in a fixed order; of a folder, all that
+// could. Reads names only. Throws FileError where path is no checkpoint at first sight.
+std::vector<std::string> checkpoint_files(const std::string& path);
 
 }  // namespace tessera

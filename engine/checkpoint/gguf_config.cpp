@@ -48,7 +48,7 @@ class ModelKeys {
   std::string key(std::string_view name) const { return fmt::format("{}.{}", architecture_, name); }
 
   Hyperparameters read(const Family& family) const {
-    refuse_unsupported();
+    refuse_unsupported(family.gguf.read_keys);
     Hyperparameters h;
     h.family = family.name;
     h.vocabulary = tensor("token_embd.weight").shape.front();
@@ -65,7 +65,6 @@ class ModelKeys {
     h.head_dim = head_dim(h);
     h.ffn = metadata_.uniform_integer(key("feed_forward_length"), 1, limits::kMostFfn);
     h.context = metadata_.integer(key("context_length"), 1, limits::kMostContext);
-    refuse_sliding_window(h.context);
     h.norm_epsilon = metadata_.number(key("attention.layer_norm_rms_epsilon"), limits::kLeastNormEpsilon,
                                       limits::kMostNormEpsilon);
     h.rope_theta =
@@ -76,6 +75,8 @@ class ModelKeys {
     h.qkv_bias = family.qkv_bias == BiasRule::always || file_.find("blk.0.attn_q.bias") != nullptr ||
                  file_.find("blk.0.attn_qkv.bias") != nullptr;
     h.output_bias = family.output_bias == BiasRule::always || file_.find("blk.0.attn_output.bias") != nullptr;
+    if (family.gguf.read != nullptr) family.gguf.read(metadata_, h);
+    if (h.sliding_window == 0) refuse_sliding_window(h.context);
     check_hyperparameters(h, metadata_.where(), "model");
     return h;
   }
@@ -89,9 +90,11 @@ class ModelKeys {
     return *found;
   }
 
-  void refuse_unsupported() const {
+  // read: keys that the architecture's own reader knows.
+  void refuse_unsupported(std::span<const std::string_view> read) const {
     constexpr double most = std::numeric_limits<double>::max();
     for (const NeutralSetting& setting : kNeutralSettings) {
+      if (std::find(read.begin(), read.end(), setting.key) != read.end()) continue;
       const auto value = metadata_.optional_number(key(setting.key), -most, most);
       if (value && *value != setting.value)
         metadata_.refuse(key(setting.key), fmt::format("{} (others are not supported)", setting.value),

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 
+#include "engine/checkpoint/gguf_codes.h"
 #include "engine/checkpoint/gguf_config.h"
 #include "engine/models/families.h"
 #include "gguf-like-format/gguf/gguf_file.h"
@@ -24,6 +26,11 @@ constexpr std::array<std::string_view, 7> kTurnEnds{
 Scheme precision_of(const GgufBlockFormat& format) {
   if (format.name == "F16") return Scheme::f16;
   return format.name == "BF16" ? Scheme::bf16 : Scheme::f32;
+}
+
+// Of a weight, without the fraction that levels take; 0 for floats.
+unsigned code_bits_of(const GgufBlockFormat& format) {
+  return format.values == 1 ? 0 : static_cast<unsigned>(8 * format.bytes / format.values);
 }
 
 // q, k and v, and their biases, may be fused to one tensor, in this order.
@@ -63,7 +70,8 @@ class GgufSource : public CheckpointSource {
     for (const GgufTensor& tensor : file_.tensors()) {
       if (tensor.name == kRopeDivisors) continue;
       stored_.push_back(&tensor);
-      tensors_.push_back({tensor.name, tensor.shape, tensor.format->name, precision_of(*tensor.format)});
+      tensors_.push_back({tensor.name, tensor.shape, tensor.format->name, precision_of(*tensor.format),
+                          code_bits_of(*tensor.format)});
     }
   }
 
@@ -101,6 +109,15 @@ class GgufSource : public CheckpointSource {
   void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const override {
     read_floats(stored(tensor), first, out);
   }
+  std::optional<PackedFormat> packed_format(const SourceTensor& tensor) const override {
+    return packed_format_of(stored(tensor));
+  }
+  PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
+    return read_codes(stored(tensor), first_row, rows, GgufCodes::with_levels);
+  }
+  PackedRows read_levels(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
+    return read_codes(stored(tensor), first_row, rows, GgufCodes::levels_only);
+  }
   uint64_t hash(const SourceTensor& tensor, uint64_t seed) const override {
     const std::span<const std::byte> bytes = stored(tensor).bytes;
     return XXH64(bytes.data(), bytes.size(), seed);
@@ -128,6 +145,25 @@ bool is_gguf_file(const std::string& path) {
   std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
   return std::string_view(magic.data(), magic.size()) == "GGUF" ||
          std::filesystem::path(path).extension() == ".gguf";
+}
+
+std::vector<std::string> gguf_files(const std::string& path) {
+  std::vector<std::string> files{path};
+  const size_t of = path.rfind("-of-");
+  uint64_t parts = 0;
+  if (of == std::string::npos ||
+      std::from_chars(path.data() + of + 4, path.data() + path.size(), parts).ec != std::errc{})
+    return files;
+  const std::string suffix = gguf_part_suffix(1, parts);
+  if (!path.ends_with(suffix)) return files;
+  const std::string stem = path.substr(0, path.size() - suffix.size());
+  for (uint64_t part = 2; part <= parts; ++part) {
+    const std::string file = stem + gguf_part_suffix(part, parts);
+    std::error_code none;
+    if (!std::filesystem::exists(file, none)) break;  // reading the model will say which one is missing
+    files.push_back(file);
+  }
+  return files;
 }
 
 std::unique_ptr<CheckpointSource> open_gguf_file(const std::string& path) {

@@ -1,30 +1,33 @@
 #include "engine/checkpoint/huggingface_source.h"
 
+#include <fmt/format.h>
 #include <xxhash.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <unordered_set>
 
 #include "engine/checkpoint/huggingface_config.h"
 #include "engine/checkpoint/mistaken_path.h"
+#include "engine/checkpoint/packed_layout.h"
 #include "gguf-like-format/safetensors/safetensors.h"
 
 namespace tessera {
 
 namespace {
 
-struct TypeRow {
-  CheckpointType type;
-  std::string_view name;
-  std::optional<Scheme> precision;
-};
-constexpr TypeRow kTypes[] = {
-    {CheckpointType::f32, "F32", Scheme::f32},    {CheckpointType::f16, "F16", Scheme::f16},
-    {CheckpointType::bf16, "BF16", Scheme::bf16}, {CheckpointType::i32, "I32", std::nullopt},
-    {CheckpointType::u8, "U8", std::nullopt},
-};
-
-const TypeRow& type_row(CheckpointType type) {
-  size_t at = 0;
-  while (kTypes[at].type != type) ++at;
-  return kTypes[at];
+// The float type that holds all values of a tensor that is not packed.
+std::optional<Scheme> precision_of(CheckpointType type) {
+  switch (type) {
+    case CheckpointType::f32:
+      return Scheme::f32;
+    case CheckpointType::f16:
+      return Scheme::f16;
+    case CheckpointType::bf16:
+      return Scheme::bf16;
+    default:
+      return std::nullopt;
+  }
 }
 
 class HuggingFaceSource : public CheckpointSource {
@@ -32,13 +35,29 @@ class HuggingFaceSource : public CheckpointSource {
   explicit HuggingFaceSource(const std::string& folder)
       : path_(folder),
         header_(read_huggingface_folder(folder, notes_)),
+        quantization_(read_quantization_config(folder)),
         checkpoint_(Checkpoint::open(folder)),
         tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
-    tensors_.reserve(checkpoint_.tensors().size());
+    const TensorParts parts(folder, checkpoint_.tensors());
+    if (!quantization_) quantization_ = read_quantization_file(folder, parts);
+    if (quantization_) packed_ = find_packed(*quantization_->layout, parts);
+    std::unordered_set<const CheckpointTensor*> in_packed;
+    for (const PackedTensor& matrix : packed_) in_packed.insert(matrix.parts.begin(), matrix.parts.end());
+    size_t unused = 0;
     for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
-      const TypeRow& row = type_row(tensor.type);
-      tensors_.push_back({tensor.name, tensor.shape, row.name, row.precision});
+      if (in_packed.contains(&tensor)) continue;
+      if (quantization_ && quantization_->layout->is_unused(tensor.name)) {
+        ++unused;
+        continue;
+      }
+      plain_.push_back(&tensor);
+      tensors_.push_back({tensor.name, tensor.shape, type_name(tensor.type), precision_of(tensor.type)});
     }
+    for (const PackedTensor& matrix : packed_)
+      tensors_.push_back({matrix.name, {matrix.rows, matrix.columns}, matrix.type, Scheme::f32});
+    if (unused != 0)
+      notes_.push_back(fmt::format(
+          "{}: {} scales and zero points of activations, keys and values are not used", folder, unused));
   }
 
   const std::string& path() const override { return path_; }
@@ -47,24 +66,79 @@ class HuggingFaceSource : public CheckpointSource {
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
   void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const override {
-    read_floats(stored(tensor), first, out);
+    if (const PackedTensor* matrix = packed(tensor))
+      read_packed_values(*matrix, first, out);
+    else
+      read_floats(*plain_[index_of(tensor)], first, out);
+  }
+  std::optional<PackedFormat> packed_format(const SourceTensor& tensor) const override {
+    const PackedTensor* matrix = packed(tensor);
+    if (matrix == nullptr || matrix->reader->format() == nullptr) return std::nullopt;
+    return *matrix->reader->format();
+  }
+  PackedRows read_packed(const SourceTensor& tensor, uint64_t first_row, uint64_t rows) const override {
+    const PackedTensor* matrix = packed(tensor);
+    if (matrix == nullptr || matrix->reader->format() == nullptr)
+      return CheckpointSource::read_packed(tensor, first_row, rows);
+    if (first_row > matrix->rows || rows > matrix->rows - first_row)
+      throw FileError(fmt::format("{}: tensor \"{}\": expected rows within {}, found {} from {}", path_,
+                                  printable(tensor.name), matrix->rows, rows, first_row));
+    return matrix->reader->packed_rows(first_row, rows);
   }
   uint64_t hash(const SourceTensor& tensor, uint64_t seed) const override {
-    const std::span<const std::byte> bytes = stored(tensor).bytes;
-    return XXH64(bytes.data(), bytes.size(), seed);
+    const auto hashed = [](std::span<const std::byte> bytes, uint64_t from) {
+      return XXH64(bytes.data(), bytes.size(), from);
+    };
+    const PackedTensor* matrix = packed(tensor);
+    if (matrix == nullptr) return hashed(plain_[index_of(tensor)]->bytes, seed);
+    uint64_t hash = hashed(std::as_bytes(std::span(quantization_->settings)), seed);
+    for (const CheckpointTensor* part : matrix->parts) hash = hashed(part->bytes, hash);
+    return hash;
   }
 
  private:
-  // tensors_ mirrors the checkpoint's list.
-  const CheckpointTensor& stored(const SourceTensor& tensor) const {
-    return checkpoint_.tensors()[static_cast<size_t>(&tensor - tensors_.data())];
+  static constexpr uint64_t kRowsAtOnce = 32;
+
+  // tensors_ has the plain tensors first, then the packed ones.
+  size_t index_of(const SourceTensor& tensor) const { return static_cast<size_t>(&tensor - tensors_.data()); }
+  const PackedTensor* packed(const SourceTensor& tensor) const {
+    const size_t index = index_of(tensor);
+    return index < plain_.size() ? nullptr : &packed_[index - plain_.size()];
+  }
+
+  // Some rows at once, since those of several layouts lie side by side.
+  void read_packed_values(const PackedTensor& matrix, uint64_t first, std::span<float> out) const {
+    const uint64_t elements = matrix.rows * matrix.columns;
+    if (first > elements || out.size() > elements - first)
+      throw FileError(fmt::format("{}: tensor \"{}\": expected elements within {}, found {} from {}", path_,
+                                  printable(matrix.name), elements, out.size(), first));
+    std::vector<float> row;
+    while (!out.empty()) {
+      const uint64_t column = first % matrix.columns;
+      uint64_t taken = 0;
+      if (column == 0 && out.size() >= matrix.columns) {
+        const uint64_t rows = std::min<uint64_t>(kRowsAtOnce, out.size() / matrix.columns);
+        taken = rows * matrix.columns;
+        matrix.reader->read_rows(first / matrix.columns, rows, out.first(taken));
+      } else {
+        taken = std::min<uint64_t>(matrix.columns - column, out.size());
+        row.resize(matrix.columns);
+        matrix.reader->read_rows(first / matrix.columns, 1, row);
+        std::copy_n(row.begin() + static_cast<std::ptrdiff_t>(column), taken, out.begin());
+      }
+      first += taken;
+      out = out.subspan(taken);
+    }
   }
 
   std::string path_;
   std::vector<std::string> notes_;
   ModelHeader header_;
+  std::optional<FolderQuantization> quantization_;
   Checkpoint checkpoint_;
   Tokenizer tokenizer_;
+  std::vector<PackedTensor> packed_;
+  std::vector<const CheckpointTensor*> plain_;
   std::vector<SourceTensor> tensors_;
 };
 
@@ -73,6 +147,25 @@ class HuggingFaceSource : public CheckpointSource {
 std::unique_ptr<CheckpointSource> open_huggingface_folder(const std::string& folder) {
   refuse_mistaken_path(folder);
   return std::make_unique<HuggingFaceSource>(folder);
+}
+
+std::vector<std::string> huggingface_files(const std::string& folder) {
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::path(folder) / "config.json", error))
+    throw FileError(fmt::format("{}: expected a checkpoint folder, found one without config.json", folder));
+  std::vector<std::string> files;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    std::error_code gone;
+    if (path.filename().string().starts_with('.') || path.extension() == ".tess" ||
+        !entry->is_regular_file(gone))
+      continue;
+    files.push_back(path.string());
+  }
+  if (error) throw FileError(fmt::format("{}: cannot be listed: {}", folder, error.message()));
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace tessera

@@ -39,12 +39,19 @@ panel::PanelBytes<Byte> panel_of(Scheme scheme, size_t rows, size_t columns, siz
 
 }  // namespace
 
-void write_table(Scheme scheme, size_t rows, size_t columns, const ValueTable& table,
+void write_table(Scheme scheme, size_t rows, size_t columns, std::span<const float> values,
                  std::span<std::byte> out) {
   assert(fits(scheme, rows, columns, out.size()));
-  assert(scheme_facts(scheme).table && table.size == size_t{1} << scheme_facts(scheme).bits);
-  std::memcpy(out.subspan(row_tail(scheme, rows, columns).table, tile::kTableBytes).data(),
-              table.values.data(), tile::kTableBytes);
+  assert(scheme_facts(scheme).table && values.size() == size_t{1} << scheme_facts(scheme).bits);
+  std::array<float, tile::kTableBytes / sizeof(float)> table{};
+  std::copy(values.begin(), values.end(), table.begin());
+  std::memcpy(out.subspan(row_tail(scheme, rows, columns).table, tile::kTableBytes).data(), table.data(),
+              tile::kTableBytes);
+}
+
+void write_table(Scheme scheme, size_t rows, size_t columns, const ValueTable& table,
+                 std::span<std::byte> out) {
+  write_table(scheme, rows, columns, std::span(table.values).first(table.size), out);
 }
 
 void write_default_table(Scheme scheme, size_t rows, size_t columns, std::span<std::byte> out) {
@@ -73,6 +80,14 @@ void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const pan
   assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
   const panel::Panel target = panel_of(scheme, rows, columns, row, out);
   panel::codec_of(target.scheme.kind).store_table(coded, row % tile::kPanelRows, target);
+}
+
+void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedGroupRow& coded,
+               std::span<std::byte> out) {
+  assert(fits(scheme, rows, columns, out.size()));
+  assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
+  const panel::Panel target = panel_of(scheme, rows, columns, row, out);
+  panel::codec_of(target.scheme.kind).store_groups(coded, row % tile::kPanelRows, target);
 }
 
 void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,

@@ -8,8 +8,8 @@ namespace tessera::panel {
 
 namespace {
 
-constexpr std::array<const Codec*, 10> kCodecs = {&kF32,         &kF16,  &kBf16, &kRowBytes, &kRowNibbles,
-                                                  &kProgressive, &kLut2, &kLut3, &kLut4,     &kInt4};
+constexpr std::array kCodecs = {&kF32,  &kF16,  &kBf16, &kRowBytes, &kRowNibbles, &kProgressive, &kLut2,
+                                &kLut3, &kLut4, &kInt4, &kInt8,     &kInt4m,      &kInt4k};
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/codec/group_levels.h"
 #include "engine/codec/row_levels.h"
 #include "engine/codec/table_levels.h"
 #include "gguf-like-format/scheme.h"
@@ -33,6 +34,7 @@ struct Coded {
 };
 using CodedRow = Coded<RowLevels>;
 using CodedTableRow = Coded<TableLevels>;  // of a table scheme
+using CodedGroupRow = Coded<GroupLevels>;  // of int8-gG, int4m and int4k
 
 // One panel of a stored matrix and its part of the arrays after the panels, empty where the scheme has none.
 template <class Byte>
@@ -58,9 +60,10 @@ struct Codec {
   void (*fit)(const SchemeFacts& scheme, std::span<const float> values, double clip,
               RowLevels& levels) = nullptr;
   // Writes every byte that belongs to row 0..15 of a panel, padding columns and row arrays included. A kind
-  // has the one that takes its levels; floats have neither.
+  // has the one that takes its levels; floats have none.
   void (*store)(const CodedRow& coded, size_t row, const Panel& panel) = nullptr;
   void (*store_table)(const CodedTableRow& coded, size_t row, const Panel& panel) = nullptr;
+  void (*store_groups)(const CodedGroupRow& coded, size_t row, const Panel& panel) = nullptr;
 };
 
 // Of a kind that matrices have.
@@ -76,6 +79,9 @@ extern const Codec kLut2;
 extern const Codec kLut3;
 extern const Codec kLut4;
 extern const Codec kInt4;
+extern const Codec kInt8;
+extern const Codec kInt4m;
+extern const Codec kInt4k;
 
 // The encode of kinds with levels: fit(values, levels) gives the levels of a row, store writes it.
 template <class Levels, class Fit>

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "engine/codec/panel_codec.h"
-#include "gguf-like-format/float_types.h"
+#include "engine/codec/unit_codes.h"
 
 namespace tessera::panel {
 
@@ -13,59 +13,6 @@ namespace {
 
 constexpr size_t kUnit = tile::kTableUnitColumns;
 constexpr size_t kLargestGroup = 256;
-
-static_assert(tile::code_in_unit(3, 5, 30).byte == tile::code_in_unit(3, 5, 28).byte + 2 &&
-                  tile::code_in_unit(3, 5, 30).high_byte == tile::code_in_unit(3, 5, 28).high_byte + 2,
-              "a row's 4 codes of a quad are 4 adjacent bytes at one shift");
-
-uint32_t load_word(std::span<const std::byte> lines, size_t at) {
-  uint32_t word = 0;
-  std::memcpy(&word, &lines[at], 4);
-  return word;
-}
-
-void add_bits(std::span<std::byte> lines, size_t at, uint32_t bits) {
-  const uint32_t word = load_word(lines, at) | bits;
-  std::memcpy(&lines[at], &word, 4);
-}
-
-constexpr uint32_t in_every_byte(uint32_t byte) { return byte * 0x01010101u; }
-
-// codes: those of one unit, a byte each; lines: bits * 64 bytes, of which this row's are overwritten.
-void pack_unit(size_t bits, std::span<const uint8_t> codes, size_t row, std::span<std::byte> lines) {
-  const uint32_t nothing = 0;
-  for (size_t line = 0; line < bits; ++line)
-    std::memcpy(&lines[line * tile::kLineBytes + 4 * row], &nothing, 4);
-  for (size_t column = 0; column < kUnit; column += 4) {
-    const tile::CodeBits place = tile::code_in_unit(bits, row, column);
-    uint32_t quad = 0;
-    std::memcpy(&quad, &codes[column], 4);
-    add_bits(lines, place.byte, (quad & in_every_byte((1u << place.low) - 1)) << place.shift);
-    if (place.low < bits)
-      add_bits(lines, place.high_byte, (quad >> place.low & in_every_byte(1)) << place.high_shift);
-  }
-}
-
-void unpack_unit(size_t bits, std::span<const std::byte> lines, size_t row, std::span<uint8_t> codes) {
-  for (size_t column = 0; column < kUnit; column += 4) {
-    const tile::CodeBits place = tile::code_in_unit(bits, row, column);
-    uint32_t quad = load_word(lines, place.byte) >> place.shift & in_every_byte((1u << place.low) - 1);
-    if (place.low < bits)
-      quad |= (load_word(lines, place.high_byte) >> place.high_shift & in_every_byte(1)) << place.low;
-    std::memcpy(&codes[column], &quad, 4);
-  }
-}
-
-void store_half(std::span<std::byte> panel, size_t at, float value) {
-  const uint16_t half = f32_to_f16(value);
-  std::memcpy(&panel[at], &half, 2);
-}
-
-float load_half(std::span<const std::byte> panel, size_t at) {
-  uint16_t half = 0;
-  std::memcpy(&half, &panel[at], 2);
-  return f16_to_f32(half);
-}
 
 TableFormat format_of(const SchemeFacts& scheme) {
   return {scheme.bits, scheme.group, !scheme.table, scheme.activations == ActivationType::int8};
@@ -90,13 +37,15 @@ void store(const CodedTableRow& coded, size_t row, const Panel& panel) {
     }
     for (size_t unit = 0; unit < format.group; unit += kUnit) {
       const size_t at = tile::table_unit_byte(format.bits, format.group, format.zero_points, first + unit);
-      pack_unit(format.bits, std::span(codes).subspan(unit, kUnit), row,
-                panel.codes.subspan(at, format.bits * tile::kLineBytes));
+      unit_codes::pack(format.bits, std::span(codes).subspan(unit, kUnit), row,
+                       panel.codes.subspan(at, format.bits * tile::kLineBytes));
     }
-    store_half(panel.codes, tile::table_scale_byte(format.bits, format.group, format.zero_points, row, index),
-               group.scale);
+    unit_codes::store_half(panel.codes,
+                           tile::table_scale_byte(format.bits, format.group, format.zero_points, row, index),
+                           group.scale);
     if (format.zero_points)
-      store_half(panel.codes, tile::table_zero_byte(format.bits, format.group, row, index), group.zero);
+      unit_codes::store_half(panel.codes, tile::table_zero_byte(format.bits, format.group, row, index),
+                             group.zero);
   }
 }
 
@@ -121,14 +70,14 @@ void decode(const StoredPanel& panel, size_t row, std::span<double> out) {
   std::array<uint8_t, kUnit> codes;
   for (size_t first = 0; first < out.size(); first += kUnit) {
     const size_t index = first / format.group;
-    const double scale = static_cast<double>(load_half(
+    const double scale = static_cast<double>(unit_codes::load_half(
         panel.codes, tile::table_scale_byte(format.bits, format.group, format.zero_points, row, index)));
     const size_t at = tile::table_unit_byte(format.bits, format.group, format.zero_points, first);
-    unpack_unit(format.bits, panel.codes.subspan(at, format.bits * tile::kLineBytes), row, codes);
+    unit_codes::unpack(format.bits, panel.codes.subspan(at, format.bits * tile::kLineBytes), row, codes);
     const auto part = out.subspan(first, std::min(kUnit, out.size() - first));
     if (format.zero_points) {
       const double zero = static_cast<double>(
-          load_half(panel.codes, tile::table_zero_byte(format.bits, format.group, row, index)));
+          unit_codes::load_half(panel.codes, tile::table_zero_byte(format.bits, format.group, row, index)));
       for (size_t i = 0; i < part.size(); ++i) part[i] = scale * (static_cast<double>(codes[i]) - zero);
     } else {
       for (size_t i = 0; i < part.size(); ++i) part[i] = scale * static_cast<double>(table[codes[i]]);

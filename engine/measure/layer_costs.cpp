@@ -142,6 +142,11 @@ std::vector<ProductGroup> product_groups(const Graph& graph) {
     group_reading[op.inputs[0]] = groups.size() - 1;
     group_making[op.outputs[0]] = groups.size() - 1;
   });
+  for_each_op<Gather>(graph,
+                      [&](const Op& op, const Gather&) {  // between what makes the input and the product
+                        const auto reader = group_reading.find(op.outputs[0]);
+                        if (reader != group_reading.end()) group_reading[op.inputs[0]] = reader->second;
+                      });
   for_each_op<Norm>(graph, [&](const Op& op, const Norm& norm) {
     const auto reader = group_reading.find(op.outputs[0]);
     if (reader == group_reading.end()) return;

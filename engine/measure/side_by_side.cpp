@@ -223,7 +223,7 @@ void fill_pass(Pass& pass, SharedMemory& memory, const std::vector<Contender>& c
     }
     SharedMemory with = memory;
     with.add(*session);
-    if (!with.fits()) {
+    if (contenders[next].options.memory_check && !with.fits()) {
       if (pass.models() > 0) return;
       throw std::runtime_error(
           fmt::format("not enough memory for {} beside the reference: {}; a smaller --window, --kv or "

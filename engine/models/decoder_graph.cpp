@@ -46,6 +46,9 @@ class GraphBuilder {
 
   // What a projection with this role's matrix reads.
   ElementType input_type(Role role) const { return linear_input(weight(role).scheme); }
+  // What an op makes for it: floats where the columns are still to be put in order. Rounding comes after
+  // that, because sums of a rounded row's groups belong to the order of its columns.
+  ElementType made_type(Role reader) const { return order(reader) ? ElementType::f32 : input_type(reader); }
 
   TensorId embed() {
     const TensorId out =
@@ -54,13 +57,13 @@ class GraphBuilder {
     return out;
   }
 
-  // The norm of the residual stream, in the type that reader's matrix takes; added, when there is one, is
+  // The norm of the residual stream, to be prepared for reader's matrix; added, when there is one, is
   // summed into the stream first.
   TensorId norm(Role gain, TensorId& residual, std::optional<TensorId> added, Role reader, bool select_rows) {
     const std::string name = weight(gain).name;
     const RowExtent rows = select_rows ? RowExtent::outputs : graph_.tensors[residual].rows;
     const size_t columns = graph_.tensors[residual].columns;
-    const TensorId out = tensor(name, rows, columns, input_type(reader));
+    const TensorId out = tensor(name, rows, columns, made_type(reader));
     Op op{name,
           Norm{id(gain), d_.norm_epsilon, select_rows, added ? d_.residual_multiplier : 1.0f},
           {residual},
@@ -108,14 +111,15 @@ class GraphBuilder {
   TensorId rope(const std::string& name, TensorId input) {
     const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[input].columns, ElementType::f32);
     graph_.ops.push_back(
-        {name, Rope{d_.query_heads + d_.kv_heads, d_.head_dim, d_.inverse_frequency}, {input}, {out}});
+        {name, Rope{d_.query_heads + d_.kv_heads, d_.head_dim, shape().inverse_frequency}, {input}, {out}});
     return out;
   }
 
   TensorId attention(const std::string& name, TensorId input) {
     const TensorId out = tensor(name, RowExtent::tokens, d_.query_heads * d_.head_dim, ElementType::f32);
     graph_.ops.push_back({name,
-                          Attention{layer_, d_.query_heads, d_.kv_heads, d_.head_dim, d_.attention_scale},
+                          Attention{layer_, d_.query_heads, d_.kv_heads, d_.head_dim, shape().scale,
+                                    shape().window, d_.attention_soft_cap},
                           {input},
                           {out}});
     return out;
@@ -123,18 +127,36 @@ class GraphBuilder {
 
   TensorId gate(const std::string& name, TensorId input, Role reader) {
     const TensorId out =
-        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns / 2, input_type(reader));
-    graph_.ops.push_back({name, Gate{}, {input}, {out}});
+        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns / 2, made_type(reader));
+    graph_.ops.push_back({name, Gate{d_.gate}, {input}, {out}});
     return out;
   }
 
-  // The input itself where its reader takes f32.
-  TensorId quantized_for(Role reader, TensorId input) {
+  // What a part of a layer gives, normalized where the model has norms there.
+  TensorId part_output(Role gain, TensorId x) {
+    if (!d_.output_norms) return x;
+    const std::string name = weight(gain).name;
+    const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[x].columns, ElementType::f32);
+    graph_.ops.push_back({name, Norm{id(gain), d_.norm_epsilon, false}, {x}, {out}});
+    return out;
+  }
+
+  TensorId capped(const std::string& name, TensorId input, float cap) {
+    const TensorId out =
+        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, ElementType::f32);
+    graph_.ops.push_back({name, SoftCap{cap}, {input}, {out}});
+    return out;
+  }
+
+  // The input in the order and the type that reader's matrix takes: itself where it is so already.
+  TensorId prepared_for(Role reader, TensorId input) {
     const ElementType type = input_type(reader);
-    if (type == ElementType::f32) return input;
+    const std::optional<WeightId> columns = order(reader);
+    if (!columns && type == graph_.tensors[input].type) return input;
     const std::string name = weight(reader).name + ".input";
     const TensorId out = tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, type);
-    graph_.ops.push_back({name, Quantize{}, {input}, {out}});
+    const OpKind kind = columns ? OpKind(Gather{*columns}) : OpKind(Quantize{});
+    graph_.ops.push_back({name, kind, {input}, {out}});
     return out;
   }
 
@@ -151,8 +173,16 @@ class GraphBuilder {
     return static_cast<TensorId>(graph_.tensors.size() - 1);
   }
 
+  // Of the current layer.
+  const LayerAttention& shape() const { return d_.slides[layer_] ? d_.sliding_attention : d_.full_attention; }
   WeightId id(Role role) const { return weights_.at({role, role_row(role).in_layer ? layer_ : 0}); }
   const Weight& weight(Role role) const { return graph_.weights[id(role)]; }
+  // Of the columns of a role's matrix, where it has one in this layer.
+  std::optional<WeightId> order(Role matrix) const {
+    const std::optional<Role> role = order_role(matrix);
+    const auto found = role ? weights_.find({*role, layer_}) : weights_.end();
+    return found == weights_.end() ? std::nullopt : std::optional(found->second);
+  }
 
   const DecoderDescription& d_;
   const std::string& source_;
@@ -172,19 +202,23 @@ Graph decoder_graph(const DecoderDescription& d, const std::vector<DecoderTensor
   for (size_t layer = 0; layer < d.layers; ++layer) {
     builder.set_layer(layer);
     TensorId x = builder.norm(Role::attention_norm, residual, added, Role::q, false);
-    x = builder.linear(name("qkv"), x, {Role::q, Role::k, Role::v});
+    x = builder.linear(name("qkv"), builder.prepared_for(Role::q, x), {Role::q, Role::k, Role::v});
     if (d.query_key_norms) x = builder.head_norm(name("head_norm"), x);
     x = builder.rope(name("rope"), x);
     x = builder.attention(name("attention"), x);
-    added = builder.linear(name("o"), builder.quantized_for(Role::o, x), {Role::o});
+    added = builder.linear(name("o"), builder.prepared_for(Role::o, x), {Role::o});
+    added = builder.part_output(Role::attention_output_norm, *added);
     x = builder.norm(Role::ffn_norm, residual, added, Role::gate, false);
-    x = builder.linear(name("gate_up"), x, {Role::gate, Role::up});
+    x = builder.linear(name("gate_up"), builder.prepared_for(Role::gate, x), {Role::gate, Role::up});
     x = builder.gate(name("gated"), x, Role::down);
-    added = builder.linear(name("down"), x, {Role::down});
+    added = builder.linear(name("down"), builder.prepared_for(Role::down, x), {Role::down});
+    added = builder.part_output(Role::ffn_output_norm, *added);
   }
   const Role head = d.tied_head ? Role::token_embedding : Role::output_head;
   const TensorId x = builder.norm(Role::output_norm, residual, added, head, true);
-  return builder.finish(builder.linear("logits", x, {head}));
+  if (d.logits_soft_cap == 0) return builder.finish(builder.linear("logits", x, {head}));
+  const TensorId uncapped = builder.linear("uncapped_logits", x, {head});
+  return builder.finish(builder.capped("logits", uncapped, d.logits_soft_cap));
 }
 
 }  // namespace tessera

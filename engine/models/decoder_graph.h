@@ -20,8 +20,9 @@ struct DecoderTensor {
   size_t columns = 0;
 };
 
-// tensors holds every role of the description, for every layer. Throws FileError that begins with source when
-// matrices that read one input differ in the activations that their schemes take.
+// tensors holds every role of the description, for every layer, and orders of columns where the model's
+// matrices are stored in one; without them nothing of the graph is different. Throws FileError that begins
+// with source when matrices that read one input differ in the activations that their schemes take.
 Graph decoder_graph(const DecoderDescription& description, const std::vector<DecoderTensor>& tensors,
                     const std::string& source);
 

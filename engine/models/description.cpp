@@ -32,10 +32,13 @@ bool DecoderDescription::has(Role role) const {
     case Role::q_norm:
     case Role::k_norm:
       return query_key_norms;
+    case Role::attention_output_norm:
+    case Role::ffn_output_norm:
+      return output_norms;
     case Role::output_head:
       return !tied_head;
     default:
-      return true;
+      return role_row(role).kind != RoleKind::order;
   }
 }
 
@@ -53,17 +56,28 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.head_dim = static_cast<size_t>(h.head_dim);
   out.ffn = static_cast<size_t>(h.ffn);
   out.norm_epsilon = static_cast<float>(h.norm_epsilon);
-  out.inverse_frequency = rope_inverse_frequencies(out.head_dim, h.rope_theta, h.rope_scaling);
-  // A factor of all rotated elements of queries and keys is one of their products.
-  const double rotated = h.rope_scaling.kind == RopeScalingKind::yarn ? h.rope_scaling.attention_factor : 1.0;
-  const double scale =
-      h.attention_scale != 0 ? h.attention_scale : 1.0 / std::sqrt(static_cast<double>(h.head_dim));
-  out.attention_scale = static_cast<float>(rotated * rotated * scale);
+  const auto attention = [&](uint64_t window, double theta, const RopeScaling& scaling) {
+    // A factor of all rotated elements of queries and keys is one of their products.
+    const double rotated = scaling.kind == RopeScalingKind::yarn ? scaling.attention_factor : 1.0;
+    const double scale =
+        h.attention_scale != 0 ? h.attention_scale : 1.0 / std::sqrt(static_cast<double>(h.head_dim));
+    return LayerAttention{static_cast<size_t>(window), rope_inverse_frequencies(out.head_dim, theta, scaling),
+                          static_cast<float>(rotated * rotated * scale)};
+  };
+  out.full_attention = attention(0, h.rope_theta, h.rope_scaling);
+  out.sliding_attention = h.sliding_rope_theta != 0
+                              ? attention(h.sliding_window, h.sliding_rope_theta, {})
+                              : attention(h.sliding_window, h.rope_theta, h.rope_scaling);
+  for (uint64_t layer = 0; layer < h.layers; ++layer) out.slides.push_back(h.slides(layer));
+  out.attention_soft_cap = static_cast<float>(h.attention_soft_cap);
+  out.logits_soft_cap = static_cast<float>(h.logits_soft_cap);
   out.embedding_multiplier = static_cast<float>(h.embedding_multiplier);
   out.residual_multiplier = static_cast<float>(h.residual_multiplier);
   out.qkv_bias = h.qkv_bias;
   out.output_bias = h.output_bias;
   out.query_key_norms = family.query_key_norms;
+  out.output_norms = family.output_norms;
+  out.gate = family.gate;
   out.tied_head = h.tied_head;
   return out;
 }

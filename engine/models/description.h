@@ -8,12 +8,20 @@
 
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/tensor_roles.h"
+#include "graph/graph.h"
 
 namespace tessera {
 
+// Of a layer.
+struct LayerAttention {
+  size_t window = 0;                      // positions that a token sees; 0: all
+  std::vector<double> inverse_frequency;  // of rotary positions, radians per position and pair
+  float scale = 0;                        // of scores before the softmax
+};
+
 // Every layer: x += m * attention(norm(x)); x += m * feed_forward(norm(x)), with m the residual multiplier.
 // Norms divide by the root mean square; queries and keys are rotated in half-split order; the feed-forward
-// part is down(silu(gate) * up).
+// part is down(function(gate) * up).
 struct DecoderDescription {
   size_t vocabulary = 0;
   size_t hidden = 0;
@@ -23,16 +31,23 @@ struct DecoderDescription {
   size_t head_dim = 0;
   size_t ffn = 0;
   float norm_epsilon = 0;
-  std::vector<double> inverse_frequency;  // of rotary positions, radians per position and pair
-  float attention_scale = 0;              // of scores before the softmax
-  float embedding_multiplier = 1;         // x = embedding * this
-  float residual_multiplier = 1;          // x += this * what a part of a layer gives
+  LayerAttention full_attention;
+  LayerAttention sliding_attention;
+  std::vector<bool> slides;        // for every layer, which of both it has
+  float attention_soft_cap = 0;    // of scores; 0: none
+  float logits_soft_cap = 0;       // 0: none
+  float embedding_multiplier = 1;  // x = embedding * this
+  float residual_multiplier = 1;   // x += this * what a part of a layer gives
   bool qkv_bias = false;
   bool output_bias = false;
   bool query_key_norms = false;  // of every query and key head, before rotation
+  bool output_norms = false;     // of what a part of a layer gives, before it is added
+  GateFunction gate = GateFunction::silu;
   bool tied_head = false;
 
-  bool has(Role role) const;  // whether such a model has tensors of that role
+  // Whether such a model has tensors of that role. Orders of columns are no matter of the model, but of how
+  // its matrices are stored: false.
+  bool has(Role role) const;
 };
 
 // Throws FileError that begins with source when a number is out of range, numbers disagree, or the family is

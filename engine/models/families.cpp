@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "engine/models/gemma_config.h"
+#include "engine/models/gguf_settings.h"
 #include "engine/models/llama_config.h"
 #include "gguf-like-format/file_error.h"
 
@@ -45,12 +47,38 @@ constexpr std::array kGgufNames = {
     SourceName{Role::k_norm, "blk.{}.attn_k_norm.weight"},
     SourceName{Role::o, "blk.{}.attn_output.weight"},
     SourceName{Role::o_bias, "blk.{}.attn_output.bias"},
+    SourceName{Role::attention_output_norm, "blk.{}.post_attention_norm.weight"},
     SourceName{Role::ffn_norm, "blk.{}.ffn_norm.weight"},
     SourceName{Role::gate, "blk.{}.ffn_gate.weight"},
     SourceName{Role::up, "blk.{}.ffn_up.weight"},
     SourceName{Role::down, "blk.{}.ffn_down.weight"},
+    SourceName{Role::ffn_output_norm, "blk.{}.post_ffw_norm.weight"},
     SourceName{Role::output_norm, "output_norm.weight"},
     SourceName{Role::output_head, "output.weight"},
+};
+
+// Gemma 2 and 3 have norms on both sides of each part of a layer.
+constexpr std::array kGemma3Names = {
+    SourceName{Role::token_embedding, "model.embed_tokens.weight"},
+    SourceName{Role::attention_norm, "model.layers.{}.input_layernorm.weight"},
+    SourceName{Role::q, "model.layers.{}.self_attn.q_proj.weight"},
+    SourceName{Role::k, "model.layers.{}.self_attn.k_proj.weight"},
+    SourceName{Role::v, "model.layers.{}.self_attn.v_proj.weight"},
+    SourceName{Role::q_bias, "model.layers.{}.self_attn.q_proj.bias"},
+    SourceName{Role::k_bias, "model.layers.{}.self_attn.k_proj.bias"},
+    SourceName{Role::v_bias, "model.layers.{}.self_attn.v_proj.bias"},
+    SourceName{Role::q_norm, "model.layers.{}.self_attn.q_norm.weight"},
+    SourceName{Role::k_norm, "model.layers.{}.self_attn.k_norm.weight"},
+    SourceName{Role::o, "model.layers.{}.self_attn.o_proj.weight"},
+    SourceName{Role::o_bias, "model.layers.{}.self_attn.o_proj.bias"},
+    SourceName{Role::attention_output_norm, "model.layers.{}.post_attention_layernorm.weight"},
+    SourceName{Role::ffn_norm, "model.layers.{}.pre_feedforward_layernorm.weight"},
+    SourceName{Role::gate, "model.layers.{}.mlp.gate_proj.weight"},
+    SourceName{Role::up, "model.layers.{}.mlp.up_proj.weight"},
+    SourceName{Role::down, "model.layers.{}.mlp.down_proj.weight"},
+    SourceName{Role::ffn_output_norm, "model.layers.{}.post_feedforward_layernorm.weight"},
+    SourceName{Role::output_norm, "model.norm.weight"},
+    SourceName{Role::output_head, "lm_head.weight"},
 };
 
 // Columns: model_type, architecture, reader, kv_heads, head_dim, has_sliding_window, window_has_switch,
@@ -71,17 +99,37 @@ constexpr std::array kQwen3Classes = {
     HuggingFaceClass{"qwen3", "Qwen3ForCausalLM", read_llama_config, 32, 128, true, true, 0, true},
 };
 
-// Columns: name, qkv_bias, output_bias, query_key_norms, classes, names, GGUF.
+constexpr std::array kGemmaClasses = {
+    HuggingFaceClass{"gemma", "GemmaForCausalLM", read_gemma_config, 16, 256, false, false, 0, true},
+};
+constexpr std::array kGemma2Classes = {
+    HuggingFaceClass{"gemma2", "Gemma2ForCausalLM", read_gemma_config, 4, 256, true, false, 4096, true},
+};
+constexpr std::array kGemma3Classes = {
+    HuggingFaceClass{"gemma3_text", "Gemma3ForCausalLM", read_gemma_config, 4, 256, true, false, 4096, true},
+};
+
+// Columns: name, qkv_bias, output_bias, query_key_norms, classes, names, GGUF, gate, output_norms,
+// gain_offset.
 constexpr std::array kFamilies = {
     // Llama 1 to 3 and everything built alike.
     Family{"llama", BiasRule::configured, BiasRule::configured, false, kLlamaClasses, kLlamaNames,
            GgufArchitecture{"llama", true, kGgufNames}},
     Family{"granite", BiasRule::configured, BiasRule::configured, false, kGraniteClasses, kLlamaNames,
-           GgufArchitecture{}},
+           GgufArchitecture{"granite", true, kGgufNames, read_granite_gguf, kGraniteKeys}},
     Family{"qwen2", BiasRule::always, BiasRule::never, false, kQwen2Classes, kLlamaNames,
            GgufArchitecture{"qwen2", false, kGgufNames}},
     Family{"qwen3", BiasRule::configured, BiasRule::configured, true, kQwen3Classes, kLlamaNames,
            GgufArchitecture{"qwen3", false, kGgufNames}},
+    Family{"gemma", BiasRule::configured, BiasRule::configured, false, kGemmaClasses, kLlamaNames,
+           GgufArchitecture{"gemma", false, kGgufNames, read_gemma_gguf, kGemmaKeys}, GateFunction::gelu_tanh,
+           false, 1.0f},
+    Family{"gemma2", BiasRule::configured, BiasRule::configured, false, kGemma2Classes, kGemma3Names,
+           GgufArchitecture{"gemma2", false, kGgufNames, read_gemma2_gguf, kGemma2Keys},
+           GateFunction::gelu_tanh, true, 1.0f},
+    Family{"gemma3", BiasRule::configured, BiasRule::configured, true, kGemma3Classes, kGemma3Names,
+           GgufArchitecture{"gemma3", false, kGgufNames, read_gemma3_gguf, kGemma3Keys},
+           GateFunction::gelu_tanh, true, 1.0f},
 };
 
 // "a, b or c", of at least two.

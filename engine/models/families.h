@@ -10,9 +10,11 @@
 
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/tensor_roles.h"
+#include "graph/graph.h"
 
 namespace tessera {
 
+class GgufMetadata;
 class JsonFields;
 struct HuggingFaceClass;
 
@@ -51,6 +53,11 @@ struct GgufArchitecture {
   // TensorSource) over the whole of every head.
   bool neighbouring_pairs;
   std::span<const SourceName> names;  // a name for every role that the family has
+  // Adds the settings that only this architecture has to hyperparameters whose other fields are read; keys
+  // begin with the architecture's name. May be null. Throws FileError. Of neutral settings (gguf_config.cpp)
+  // it reads those listed.
+  void (*read)(const GgufMetadata& metadata, Hyperparameters& h) = nullptr;
+  std::span<const std::string_view> read_keys = {};
 };
 
 struct Family {
@@ -61,6 +68,9 @@ struct Family {
   std::span<const HuggingFaceClass> classes;
   std::span<const SourceName> names;  // a name for every role that the family has
   GgufArchitecture gguf;
+  GateFunction gate = GateFunction::silu;
+  bool output_norms = false;  // of what a part of a layer gives, before it is added
+  float gain_offset = 0;      // that gains of norms lack in Hugging Face checkpoints
 };
 
 std::span<const Family> families();

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 
+#include "engine/models/sliding_window.h"
 #include "gguf-like-format/hyperparameter_checks.h"
 #include "gguf-like-format/strict_json.h"
 
@@ -28,9 +29,7 @@ void require_off(const JsonFields& config, std::string_view field) {
   if (config.boolean_or(field, false)) config.refuse_value(field, "false (true is not supported)");
 }
 
-void refuse_unsupported(const JsonFields& config, const HuggingFaceClass& type) {
-  if (config.find("quantization_config") != nullptr)
-    config.refuse("quantization_config", "a checkpoint in f32, f16 or bf16", "one that is already quantized");
+void refuse_other_classes(const JsonFields& config, const HuggingFaceClass& type) {
   if (config.find("architectures") != nullptr) {
     const json& names = config.array("architectures");
     const bool listed = std::any_of(names.begin(), names.end(), [&type](const json& name) {
@@ -38,50 +37,15 @@ void refuse_unsupported(const JsonFields& config, const HuggingFaceClass& type) 
     });
     if (!listed) config.refuse("architectures", type.architecture, printable(names.dump()));
   }
+}
+
+void refuse_unsupported(const JsonFields& config) {
   if (config.find("hidden_act") != nullptr && config.text("hidden_act", kMostWordBytes) != "silu")
     config.refuse_value("hidden_act", "silu");
   for (const std::string_view field : {"mlp_bias", "rope_interleaved", "use_mrope"})
     require_off(config, field);
   if (config.optional_number("partial_rotary_factor", 0.0, 1.0).value_or(1.0) != 1.0)
     config.refuse_value("partial_rotary_factor", "1");
-}
-
-// Whether some layer attends to no more than a window of positions.
-bool slides(const JsonFields& config, const HuggingFaceClass& type, uint64_t layers) {
-  if (config.find("layer_types") != nullptr) {
-    const json& types = config.array("layer_types");
-    bool sliding = false;
-    for (size_t i = 0; i < types.size(); ++i) {
-      if (types[i] == "sliding_attention")
-        sliding = true;
-      else if (types[i] != "full_attention")
-        config.refuse(fmt::format("layer_types[{}]", i), "full_attention or sliding_attention",
-                      printable(types[i].dump()));
-    }
-    return sliding;
-  }
-  if (!type.has_sliding_window) return false;
-  if (!type.window_has_switch) return true;
-  if (!config.boolean_or("use_sliding_window", false)) return false;
-  // Layers from this one on slide.
-  return config.optional_integer("max_window_layers", 0, limits::kMostLayers).value_or(0) < layers;
-}
-
-// Attention reaches every earlier position, so the context of a model whose layers slide ends with their
-// window: up to there both are the same. An absent sliding_window means the type's default; null says that
-// there is none.
-void fit_window(const json& document, const JsonFields& config, const HuggingFaceClass& type,
-                Hyperparameters& h, std::vector<std::string>& notes) {
-  if (!slides(config, type, h.layers)) return;
-  constexpr uint64_t most = std::numeric_limits<int64_t>::max();
-  std::optional<uint64_t> window = config.optional_integer("sliding_window", 1, most);
-  if (!document.contains("sliding_window") && type.sliding_window != 0) window = type.sliding_window;
-  if (!window && config.find("layer_types") != nullptr)
-    config.refuse("sliding_window", "a window for the layers that slide", "none");
-  if (!window || *window >= h.context) return;
-  notes.push_back(
-      fmt::format("the context of {} tokens is cut to the sliding window of {}", h.context, *window));
-  h.context = *window;
 }
 
 // arXiv 2309.00071, section 3.4, with the refinements by mscale of DeepSeek's models.
@@ -151,10 +115,7 @@ void read_rope(const JsonFields& config, Hyperparameters& h, std::vector<std::st
     config.refuse("rope_scaling", "the same as rope_parameters, or only one of them", "both and different");
   const std::string_view field = parameters != nullptr ? "rope_parameters" : "rope_scaling";
   if (config.find(field) == nullptr) return;
-  const JsonFields rope = config.object(field);
-  h.rope_scaling = read_rope_scaling(rope, h.context, notes);
-  if (const auto theta = rope.optional_number("rope_theta", limits::kLeastRopeTheta, limits::kMostRopeTheta))
-    h.rope_theta = *theta;
+  read_rope_parameters(config.object(field), h, notes);
 }
 
 // What scaled positions reach may be more than max_position_embeddings says.
@@ -204,9 +165,15 @@ uint64_t read_head_dim(const JsonFields& config, const HuggingFaceClass& type, c
 
 }  // namespace
 
-Hyperparameters read_llama_config(const json& document, const JsonFields& config,
-                                  const HuggingFaceClass& type, std::vector<std::string>& notes) {
-  refuse_unsupported(config, type);
+void read_rope_parameters(const JsonFields& rope, Hyperparameters& h, std::vector<std::string>& notes) {
+  h.rope_scaling = read_rope_scaling(rope, h.context, notes);
+  if (const auto theta = rope.optional_number("rope_theta", limits::kLeastRopeTheta, limits::kMostRopeTheta))
+    h.rope_theta = *theta;
+}
+
+Hyperparameters read_decoder_shape(const json& document, const JsonFields& config,
+                                   const HuggingFaceClass& type) {
+  refuse_other_classes(config, type);
   Hyperparameters h;
   h.vocabulary = config.integer("vocab_size", 1, limits::kMostVocabulary);
   h.hidden = config.integer("hidden_size", 1, limits::kMostHidden);
@@ -218,13 +185,20 @@ Hyperparameters read_llama_config(const json& document, const JsonFields& config
   h.context = config.integer("max_position_embeddings", 1, limits::kMostContext);
   h.norm_epsilon = config.optional_number("rms_norm_eps", limits::kLeastNormEpsilon, limits::kMostNormEpsilon)
                        .value_or(kDefaultNormEpsilon);
-  read_rope(config, h, notes);
-  stretch_context(config, h);
-  fit_window(document, config, type, h, notes);
-  h.tied_head = config.boolean_or("tie_word_embeddings", false);
   const bool attention_bias = type.reads_attention_bias && config.boolean_or("attention_bias", false);
   h.qkv_bias = attention_bias;
   h.output_bias = attention_bias;
+  return h;
+}
+
+Hyperparameters read_llama_config(const json& document, const JsonFields& config,
+                                  const HuggingFaceClass& type, std::vector<std::string>& notes) {
+  refuse_unsupported(config);
+  Hyperparameters h = read_decoder_shape(document, config, type);
+  read_rope(config, h, notes);
+  stretch_context(config, h);
+  read_sliding_window(document, config, type, 0, h);
+  h.tied_head = config.boolean_or("tie_word_embeddings", false);
   return h;
 }
 

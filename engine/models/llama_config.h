@@ -13,4 +13,12 @@ Hyperparameters read_llama_config(const nlohmann::json& document, const JsonFiel
 Hyperparameters read_granite_config(const nlohmann::json& document, const JsonFields& config,
                                     const HuggingFaceClass& type, std::vector<std::string>& notes);
 
+// What many readers share: the class, counts, sizes and biases, everything but rotary positions, windows,
+// the tied head and multipliers.
+Hyperparameters read_decoder_shape(const nlohmann::json& document, const JsonFields& config,
+                                   const HuggingFaceClass& type);
+
+// Theta and scaling from a rope_parameters or rope_scaling object; h.context is what positions reach without.
+void read_rope_parameters(const JsonFields& rope, Hyperparameters& h, std::vector<std::string>& notes);
+
 }  // namespace tessera

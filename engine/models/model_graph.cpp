@@ -27,6 +27,7 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
     tensor.name = tensor_name(row.role, layer);
     tensor.source.name = fmt::format(fmt::runtime(source->name), layer);
     tensor.shape = row.shape(h);
+    if (row.kind == RoleKind::norm) tensor.source.addend = family.gain_offset;
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.
     if (row.role == Role::output_norm) tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
     tensors.push_back(std::move(tensor));
@@ -43,12 +44,16 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
   return tensors;
 }
 
+ExpectedTensor order_of_role(const RoleRow& row, const Hyperparameters& h, uint64_t layer) {
+  return {row.role, layer, tensor_name(row.role, layer), {}, row.shape(h)};
+}
+
 DecoderTensor stored_as(const ExpectedTensor& tensor, Scheme scheme) {
   const bool vector = tensor.shape.size() == 1;
   return {tensor.role,
           static_cast<size_t>(tensor.layer),
           tensor.name,
-          vector ? Scheme::f32 : scheme,
+          vector ? role_row(tensor.role).vector_scheme() : scheme,
           vector ? 1 : static_cast<size_t>(tensor.shape[0]),
           static_cast<size_t>(tensor.shape.back())};
 }
@@ -63,20 +68,40 @@ Scheme checked_scheme(const TessFile& file, const ExpectedTensor& expected) {
                                 fmt::join(stored.shape, ", ")));
   }
   const bool vector = expected.shape.size() == 1;
-  if (vector ? stored.scheme != Scheme::f32 : !scheme_facts(stored.scheme).stores_matrices()) {
-    throw FileError(fmt::format("{}: tensor \"{}\": expected {}, found scheme {}", file.path(), expected.name,
-                                vector ? "scheme f32" : "a matrix scheme", scheme_name(stored.scheme)));
+  const Scheme of_vectors = role_row(expected.role).vector_scheme();
+  if (vector ? stored.scheme != of_vectors : !scheme_facts(stored.scheme).stores_matrices()) {
+    throw FileError(fmt::format(
+        "{}: tensor \"{}\": expected {}, found scheme {}", file.path(), expected.name,
+        vector ? fmt::format("scheme {}", scheme_name(of_vectors)) : std::string("a matrix scheme"),
+        scheme_name(stored.scheme)));
   }
   return stored.scheme;
 }
 
+// orders: those of columns that the matrices are stored in.
 Graph graph_of(const Hyperparameters& h, const std::string& source,
-               const std::function<Scheme(const ExpectedTensor&)>& scheme_of) {
+               const std::function<Scheme(const ExpectedTensor&)>& scheme_of,
+               const std::vector<ExpectedTensor>& orders) {
   const DecoderDescription description = describe_decoder(h, source);
   std::vector<DecoderTensor> tensors;
   for (const ExpectedTensor& tensor : tensors_of(description, h, find_family(h.family, source)))
     tensors.push_back(stored_as(tensor, scheme_of(tensor)));
+  for (const ExpectedTensor& order : orders) tensors.push_back(stored_as(order, scheme_of(order)));
   return decoder_graph(description, tensors, source);
+}
+
+// The orders of columns that a file holds.
+std::vector<ExpectedTensor> stored_orders(const TessFile& file) {
+  const Hyperparameters& h = file.header().hyperparameters;
+  std::vector<ExpectedTensor> orders;
+  for (const RoleRow& row : role_rows()) {
+    if (row.kind != RoleKind::order) continue;
+    for (uint64_t layer = 0; layer < h.layers; ++layer) {
+      ExpectedTensor order = order_of_role(row, h, layer);
+      if (file.find(order.name) != nullptr) orders.push_back(std::move(order));
+    }
+  }
+  return orders;
 }
 
 }  // namespace
@@ -85,13 +110,21 @@ std::vector<ExpectedTensor> expected_tensors(const Hyperparameters& h) {
   return tensors_of(describe_decoder(h, kNoFile), h, find_family(h.family, kNoFile));
 }
 
-Graph build_graph(const TessFile& file) {
-  return graph_of(file.header().hyperparameters, file.path(),
-                  [&](const ExpectedTensor& tensor) { return checked_scheme(file, tensor); });
+std::optional<ExpectedTensor> column_order(const Hyperparameters& h, Role matrix, uint64_t layer) {
+  const std::optional<Role> order = order_role(matrix);
+  return order ? std::optional(order_of_role(role_row(*order), h, layer)) : std::nullopt;
+}
+
+Graph build_graph(const TessFile& file) { return build_graph(file, file.header().hyperparameters); }
+
+Graph build_graph(const TessFile& file, const Hyperparameters& h) {
+  return graph_of(
+      h, file.path(), [&](const ExpectedTensor& tensor) { return checked_scheme(file, tensor); },
+      stored_orders(file));
 }
 
 Graph build_graph(const Hyperparameters& h, const std::function<Scheme(const ExpectedTensor&)>& scheme_of) {
-  return graph_of(h, kNoFile, scheme_of);
+  return graph_of(h, kNoFile, scheme_of, {});
 }
 
 }  // namespace tessera

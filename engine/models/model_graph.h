@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,8 +28,18 @@ struct ExpectedTensor {
 // model can have.
 std::vector<ExpectedTensor> expected_tensors(const Hyperparameters& hyperparameters);
 
-// The graph over a file's tensors. Throws FileError for an unknown family or a missing or mis-shaped tensor.
+// The order of columns (u32) that a file may hold beside its expected tensors for the matrix of this role and
+// those that read the same input, all of which are then stored in it: stored column i is column order[i] of
+// the matrix. It may lie anywhere among the file's tensors, and nothing of a checkpoint is its source.
+// Nothing for tensors whose columns always lie as they are: embeddings, heads and vectors.
+std::optional<ExpectedTensor> column_order(const Hyperparameters& hyperparameters, Role matrix,
+                                           uint64_t layer);
+
+// The graph over a file's tensors, with those orders of columns that it holds. Throws FileError for an
+// unknown family or a missing or mis-shaped tensor.
 Graph build_graph(const TessFile& file);
+// The same with other hyperparameters than the file's, which ask for the same tensors.
+Graph build_graph(const TessFile& file, const Hyperparameters& hyperparameters);
 
 // The graph of a model whose matrices have the schemes that scheme_of says, without a file. Throws FileError
 // as expected_tensors does, and for schemes that cannot share an input.

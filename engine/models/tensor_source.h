@@ -20,7 +20,8 @@ struct TensorSource {
   uint64_t head_rows = 0;
   uint64_t rotated_rows = 0;
 
-  // Values are multiplied by this when they are read, in f32.
+  // (value + addend) * multiplier is what is read, in f32.
+  float addend = 0.0f;
   float multiplier = 1.0f;
 
   // The row of the checkpoint's tensor that row `row` of this tensor is read from.

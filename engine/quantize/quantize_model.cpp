@@ -2,6 +2,7 @@
 
 #include <cassert>
 
+#include "engine/quantize/plan/kept_matrix.h"
 #include "engine/quantize/plan/model_file.h"
 #include "engine/quantize/recipe/quantize_with_recipe.h"
 
@@ -13,13 +14,15 @@ std::vector<QuantizeSummary> quantize_by_rounding(const ModelFileOptions& option
   const ModelFile file(options);
   TessWriter writer = file.writer();
   Progress progress(options.progress, file.weights(), 0);
-  SummaryTable summary;
+  SummaryTable summary(file.keeps());
   std::vector<std::byte> out;
   for (const PlannedWeight& weight : file.plan()) {
     const auto bytes = stored_bytes(weight.scheme, weight.expected.shape);
     out.resize(static_cast<size_t>(bytes.value()));
     ErrorSums sums;
-    if (weight.expected.shape.size() == 2)
+    if (weight.kept)
+      sums = encode_kept(options, weight, out, progress);
+    else if (weight.expected.shape.size() == 2)
       sums = encode_by_rounding(options, weight, {}, out, progress);
     else
       copy_vector(options, weight, out, progress);

@@ -67,13 +67,10 @@ void decode_iq4_nl(const std::byte* block, float* out) {
     out[i] = d * static_cast<float>(kNonlinearLevels[four_bits(block + 2, i)]);
 }
 
-// Twice the values of four-bit floats, times half the power of two that the first byte is the exponent of;
-// 2^-128 and 2^-127 are subnormal.
 void decode_mxfp4(const std::byte* block, float* out) {
-  constexpr std::array<int32_t, 16> kDoubled{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-  const uint32_t exponent = byte_at(block, 0);
-  const float d = std::bit_cast<float>(exponent < 2 ? 0x00200000U << exponent : (exponent - 1) << 23);
-  for (size_t i = 0; i < kValues; ++i) out[i] = d * static_cast<float>(kDoubled[four_bits(block + 1, i)]);
+  const float d = half_power(byte_at(block, 0));
+  for (size_t i = 0; i < kValues; ++i)
+    out[i] = d * static_cast<float>(kDoubledFloats[four_bits(block + 1, i)]);
 }
 
 constexpr std::array kFormats = {

@@ -19,19 +19,6 @@ uint32_t four_bits(const std::byte* codes, size_t i) {
   return nibble_at(codes, 32 * (i / 64) + i % 32, i / 32 % 2 != 0);
 }
 
-struct ScaleAndMinimum {
-  uint32_t scale;
-  uint32_t minimum;
-};
-
-// Of group 0 to 7: six bits each, packed in 12 bytes; groups 4 to 7 keep their upper two bits in the bytes of
-// groups 0 to 3.
-ScaleAndMinimum packed_scales(const std::byte* packed, size_t group) {
-  if (group < 4) return {byte_at(packed, group) & 63, byte_at(packed, group + 4) & 63};
-  const uint32_t low = byte_at(packed, group + 4);
-  return {(low & 15) | byte_at(packed, group - 4) >> 6 << 4, low >> 4 | byte_at(packed, group) >> 6 << 4};
-}
-
 // What Q4_K and Q5_K share: value i is d * scale * code(i) - dmin * minimum.
 template <class Code>
 void decode_with_minima(const std::byte* block, float* out, Code code) {
@@ -44,6 +31,10 @@ void decode_with_minima(const std::byte* block, float* out, Code code) {
     for (size_t i = 32 * group; i < 32 * (group + 1); ++i)
       out[i] = scale * static_cast<float>(code(i)) - minimum;
   }
+}
+
+void decode_ternary(const std::array<uint8_t, kValues>& codes, float d, float* out) {
+  for (size_t i = 0; i < kValues; ++i) out[i] = d * static_cast<float>(static_cast<int32_t>(codes[i]) - 1);
 }
 
 }  // namespace
@@ -93,21 +84,29 @@ void decode_q6_k(const std::byte* block, float* out) {
   }
 }
 
+void q4_k_codes(const std::byte* block, uint8_t* out) {
+  for (size_t i = 0; i < kValues; ++i) out[i] = static_cast<uint8_t>(four_bits(block + 16, i));
+}
+
+void iq4_xs_codes(const std::byte* block, uint8_t* out) {
+  for (size_t i = 0; i < kValues; ++i)
+    out[i] = static_cast<uint8_t>(nibble_at(block, 8 + 16 * (i / 32) + i % 16, i % 32 >= 16));
+}
+
 void decode_iq4_xs(const std::byte* block, float* out) {
+  std::array<uint8_t, kValues> codes;
+  iq4_xs_codes(block, codes.data());
   const float d = half_at(block, 0);
-  const uint32_t high = word16_at(block, 2);
-  for (size_t i = 0; i < kValues; ++i) {
-    const size_t group = i / 32;
-    const uint32_t low = nibble_at(block, 4 + group / 2, group % 2 != 0);
-    const auto scale = static_cast<int32_t>(low | (high >> (2 * group) & 3) << 4) - 32;
-    const uint32_t code = nibble_at(block, 8 + 16 * group + i % 16, i % 32 >= 16);
-    out[i] = d * static_cast<float>(scale) * static_cast<float>(kNonlinearLevels[code]);
+  for (size_t group = 0; group < 8; ++group) {
+    const float scale = d * static_cast<float>(iq4_xs_scale(block, group));
+    for (size_t i = 32 * group; i < 32 * (group + 1); ++i)
+      out[i] = scale * static_cast<float>(kNonlinearLevels[codes[i]]);
   }
 }
 
 // A byte holds five digits of base three as a fraction of 256: multiplied by 3^n, modulo 256, its upper part
 // is digit n.
-void decode_tq1_0(const std::byte* block, float* out) {
+void tq1_0_codes(const std::byte* block, uint8_t* out) {
   constexpr std::array<uint32_t, 5> kPowers{1, 3, 9, 27, 81};
   struct Run {
     size_t first;  // byte
@@ -115,21 +114,30 @@ void decode_tq1_0(const std::byte* block, float* out) {
     size_t digits;  // per byte
   };
   constexpr std::array<Run, 3> kRuns{Run{0, 32, 5}, Run{32, 16, 5}, Run{48, 4, 4}};
-  const float d = half_at(block, 52);
   for (const Run& run : kRuns) {
     for (size_t digit = 0; digit < run.digits; ++digit) {
       for (size_t at = run.first; at < run.first + run.bytes; ++at) {
         const uint32_t fraction = byte_at(block, at) * kPowers[digit] & 255;
-        *out++ = d * static_cast<float>(static_cast<int32_t>(fraction * 3 >> 8) - 1);
+        *out++ = static_cast<uint8_t>(fraction * 3 >> 8);
       }
     }
   }
 }
 
+void tq2_0_codes(const std::byte* block, uint8_t* out) {
+  for (size_t i = 0; i < kValues; ++i) out[i] = static_cast<uint8_t>(two_bits(block, i));
+}
+
+void decode_tq1_0(const std::byte* block, float* out) {
+  std::array<uint8_t, kValues> codes;
+  tq1_0_codes(block, codes.data());
+  decode_ternary(codes, half_at(block, 52), out);
+}
+
 void decode_tq2_0(const std::byte* block, float* out) {
-  const float d = half_at(block, 64);
-  for (size_t i = 0; i < kValues; ++i)
-    out[i] = d * static_cast<float>(static_cast<int32_t>(two_bits(block, i)) - 1);
+  std::array<uint8_t, kValues> codes;
+  tq2_0_codes(block, codes.data());
+  decode_ternary(codes, half_at(block, 64), out);
 }
 
 }  // namespace tessera::gguf_blocks

@@ -36,16 +36,14 @@ struct TypeName {
   CheckpointType type;
   uint64_t bytes;
 };
-constexpr TypeName kTypes[] = {{"F32", CheckpointType::f32, 4},
-                               {"F16", CheckpointType::f16, 2},
-                               {"BF16", CheckpointType::bf16, 2},
-                               {"I32", CheckpointType::i32, 4},
-                               {"U8", CheckpointType::u8, 1}};
+constexpr TypeName kTypes[] = {{"F32", CheckpointType::f32, 4},   {"F16", CheckpointType::f16, 2},
+                               {"BF16", CheckpointType::bf16, 2}, {"F8_E4M3", CheckpointType::f8_e4m3, 1},
+                               {"I64", CheckpointType::i64, 8},   {"I32", CheckpointType::i32, 4},
+                               {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1}};
 
-uint64_t element_bytes(CheckpointType type) {
-  for (const TypeName& entry : kTypes)
-    if (entry.type == type) return entry.bytes;
-  return 0;
+const TypeName& entry_of(CheckpointType type) {
+  return *std::find_if(std::begin(kTypes), std::end(kTypes),
+                       [type](const TypeName& entry) { return entry.type == type; });
 }
 
 // A tensor and where its bytes begin in the data, kept to check that the data is covered without holes.
@@ -66,7 +64,7 @@ Placed read_entry(const std::string& name, const json& value, std::span<const st
   const std::string type = fields.text("dtype", kMostNameBytes);
   const auto* entry = std::find_if(std::begin(kTypes), std::end(kTypes),
                                    [&type](const TypeName& t) { return t.name == type; });
-  if (entry == std::end(kTypes)) fields.refuse_value("dtype", "F32, F16, BF16, I32 or U8");
+  if (entry == std::end(kTypes)) fields.refuse_value("dtype", "F32, F16, BF16, F8_E4M3, I64, I32, I8 or U8");
   placed.tensor.type = entry->type;
   const json& shape = fields.array("shape");
   if (shape.size() > kMostRank)
@@ -124,7 +122,9 @@ void check_shard_name(const std::string& shard, const JsonFields& fields, const 
 
 }  // namespace
 
-uint64_t CheckpointTensor::elements() const { return bytes.size() / element_bytes(type); }
+std::string_view type_name(CheckpointType type) { return entry_of(type).name; }
+
+uint64_t CheckpointTensor::elements() const { return bytes.size() / entry_of(type).bytes; }
 
 std::vector<CheckpointTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
   if (bytes.size() < kLengthBytes)
@@ -261,7 +261,7 @@ void read_floats(const CheckpointTensor& tensor, uint64_t first, std::span<float
   }
   if (tensor.type != CheckpointType::f16 && tensor.type != CheckpointType::bf16)
     throw FileError(fmt::format("tensor {}: dtype: expected F32, F16 or BF16, found {}",
-                                printable(tensor.name), tensor.type == CheckpointType::i32 ? "I32" : "U8"));
+                                printable(tensor.name), type_name(tensor.type)));
   const std::byte* const source = tensor.bytes.subspan(2 * at).data();
   const bool half = tensor.type == CheckpointType::f16;
   for (size_t i = 0; i < out.size(); ++i) {

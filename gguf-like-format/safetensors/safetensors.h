@@ -13,7 +13,10 @@
 
 namespace tessera {
 
-enum class CheckpointType : uint8_t { f32, f16, bf16, i32, u8 };
+// The floats that read_floats reads come first.
+enum class CheckpointType : uint8_t { f32, f16, bf16, f8_e4m3, i64, i32, i8, u8 };
+
+std::string_view type_name(CheckpointType type);  // as files have it, "BF16"
 
 struct CheckpointTensor {
   std::string name;

@@ -6,9 +6,8 @@
 #include <cmath>
 #include <cstring>
 #include <iterator>
-#include <optional>
 
-#include "gguf-like-format/tess/table_faults.h"
+#include "gguf-like-format/tess/group_faults.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
@@ -133,8 +132,7 @@ const RowView::Rule& RowView::rule_of(CodeKind kind) {
 
 std::string find_scale_fault(const StoredTensor& tensor) {
   if (tensor.shape.size() != 2) return {};
-  if (const std::optional<TableFormat> format = table_format(tensor.scheme))
-    return find_table_fault(tensor, *format);
+  if (scheme_facts(tensor.scheme).group_scales()) return find_group_fault(tensor);
   if (!has_row_scales(tensor.scheme)) return {};
   const RowTail tail = row_tail(tensor.scheme, tensor.rows(), tensor.columns());
   const size_t padded_rows = tile::round_up(tensor.rows(), tile::kPanelRows);

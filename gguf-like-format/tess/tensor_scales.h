@@ -7,7 +7,7 @@
 
 namespace tessera {
 
-// Checks every scale of a tensor of codes. Table schemes: table_faults.h. Others: row scales finite and not
+// Checks every scale of a tensor of codes. Schemes with scales per group: group_faults.h. Others: row scales finite and not
 // negative, zero only for rows whose codes all mean zero; zero points at most 15; group scales s1 from 1 to
 // 16 and group offsets a from 1 to 128; and no code that expands beyond a byte. Returns the first fault as a
 // line that names the row, or nothing.

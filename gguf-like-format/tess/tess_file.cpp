@@ -10,11 +10,11 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <system_error>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
+#include "gguf-like-format/column_order.h"
 #include "gguf-like-format/mapped_file.h"
 #include "gguf-like-format/tess/tensor_scales.h"
 #include "gguf-like-format/tess/tess_header.h"
@@ -48,9 +48,8 @@ bool all_zero(std::span<const std::byte> bytes) {
 // What to do with a file of a checkpoint that was given for a .tess file.
 std::string_view checkpoint_hint(std::span<const std::byte> bytes) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), kTessPrefixBytes);
-  if (text.substr(0, 4) == "GGUF") return ", a GGUF file: tessera quantize makes a .tess file of it";
   if (text.front() == '{' || text.substr(8, 2) == "{\"")
-    return ", a file of a checkpoint: tessera quantize makes a .tess file of its folder";
+    return ", a file of a checkpoint: give the folder that holds it";
   return "";
 }
 
@@ -101,9 +100,12 @@ struct TessFile::State {
   std::unordered_map<std::string_view, size_t> index;
 
   void load();
+  void take_orders(const TessFile& base, const TessFile& other,
+                   const std::function<bool(std::string_view)>& from_other);
 };
 
-// Everything is checked before a view of a tensor is made; only pages of the header are touched.
+// Everything is checked before a view of a tensor is made; only pages of the header and of orders of columns
+// are touched.
 void TessFile::State::load() {
   const std::string_view text = check_prefix(bytes, path);
   TessHeader parsed = read_tess_header(text, path);
@@ -120,21 +122,58 @@ void TessFile::State::load() {
     tensors.push_back({std::move(record.name), record.scheme, std::move(record.shape),
                        bytes.subspan(static_cast<size_t>(record.offset), static_cast<size_t>(record.bytes))});
     hashes.push_back(record.xxh64);
+    const StoredTensor& tensor = tensors.back();
+    if (matrices_in_order(tensor.name).empty()) continue;
+    // Ops follow it without looking.
+    if (const std::string fault = column_order_fault(tensor.bytes); !fault.empty())
+      throw FileError(fmt::format("{}: tensor {}: {}", path, printable(tensor.name), fault));
   }
   for (size_t i = 0; i < tensors.size(); ++i) index.emplace(tensors[i].name, i);
+}
+
+// Replaces, adds and removes orders of columns so that each is that of the file where its matrices are from.
+void TessFile::State::take_orders(const TessFile& base, const TessFile& other,
+                                  const std::function<bool(std::string_view)>& from_other) {
+  std::set<std::string> names;
+  for (const TessFile* file : {&base, &other})
+    for (const StoredTensor& tensor : file->tensors())
+      if (!matrices_in_order(tensor.name).empty()) names.insert(tensor.name);
+  for (const std::string& name : names) {
+    const std::vector<std::string> matrices = matrices_in_order(name);
+    const auto picked = static_cast<size_t>(std::count_if(matrices.begin(), matrices.end(), from_other));
+    const StoredTensor* mine = base.find(name);
+    const StoredTensor* theirs = other.find(name);
+    const bool equal = mine != nullptr && theirs != nullptr && std::ranges::equal(mine->bytes, theirs->bytes);
+    if (picked == 0 || equal) continue;
+    if (picked != matrices.size())
+      refuse(path, fmt::format("tensor {}", name),
+             fmt::format("the same order of columns as in {}", other.path()),
+             "another: its matrices cannot be mixed");
+    const auto place = static_cast<std::ptrdiff_t>(
+        std::find_if(tensors.begin(), tensors.end(),
+                     [&](const StoredTensor& each) { return each.name == name; }) -
+        tensors.begin());
+    if (mine != nullptr) {
+      tensors.erase(tensors.begin() + place);
+      hashes.erase(hashes.begin() + place);
+    }
+    if (theirs != nullptr) {
+      tensors.push_back(*theirs);
+      hashes.push_back(other.state_->hashes[other.state_->index.at(name)]);
+    }
+  }
 }
 
 TessFile::TessFile(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TessFile::~TessFile() = default;
 
 std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap) {
+  return open(path, use_mmap, path);
+}
+
+std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap, const std::string& name) {
   auto state = std::make_unique<State>();
-  state->path = path;
-  if (std::error_code ignored; std::filesystem::is_directory(path, ignored))
-    throw FileError(
-        fmt::format("{}: expected a .tess file, found a folder: tessera quantize makes one of a checkpoint's "
-                    "folder",
-                    path));
+  state->path = name;
   state->mapping = use_mmap ? MappedFile::map(path) : MappedFile::read(path);
   state->bytes = state->mapping.bytes();
   state->resident = !use_mmap;
@@ -163,7 +202,7 @@ std::unique_ptr<TessFile> TessFile::mixed(const TessFile& base, const TessFile& 
   state->hashes = base.state_->hashes;
   for (size_t i = 0; i < state->tensors.size(); ++i) {
     StoredTensor& tensor = state->tensors[i];
-    if (from_other(tensor.name)) {
+    if (from_other(tensor.name) && matrices_in_order(tensor.name).empty()) {
       const StoredTensor& replacement = other.require(tensor.name);
       if (replacement.shape != tensor.shape)
         refuse(other.path(), fmt::format("tensor {}: shape", tensor.name),
@@ -173,6 +212,7 @@ std::unique_ptr<TessFile> TessFile::mixed(const TessFile& base, const TessFile& 
       tensor = replacement;
     }
   }
+  state->take_orders(base, other, from_other);
   for (size_t i = 0; i < state->tensors.size(); ++i) state->index.emplace(state->tensors[i].name, i);
   return std::unique_ptr<TessFile>(new TessFile(std::move(state)));
 }

@@ -23,13 +23,17 @@ class TessFile {
  public:
   ~TessFile();
   // Maps the file (or reads it into memory with use_mmap false) and validates everything but the weights'
-  // values. Throws FileError naming the field. No page of a tensor is touched.
+  // values. Throws FileError naming the field. No page of a tensor is touched but those of orders of columns.
   static std::unique_ptr<TessFile> open(const std::string& path, bool use_mmap);
+  // The same for a file that stands for another, such as a copy of it: path() and errors give that name.
+  static std::unique_ptr<TessFile> open(const std::string& path, bool use_mmap, const std::string& name);
   // The same over bytes that outlive the object and start at a multiple of 64: the embedded model.
   static std::unique_ptr<TessFile> from_memory(std::span<const std::byte> bytes, const std::string& name);
   // The base with some of its tensors replaced by another file's of the same name: those whose names the
   // predicate picks. Nothing is copied, so both files must outlive the object. Throws FileError when the
-  // other file lacks a tensor or has it in another shape.
+  // other file lacks a tensor or has it in another shape. An order of columns comes with the matrices that
+  // are stored in it; throws where some of these come from one file, some from the other, and the orders
+  // differ.
   static std::unique_ptr<TessFile> mixed(const TessFile& base, const TessFile& other,
                                          const std::function<bool(std::string_view)>& from_other);
 

@@ -114,7 +114,9 @@ void read_model(const JsonFields& fields, ModelHeader& model) {
 
 void read_quantization(const JsonFields& fields, QuantizationInfo& quantization) {
   quantization.scheme = fields.text("scheme", kMostNameBytes);
-  if (!parse_scheme(quantization.scheme)) fields.refuse_value("scheme", "a scheme this program knows");
+  const bool kept = quantization.scheme == kKeptScheme || quantization.scheme == kKeptInt8Scheme;
+  if (!kept && !parse_scheme(quantization.scheme))
+    fields.refuse_value("scheme", "a scheme this program knows");
   quantization.head_scheme = fields.text("head_scheme", kMostNameBytes);
   if (!parse_scheme(quantization.head_scheme))
     fields.refuse_value("head_scheme", "a scheme this program knows");

@@ -128,8 +128,8 @@ void check_tensor_shapes(std::span<const TensorRecord> tensors, const Hyperparam
     if (record.shape != shape)
       refuse(file, record.name, "shape", fmt::format("{} = {}", role->shape_text, shape_text(shape)),
              shape_text(record.shape));
-    if (record.shape.size() == 1 && record.scheme != Scheme::f32)
-      refuse(file, record.name, "scheme", "f32", scheme_name(record.scheme));
+    if (record.shape.size() == 1 && record.scheme != role->vector_scheme())
+      refuse(file, record.name, "scheme", scheme_name(role->vector_scheme()), scheme_name(record.scheme));
   }
 }
 

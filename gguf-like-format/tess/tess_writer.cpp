@@ -1,15 +1,13 @@
 #include "gguf-like-format/tess/tess_writer.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <xxhash.h>
 
-#include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "gguf-like-format/memory_file.h"
 #include "gguf-like-format/temporary_file.h"
 #include "gguf-like-format/tess/tess_file.h"
 #include "gguf-like-format/tess/tess_header.h"
@@ -57,23 +55,40 @@ struct TessWriter::State {
   size_t header_bytes = 0;
   size_t next = 0;
   bool finished = false;
-  std::unique_ptr<TemporaryFile> file;
+  std::unique_ptr<TemporaryFile> own_file;  // where no other target was given
+  FileTarget* file = nullptr;
+
+  void plan(const std::string& name, const ModelHeader& model, std::vector<PlannedTensor> tensors);
 };
+
+void TessWriter::State::plan(const std::string& name, const ModelHeader& model,
+                             std::vector<PlannedTensor> tensors) {
+  path = name;
+  header = model;
+  for (PlannedTensor& tensor : tensors)
+    records.push_back({std::move(tensor.name), tensor.scheme, std::move(tensor.shape), 0, 0, 0});
+  file_bytes = settle_layout(header, records, path);
+  const std::string text = write_tess_header(header, records, path);
+  header_bytes = text.size();
+  // What the reader would refuse must not be written: the same checks, before any work is done.
+  const TessHeader parsed = read_tess_header(text, path);
+  check_placement(parsed.tensors, kTessPrefixBytes + text.size(), file_bytes, path);
+  check_tensor_shapes(parsed.tensors, parsed.model.hyperparameters, path);
+}
 
 TessWriter::TessWriter(const std::string& path, const ModelHeader& header, std::vector<PlannedTensor> tensors)
     : state_(std::make_unique<State>()) {
-  state_->path = path;
-  state_->header = header;
-  for (PlannedTensor& tensor : tensors)
-    state_->records.push_back({std::move(tensor.name), tensor.scheme, std::move(tensor.shape), 0, 0, 0});
-  state_->file_bytes = settle_layout(header, state_->records, path);
-  const std::string text = write_tess_header(header, state_->records, path);
-  state_->header_bytes = text.size();
-  // What the reader would refuse must not be written: the same checks, before any work is done.
-  const TessHeader parsed = read_tess_header(text, path);
-  check_placement(parsed.tensors, kTessPrefixBytes + text.size(), state_->file_bytes, path);
-  check_tensor_shapes(parsed.tensors, parsed.model.hyperparameters, path);
-  state_->file = std::make_unique<TemporaryFile>(path);
+  state_->plan(path, header, std::move(tensors));
+  state_->own_file = std::make_unique<TemporaryFile>(path);
+  state_->file = state_->own_file.get();
+  state_->file->reserve(state_->file_bytes);
+}
+
+TessWriter::TessWriter(FileTarget& target, const std::string& name, const ModelHeader& header,
+                       std::vector<PlannedTensor> tensors)
+    : state_(std::make_unique<State>()) {
+  state_->plan(name, header, std::move(tensors));
+  state_->file = &target;
   state_->file->reserve(state_->file_bytes);
 }
 
@@ -113,28 +128,17 @@ struct TessImage::State {
   std::string name;
   ModelHeader header;
   std::vector<TensorRecord> records;
-  std::byte* memory = nullptr;
-  size_t bytes = 0;
+  MemoryFile memory;
 
-  ~State() {
-    if (memory != nullptr) ::munmap(memory, bytes);
-  }
+  explicit State(const std::string& file_name) : name(file_name), memory(file_name) {}
 };
 
 TessImage::TessImage(const std::string& name, const ModelHeader& header, std::vector<PlannedTensor> tensors)
-    : state_(std::make_unique<State>()) {
-  state_->name = name;
+    : state_(std::make_unique<State>(name)) {
   state_->header = header;
   for (PlannedTensor& tensor : tensors)
     state_->records.push_back({std::move(tensor.name), tensor.scheme, std::move(tensor.shape), 0, 0, 0});
-  const uint64_t bytes = settle_layout(header, state_->records, name);
-  void* memory =
-      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED)
-    throw FileError(fmt::format("{}: {} bytes of memory: {}", name, bytes, std::strerror(errno)));
-  ::madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults and TLB misses; refusal is harmless
-  state_->memory = static_cast<std::byte*>(memory);
-  state_->bytes = bytes;
+  state_->memory.reserve(settle_layout(header, state_->records, name));
 }
 
 TessImage::~TessImage() = default;
@@ -143,7 +147,8 @@ TessImage& TessImage::operator=(TessImage&&) noexcept = default;
 
 std::span<std::byte> TessImage::tensor(size_t index) {
   const TensorRecord& record = state_->records.at(index);
-  return {state_->memory + record.offset, static_cast<size_t>(record.bytes)};
+  return state_->memory.writable().subspan(static_cast<size_t>(record.offset),
+                                           static_cast<size_t>(record.bytes));
 }
 
 void TessImage::finish() {
@@ -152,11 +157,10 @@ void TessImage::finish() {
     state_->records[i].xxh64 = XXH64(bytes.data(), bytes.size(), 0);
   }
   const std::string text = write_tess_header(state_->header, state_->records, state_->name);
-  const auto first = prefix(text, state_->bytes);
-  std::copy(first.begin(), first.end(), state_->memory);
-  std::memcpy(state_->memory + kTessPrefixBytes, text.data(), text.size());
+  state_->memory.write(prefix(text, state_->memory.bytes().size()), 0);
+  state_->memory.write(std::as_bytes(std::span(text)), kTessPrefixBytes);
 }
 
-std::span<const std::byte> TessImage::bytes() const { return {state_->memory, state_->bytes}; }
+std::span<const std::byte> TessImage::bytes() const { return state_->memory.bytes(); }
 
 }  // namespace tessera

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "gguf-like-format/file_error.h"
+#include "gguf-like-format/file_target.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 
@@ -26,6 +27,9 @@ class TessWriter {
  public:
   // Plans the layout and reserves the space. header_text limits are those of the reader. Throws FileError.
   TessWriter(const std::string& path, const ModelHeader& header, std::vector<PlannedTensor> tensors);
+  // The same for a target that outlives the writer; name stands for the file in errors.
+  TessWriter(FileTarget& target, const std::string& name, const ModelHeader& header,
+             std::vector<PlannedTensor> tensors);
   ~TessWriter();  // removes the temporary file unless finish() succeeded
   TessWriter(const TessWriter&) = delete;
   TessWriter& operator=(const TessWriter&) = delete;
@@ -34,7 +38,7 @@ class TessWriter {
   // Writes the next planned tensor, whole, in the planned order. bytes.size() must be stored_bytes of the
   // plan.
   void write(std::span<const std::byte> bytes);
-  void finish();  // header with hashes, fsync, rename; throws FileError and leaves the target as it was
+  void finish();  // header with hashes, then the target's commit; throws FileError
 
  private:
   struct State;

@@ -81,7 +81,7 @@ def _word(name, index, value):
 
 # what is wrong, how to make it, a part of the line
 TESS = [
-    ("wrong magic", _poke(0, b"GGUF"), "magic"),
+    ("wrong magic", _poke(0, b"GGUX"), "magic"),
     ("newer version", _poke(8, struct.pack("<I", 2)), "version"),
     ("unknown flags", _poke(12, struct.pack("<I", 1)), "flags"),
     ("header longer than the file", _poke(16, struct.pack("<Q", 1 << 40)), "header bytes"),

@@ -94,6 +94,73 @@ class ChatTest(unittest.TestCase):
             self.assertEqual(self.asked(terminal), ["I want to book a table for two in Wien, gr\u00fc\u00df dich"])
             self.leave(terminal)
 
+    def test_keys_without_a_binding_leave_nothing_behind(self):
+        keys = {"page up": "\x1b[5~", "F5": "\x1b[15~", "F1": "\x1bOP", "F1 of the console": "\x1b[[A",
+                "shift and left": "\x1b[1;2D", "ctrl and delete": "\x1b[3;5~", "home of rxvt": "\x1b[7~",
+                "alt and enter": "\x1b\r", "alt and left": "\x1b\x1b[D", "kitty": "\x1b[57358u\x1b[97;5:3u",
+                "mouse": "\x1b[<0;3;4M\x1b[M !!", "reply": "\x1b]11;rgb:00/00/00\x1b\\\x1b[?1;2c\x1bP1$r0m\x1b\\",
+                "end of a paste": "\x1b[201~", "literal key": "\x16\x1b[D", "libedit's commands": "\x1bx",
+                "invalid": b"\xff\xc3\xff\xbf\xe2\x82", "colours in a paste": "\x1b[200~\x1b[31m\x1b(B\x1b]0;x\x07\x1b[201~"}
+        with self.chat("--max-tokens", "1") as terminal:
+            terminal.wait_prompt()
+            for name, sequence in keys.items():
+                with self.subTest(key=name):
+                    terminal.enter("/clear")
+                    terminal.wait_prompt()
+                    terminal.type("hello")
+                    for byte in sequence if isinstance(sequence, bytes) else sequence.encode():
+                        terminal.type(bytes([byte]))
+                        time.sleep(0.002)
+                    terminal.enter(" there")
+                    terminal.wait_prompt()
+                    self.assertEqual(self.asked(terminal), ["hello there"])
+            # A key that ends a search through the history does what it does elsewhere.
+            terminal.type("hell there\x12no such message" + HOME + "\x1b[C" * 4)
+            terminal.enter("o")
+            terminal.wait_prompt()
+            self.assertEqual(self.asked(terminal)[-1], "hello there")
+            # Keys as kitty's protocol sends them.
+            terminal.type("\x1b[104uello\x1b[97;5uOh \x1b[49:33;2u")
+            terminal.enter()
+            terminal.wait_prompt()
+            self.assertEqual(self.asked(terminal)[-1], "Oh !hello")
+            terminal.type("nothing\x1b[99;5u")
+            terminal.wait_prompt()
+            self.leave(terminal)
+
+    def test_esc_alone_changes_nothing(self):
+        with self.chat("--max-tokens", "1") as terminal:
+            terminal.wait_prompt()
+            terminal.type("one \x1b")
+            time.sleep(0.3)
+            terminal.type("dbu[x]\x1b")
+            time.sleep(0.3)
+            terminal.enter("O two")
+            terminal.wait_prompt()
+            self.assertEqual(self.asked(terminal), ["one dbu[x]O two"])
+            self.leave(terminal)
+
+    def test_the_users_own_bindings_hold(self):
+        home = tessera.folder() / "bindings"
+        home.mkdir()
+        (home / ".editrc").write_text('bind "\\e[5~" ed-move-to-beg\nbind -s "\\e[15~" "hello"\n')
+        with self.chat("--max-tokens", "1", env={**self.env, "HOME": str(home)}) as terminal:
+            terminal.wait_prompt()
+            terminal.enter(" there\x1b[5~\x1b[6~\x1b[15~")
+            terminal.wait_prompt()
+            self.assertEqual(self.asked(terminal), ["hello there"])
+            self.leave(terminal)
+        (home / ".editrc").write_text("bind -v\n")
+        with self.chat("--max-tokens", "1", env={**self.env, "HOME": str(home)}) as terminal:
+            terminal.wait_prompt()
+            terminal.type("hello thereX\x1b")
+            time.sleep(0.5)
+            terminal.type("x")
+            terminal.enter("")
+            terminal.wait_prompt()
+            self.assertEqual(self.asked(terminal), ["hello there"])
+            self.leave(terminal)
+
     def test_history_lasts(self):
         with self.chat() as terminal:
             terminal.wait_prompt()
@@ -305,8 +372,18 @@ class ChatTest(unittest.TestCase):
     def test_no_limit_can_be_set(self):
         with self.chat("--ignore-eos", "--ctx", "64") as terminal:
             terminal.wait_prompt()
-            terminal.enter("/set max-tokens none")
-            terminal.wait_for("max-tokens is none")
+            for spelled in ("none", "-1"):
+                terminal.enter("/set max-tokens 9")
+                terminal.wait_for("max-tokens is 9")
+                terminal.wait_prompt()
+                terminal.enter(f"/set max-tokens {spelled}")
+                terminal.wait_for("max-tokens is none")
+                terminal.wait_prompt()
+            terminal.enter("/set seed -1")
+            terminal.wait_for("seed is \\d+")
+            terminal.wait_prompt()
+            terminal.enter("/set repeat-last-n -1")
+            terminal.wait_for("repeat-last-n is -1")
             terminal.wait_prompt()
             terminal.enter("/set")
             terminal.wait_for("max-tokens +none\\s")

@@ -35,7 +35,11 @@ WRONG = [
     (["--logit-bias", "4096+1"], "--logit-bias: token id: expected a whole number from 0 to 4095, found '4096'"),
     (["--logit-bias", "5+much"], "--logit-bias: amount: expected a number from 0 to 1000, found 'much'"),
     (["--logit-bias", "5+inf"], "--logit-bias: amount: expected"),
-    (["--ctx", "0"], "--ctx: expected a whole number from 1 to"),
+    (["--ctx", "-1"], "--ctx: expected a whole number from 0 to"),
+    (["--max-tokens", "-2"], "--max-tokens: expected a whole number from 1 to"),
+    (["--repeat-last-n", "-2"], "--repeat-last-n: expected a whole number from 0 to"),
+    (["--memory-check", "no"], "--memory-check: expected on or off, found 'no'"),
+    (["--threads", "-2"], "--threads: expected a whole number from 1 to 1024"),
     (["--threads", "0"], "--threads: expected a whole number from 1 to 1024"),
     (["--threads", "two"], "--threads: expected a whole number"),
     (["--batch", "65537"], "--batch: expected a whole number from 1 to 65536"),
@@ -57,16 +61,15 @@ WRONG = [
     (["--zzzzzzzzzzzz"], "unknown option --zzzzzzzzzzzz\n"),
     (["-z"], "unknown option -z\n"),
     (["-q", "8"], "unknown option -q\n"),
-    (["-cnv"], "unknown option -cnv\n"),
-    (["-ctk", "q8_0"], "unknown option -ctk\n"),
     (["-t8"], "unknown option -t8\n"),
     (["-temp", "1"], "unknown option -temp, did you mean --temp?\n"),
-    (["--threads-batch=4"], "unknown option --threads-batch, did you mean --threads?\n"),
+    (["-fa"], "unknown option -fa: attention is always computed in pieces, leave it out\n"),
+    (["-fa=on"], "unknown option -fa: attention"),
+    (["--threads-batch=4"], "unknown option --threads-batch: --threads counts for prompts and answers\n"),
     (["--top-k-most", "4"], "unknown option --top-k-most, did you mean --top-k?\n"),
     (["--kv-unified"], "unknown option --kv-unified\n"),
     (["--hlep"], "unknown option --hlep, did you mean --help?\n"),
-    (["--keep", "2"], "unknown option --keep\n"),
-    (["--main-gpu", "0"], "unknown option --main-gpu\n"),
+    (["--keeps", "2"], "unknown option --keeps\n"),
     (["--operands", "x"], "unknown option --operands\n"),
     (["--raw=maybe"], "--raw: takes no value, found 'maybe'"),
     (["--seed"], "--seed: N is missing"),
@@ -80,6 +83,10 @@ WRONG_ELSEWHERE = [
     (["-p", ""], "the prompt is empty"),
     (["-p", " \n\t"], "the prompt is empty"),
     (["-f", "/dev/null"], "the prompt is empty"),
+    (["-e"], "--escape: needs a text with -p, --system or --stop"),
+    (["-e", "-p", r"\n\t"], "the prompt is empty"),
+    (["tokenize", "MODEL", "-e"], "--escape: needs a text with -p"),
+    (["quantize", "somewhere", "-o", "x", "-fa"], "unknown option -fa\n"),
     ([], "the prompt is empty"),  # stdin is no terminal and has nothing
     (["quantize"], "usage: tessera quantize SOURCE -o FILE"),
     (["quantize", "somewhere"], "-o: the .tess file to write is missing"),
@@ -197,6 +204,70 @@ class FlagsTest(unittest.TestCase):
             self.assertEqual((done.returncode, done.stdout), (0, usual.stdout), done.stderr)
             self.assertEqual(without_memory.sub("", done.stderr), without_memory.sub("", usual.stderr))
 
+    def test_options_of_llama_cpp(self):
+        """The tables of the last section of docs/command-line.md: what is taken, and what is refused in which words."""
+        text = (tessera.ROOT / "docs/command-line.md").read_text().partition("## Coming from llama.cpp")[2]
+        tables = re.findall(r"(?m)^\|---\|---\|\n((?:\|.*\n)+)", text)
+        self.assertEqual(len(tables), 2)
+        rows = [re.findall(r"(?m)^\| (.*?) \| (.*) \|$", table) for table in tables]
+        values = {"FILE": "x", "TEXT": "x", "N": "1", "T": "0.5", "F": "1.5", "P": "0.5", "X": "0.5", "MODE": "local",
+                  "ID+X": "5+1"}
+        for first, _ in rows[0]:
+            words = [word.split() for word in re.findall("`([^`]*)`", first)]
+            value = [values[word] for word in words[-1][1:]]
+            for name, *_ in words:
+                done = tessera.run(name, *value, "--version")
+                self.assertEqual((done.returncode, done.stderr), (0, ""), name)
+        for first, instead in rows[1]:
+            for name in re.findall("`([^`]*)`", first):
+                done = tessera.run("-p", "x", name, "1", "--version")
+                self.assertEqual((done.returncode, done.stdout), (2, ""), name)
+                self.assertEqual(done.stderr, f"tessera: unknown option {name}: {instead.replace('`', '')}\n")
+
+    def test_values_of_llama_cpp(self):
+        """-1 and 0 where llama.cpp's users write them for what is the default here."""
+        ask = ["-p", tessera.PROMPT, "--temp", "0", "--no-stats", "--verbose"]
+        usual = tessera.run(*ask)
+        self.assertEqual(usual.returncode, 0, usual.stderr)
+        done = tessera.run(*ask, "-n", "-1", "-c", "0", "-t", "-1", "-s", "-1")
+        self.assertEqual((done.returncode, done.stdout), (0, usual.stdout), done.stderr)
+        self.assertIn("max-tokens: none\n", done.stderr)
+        seeds = set()
+        for _ in range(2):
+            done = tessera.run("-p", tessera.PROMPT, "-s", "-1", "-n", "4")
+            self.assertEqual(done.returncode, 0)
+            (seed,) = re.findall(r"(?m)^seed: (\d+)$", done.stderr)
+            seeds.add(seed)
+            self.assertEqual(tessera.run("-p", tessera.PROMPT, "-s", seed, "-n", "4").stdout, done.stdout)
+        self.assertEqual(len(seeds), 2)
+        self.assertNotIn("seed", tessera.run("-p", tessera.PROMPT, "-s", "4", "-n", "4").stderr)
+
+    def test_repeat_last_n(self):
+        def answer(*more):
+            done = tessera.run("-p", "Tell me a story.", "--raw", "--temp", "0", "--ignore-eos", "-n", "100",
+                               "--repeat-penalty", "1.5", *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout
+        self.assertEqual(answer(), answer("--repeat-last-n", "64"))
+        self.assertEqual(answer("--repeat-last-n", "0"), answer("--repeat-penalty", "1"))
+        self.assertEqual(answer("--repeat-last-n", "-1"), answer("--repeat-last-n", "1024"))
+        self.assertEqual(len({answer("--repeat-last-n", count) for count in (0, 4, 64, -1)}), 4)
+
+    def test_escapes(self):
+        def ids(*arguments):
+            done = tessera.run("tokenize", tessera.model(), *arguments)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            return json.loads(done.stdout)
+        for spelled, meant in ((r"a\nb\rc\td", "a\nb\rc\td"), (r"\'\"\\n", "'\"\\n"), (r"\x41\x7a\xC3\xBC", "Az\u00fc"),
+                               (r"\q\x4\x\xg1\x-1\0", r"\q\x4\x\xg1\x-1\0"), ("end\\", "end\\"), (r"\x414", "A4")):
+            self.assertEqual(ids("-e", "-p", spelled), ids("-f", self.file_of(meant + "\n")), spelled)
+            self.assertEqual(ids("-p", spelled), ids("-f", self.file_of(spelled + "\n")), spelled)
+        ask = ["--temp", "0", "-n", "20", "--no-stats"]
+        plain = tessera.run(*ask, "-p", "Find me\na hotel", "--system", "Be\tbrief.", "--stop", "Z").stdout
+        self.assertEqual(tessera.run(*ask, "-e", "-p", r"Find me\na hotel", "--system", r"Be\tbrief.", "--stop",
+                                     r"\x5a").stdout, plain)
+        self.assertNotEqual(plain, "\n")
+
     def test_help(self):
         for verb in ((), ("quantize",), ("perplexity",), ("inspect",), ("tokenize",), ("completions",)):
             done = tessera.run(*verb, "--help")
@@ -206,8 +277,8 @@ class FlagsTest(unittest.TestCase):
         text = tessera.run("--help").stdout
         for group in ("Model", "Prompt", "Sampling", "Running", "Benchmark", "General"):
             self.assertRegex(text, f"(?m)^{group}$")
-        for flag in ("temp top-k top-p min-p repeat-penalty presence frequency seed stop logit-bias max-tokens ignore-eos "
-                     "backend gpu-layers isa threads ctx kv kv-first-layers batch no-mmap mlock list-devices verbose raw overflow "
+        for flag in ("temp top-k top-p min-p repeat-penalty repeat-last-n presence frequency seed stop logit-bias max-tokens ignore-eos "
+                     "backend gpu-layers isa threads ctx kv kv-first-layers batch no-mmap mlock memory-check escape list-devices verbose raw overflow "
                      "no-stats bench output tests shape plot").split():
             self.assertEqual(len(re.findall(rf"(?m)^  (?:-.,|   ) --{flag}(?![\w-]).*  \S", text)), 1, flag)
         self.assertRegex(text, r"--top-k N .*\[the model's, or 40\]")

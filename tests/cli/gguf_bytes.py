@@ -54,9 +54,20 @@ def safetensors(path):
             yield name, entry["shape"], content[begin + first:begin + end]
 
 
-def convert(folder):
-    """Tokens are split as the embedded model splits them, which GGUF files call qwen2."""
+def wider_ffn(part, shape, content, times):
+    """A BF16 matrix of the feed-forward network with that many copies of its rows (gate, up) or columns (down)."""
+    if part in ("mlp.gate_proj", "mlp.up_proj"):
+        return [shape[0] * times, shape[1]], content * times
+    row = 2 * shape[1]
+    rows = (content[at:at + row] for at in range(0, len(content), row))
+    return [shape[0], shape[1] * times], b"".join(line * times for line in rows)
+
+
+def convert(folder, wider=1):
+    """Tokens are split as the embedded model splits them, which GGUF files call qwen2. wider: the feed-forward network
+    has that many times its width, which makes a larger file and a useless model."""
     config = json.loads((folder / "config.json").read_text())
+    config["intermediate_size"] *= wider
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     generation = json.loads((folder / "generation_config.json").read_text())
@@ -96,6 +107,8 @@ def convert(folder):
         else:
             _, layer, part = part.split(".", 2)
             name = f"blk.{layer}.{NAMES[part]}.weight"
+            if part.startswith("mlp.") and wider > 1:
+                shape, content = wider_ffn(part, shape, content, wider)
         if name.endswith(("attn_q.weight", "attn_k.weight")):
             content = neighbouring(content, config["head_dim"], 2 * shape[1])
         tensors.append((name, shape[::-1], BF16, content))

@@ -65,9 +65,29 @@ class OneShotTest(unittest.TestCase):
         self.assertEqual(self.answer(stdin=tessera.PROMPT + "\n"), expected)
         self.assertEqual(self.answer(stdin=tessera.PROMPT), expected)
         self.assertEqual(self.answer("-p", "-", stdin=tessera.PROMPT + "\r\n"), expected)
-        self.assertEqual(self.answer(f"--prompt={tessera.PROMPT}", stdin="not this"), expected)
+        self.assertEqual(self.answer("-f", "-", stdin=tessera.PROMPT), expected)
+        self.assertEqual(self.answer("-f", prompt, stdin="not this"), expected)
         self.assertEqual(self.answer("-m", tessera.model(), "-p", tessera.PROMPT), expected)
         self.assertEqual(self.answer("-m", tessera.model(), "--no-mmap", "-p", tessera.PROMPT), expected)
+
+    def test_a_prompt_and_what_a_pipe_brings_are_joined(self):
+        ask, text = "What do these people want?", "A table for two.\n\nIn San Jose."
+        expected = self.answer("-p", f"{ask}\n\n{text}")
+        self.assertNotEqual(expected, self.answer("-p", ask))
+        self.assertEqual(self.answer("-p", ask, stdin=text + "\n"), expected)
+        self.assertEqual(self.answer(f"--prompt={ask}", stdin="\ufeff" + text), expected)
+        self.assertEqual(self.answer("-e", "-p", ask.replace(" ", r"\x20"), stdin=text), expected)
+        self.assertEqual(self.answer("-p", " ", stdin=text), self.answer("-p", text))
+        for nothing in ("", "\n", " \r\n\t"):
+            self.assertEqual(self.answer("-p", ask, stdin=nothing), self.answer("-p", ask))
+
+    def test_a_pipe_that_brings_nothing_is_named(self):
+        process = subprocess.Popen([str(tessera.BINARY), "-p", tessera.PROMPT, *GREEDY], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tessera.environment())
+        self.assertEqual(process.stderr.readline(), "waiting for standard input, which is added to the text of -p; "
+                                                    "</dev/null leaves it out\n")
+        out, _ = process.communicate(timeout=tessera.TIME_LIMIT)
+        self.assertEqual((process.returncode, out), (0, self.answer("-p", tessera.PROMPT)))
 
     def test_greedy_repeats_bit_for_bit(self):
         prompts = [tessera.PROMPT, "I would like to find a doctor.", "Tell me a story about a cat."]
@@ -204,6 +224,67 @@ class OneShotTest(unittest.TestCase):
         self.assertIn(b"reply", err)
         self.assertLess(int(re.search(rb"reply (\d+) tokens", err)[1]), 1000)
 
+    def test_interrupted_while_the_prompt_is_read(self):
+        arguments = ["-f", "-", "--backend", "reference", "--batch", "8", "--max-tokens", "1"]
+        for patience in (0.2, 1, 3):  # on a slow machine, Ctrl-C may come before anything is read
+            begun = time.monotonic()
+            process = subprocess.Popen([str(tessera.BINARY), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, text=True, env=tessera.environment())
+            process.stdin.write("Find me a hotel in San Diego. " * 120)
+            process.stdin.close()
+            process.stderr.readline()  # of memory
+            time.sleep(patience)
+            process.send_signal(signal.SIGINT)
+            out, err = process.stdout.read(), process.stderr.read()
+            seconds = time.monotonic() - begun
+            self.assertEqual(process.wait(tessera.TIME_LIMIT), 130)
+            found = re.fullmatch(r"prompt (\d+) of (\d+) tokens(?: \(([\d.]+) tokens/s\))? · reply 0 tokens · "
+                                 r"KV (\d+)/1024 tokens\n", err)
+            if found and found[3]:
+                break
+        self.assertTrue(found and found[3], err)
+        self.assertEqual(out, "\n")
+        read = int(found[1])
+        self.assertEqual(read, int(found[4]))
+        self.assertLess(read, int(found[2]))
+        self.assertGreaterEqual(float(found[3]) + 0.1, read / seconds)
+
+    def test_a_memory_that_seems_too_small(self):
+        folder = tessera.folder() / "cgroup"
+        folder.mkdir()
+        for name, value in (("memory.current", 0), ("memory.stat", ""), ("cpu.max", "max 100000")):
+            (folder / name).write_text(f"{value}\n")
+        inside = ["unshare", "-m", "sh", "-c", f'mount --bind {folder} /sys/fs/cgroup && exec "$0" "$@"']
+        if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
+            self.skipTest("skipped: a private mount needs root")
+
+        def limited(megabytes, *arguments):
+            (folder / "memory.max").write_text(f"{int(megabytes * 1e6)}\n")
+            return subprocess.run([*inside, str(tessera.BINARY), "-m", str(tessera.model()), "-p", tessera.PROMPT, *GREEDY,
+                                   "--backend", "reference", *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                                  text=True, env=tessera.environment(), timeout=tessera.TIME_LIMIT)
+        usual = limited(1000)
+        self.assertEqual(usual.returncode, 0, usual.stderr)
+        self.assertNotIn("for lack of memory", usual.stderr)
+        whole = int(re.search(r"\((\d+) tokens at", usual.stderr)[1])
+        done = limited(3)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, r"^tessera: not enough memory: .*; where that is wrong, --memory-check off goes on\n$")
+        done = limited(3, "--memory-check", "off")
+        self.assertEqual((done.returncode, done.stdout), (0, usual.stdout), done.stderr)
+        self.assertIn(f"({whole} tokens at", done.stderr)
+        self.assertNotIn("for lack of memory", done.stderr)
+        sizes = dict(re.findall(r"(weights|activations) ([\d.]+) MB", usual.stderr))
+        tight = sum(map(float, sizes.values())) + 1.5
+        done = limited(tight)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        cut = int(re.search(r"\((\d+) tokens at", done.stderr)[1])
+        self.assertLess(cut, whole)
+        self.assertIn(f"for lack of memory the context is {cut} of the model's {whole} tokens; --ctx N asks for more, "
+                      "--memory-check off for all\n", done.stderr)
+        self.assertNotIn("for lack of memory", limited(tight, "--ctx", "100").stderr)
+        self.assertNotIn("for lack of memory", limited(tight, "--memory-check", "off").stderr)
+
     def test_interrupted_before_there_is_anything(self):
         process = subprocess.Popen([str(tessera.BINARY), "-p", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, env=tessera.environment())
@@ -231,6 +312,11 @@ class OneShotTest(unittest.TestCase):
         done = tessera.run(*GREEDY, stdin=b"caf\xe9 \xff\xfe\x00 \xf0\x9f", text=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         done.stdout.decode()  # whole characters only
+        path = tessera.folder() / "bytes.txt"
+        path.write_bytes(b"caf\xe9 \xff one\xe2\x82two")
+        ids = json.loads(tessera.run("tokenize", tessera.model(), "-f", path).stdout)
+        back = tessera.run("tokenize", tessera.model(), "--decode", json.dumps(ids), text=False).stdout
+        self.assertEqual(back, path.read_bytes() + b"\n")
 
     def test_verbose(self):
         done = tessera.run("-p", "Hi", *GREEDY, "--verbose", "--seed", "5")

@@ -11,6 +11,7 @@ import unittest
 
 import gguf_bytes
 import tessera
+from fake_hub import Hub
 from terminal import Terminal
 
 ROOT = tessera.ROOT
@@ -49,11 +50,14 @@ class ReadmeTest(unittest.TestCase):
         (cls.folder / "build").mkdir()
         (cls.folder / "build/tessera").symlink_to(tessera.BINARY)
         shutil.copytree(tessera.CHECKPOINT, cls.folder / "checkpoint")
-        (cls.folder / "model.gguf").write_bytes(gguf_bytes.convert(tessera.CHECKPOINT))
+        gguf = gguf_bytes.convert(tessera.CHECKPOINT)
+        (cls.folder / "model.gguf").write_bytes(gguf)
+        cls.hub = Hub({"bartowski/SmolLM2-135M-Instruct-GGUF": {"SmolLM2-135M-Instruct-Q4_K_M.gguf": gguf}})
         (cls.folder / "my-text.txt").write_text("I want to book a table for two. What time would you like it?\n" * 20)
 
     @classmethod
     def tearDownClass(cls):
+        cls.hub.close()
         shutil.rmtree(cls.folder)
 
     def run_shown(self, shown):
@@ -94,7 +98,8 @@ class ReadmeTest(unittest.TestCase):
         self.assertTrue(re.search(r"(^|\| )build/tessera( |$)", command), f"no rule for {command!r}")
         done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=self.folder, text=True,
                               capture_output=True, timeout=TIME_LIMIT, stdin=subprocess.DEVNULL,
-                              env=tessera.environment())
+                              env=tessera.environment(HF_ENDPOINT=self.hub.endpoint, HF_HOME=str(self.folder / "hub"),
+                                                      no_proxy="127.0.0.1"))
         self.assertEqual(done.returncode, 0, f"{shlex.quote(command)}\n{done.stdout}{done.stderr}")
         target = re.search(r" -o (\S+)", command)
         if target:

@@ -29,7 +29,7 @@ def folder():
 def environment(**more):
     """The caller's, with a home of its own and nothing that changes what is printed."""
     names = {name: value for name, value in os.environ.items()
-             if name not in ("NO_COLOR", "XDG_STATE_HOME", "LC_ALL", "LC_CTYPE", "LANG")}
+             if name not in ("NO_COLOR", "XDG_STATE_HOME", "XDG_CACHE_HOME", "TESSERA_CACHE_SIZE", "LC_ALL", "LC_CTYPE", "LANG")}
     return {**names, "HOME": str(folder()), "TERM": "xterm", "LANG": "C.UTF-8", **more}
 
 

@@ -39,19 +39,51 @@ unsigned device_code(std::span<const std::byte> panel, uint32_t bits, uint32_t r
   return code;
 }
 
-unsigned file_code(std::span<const std::byte> panel, const TableFormat& format, size_t row, size_t column) {
-  const size_t unit = tile::table_unit_byte(format.bits, format.group, format.zero_points, column);
+// As the device stores it: 8 bits less 128.
+unsigned file_code(std::span<const std::byte> panel, const SchemeFacts& format, size_t row, size_t column) {
+  const bool offsets = format.offset != GroupOffset::none;
+  const size_t unit = format.kind == CodeKind::int4k
+                          ? tile::nested_unit_byte(column)
+                          : tile::table_unit_byte(format.bits, format.group, offsets, column);
   const tile::CodeBits at = tile::code_in_unit(format.bits, row, column % tile::kTableUnitColumns);
   unsigned code = read<uint8_t>(panel, unit + at.byte) >> at.shift & ((1u << at.low) - 1);
   if (at.low < format.bits)
     code |= (read<uint8_t>(panel, unit + at.high_byte) >> at.high_shift & 1u) << at.low;
-  return code;
+  return format.bits == 8 ? code ^ 128 : code;
+}
+
+// How many levels of a row's group differ between a panel on the device and the file's, which is empty beyond
+// the file's columns.
+size_t wrong_levels(const TableView& view, std::span<const std::byte> device, const SchemeFacts& format,
+                    std::span<const std::byte> file, uint32_t row, size_t group) {
+  size_t wrong = 0;
+  const uint32_t half = 2 * table_layout::half_of_row(row);
+  const auto check = [&]<class Level>(size_t at, size_t from, Level) {
+    wrong += read<Level>(device, at) != (file.empty() ? Level{0} : read<Level>(file, from)) ? 1 : 0;
+  };
+  const size_t scales = table_layout::scales_byte(view.bits, view.columns, group);
+  if (view.nested) {
+    const size_t block = group / tile::kNestedGroups;
+    const size_t factors = table_layout::nested_factors_byte(view.columns, block);
+    const size_t byte = scales + 4 * (row % 8) + row / 8;
+    check(byte, tile::nested_group_scale_byte(row, group), uint8_t{});
+    check(byte + 2, tile::nested_group_minimum_byte(row, group), uint8_t{});
+    check(factors + half, tile::nested_scale_byte(row, block), uint16_t{});
+    check(factors + 32 + half, tile::nested_minimum_byte(row, block), uint16_t{});
+    return wrong;
+  }
+  check(scales + half, tile::table_scale_byte(format.bits, format.group, view.has_offsets(), row, group),
+        uint16_t{});
+  if (view.has_offsets())
+    check(table_layout::offsets_byte(view.bits, view.columns, view.group, group) + half,
+          tile::table_zero_byte(format.bits, format.group, row, group), uint16_t{});
+  return wrong;
 }
 
 }  // namespace
 
 TEST_CASE("a block's words have one place each, and the two maps are inverse") {
-  for (const uint32_t bits : {2u, 3u, 4u}) {
+  for (const uint32_t bits : {2u, 3u, 4u, 8u}) {
     std::set<uint32_t> bytes;
     for (uint32_t lane = 0; lane < 32; ++lane) {
       for (uint32_t word = 0; word < 2 * bits; ++word) {
@@ -69,7 +101,7 @@ TEST_CASE("a block's words have one place each, and the two maps are inverse") {
 }
 
 TEST_CASE("every bit of a block belongs to one code, and the codes are a lane's operands") {
-  for (const uint32_t bits : {2u, 3u, 4u}) {
+  for (const uint32_t bits : {2u, 3u, 4u, 8u}) {
     std::set<uint32_t> places;
     for (uint32_t row = 0; row < 16; ++row) {
       for (uint32_t column = 0; column < table_layout::kBlockColumns; ++column) {
@@ -83,7 +115,8 @@ TEST_CASE("every bit of a block belongs to one code, and the codes are a lane's 
         for (uint32_t bit = 0; bit < bits; ++bit) {
           const table_layout::BitPlace place = table_layout::bit_place(bits, at.nibble_word, at.nibble, bit);
           CHECK(place.word < 2 * bits);
-          CHECK(place.shift / 4 == at.nibble);  // no code leaves its nibble
+          const uint32_t width = bits == 8 ? 8 : 4;
+          CHECK(place.shift / width == at.nibble % (32 / width));  // no code leaves its place
           places.insert(8 * table_layout::word_byte(bits, at.lane, place.word) + place.shift);
         }
       }
@@ -92,14 +125,14 @@ TEST_CASE("every bit of a block belongs to one code, and the codes are a lane's 
   }
 }
 
-TEST_CASE("uploading a table matrix puts codes, scales and zero points where the maps say") {
+TEST_CASE("uploading a table matrix puts codes, scales and offsets where the maps say") {
   const std::unique_ptr<Queue> queue = any_queue("table layout");
   if (!queue) return;
   rig::Random random = seeded("table upload");
   DeviceMemory staging;
   for (const Scheme scheme : matrix_schemes()) {
-    const auto format = table_format(scheme);
-    if (!format) continue;
+    const SchemeFacts& format = scheme_facts(scheme);
+    if (!format.group_scales()) continue;
     const size_t rows = rig::pick(random, 1, 50);
     const size_t columns = rig::pick(random, 1, 400);
     const rig::PackedTensor packed = rig::random_matrix(random, "w", scheme, rows, columns);
@@ -113,13 +146,17 @@ TEST_CASE("uploading a table matrix puts codes, scales and zero points where the
     CAPTURE(columns);
     CHECK(made.value()->is_table());
     CHECK(view.rows == rows);
-    CHECK(view.bits == format->bits);
-    CHECK(view.group == format->group);
-    CHECK(view.zero_points == format->zero_points);
-    CHECK(view.int8_activations == format->int8_activations);
+    const bool int8 = format.activations == ActivationType::int8;
+    CHECK(view.bits == format.bits);
+    CHECK(view.group == format.group);
+    CHECK(view.offset == format.offset);
+    CHECK(view.table == format.table);
+    CHECK(view.nested == (format.kind == CodeKind::int4k));
+    CHECK(view.int8_activations == int8);
     CHECK(view.columns == tile::round_up(stored, 128));
-    CHECK(view.panel_bytes ==
-          view.columns * 2 * view.bits + view.columns / view.group * (view.zero_points ? 64 : 32));
+    CHECK(view.panel_bytes == view.columns * 2 * view.bits +
+                                  view.columns / view.group * (view.has_offsets() && !view.nested ? 64 : 32) +
+                                  (view.nested ? view.columns / 256 * 64 : 0));
     size_t wrong = 0;
     for (size_t panel = 0; panel * 16 < rows; ++panel) {
       const auto device =
@@ -128,21 +165,12 @@ TEST_CASE("uploading a table matrix puts codes, scales and zero points where the
       const auto in_file = file.bytes.subspan(panel * file_bytes, file_bytes);
       for (uint32_t row = 0; row < 16; ++row) {
         for (uint32_t column = 0; column < view.columns; ++column) {
-          const unsigned correct = column < stored ? file_code(in_file, *format, row, column) : 0;
+          const unsigned correct = column < stored ? file_code(in_file, format, row, column) : 0;
           wrong += device_code(device, view.bits, row, column) != correct ? 1 : 0;
           if (column % view.group != 0) continue;
-          const size_t group = column / view.group;
-          const uint32_t half = 2 * table_layout::half_of_row(row);
-          const auto scale =
-              read<uint16_t>(device, table_layout::scales_byte(view.bits, view.columns, group) + half);
-          const size_t from =
-              tile::table_scale_byte(format->bits, format->group, format->zero_points, row, group);
-          wrong += scale != (column < stored ? read<uint16_t>(in_file, from) : 0) ? 1 : 0;
-          if (!view.zero_points) continue;
-          const auto zero = read<uint16_t>(
-              device, table_layout::zeros_byte(view.bits, view.columns, view.group, group) + half);
-          const size_t zero_from = tile::table_zero_byte(format->bits, format->group, row, group);
-          wrong += zero != (column < stored ? read<uint16_t>(in_file, zero_from) : 0) ? 1 : 0;
+          wrong +=
+              wrong_levels(view, device, format, column < stored ? in_file : std::span<const std::byte>(),
+                           row, column / view.group);
         }
       }
     }
@@ -151,12 +179,11 @@ TEST_CASE("uploading a table matrix puts codes, scales and zero points where the
     const auto entries = read<table_layout::Entries>(bytes, 0);
     const size_t table = row_tail(scheme, rows, columns).table;
     for (uint32_t code = 0; code < 16; ++code) {
-      const float value =
-          format->zero_points ? static_cast<float>(code) : read<float>(file.bytes, table + 4 * code);
+      const float value = format.table ? read<float>(file.bytes, table + 4 * code) : static_cast<float>(code);
       const unsigned shift = 8 * (code % 4);
       CHECK(entries.values[code] == value);
-      if (format->int8_activations) {
-        const float steps = format->zero_points ? value : std::nearbyint(127.0f * value);
+      if (int8) {
+        const float steps = format.table ? std::nearbyint(127.0f * value) : value;
         CHECK(static_cast<float>(static_cast<int8_t>(entries.int8[code / 4] >> shift)) == steps);
       } else {
         const unsigned low = entries.bf16_low[code / 4] >> shift & 255u;

@@ -35,7 +35,7 @@ DeviceMemory on_device(Queue& queue, std::span<const std::byte> bytes) {
 
 // Weights, a bias and rows of activations in the type that the weights need.
 struct Case {
-  TableFormat format;
+  SchemeFacts format;
   rig::PackedTensor weights;
   std::vector<float> bias;
   size_t stride = 0;
@@ -45,16 +45,17 @@ struct Case {
   const std::byte* row(size_t token) const { return x.data() + token * stride; }
 };
 
-Case random_case(rig::Random& random, const TableFormat& format, size_t rows, size_t columns, size_t tokens) {
-  Case made{format, rig::random_matrix(random, "w", table_scheme(format), rows, columns), {}, 0, {}};
+Case random_case(rig::Random& random, Scheme scheme, size_t rows, size_t columns, size_t tokens) {
+  Case made{scheme_facts(scheme), rig::random_matrix(random, "w", scheme, rows, columns), {}, 0, {}};
   for (size_t i = 0; i < rows; ++i) made.bias.push_back(rig::normal(random));
-  made.stride = format.int8_activations ? q8::row_stride(columns) : bf16_row::row_stride(columns);
+  const bool int8 = made.format.activations == ActivationType::int8;
+  made.stride = int8 ? q8::row_stride(columns) : bf16_row::row_stride(columns);
   made.x.resize(tokens * made.stride);
   std::vector<float> values(columns);
   for (size_t token = 0; token < tokens; ++token) {
     for (float& value : values) value = rig::normal(random);
     if (token % 5 == 2) std::fill(values.begin(), values.end(), 0.0f);
-    if (format.int8_activations) {
+    if (int8) {
       reference::quantize_row(values, made.x.data() + token * made.stride);
     } else {
       reference::round_row(values, made.x.data() + token * made.stride);
@@ -131,7 +132,7 @@ std::vector<float> product(Queue& queue, const Case& test, size_t together) {
 // The result in the order and with the roundings of backends/cpu/kernels/table_kernels.h.
 float int8_result(const Case& test, size_t row, size_t token) {
   const size_t columns = test.weights.columns();
-  const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;
+  const size_t groups = (columns + test.format.group - 1) / test.format.group;
   const auto codes = reference::codes_of(test.row(token), columns);
   const float x_scale = reference::scale_of(test.row(token), columns);
   float sum = 0;
@@ -142,18 +143,21 @@ float int8_result(const Case& test, size_t row, size_t token) {
       dot += test.weights.integers[row * columns + k] * codes[k];
       total += codes[k];
     }
-    const float d =
-        std::fma(-test.weights.zeros[row * groups + g], static_cast<float>(total), static_cast<float>(dot));
-    sum = std::fma(test.weights.scales[row * groups + g], d, sum);
+    const size_t level = row * groups + g;
+    const auto inputs = static_cast<float>(total);
+    const float d = std::fma(-test.weights.zeros[level], inputs, static_cast<float>(dot));
+    sum = std::fma(test.weights.scales[level], d, sum);
+    if (test.format.offset == GroupOffset::minimum) sum = std::fma(test.weights.minimums[level], inputs, sum);
   }
-  const float scaled = sum * (test.format.zero_points ? x_scale : x_scale / 127.0f);
+  const float scaled = sum * (test.format.table ? x_scale / 127.0f : x_scale);
   return scaled + test.bias[row];
 }
 
-// The error of a result relative to the sum of its terms' magnitudes, including those of zero points.
+// The error of a result relative to the sum of its terms' magnitudes, including those of zero points and
+// minimums.
 double bf16_error(const Case& test, size_t row, size_t token, float got) {
   const size_t columns = test.weights.columns();
-  const size_t groups = padded_columns(test.weights.scheme, columns) / test.format.group;
+  const size_t groups = (columns + test.format.group - 1) / test.format.group;
   std::vector<double> x(columns);
   reference::read_bf16_row(test.row(token), x);
   double sum = test.bias[row];
@@ -162,8 +166,9 @@ double bf16_error(const Case& test, size_t row, size_t token, float got) {
     const size_t g = row * groups + k / test.format.group;
     const double value = test.weights.values[row * columns + k];
     sum += value * x[k];
-    size += (std::abs(value) + 2.0 * std::abs(double{test.weights.scales[g]} * test.weights.zeros[g])) *
-            std::abs(x[k]);
+    const double offset = std::abs(double{test.weights.scales[g]} * test.weights.zeros[g]) +
+                          std::abs(double{test.weights.minimums[g]});
+    size += (std::abs(value) + 2.0 * offset) * std::abs(x[k]);
   }
   return std::abs(sum - double{got}) / size;
 }
@@ -173,7 +178,7 @@ size_t wrong_results(const Case& test, const std::vector<float>& got) {
   size_t wrong = 0;
   const size_t stride = 1 + got.size() / 200'000;  // of many results only some are checked
   for (size_t i = 0; i < got.size(); i += stride) {
-    if (test.format.int8_activations) {
+    if (test.format.activations == ActivationType::int8) {
       wrong += got[i] == int8_result(test, i % rows, i / rows) ? 0 : 1;
     } else {
       wrong += bf16_error(test, i % rows, i / rows, got[i]) < 1e-5 ? 0 : 1;
@@ -186,13 +191,28 @@ size_t wrong_results(Queue& queue, const Case& test, size_t together) {
   return wrong_results(test, product(queue, test, together));
 }
 
-std::vector<TableFormat> kinds() {
-  std::vector<TableFormat> all;
-  for (const bool int8 : {true, false}) {
-    for (const unsigned bits : {2u, 3u, 4u}) all.push_back({bits, 128, false, int8});
-    all.push_back({4, 128, true, int8});
+// The schemes with scales per group, those that differ in their groups alone together.
+std::vector<std::vector<Scheme>> kinds() {
+  std::vector<std::vector<Scheme>> all;
+  for (const Scheme scheme : matrix_schemes()) {
+    const SchemeFacts& facts = scheme_facts(scheme);
+    if (!facts.group_scales()) continue;
+    const auto same = [&](const std::vector<Scheme>& kind) {
+      const SchemeFacts& other = scheme_facts(kind.front());
+      return other.kind == facts.kind && other.activations == facts.activations;
+    };
+    const auto known = std::find_if(all.begin(), all.end(), same);
+    if (known == all.end()) {
+      all.push_back({scheme});
+    } else {
+      known->push_back(scheme);
+    }
   }
   return all;
+}
+
+Scheme any_of(rig::Random& random, const std::vector<Scheme>& kind) {
+  return kind[rig::pick(random, 0, kind.size() - 1)];
 }
 
 #if defined(TESSERA_CUDA_EMULATED)
@@ -221,13 +241,12 @@ TEST_CASE("table products are what the format means, for every group size") {
   const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("table products");
-  for (TableFormat format : kinds()) {
-    for (const size_t group : {32, 64, 128, 256}) {
-      format.group = group;
+  for (const std::vector<Scheme>& kind : kinds()) {
+    for (const Scheme scheme : kind) {
       const size_t columns = rig::pick(random, 1, 700);
       static constexpr size_t kCounts[] = {1, 2, 7, 8, 9, 16, 17, 30};
       const size_t tokens = kCounts[rig::pick(random, 0, std::size(kCounts) - 1)];
-      const Case test = random_case(random, format, rig::pick(random, 1, 40), columns, tokens);
+      const Case test = random_case(random, scheme, rig::pick(random, 1, 40), columns, tokens);
       CAPTURE(scheme_name(test.weights.scheme));
       CAPTURE(test.weights.rows());
       CAPTURE(columns);
@@ -241,10 +260,9 @@ TEST_CASE("rows long enough for several rounds of every warp") {
   const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("long table rows");
-  for (TableFormat format : kinds()) {
-    format.group = size_t{32} << rig::pick(random, 0, 3);
+  for (const std::vector<Scheme>& kind : kinds()) {
     const size_t columns = rig::pick(random, 5000, 8000);
-    const Case test = random_case(random, format, 3, columns, 2);
+    const Case test = random_case(random, any_of(random, kind), 3, columns, 2);
     CAPTURE(scheme_name(test.weights.scheme));
     CAPTURE(columns);
     CHECK(wrong_results(*queue, test, 2) == 0);
@@ -255,16 +273,17 @@ TEST_CASE("table products agree bit for bit whichever kernel the number of token
   const std::unique_ptr<Queue> queue = any_queue("table products");
   if (!queue) return;
   rig::Random random = seeded("table token counts");
-  for (TableFormat format : kinds()) {
-    format.group = size_t{32} << rig::pick(random, 0, 3);
-    const Case test = random_case(random, format, rig::pick(random, 1, 33), rig::pick(random, 1, 600), 70);
+  for (const std::vector<Scheme>& kind : kinds()) {
+    const Case test =
+        random_case(random, any_of(random, kind), rig::pick(random, 1, 33), rig::pick(random, 1, 600), 70);
     const std::vector<float> all = product(*queue, test, 70);
     Case few = test;
     few.x.resize(19 * test.stride);
     for (const size_t together : {1, 8, 9, 16, 19}) {
       CAPTURE(scheme_name(test.weights.scheme));
       CAPTURE(together);
-      if (format.int8_activations || kEmulated || !queue->features().warpgroups) {
+      const bool int8 = test.format.activations == ActivationType::int8;
+      if (int8 || kEmulated || !queue->features().warpgroups) {
         const std::vector<float> got = product(*queue, few, together);
         CHECK(std::equal(got.begin(), got.end(), all.begin()));
       } else {  // how wgmma rounds sums of bfloat16 is not documented
@@ -283,20 +302,26 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
   const bool warpgroups = any->features().warpgroups;
   if (warpgroups) kernels.insert(kernels.end(), {TableKernel::tiles64, TableKernel::tiles128});
   if (!warpgroups) kernels.push_back(TableKernel::many);
-  for (TableFormat format : kinds()) {
-    const size_t groups_of_many_rows[] = {size_t{32} << rig::pick(random, 0, 1),
+  for (const std::vector<Scheme>& kind : kinds()) {
+    const size_t groups_of_many_rows[] = {size_t{32} << rig::pick(random, 0, kind.size() > 1 ? 1 : 0),
                                           size_t{128} << rig::pick(random, 0, 1)};
-    for (const size_t group : {32, 64, 128, 256}) {
+    for (const Scheme scheme : kind) {
+      const SchemeFacts& format = scheme_facts(scheme);
+      const size_t group = format.group;
+      const bool int8 = format.activations == ActivationType::int8;
+      // As launch_table has them.
+      const bool few16 = group >= 128;
+      const bool few32 = few16 && (int8 || format.bits < 8);
       for (const TableKernel kernel : kernels) {
-        if (group < 128 && (kernel == TableKernel::few16 || kernel == TableKernel::few32)) continue;
+        if (!few16 && kernel == TableKernel::few16) continue;
+        if (!few32 && kernel == TableKernel::few32) continue;
         // On a device with many multiprocessors they are chosen for many rows.
         if (!kEmulated && group != groups_of_many_rows[group / 128 > 0 ? 1 : 0]) continue;
-        format.group = group;
-        tables::TableChoices choices{any->facts().processors, warpgroups, group >= 128, group >= 128};
+        tables::TableChoices choices{any->facts().processors, warpgroups, few16, few32};
         TableLinearJobs jobs;
         TableLinearJob job;
         job.weights.bits = format.bits;
-        job.weights.int8_activations = format.int8_activations;
+        job.weights.int8_activations = int8;
         do {
           if (kEmulated) choices.processors = rig::pick(random, 1, 9);
           const size_t most_rows = kEmulated ? 180 : 80 * choices.processors;
@@ -307,7 +332,7 @@ TEST_CASE("table products of every kernel for more than 8 tokens, for every grou
         } while (tables::choose_table_kernel(choices, jobs) != kernel);
         const bool several_rounds = rig::pick(random, 0, 5) == 0;  // of the few-tokens kernel
         const size_t columns = several_rounds ? rig::pick(random, 900, 1500) : rig::pick(random, 1, 400);
-        const Case test = random_case(random, format, job.weights.rows, columns, job.tokens);
+        const Case test = random_case(random, scheme, job.weights.rows, columns, job.tokens);
         const std::unique_ptr<Queue> queue = queue_of(choices.processors);
         CAPTURE(static_cast<int>(kernel));
         CAPTURE(scheme_name(test.weights.scheme));
@@ -325,14 +350,14 @@ TEST_CASE("several matrices with tables of their own are one launch") {
   const std::unique_ptr<Queue> any = any_queue("several matrices");
   if (!any) return;
   rig::Random random = seeded("several matrices");
-  for (TableFormat format : kinds()) {
+  for (const std::vector<Scheme>& kind : kinds()) {
     for (const size_t most_tokens : {8, 16, 40, 150}) {
-      format.group = size_t{32} << rig::pick(random, 0, 3);
+      const Scheme scheme = any_of(random, kind);
       const size_t tokens = rig::pick(random, most_tokens / 2, most_tokens);
       const size_t columns = rig::pick(random, 1, 400);
       std::vector<Case> cases;
       for (size_t i = rig::pick(random, 2, TableLinearJobs::kMost); i > 0; --i) {
-        cases.push_back(random_case(random, format, rig::pick(random, 1, 150), columns, tokens));
+        cases.push_back(random_case(random, scheme, rig::pick(random, 1, 150), columns, tokens));
         cases.back().x = cases.front().x;
       }
       const std::unique_ptr<Queue> queue = queue_of(rig::pick(random, 1, 9));
@@ -358,11 +383,10 @@ TEST_CASE("table products of more than 8 tokens on devices without warpgroups") 
                                size_t{major == 10 ? 227u : 99u} << 10};
     auto queue = Queue::create();
     REQUIRE(queue.ok());
-    for (TableFormat format : kinds()) {
-      format.group = size_t{32} << rig::pick(random, 0, 3);
+    for (const std::vector<Scheme>& kind : kinds()) {
       const size_t tokens = rig::pick(random, 9, 150);
-      const Case test =
-          random_case(random, format, rig::pick(random, 1, 140), rig::pick(random, 1, 300), tokens);
+      const Case test = random_case(random, any_of(random, kind), rig::pick(random, 1, 140),
+                                    rig::pick(random, 1, 300), tokens);
       CAPTURE(major);
       CAPTURE(scheme_name(test.weights.scheme));
       CHECK(wrong_results(*queue.value(), test, tokens) == 0);

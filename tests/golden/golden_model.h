@@ -96,7 +96,11 @@ inline std::vector<GoldenModel> random_models() {
           read_golden(folder / "mistral-bf16", "bf16"),
           read_golden(folder / "granite-multipliers-bf16", "bf16"),
           read_golden(folder / "qwen3-norms-bf16", "bf16"),
-          read_golden(folder / "llama-yarn-f32", "f32")};
+          read_golden(folder / "llama-yarn-f32", "f32"),
+          read_golden(folder / "mistral-window-bf16", "bf16"),
+          read_golden(folder / "gemma-bf16", "bf16"),
+          read_golden(folder / "gemma2-caps-bf16", "bf16"),
+          read_golden(folder / "gemma3-windows-bf16", "bf16")};
 }
 
 // Trained models: the one this tree embeds, and one of the shared folder when it is there.

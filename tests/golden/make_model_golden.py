@@ -24,6 +24,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers.models.gemma import modeling_gemma
+from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.granite import modeling_granite
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
@@ -101,6 +104,42 @@ MODELS = {
             num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=24, vocab_size=304,
             max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
             hidden_act="silu", tie_word_embeddings=True, attention_bias=False)),
+    # A window in every layer, shorter than the prompt.
+    "mistral-window-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:6], shards=1,
+        config=dict(
+            architectures=["MistralForCausalLM"], model_type="mistral", hidden_size=48, intermediate_size=76,
+            num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1, head_dim=16, vocab_size=272,
+            max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=1000000.0, sliding_window=11,
+            hidden_act="silu", tie_word_embeddings=False)),
+    # Gains without their 1, scaled embeddings, GELU, one KV head, query heads wider together than the hidden state.
+    "gemma-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:8], shards=1,
+        config=dict(
+            architectures=["GemmaForCausalLM"], model_type="gemma", hidden_size=64, intermediate_size=92,
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1, head_dim=24, vocab_size=288,
+            max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=10000.0,
+            hidden_act="gelu", hidden_activation="gelu_pytorch_tanh", tie_word_embeddings=True)),
+    # Norms behind both parts of a layer, soft caps that bend, every second layer with a window.
+    "gemma2-caps-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:10], shards=1,
+        config=dict(
+            architectures=["Gemma2ForCausalLM"], model_type="gemma2", hidden_size=64, intermediate_size=96,
+            num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=24, vocab_size=304,
+            max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=10000.0, query_pre_attn_scalar=20,
+            sliding_window=8, attn_logit_softcapping=4.0, final_logit_softcapping=20.0,
+            hidden_activation="gelu_pytorch_tanh", tie_word_embeddings=False)),
+    # Two windowed layers before each full one, with frequencies of their own; the full ones scaled.
+    "gemma3-windows-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES, shards=1,
+        config=dict(
+            architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", hidden_size=64, intermediate_size=100,
+            num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=32, vocab_size=320,
+            max_position_embeddings=128, rms_norm_eps=1e-6, query_pre_attn_scalar=24, sliding_window=9,
+            rope_parameters=dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=100000.0),
+                                 sliding_attention=dict(rope_type="default", rope_theta=1000.0)),
+            layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+            hidden_activation="gelu_pytorch_tanh", tie_word_embeddings=False)),
 }
 
 
@@ -142,7 +181,8 @@ def random_model(config_json, dtype, seed):
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("norm.weight"):
-                noise = 1.0 + 0.2 * noise
+                centre = 0.0 if config_json["model_type"].startswith("gemma") else 1.0  # stored less 1
+                noise = centre + 0.2 * noise
             elif name.endswith("bias"):
                 noise = 0.5 * noise
             else:
@@ -158,7 +198,7 @@ def load(folder):
 
 def check_bands(config_json):
     """All three cases of the llama3 scaling must occur, or the test would prove little."""
-    scaling = config_json.get("rope_scaling")
+    scaling = config_json.get("rope_scaling")  # of one kind for all layers
     if scaling is None or scaling["rope_type"] != "llama3":
         return
     half = config_json["head_dim"] // 2
@@ -177,7 +217,8 @@ class RoundedCache:
         self.key_factor = key_factor
 
     def __enter__(self):
-        modules = (modeling_llama, modeling_mistral, modeling_qwen2, modeling_granite, modeling_qwen3)
+        modules = (modeling_llama, modeling_mistral, modeling_qwen2, modeling_granite, modeling_qwen3,
+                   modeling_gemma, modeling_gemma2, modeling_gemma3)
         self.originals = [(module, module.eager_attention_forward) for module in modules]
         for module, original in self.originals:
             module.eager_attention_forward = self.rounded(original)
@@ -196,7 +237,7 @@ class RoundedCache:
 def all_logits(model, ids, kv16=False):
     with torch.no_grad():
         if kv16:
-            with RoundedCache(model.model.rotary_emb.attention_scaling):
+            with RoundedCache(getattr(model.model.rotary_emb, "attention_scaling", 1.0)):
                 return model(torch.tensor([ids])).logits[0].numpy()
         return model(torch.tensor([ids])).logits[0].numpy()
 

@@ -327,7 +327,11 @@ inline void check_storage_faults(Backend& backend, Random& random) {
     CHECK(adopt(view) == no_shape);
   }
   const std::vector<std::byte> words(8);
-  CHECK(adopt({"ids", Scheme::u32, {2}, words}) == "tensor \"ids\": expected weights, found scheme u32");
+  CHECK(adopt({"ids", Scheme::u32, {1, 2}, words}) == "tensor \"ids\": expected weights, found scheme u32");
+  CHECK(adopt({"order", Scheme::u32, {2}, words}) ==
+        "tensor \"order\": entry 1: expected every column once, found 0 again");
+  CHECK(adopt({"order", Scheme::u32, {3}, words}) == "tensor \"order\": expected 12 bytes, found 8");
+  CHECK(adopt({"order", Scheme::u32, {1}, std::span(words).first(4)}) == "");
   CHECK(adopt({"ids", Scheme::u8, {8}, words}) == "tensor \"ids\": expected weights, found scheme u8");
 
   const auto create = [&](const KvGeometry& geometry, size_t pages) {

@@ -288,8 +288,12 @@ TEST_CASE("an interruption leaves a conversation that goes on, and pages go back
     CHECK(stopped.end == ReplyEnd::interrupted);
     CHECK(stopped.text.empty());
     CHECK(session.pages_in_use() > 0);
+    CHECK(stopped.statistics.read_tokens == 8);
+    CHECK(stopped.statistics.prompt_tokens > 16);
+    CHECK(stopped.statistics.prompt_rate() * stopped.statistics.prompt_seconds == doctest::Approx(8));
     const Reply reply = generate_reply(conversation, sampler, reply_of(8), {});
     CHECK(reply.statistics.reused_tokens == 8);
+    CHECK(reply.statistics.read_tokens == reply.statistics.prompt_tokens);
     Chat fresh(512);
     fresh.conversation.replace(conversation.messages());
     CHECK(generate_reply(fresh.conversation, sampler, reply_of(8), {}).text == reply.text);

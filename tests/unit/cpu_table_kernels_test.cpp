@@ -1,4 +1,4 @@
-// Products with table schemes of every kernel table this machine can run, straight from codes and from
+// Products with scales per group of every kernel table this machine can run, straight from codes and from
 // expanded panels, against statements of the job made here from the index maps alone: with int8 activations
 // to the last bit, with bfloat16 ones within rounding bounds of float64.
 #include <doctest/doctest.h>
@@ -25,16 +25,40 @@ struct TableCase {
   size_t group = 128;
   Content content = Content::random;
   size_t rows = 0;
-  size_t columns = 0;  // of x; stored ones are padded to the group
+  size_t columns = 0;  // of x; stored ones are padded to the group, or to its block
   size_t tokens = 0;
   bool bias = false;
 
-  size_t bits() const { return codes == cpu::kLut2 ? 2 : codes == cpu::kLut3 ? 3 : 4; }
-  bool zero_points() const { return codes == cpu::kInt4; }
-  size_t stored_columns() const { return tile::round_up(columns, group); }
+  size_t bits() const {
+    return codes == cpu::kLut2 ? 2 : codes == cpu::kLut3 ? 3 : codes == cpu::kInt8 ? 8 : 4;
+  }
+  cpu::GroupForm form() const {
+    switch (codes) {
+      case cpu::kInt4:
+        return cpu::GroupForm::zero_points;
+      case cpu::kInt8:
+        return cpu::GroupForm::bytes;
+      case cpu::kInt4m:
+      case cpu::kInt4k:
+        return cpu::GroupForm::minimums;
+      default:
+        return cpu::GroupForm::table;
+    }
+  }
+  bool table() const { return form() == cpu::GroupForm::table; }
+  bool nested() const { return codes == cpu::kInt4k; }
+  bool offsets() const { return cpu::has_offsets(form()); }
+  size_t stored_columns() const { return tile::round_up(columns, nested() ? tile::kNestedBlock : group); }
   size_t groups() const { return stored_columns() / group; }
   size_t panels() const { return (rows + kRows - 1) / kRows; }
-  size_t panel_bytes() const { return groups() * tile::table_group_bytes(bits(), group, zero_points()); }
+  size_t panel_bytes() const {
+    return nested() ? stored_columns() / tile::kNestedBlock * tile::kNestedBlockBytes
+                    : groups() * tile::table_group_bytes(bits(), group, offsets());
+  }
+  size_t unit_byte(size_t column) const {
+    return nested() ? tile::nested_unit_byte(column)
+                    : tile::table_unit_byte(bits(), group, offsets(), column);
+  }
   size_t value_bytes() const { return int8 ? 1 : 2; }
   size_t row_stride() const { return int8 ? q8::row_stride(columns) : bf16_row::row_stride(columns); }
   size_t row_bytes() const {  // up to the last sum
@@ -50,14 +74,16 @@ struct TableCase {
 struct TableMatrix {
   std::vector<unsigned> codes;  // [padded rows][stored columns]
   std::vector<float> scales;    // [padded rows][groups]
-  std::vector<float> zeros;
-  float table[16] = {};  // as stored
+  std::vector<float> offsets;   // zero points or minimums
+  float table[16] = {};         // as stored
   size_t panel_stride = 0;
   std::vector<uint8_t> stored;
 
-  // An entry as kernels multiply with it: t with int8 activations, or the value; the code with zero points.
+  // An entry as kernels multiply with it: t with int8 activations, or the value; the code without a table,
+  // less 128 where it is a byte.
   double entry(const TableCase& test, unsigned code) const {
-    if (test.zero_points()) return code;
+    if (!test.table())
+      return static_cast<double>(code) - (test.form() == cpu::GroupForm::bytes ? 128.0 : 0.0);
     return test.int8 ? std::nearbyint(127.0 * double{table[code]}) : double{table[code]};
   }
 };
@@ -71,17 +97,41 @@ float random_half(Random& random, float deviation) {
   return f16_to_f32(f32_to_f16(normal(random, deviation)));
 }
 
+float load_half(const uint8_t* at) {
+  uint16_t half = 0;
+  std::memcpy(&half, at, sizeof half);
+  return f16_to_f32(half);
+}
+
+// Of one group of a row of int4k; the first group of a block brings the levels of the block, of which the
+// arguments are multiples.
+void put_nested_levels(Random& random, uint8_t* panel, size_t r, size_t g, float scale, float minimum,
+                       TableMatrix& matrix) {
+  uint8_t* d = panel + tile::nested_scale_byte(r, g / tile::kNestedGroups);
+  uint8_t* dmin = panel + tile::nested_minimum_byte(r, g / tile::kNestedGroups);
+  if (g % tile::kNestedGroups == 0) {
+    store_half(d, scale);
+    store_half(dmin, minimum);
+  }
+  const auto s = static_cast<uint8_t>(pick(random, 0, 255));
+  const auto m = static_cast<uint8_t>(pick(random, 0, 255));
+  panel[tile::nested_group_scale_byte(r, g)] = s;
+  panel[tile::nested_group_minimum_byte(r, g)] = m;
+  matrix.scales.push_back(load_half(d) * static_cast<float>(s));
+  matrix.offsets.push_back(-load_half(dmin) * static_cast<float>(m));
+}
+
 TableMatrix make_matrix(Random& random, const TableCase& test) {
   TableMatrix matrix;
   const size_t bits = test.bits();
   const unsigned entries = 1u << bits;
   const size_t columns = test.stored_columns();
   const size_t padded = test.panels() * kRows;
-  for (unsigned i = 0; i < entries && !test.zero_points(); ++i) {
+  for (unsigned i = 0; i < entries && test.table(); ++i) {
     const auto whole = static_cast<float>(pick(random, 0, 254)) - 127.0f;
     matrix.table[i] = test.int8 ? whole / 127.0f : bf16_to_f32(f32_to_bf16(normal(random)));
   }
-  if (test.content != Content::random && !test.zero_points()) {
+  if (test.content != Content::random && test.table()) {
     matrix.table[0] = -1;
     matrix.table[entries - 1] = 1;
   }
@@ -91,19 +141,25 @@ TableMatrix make_matrix(Random& random, const TableCase& test) {
     uint8_t* panel = matrix.stored.data() + n / kRows * matrix.panel_stride;
     for (size_t g = 0; g < test.groups(); ++g) {
       const bool empty = test.content == Content::zero || pick(random, 0, 19) == 0;
-      matrix.scales.push_back(empty ? 0.0f : random_half(random, 0.02f));
-      matrix.zeros.push_back(std::fabs(random_half(random, 5.0f)));
-      store_half(panel + tile::table_scale_byte(bits, test.group, test.zero_points(), n % kRows, g),
-                 matrix.scales.back());
-      if (test.zero_points())
-        store_half(panel + tile::table_zero_byte(bits, test.group, n % kRows, g), matrix.zeros.back());
+      const float scale = empty ? 0.0f : random_half(random, 0.02f);
+      const float offset = test.form() == cpu::GroupForm::minimums ? random_half(random, 0.1f)
+                                                                   : std::fabs(random_half(random, 5.0f));
+      const size_t r = n % kRows;
+      if (test.nested()) {
+        put_nested_levels(random, panel, r, g, scale / 16, offset / 16, matrix);
+        continue;
+      }
+      matrix.scales.push_back(scale);
+      matrix.offsets.push_back(offset);
+      store_half(panel + tile::table_scale_byte(bits, test.group, test.offsets(), r, g), scale);
+      if (test.offsets()) store_half(panel + tile::table_zero_byte(bits, test.group, r, g), offset);
     }
     for (size_t k = 0; k < columns; ++k) {
       auto code = static_cast<unsigned>(pick(random, 0, entries - 1));
       if (test.content == Content::largest) code = entries - 1;
       if (test.content == Content::alternating) code = (n + k) % 2 == 0 ? entries - 1 : 0;
       matrix.codes.push_back(code);
-      uint8_t* unit = panel + tile::table_unit_byte(bits, test.group, test.zero_points(), k);
+      uint8_t* unit = panel + test.unit_byte(k);
       const tile::CodeBits at = tile::code_in_unit(bits, n % kRows, k % kUnit);
       unit[at.byte] = static_cast<uint8_t>(unit[at.byte] | (code & ((1u << at.low) - 1)) << at.shift);
       if (at.low < bits)
@@ -184,10 +240,12 @@ float exact_output(const TableCase& test, const TableMatrix& matrix, const Activ
     }
     REQUIRE(std::abs(dot) < (int64_t{1} << 24));
     float d = static_cast<float>(dot);
-    if (test.zero_points()) d = std::fma(-matrix.zeros[n * test.groups() + g], static_cast<float>(sum), d);
+    const float offset = matrix.offsets[n * test.groups() + g];
+    if (test.form() == cpu::GroupForm::zero_points) d = std::fma(-offset, static_cast<float>(sum), d);
     acc = std::fma(matrix.scales[n * test.groups() + g], d, acc);
+    if (test.form() == cpu::GroupForm::minimums) acc = std::fma(offset, static_cast<float>(sum), acc);
   }
-  return acc * (test.zero_points() ? x.scales[t] : x.scales[t] / 127.0f);
+  return acc * (test.table() ? x.scales[t] / 127.0f : x.scales[t]);
 }
 
 // The same with bfloat16 activations in float64, and how far f32 sums in any order may be from it.
@@ -202,11 +260,13 @@ Bounded bounded_output(const TableCase& test, const TableMatrix& matrix, const A
   double magnitude = 0;
   for (size_t k = 0; k < columns; ++k) {
     const double scale = matrix.scales[n * test.groups() + k / test.group];
-    const double zero = test.zero_points() ? matrix.zeros[n * test.groups() + k / test.group] : 0.0f;
+    const double offset = test.offsets() ? matrix.offsets[n * test.groups() + k / test.group] : 0.0f;
+    const double zero = test.form() == cpu::GroupForm::zero_points ? offset : 0.0;
+    const double minimum = test.form() == cpu::GroupForm::minimums ? offset : 0.0;
     const double entry = matrix.entry(test, matrix.codes[n * columns + k]);
     const double value = x.values[t * columns + k];
-    result.y += scale * (entry - zero) * value;
-    magnitude += std::fabs(scale) * (std::fabs(entry) + zero) * std::fabs(value);
+    result.y += (scale * (entry - zero) + minimum) * value;
+    magnitude += (std::fabs(scale) * (std::fabs(entry) + zero) + std::fabs(minimum)) * std::fabs(value);
     // The dot product of bfloat16 pairs takes denormal operands and results for 0.
     result.slack += 0x1p-126 * (std::fabs(scale) + 1) * (std::fabs(entry) + std::fabs(value) + 4);
   }
@@ -234,7 +294,7 @@ class Bench {
         values_((test.panels() - 1) * values_stride_ + test.stored_columns() * kRows * test.value_bytes(),
                 any_skew(random)),
         scales_((test.panels() - 1) * scales_stride_ + test.groups() * kRows, any_skew(random)),
-        zeros_(scales_.size(), any_skew(random)),
+        offsets_(scales_.size(), any_skew(random)),
         y_((test.tokens - 1) * y_stride_ + test.rows, any_skew(random)) {
     std::copy(matrix_.stored.begin(), matrix_.stored.end(), panels_.data());
     std::copy(x_.stored.begin(), x_.stored.end(), rows_.data());
@@ -250,7 +310,7 @@ class Bench {
                                         .rows = test_.rows,
                                         .columns = test_.stored_columns(),
                                         .group = test_.group,
-                                        .table = test_.zero_points() ? nullptr : table_.data(),
+                                        .table = test_.table() ? table_.data() : nullptr,
                                         .x = rows_.data() + first * x_.stride,
                                         .x_stride = x_.stride,
                                         .x_columns = test_.columns,
@@ -264,23 +324,24 @@ class Bench {
   void expand(const cpu::TableKernels& kernels) {
     values_.poison();
     scales_.poison();
-    zeros_.poison();
+    offsets_.poison();
     for (size_t p = 0; p < test_.panels(); ++p) {
       kernels.codes[test_.codes].expand(
           panels_.data() + p * matrix_.panel_stride, test_.stored_columns(), test_.group,
-          test_.zero_points() ? nullptr : table_.data(),
+          test_.table() ? table_.data() : nullptr,
           {.values = values_.data() + p * values_stride_,
            .scales = scales_.data() + p * scales_stride_,
-           .zeros = test_.zero_points() ? zeros_.data() + p * scales_stride_ : nullptr});
+           .offsets = test_.offsets() ? offsets_.data() + p * scales_stride_ : nullptr});
     }
   }
 
   std::vector<float> by_values(const cpu::TableKernels& kernels, size_t first, size_t count) {
     y_.poison();
-    kernels.product_expanded({.values = values_.data(),
+    kernels.product_expanded({.form = test_.form(),
+                              .values = values_.data(),
                               .values_stride = values_stride_,
                               .scales = scales_.data(),
-                              .zeros = test_.zero_points() ? zeros_.data() : nullptr,
+                              .offsets = test_.offsets() ? offsets_.data() : nullptr,
                               .scales_stride = scales_stride_,
                               .rows = test_.rows,
                               .columns = test_.stored_columns(),
@@ -335,7 +396,7 @@ class Bench {
           const double entry = matrix_.entry(test_, matrix_.codes[n * test_.stored_columns() + k]);
           const uint8_t* panel = values_.data() + p * values_stride_;
           if (test_.int8) {
-            const double middle = test_.zero_points() ? 0 : 128;
+            const double middle = test_.offsets() ? 0 : 128;
             wrong += panel[tile::byte_in_panel(r, k)] == entry + middle ? 0 : 1;
           } else {
             uint16_t bits = 0;
@@ -346,8 +407,8 @@ class Bench {
         for (size_t g = 0; g < test_.groups(); ++g) {
           const size_t at = p * scales_stride_ + g * kRows + r;
           wrong += same_bits(scales_[at], matrix_.scales[n * test_.groups() + g]) ? 0 : 1;
-          if (test_.zero_points())
-            wrong += same_bits(zeros_[at], matrix_.zeros[n * test_.groups() + g]) ? 0 : 1;
+          if (test_.offsets())
+            wrong += same_bits(offsets_[at], matrix_.offsets[n * test_.groups() + g]) ? 0 : 1;
         }
       }
     }
@@ -355,7 +416,7 @@ class Bench {
   }
 
   bool untouched() const {
-    return values_.untouched() && scales_.untouched() && zeros_.untouched() && y_.untouched();
+    return values_.untouched() && scales_.untouched() && offsets_.untouched() && y_.untouched();
   }
 
  private:
@@ -385,7 +446,7 @@ class Bench {
   size_t scales_stride_;
   EdgeArray<uint8_t> values_;
   EdgeArray<float> scales_;
-  EdgeArray<float> zeros_;
+  EdgeArray<float> offsets_;
   EdgeArray<float> y_;
   std::vector<float> exact_;
   std::vector<Bounded> bounded_;
@@ -417,7 +478,8 @@ void check_products(Random& random, const TableCase& test) {
   }
 }
 
-constexpr cpu::TableCodes kAllCodes[] = {cpu::kLut2, cpu::kLut3, cpu::kLut4, cpu::kInt4};
+constexpr cpu::TableCodes kAllCodes[] = {cpu::kLut2, cpu::kLut3,  cpu::kLut4, cpu::kInt4,
+                                         cpu::kInt8, cpu::kInt4m, cpu::kInt4k};
 constexpr size_t kAllGroups[] = {32, 64, 128, 256};
 
 template <class Check>
@@ -425,6 +487,7 @@ void for_all_formats(Check check) {
   for (const bool int8 : {true, false}) {
     for (const cpu::TableCodes codes : kAllCodes) {
       for (const size_t group : kAllGroups) {
+        if ((codes == cpu::kInt4m || codes == cpu::kInt4k) && group != 32) continue;
         TableCase test;
         test.int8 = int8;
         test.codes = codes;

@@ -95,6 +95,23 @@ TEST_CASE("every half is read by its definition and comes back") {
   }
 }
 
+TEST_CASE("every 8-bit float is read by its definition") {
+  for (unsigned code = 0; code < 256; ++code) {
+    CAPTURE(code);
+    const int exponent = static_cast<int>(code >> 3 & 15);
+    const double fraction = (code & 7) / 8.0;
+    const double magnitude =
+        exponent == 0 ? std::ldexp(fraction, -6) : std::ldexp(1 + fraction, exponent - 7);
+    const float value = f8_e4m3_to_f32(static_cast<uint8_t>(code));
+    if ((code & 127) == 127)
+      CHECK(std::isnan(value));
+    else
+      CHECK(static_cast<double>(value) == (code < 128 ? magnitude : -magnitude));
+    CHECK(std::signbit(value) == (code >= 128));
+  }
+  CHECK(f8_e4m3_to_f32(0x7e) == 448.0f);
+}
+
 TEST_CASE("floats round to the nearest half, ties to even") {
   const uint64_t seed = std::random_device{}();
   std::cout << "seed " << seed << "\n";

@@ -86,6 +86,32 @@ TEST_CASE("table schemes: every width, group and activation has one name, and no
   CHECK(formats == count);
 }
 
+TEST_CASE("schemes for foreign codes: their names, and what they hold") {
+  const auto facts = [](const char* name) { return scheme_facts(parse_scheme(name).value()); };
+  for (const size_t group : {size_t{32}, size_t{64}, size_t{128}, size_t{256}}) {
+    for (const bool a8 : {false, true}) {
+      const SchemeFacts int8 = facts(("int8-g" + std::to_string(group) + (a8 ? "-a8" : "")).c_str());
+      CHECK(int8.kind == CodeKind::int8);
+      CHECK(int8.bits == 8);
+      CHECK(int8.group == group);
+      CHECK(int8.offset == GroupOffset::none);
+      CHECK(int8.activations == (a8 ? ActivationType::int8 : ActivationType::bf16));
+    }
+  }
+  CHECK(facts("int4m-g32").kind == CodeKind::int4m);
+  CHECK(facts("int4m-g32-a8").offset == GroupOffset::minimum);
+  CHECK(facts("int4k-g32").kind == CodeKind::int4k);
+  CHECK(facts("int4k-g32-a8").column_pad == 256);
+  for (const char* name : {"int8-g16", "int8", "int4m-g64", "int4k-g256", "int8-g32-a16"})
+    CHECK_FALSE(parse_scheme(name).has_value());
+  size_t with_scales = 0;
+  for (const Scheme scheme : all_schemes()) {
+    with_scales += scheme_facts(scheme).group_scales() ? 1 : 0;
+    if (table_format(scheme)) CHECK(scheme_facts(scheme).group_scales());
+  }
+  CHECK(with_scales == table_schemes().size() + 12);
+}
+
 TEST_CASE("integer schemes multiply with int8 activations") {
   for (const Scheme scheme : {Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128})
     CHECK(activation_type(scheme) == ActivationType::int8);
@@ -126,6 +152,15 @@ TEST_CASE("stored sizes worked out by hand") {
   CHECK(bytes_of(table_scheme({3, 64, false, false}), {33, 129}) == 3 * 3 * (64 * 16 * 3 / 8 + 32) + 64);
   CHECK(bytes_of(table_scheme({2, 256, false, true}), {1, 1}) == 256 * 16 / 4 + 32 + 64);
   CHECK(bytes_of(table_scheme({4, 32, true, false}), {16, 33}) == 2 * (32 * 8 + 64));
+  const auto bits_of = [](const char* name) {
+    return bits_per_weight(parse_scheme(name).value(), 4096, 4096);
+  };
+  CHECK(bits_of("int8-g32") == 8.5);
+  CHECK(bits_of("int8-g256-a8") == 8.0625);
+  CHECK(bits_of("int4m-g32") == 5.0);
+  CHECK(bits_of("int4k-g32") == 4.625);
+  CHECK(bytes_of(parse_scheme("int4k-g32").value(), {17, 257}) == 2 * 2 * 2368);
+  CHECK(bytes_of(parse_scheme("int8-g64").value(), {1, 65}) == 2 * (64 * 16 + 32));
   for (const Scheme scheme : table_schemes()) {
     const TableFormat format = table_format(scheme).value();
     const double table = format.zero_points ? 0 : 64 * 8.0 / (4096.0 * 4096);
@@ -220,13 +255,15 @@ TEST_CASE("every position of a panel is used once") {
   CHECK(*bytes.rbegin() + 1 == bytes.size());
 }
 
-TEST_CASE("every bit of a table panel belongs to one code, scale or zero point") {
-  for (const Scheme scheme : table_schemes()) {
-    const TableFormat format = table_format(scheme).value();
-    const unsigned bits = format.bits;
-    const size_t group = format.group;
-    const bool zero_points = format.zero_points;
-    const size_t columns = 2 * group;
+TEST_CASE("every bit of a panel with scales per group belongs to one code or level") {
+  for (const Scheme scheme : matrix_schemes()) {
+    const SchemeFacts& facts = scheme_facts(scheme);
+    if (!facts.group_scales()) continue;
+    const unsigned bits = facts.bits;
+    const size_t group = facts.group;
+    const bool nested = facts.kind == CodeKind::int4k;
+    const bool offsets = facts.offset != GroupOffset::none;
+    const size_t columns = 2 * facts.column_pad;
     std::vector<int> owners(8 * panel_bytes(scheme, columns), 0);
     const auto own = [&owners](size_t byte, unsigned shift, unsigned count) {
       for (unsigned i = 0; i < count; ++i) ++owners.at(8 * byte + shift + i);
@@ -235,7 +272,8 @@ TEST_CASE("every bit of a table panel belongs to one code, scale or zero point")
     bool in_byte = true;
     for (size_t row = 0; row < tile::kPanelRows; ++row) {
       for (size_t column = 0; column < columns; ++column) {
-        const size_t unit = tile::table_unit_byte(bits, group, zero_points, column);
+        const size_t unit =
+            nested ? tile::nested_unit_byte(column) : tile::table_unit_byte(bits, group, offsets, column);
         const tile::CodeBits at = tile::code_in_unit(bits, row, column % tile::kTableUnitColumns);
         own(unit + at.byte, at.shift, at.low);
         if (at.low < bits) own(unit + at.high_byte, at.high_shift, bits - at.low);
@@ -244,14 +282,21 @@ TEST_CASE("every bit of a table panel belongs to one code, scale or zero point")
         in_lane = in_lane && at.byte % tile::kLineBytes == lane &&
                   (at.low == bits || at.high_byte % tile::kLineBytes == lane);
       }
+      const auto own_levels = [&](size_t scale, size_t offset, unsigned width) {
+        own(scale, 0, 8 * width);
+        if (offsets) own(offset, 0, 8 * width);
+      };
       for (size_t index = 0; index < columns / group; ++index) {
-        const size_t scale = tile::table_scale_byte(bits, group, zero_points, row, index);
-        own(scale, 0, 8);
-        own(scale + 1, 0, 8);
-        if (!zero_points) continue;
-        own(tile::table_zero_byte(bits, group, row, index), 0, 8);
-        own(tile::table_zero_byte(bits, group, row, index) + 1, 0, 8);
+        if (nested) {
+          own_levels(tile::nested_group_scale_byte(row, index), tile::nested_group_minimum_byte(row, index),
+                     1);
+        } else {
+          own_levels(tile::table_scale_byte(bits, group, offsets, row, index),
+                     tile::table_zero_byte(bits, group, row, index), 2);
+        }
       }
+      for (size_t block = 0; nested && block < columns / tile::kNestedBlock; ++block)
+        own_levels(tile::nested_scale_byte(row, block), tile::nested_minimum_byte(row, block), 2);
     }
     CAPTURE(scheme_name(scheme));
     CHECK(std::count(owners.begin(), owners.end(), 1) == static_cast<std::ptrdiff_t>(owners.size()));

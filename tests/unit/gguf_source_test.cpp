@@ -257,6 +257,66 @@ TEST_CASE("rope scaling is read, or found again from its divisors") {
   }
 }
 
+TEST_CASE("granite's multipliers and gemma's windows and caps are read, what files leave out is known") {
+  const auto settings = [](const std::string& architecture, const std::function<void(GgufWriter&)>& change) {
+    GgufWriter file = small_model(architecture, 3);
+    change(file);
+    const Folder folder;
+    return open(folder, file)->header().hyperparameters;
+  };
+  Hyperparameters h = settings("granite", [](GgufWriter& f) {
+    f.f32("granite.embedding_scale", 12);
+    f.f32("granite.residual_scale", 0.22f);
+    f.f32("granite.attention.scale", 0.015625f);
+    f.f32("granite.logit_scale", 8);
+  });
+  CHECK(h.embedding_multiplier == 12.0);
+  CHECK(h.residual_multiplier == 0.22);
+  CHECK(h.attention_scale == 0.015625);
+  CHECK(h.logits_divisor == 8.0);
+  h = settings("granite", [](GgufWriter&) {});
+  CHECK(h.embedding_multiplier == 1.0);
+  CHECK(h.attention_scale == 0.0);
+
+  h = settings("gemma", [](GgufWriter&) {});
+  const double root = std::sqrt(static_cast<double>(h.hidden));
+  CHECK(h.embedding_multiplier == root);
+  CHECK(h.sliding_window == 0);
+  h = settings("gemma2", [](GgufWriter& f) { f.u32("gemma2.attention.sliding_window", 16); });
+  CHECK(h.embedding_multiplier == root);
+  CHECK(h.sliding_window == 16);
+  CHECK(h.slides(0));
+  CHECK_FALSE(h.slides(1));
+  CHECK(h.attention_soft_cap == 50.0);
+  CHECK(h.logits_soft_cap == 30.0);
+  CHECK(h.attention_scale == 0.0);
+  h = settings("gemma3", [](GgufWriter& f) {
+    f.u32("gemma3.attention.sliding_window", 16);
+    f.f32("gemma3.rope.freq_base", 1e6f);
+    f.text("gemma3.rope.scaling.type", "linear");
+    f.f32("gemma3.rope.scaling.factor", 8);
+  });
+  CHECK(h.slides(4));
+  CHECK_FALSE(h.slides(5));
+  CHECK(h.rope_theta == 1e6);
+  CHECK(h.sliding_rope_theta == 10000.0);
+  CHECK(h.rope_scaling.factor == 8.0);
+  CHECK(h.logits_soft_cap == 0.0);
+  const auto fault = [&](const std::string& architecture, const std::function<void(GgufWriter&)>& change) {
+    GgufWriter file = small_model(architecture, 3);
+    change(file);
+    return fault_of(file);
+  };
+  CHECK(contains(fault("gemma2", [](GgufWriter&) {}),
+                 "gemma2.attention.sliding_window: expected a value, found none"));
+  CHECK(contains(fault("gemma3",
+                       [](GgufWriter& f) {
+                         f.u32("gemma3.attention.sliding_window", 16);
+                         f.f32("gemma3.attn_logit_softcapping", 50);
+                       }),
+                 "gemma3.attn_logit_softcapping: expected 0"));
+}
+
 TEST_CASE("stop tokens come from ids and from texts that end turns everywhere") {
   const Folder folder;
   GgufWriter file = small_model("llama", 10);
@@ -297,8 +357,10 @@ TEST_CASE("what lies at a path is recognized by its first bytes or its name") {
 }
 
 TEST_CASE("settings that are missing, out of range or not supported are refused by key") {
-  CHECK(contains(fault_with([](GgufWriter& f) { f.text("general.architecture", "gemma3"); }),
-                 "general.architecture: expected llama, qwen2 or qwen3, found \"gemma3\""));
+  CHECK(
+      contains(fault_with([](GgufWriter& f) { f.text("general.architecture", "gpt9"); }),
+               "general.architecture: expected llama, granite, qwen2, qwen3, gemma, gemma2 or gemma3, found "
+               "\"gpt9\""));
   CHECK(contains(fault_with([](GgufWriter& f) { f.remove("general.architecture"); }),
                  "general.architecture: expected a value, found none"));
   for (const std::string name : {"block_count", "context_length", "embedding_length", "feed_forward_length",

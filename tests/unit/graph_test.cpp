@@ -210,6 +210,35 @@ TEST_CASE("a matrix wider than the whole-number sums of its scheme is refused") 
       "op \"down\" (linear): weight \"down\" (w8a8) has 132105 columns, its 32-bit sums hold at most 132104");
 }
 
+TEST_CASE("a gather takes floats and an order of as many columns") {
+  const auto fault = [](ElementType in, ElementType out, const Weight& order, size_t columns) {
+    Graph graph;
+    graph.tensors = {{"x", RowExtent::tokens, 24, ElementType::f32},
+                     {"in", RowExtent::tokens, 24, in},
+                     {"out", RowExtent::tokens, columns, out},
+                     {"y", RowExtent::outputs, 24, ElementType::f32}};
+    graph.weights = {order, {"gain", Scheme::f32, 1, 24}};
+    graph.ops = {
+        {"x", Input{}, {}, {0}},
+        in == ElementType::f32 ? Op{"in", Norm{1, 1e-5f, false}, {0}, {1}} : Op{"in", Quantize{}, {0}, {1}},
+        {"turn", Gather{0}, {1}, {2}},
+        {"pick", Norm{1, 1e-5f, true}, {0}, {3}}};
+    graph.logits = 3;
+    return check_graph(graph);
+  };
+  const Weight order = {"order", Scheme::u32, 1, 24};
+  for (const ElementType type : {ElementType::f32, ElementType::q8, ElementType::bf16})
+    CHECK(fault(ElementType::f32, type, order, 24) == "");
+  const std::string op = "op \"turn\" (gather): ";
+  CHECK(fault(ElementType::q8, ElementType::q8, order, 24) == op + "\"in\" should be f32 and is q8");
+  CHECK(fault(ElementType::f32, ElementType::q8, order, 23) ==
+        op + "\"out\" should be [tokens, 24] and is [tokens, 23]");
+  CHECK(fault(ElementType::f32, ElementType::q8, {"order", Scheme::f32, 1, 24}, 24) ==
+        op + "vector \"order\" should be u32 and is f32");
+  CHECK(fault(ElementType::f32, ElementType::q8, {"order", Scheme::u32, 1, 25}, 24) ==
+        op + "vector \"order\" should have 24 entries and is [1, 25]");
+}
+
 TEST_CASE("an empty graph is not sound") { CHECK(check_graph(Graph{}) != ""); }
 
 TEST_CASE("every op has a name") {

@@ -137,7 +137,6 @@ TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
           c["head_dim"] = 8;
           c.erase("num_key_value_heads");
         }).kv_heads == 32);
-  // Within its window a layer that slides sees all there is, so that is where the context ends.
   const auto sliding = [&](const std::function<void(ordered_json&)>& change) {
     return import_with(config, [&](auto& c) {
       c["sliding_window"] = 128;
@@ -145,24 +144,44 @@ TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
       change(c);
     });
   };
-  Imported cut = sliding([](auto&) {});
-  CHECK(cut.hyperparameters.context == 128);
-  REQUIRE(cut.notes.size() == 1);
-  CHECK(cut.notes[0] == "the context of 8192 tokens is cut to the sliding window of 128");
-  CHECK(sliding([](auto& c) { c["max_window_layers"] = 4; }).hyperparameters.context == 128);
-  // Layers from max_window_layers on slide: none of 5.
-  cut = sliding([](auto& c) { c["max_window_layers"] = 5; });
-  CHECK(cut.hyperparameters.context == 8192);
-  CHECK(cut.notes.empty());
-  CHECK(sliding([](auto& c) { c["layer_types"] = {"full_attention"}; }).hyperparameters.context == 8192);
-  CHECK(sliding([](auto& c) {
-          c["layer_types"] = {"full_attention", "sliding_attention"};
-        }).hyperparameters.context == 128);
+  const auto slides_by = [&](const std::function<void(ordered_json&)>& change) {
+    const Imported imported = sliding(change);
+    CHECK(imported.hyperparameters.context == 8192);
+    CHECK(imported.notes.empty());
+    std::string layers;
+    for (uint64_t layer = 0; layer < imported.hyperparameters.layers; ++layer)
+      layers += imported.hyperparameters.slides(layer) ? 's' : 'f';
+    return layers;
+  };
+  CHECK(sliding([](auto&) {}).hyperparameters.sliding_window == 128);
+  CHECK(slides_by([](auto&) {}) == "sssss");
+  // Layers from max_window_layers on slide: one of 5, or none.
+  CHECK(slides_by([](auto& c) { c["max_window_layers"] = 4; }) == "ffffs");
+  CHECK(slides_by([](auto& c) { c["max_window_layers"] = 5; }) == "fffff");
+  CHECK(sliding([](auto& c) { c["max_window_layers"] = 5; }).hyperparameters.sliding_window == 0);
+  const auto listed = [&](std::string_view layers) {
+    return slides_by([&](auto& c) {
+      c["layer_types"] = ordered_json::array();
+      for (const char layer : layers)
+        c["layer_types"].push_back(layer == 's' ? "sliding_attention" : "full_attention");
+    });
+  };
+  for (const char* layers : {"fffff", "sssss", "fffss", "sfsfs", "ssfss", "sssfs", "ssssf"})
+    CHECK(listed(layers) == layers);
+  const auto list_fault = [&](const std::vector<std::string>& types) {
+    return fault_of(config, [&](auto& c) {
+      c["layer_types"] = types;
+      c["sliding_window"] = 128;
+    });
+  };
+  const std::string full = "full_attention", slide = "sliding_attention";
+  CHECK(contains(list_fault({full, slide, full, slide, slide}), "layer_types: expected layers that slide"));
+  CHECK(contains(list_fault({full, slide}), "a type for each of 5 layers, found 2"));
   CHECK(contains(fault_of(config, [](auto& c) { c["layer_types"] = {"chunked_attention"}; }),
                  "layer_types[0]"));
   CHECK(contains(fault_of(config,
-                          [](auto& c) {
-                            c["layer_types"] = {"full_attention", "sliding_attention"};
+                          [&](auto& c) {
+                            c["layer_types"] = {full, slide, slide, slide, slide};
                           }),
                  "sliding_window: expected a window for the layers that slide, found none"));
   CHECK(contains(fault_of(config, [](auto& c) { c["use_mrope"] = true; }), "use_mrope"));
@@ -227,10 +246,78 @@ TEST_CASE("mistral is a llama graph when it has no window") {
           c["head_dim"] = 8;
           c.erase("num_key_value_heads");
         }).kv_heads == 8);
-  CHECK(read_with(config, [](auto& c) { c["sliding_window"] = 2000; }).context == 2000);
-  CHECK(read_with(config, [](auto&) {}).context == 4096);  // absent means 4096
+  const Hyperparameters windowed = read_with(config, [](auto& c) { c["sliding_window"] = 2000; });
+  CHECK(windowed.context == 8192);
+  CHECK(windowed.sliding_window == 2000);
+  CHECK(windowed.slides(0));
+  CHECK(read_with(config, [](auto&) {}).sliding_window == 4096);  // absent means 4096
   CHECK(contains(fault_of(config, [](auto& c) { c["sliding_window"] = 0; }), "sliding_window"));
-  CHECK(read_with(config, [](auto& c) { c["max_position_embeddings"] = 4096; }).context == 4096);
+  CHECK(read_with(config, [](auto& c) { c["max_position_embeddings"] = 4096; }).sliding_window == 0);
+}
+
+TEST_CASE("gemma: scaled embeddings, caps, windows and two kinds of rotary frequencies") {
+  const auto gemma = [](const char* type, const char* architecture) {
+    ordered_json config = of_type(type, architecture);
+    config.erase("tie_word_embeddings");
+    config.erase("rope_theta");
+    config["hidden_act"] = "gelu_pytorch_tanh";
+    config["head_dim"] = 16;
+    return config;
+  };
+  const ordered_json first = gemma("gemma", "GemmaForCausalLM");
+  Hyperparameters h = read_with(first, [](auto& c) { c["hidden_act"] = "gelu"; });
+  CHECK(h.family == "gemma");
+  CHECK(h.embedding_multiplier == 8.0);  // sqrt(64)
+  CHECK(h.tied_head);
+  CHECK(h.attention_scale == 0);
+  CHECK(h.rope_theta == 10000.0);
+  CHECK(h.sliding_window == 0);
+  CHECK(contains(fault_of(first, [](auto& c) { c["hidden_act"] = "silu"; }), "hidden_act"));
+
+  const ordered_json second = gemma("gemma2", "Gemma2ForCausalLM");
+  h = read_with(second, [](auto& c) {
+    c["query_pre_attn_scalar"] = 16;
+    c["attn_logit_softcapping"] = 50.0;
+    c["final_logit_softcapping"] = 30.0;
+  });
+  CHECK(h.attention_scale == 0.25);
+  CHECK(h.attention_soft_cap == 50.0);
+  CHECK(h.logits_soft_cap == 30.0);
+  CHECK(h.sliding_window == 4096);
+  for (uint64_t layer = 0; layer < 5; ++layer) CHECK(h.slides(layer) == (layer % 2 == 0));
+  CHECK(h.sliding_rope_theta == 0);
+
+  const ordered_json third = gemma("gemma3_text", "Gemma3ForCausalLM");
+  h = read_with(third, [](auto& c) {
+    c["num_hidden_layers"] = 12;
+    c["sliding_window"] = 512;
+    c["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  });
+  CHECK(h.sliding_window == 512);
+  for (uint64_t layer = 0; layer < 12; ++layer) CHECK(h.slides(layer) == (layer != 5 && layer != 11));
+  CHECK(h.rope_theta == 1e6);
+  CHECK(h.sliding_rope_theta == 10000.0);
+  CHECK(h.rope_scaling.factor == 8.0);
+  CHECK(h.logits_soft_cap == 0);
+  h = read_with(third, [](auto& c) {
+    c["sliding_window_pattern"] = 2;
+    c["rope_parameters"] = {
+        {"full_attention", {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 5000.0}}},
+        {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 300.0}}}};
+  });
+  CHECK(h.rope_theta == 5000.0);
+  CHECK(h.rope_scaling.factor == 2.0);
+  CHECK(h.sliding_rope_theta == 300.0);
+  CHECK_FALSE(h.slides(1));
+  CHECK(contains(fault_of(third,
+                          [](auto& c) {
+                            c["rope_parameters"] = {
+                                {"full_attention", {{"rope_type", "default"}}},
+                                {"sliding_attention", {{"rope_type", "linear"}, {"factor", 2.0}}}};
+                          }),
+                 "rope_type"));
+  CHECK(contains(fault_of(third, [](auto& c) { c["use_bidirectional_attention"] = true; }),
+                 "use_bidirectional_attention"));
 }
 
 TEST_CASE("rope scaling in its older and newer places") {
@@ -348,13 +435,9 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
       CHECK(contains(fault_with([&](auto& c) { c[field] = bad; }), fmt::format("{}: expected", field)));
   }
   CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt2"; }),
-                 "model_type: expected llama, mistral, granite, qwen2 or qwen3"));
+                 "model_type: expected llama, mistral, granite, qwen2, qwen3, gemma, gemma2 or gemma3_text"));
   CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
                  "architectures"));
-  CHECK(contains(fault_with([](auto& c) {
-                   c["quantization_config"] = {{"quant_method", "gptq"}};
-                 }),
-                 "quantization_config: expected a checkpoint in f32, f16 or bf16"));
   CHECK(contains(fault_with([](auto& c) { c["hidden_act"] = "gelu"; }), "hidden_act: expected silu"));
   CHECK(contains(fault_with([](auto& c) { c["mlp_bias"] = true; }), "mlp_bias"));
   CHECK(contains(fault_with([](auto& c) { c["attention_bias"] = "yes"; }), "attention_bias"));

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "backends/reference/reference_backend.h"
@@ -355,7 +356,8 @@ TEST_CASE("the tensors a family expects") {
 
 TEST_CASE("hyperparameters that cannot be are refused by field") {
   const std::vector<std::pair<const char*, std::function<void(Hyperparameters&)>>> faults = {
-      {"model.family: expected one of \"llama\", \"granite\", \"qwen2\", \"qwen3\", found \"gpt9\"",
+      {"model.family: expected one of \"llama\", \"granite\", \"qwen2\", \"qwen3\", \"gemma\", "
+       "\"gemma2\", \"gemma3\", found \"gpt9\"",
        [](Hyperparameters& h) { h.family = "gpt9"; }},
       {"model.vocabulary", [](Hyperparameters& h) { h.vocabulary = 0; }},
       {"model.hidden", [](Hyperparameters& h) { h.hidden = 0; }},
@@ -453,6 +455,37 @@ TEST_CASE("graphs fuse norms with residual sums, merge projections and quantize 
         "embed; norm; linear layers.0.q layers.0.k layers.0.v; rope; attention; quantize q8; "
         "linear layers.0.o+layers.0.o_bias; add+norm; linear layers.0.gate layers.0.up; gate; "
         "linear layers.0.down; add+norm selected q8; linear output_head; ");
+}
+
+TEST_CASE("what a matrix reads is put in the order of its columns before it is rounded") {
+  rig::Random random(9);
+  Hyperparameters h = small_llama();
+  h.layers = 2;
+  SmallModel model = make_model(random, h, [](const ExpectedTensor& tensor) {
+    return tensor.role == Role::o ? Scheme::bf16 : Scheme::w4a8;
+  });
+  const auto add = [&](Role role, uint64_t layer) {
+    const ExpectedTensor order = column_order(h, role, layer).value();
+    std::vector<uint32_t> columns(order.shape[0]);
+    std::iota(columns.rbegin(), columns.rend(), 0u);
+    model.tensors.emplace(order.name, rig::packed_order(order.name, columns));
+  };
+  for (const Role role : {Role::k, Role::o, Role::gate, Role::down}) add(role, 0);
+  add(Role::up, 1);
+  const Graph graph = build_graph(*store(h, model.tensors));
+  CHECK(outline(graph) ==
+        "embed; norm; gather q8; linear layers.0.q layers.0.k layers.0.v; rope; attention; gather; "
+        "linear layers.0.o; add+norm; gather q8; linear layers.0.gate layers.0.up; gate; gather q8; "
+        "linear layers.0.down; "
+        "add+norm q8; linear layers.1.q layers.1.k layers.1.v; rope; attention; linear layers.1.o; add+norm; "
+        "gather q8; linear layers.1.gate layers.1.up; gate q8; linear layers.1.down; "
+        "add+norm selected q8; linear output_head; ");
+  for_each_op<Gather>(graph, [&](const Op& op, const Gather& gather) {
+    CHECK(graph.weights[gather.order].scheme == Scheme::u32);
+    CHECK(graph.weights[gather.order].columns == graph.tensors[op.outputs[0]].columns);
+  });
+  for (const Role role : {Role::token_embedding, Role::output_head, Role::q_norm, Role::o_bias})
+    CHECK(!column_order(h, role, 0));
 }
 
 TEST_CASE("rope covers query and key heads and works in place") {

@@ -37,8 +37,8 @@ inline OpCase embed_case(Random& random, Scheme scheme, size_t rows, size_t colu
   OpCase test;
   test.name = label("embed", scheme, rows, columns);
   test.kv = small_kv();
-  // Code - zero need not be a float.
-  test.bound = table_format(scheme) && table_format(scheme)->zero_points ? kFloat : kExact;
+  // Code - zero need not be a float, nor scale * code + minimum.
+  test.bound = scheme_facts(scheme).offset != GroupOffset::none ? kFloat : kExact;
   CaseBuilder build(test);
   build.read_out(build.embed(random_matrix(random, "table", scheme, rows, columns), any_multiplier(random)));
   random_runs(random, test, {});
@@ -181,6 +181,8 @@ struct AttentionShape {
   size_t first_layers_16bit;
   size_t runs;
   size_t most_tokens;
+  size_t window = 0;
+  float soft_cap = 0;
 };
 
 // With two layers the second attends over what the first put into a wider projection, so that both caches
@@ -190,7 +192,8 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
   test.name = "attention " + std::to_string(shape.query_heads) + "/" + std::to_string(shape.kv_heads) +
               " heads of " + std::to_string(shape.head_dim) + " kv" + std::to_string(shape.bits) +
               " layers " + std::to_string(shape.layers) + " first16 " +
-              std::to_string(shape.first_layers_16bit);
+              std::to_string(shape.first_layers_16bit) + " window " + std::to_string(shape.window) + " cap " +
+              std::to_string(shape.soft_cap);
   test.kv = {shape.layers, shape.kv_heads, shape.head_dim, shape.bits, shape.first_layers_16bit};
   // Scores of about 100 carry float errors of 1e-5 into the exponent. Values are of the size of 1; where all
   // that weigh are zero, weights of 2^-25 are nothing.
@@ -213,7 +216,9 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
     // weights.
     const TensorId x = build.embed(input_table(random, "x", 41, columns, 4.0f, largest_tie));
     const TensorId y = build.tensor(RowExtent::tokens, out_columns, ElementType::f32);
-    build.op(Attention{layer, shape.query_heads, shape.kv_heads, shape.head_dim, scale}, {x}, {y});
+    build.op(Attention{layer, shape.query_heads, shape.kv_heads, shape.head_dim, scale, shape.window,
+                       shape.soft_cap},
+             {x}, {y});
     if (layer == 0) {
       sum = y;
       continue;
@@ -229,15 +234,33 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
   return test;
 }
 
-inline OpCase gate_case(Random& random, size_t columns, ElementType type) {
+inline OpCase gate_case(Random& random, size_t columns, ElementType type,
+                        GateFunction function = GateFunction::silu) {
   OpCase test;
-  test.name = "gate " + std::to_string(columns) + " " + element_name(type);
+  test.name = (function == GateFunction::silu ? "gate silu " : "gate gelu ") + std::to_string(columns) + " " +
+              element_name(type);
   test.kv = small_kv();
   test.bound = rounding_bound(type);
   CaseBuilder build(test);
   const TensorId x = build.embed(input_table(random, "x", 37, 2 * columns));
   const TensorId y = build.tensor(RowExtent::tokens, columns, type);
-  build.op(Gate{}, {x}, {y});
+  build.op(Gate{function}, {x}, {y});
+  build.read_out(y);
+  random_runs(random, test, {});
+  return test;
+}
+
+inline OpCase soft_cap_case(Random& random, size_t columns, float cap) {
+  OpCase test;
+  test.name = "soft cap " + std::to_string(columns) + " " + std::to_string(cap);
+  test.kv = small_kv();
+  // The difference of the cap and a number near it: what rounding those and e^2x costs is a share of the cap,
+  // below 4e-7 of it.
+  test.bound = {1e-5, 1e-5, 0.04 * static_cast<double>(cap)};
+  CaseBuilder build(test);
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  const TensorId y = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+  build.op(SoftCap{cap}, {x}, {y});
   build.read_out(y);
   random_runs(random, test, {});
   return test;
@@ -250,6 +273,23 @@ inline OpCase quantize_case(Random& random, size_t columns, ElementType type) {
   test.bound = kExact;
   CaseBuilder build(test);
   build.read_out(build.quantize(build.embed(input_table(random, "x", 37, columns)), type));
+  random_runs(random, test, {});
+  return test;
+}
+
+inline OpCase gather_case(Random& random, size_t columns, ElementType type) {
+  OpCase test;
+  test.name = "gather " + std::to_string(columns) + " " + element_name(type);
+  test.kv = small_kv();
+  test.bound = kExact;
+  CaseBuilder build(test);
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  std::vector<uint32_t> order(columns);
+  std::iota(order.begin(), order.end(), 0u);
+  std::shuffle(order.begin(), order.end(), random);
+  const TensorId y = build.tensor(RowExtent::tokens, columns, type);
+  build.op(Gather{build.weight(packed_order("order", order))}, {x}, {y});
+  build.read_out(y);
   random_runs(random, test, {});
   return test;
 }
@@ -328,9 +368,9 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
         {{64}, 1024, 1, true, true},    {{96, 96}, 255, 70, false, false},
         {{7}, 1, 2, false, false},
     };
-    // There are many table schemes that share their code: each gets every third shape, another third each
-    // time, and one kind of cache.
-    const bool table = table_format(scheme).has_value();
+    // There are many schemes with scales per group that share their code: each gets every third shape,
+    // another third each time, and one kind of cache.
+    const bool table = scheme_facts(scheme).group_scales();
     const size_t first = table ? pick(random, 0, 2) : 0;
     for (size_t i = first; i < shapes.size(); i += table ? 3 : 1)
       cases.push_back(linear_case(random, scheme, shapes[i]));
@@ -365,12 +405,24 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
     cases.push_back(attention_case(random, {8, 2, 64, bits, 2, 1, 5, 60}));
     cases.push_back(attention_case(random, {6, 1, 80, bits, 1, 0, 4, 33}));
     cases.push_back(attention_case(random, {2, 2, 128, bits, 1, 0, 5, 130}));
+    cases.push_back(attention_case(random, {4, 1, 16, bits, 1, 0, 6, 50, 1, 0}));
+    cases.push_back(attention_case(random, {4, 2, 16, bits, 1, 0, 6, 90, 64, 0}));
+    cases.push_back(attention_case(random, {3, 3, 32, bits, 2, 1, 6, 120, 77, 0}));
+    cases.push_back(attention_case(random, {2, 1, 8, bits, 1, 0, 4, 700, 900, 0}));
+    cases.push_back(attention_case(random, {4, 2, 24, bits, 1, 0, 5, 60, 0, 20.0f}));
+    cases.push_back(attention_case(random, {6, 2, 256, bits, 1, 0, 4, 70, 100, 50.0f}));
   }
   for (const size_t columns : {size_t{1}, size_t{8}, size_t{172}, size_t{255}, size_t{896}, size_t{1100}}) {
     for (const ElementType type : kElementTypes) {
       cases.push_back(gate_case(random, columns, type));
+      cases.push_back(gate_case(random, columns, type, GateFunction::gelu_tanh));
+      cases.push_back(gather_case(random, columns, type));
       if (type != ElementType::f32) cases.push_back(quantize_case(random, columns, type));
     }
+  }
+  for (const size_t columns : {size_t{1}, size_t{172}, size_t{1100}, size_t{2049}}) {
+    cases.push_back(soft_cap_case(random, columns, 30.0f));
+    cases.push_back(soft_cap_case(random, columns, 0.7f));
   }
   return cases;
 }

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <optional>
 #include <random>
 #include <span>
 #include <stdexcept>
@@ -36,9 +35,11 @@ struct PackedTensor {
   std::vector<std::byte> bytes;
   std::vector<double> values;     // [rows * columns], exact
   std::vector<int32_t> integers;  // integer schemes: code - offset, so that value = scales[row] * integer;
-                                  // table schemes: the code, or 127 * table[code] with int8 activations
-  std::vector<float> scales;      // integer schemes: one per row; table schemes: [rows][groups]
-  std::vector<float> zeros;       // table schemes: [rows][groups], 0 without zero points
+                                  // scales per group: the code (less 128 under int8), or
+                                  // 127 * table[code] with int8 activations
+  std::vector<float> scales;      // integer schemes: one per row; scales per group: [rows][groups]
+  std::vector<float> zeros;       // scales per group: [rows][groups], 0 without zero points
+  std::vector<float> minimums;    // likewise, 0 without minimums
 
   StoredTensor view() const { return {name, scheme, shape, bytes}; }
   size_t columns() const { return static_cast<size_t>(shape.back()); }
@@ -125,61 +126,99 @@ inline void put_code(PackedTensor& tensor, size_t unit, unsigned bits, tile::Cod
         static_cast<std::byte>((code >> where.low) << where.high_shift);
 }
 
-// A table of any bfloat16 values, or of any steps of 1/127; with zero points the codes stand for themselves.
-inline std::vector<float> random_table(Random& random, const TableFormat& format) {
-  std::vector<float> table(16, 0.0f);
-  for (size_t code = 0; code < size_t{1} << format.bits; ++code) {
+// What every code stands for: any bfloat16 values, or any steps of 1/127, in a table; else the code itself,
+// less 128 under int8.
+inline std::vector<float> random_table(Random& random, const SchemeFacts& facts) {
+  std::vector<float> table(std::max<size_t>(16, size_t{1} << facts.bits), 0.0f);
+  for (size_t code = 0; code < size_t{1} << facts.bits; ++code) {
     const int step = static_cast<int>(pick(random, 0, 254)) - 127;
-    table[code] = format.zero_points        ? static_cast<float>(code)
-                  : format.int8_activations ? static_cast<float>(step) / 127.0f
-                                            : bf16_to_f32(f32_to_bf16(normal(random)));
+    const bool int8 = facts.activations == ActivationType::int8;
+    table[code] = facts.kind == CodeKind::int8 ? static_cast<float>(code) - 128.0f
+                  : !facts.table               ? static_cast<float>(code)
+                  : int8                       ? static_cast<float>(step) / 127.0f
+                                               : bf16_to_f32(f32_to_bf16(40.0f * normal(random)));
   }
-  if (!format.zero_points && pick(random, 0, 1) == 0) table[0] = -1.0f;
-  if (!format.zero_points && pick(random, 0, 1) == 0) table[1] = 1.0f;
+  if (facts.table && pick(random, 0, 1) == 0) table[0] = -1.0f;
+  if (facts.table && pick(random, 0, 1) == 0) table[1] = 1.0f;
   return table;
 }
 
+// Of either sign.
 inline float random_f16(Random& random, float least, float most) {
-  return f16_to_f32(f32_to_f16(std::uniform_real_distribution<float>(least, most)(random)));
+  const float size = std::uniform_real_distribution<float>(least, most)(random);
+  return f16_to_f32(f32_to_f16(pick(random, 0, 1) == 0 ? size : -size));
 }
 
-// Fills a table scheme with random codes and scales, in the padding columns too, where activations are zero.
-inline void fill_table_matrix(Random& random, PackedTensor& tensor, const TableFormat& format) {
+// The levels of one group of a row, at random, put where they belong.
+inline void put_levels(Random& random, PackedTensor& tensor, size_t panel, size_t r, size_t g) {
+  const SchemeFacts& facts = scheme_facts(tensor.scheme);
+  const bool offsets = facts.offset != GroupOffset::none;
+  float scale = pick(random, 0, 20) == 0 ? 0.0f : random_f16(random, 1e-4f, 1e-2f);
+  float zero = 0;
+  float minimum = facts.offset == GroupOffset::minimum ? random_f16(random, 0.0f, 5e-2f) : 0.0f;
+  if (facts.offset == GroupOffset::zero_point)
+    zero = pick(random, 0, 1) == 0 ? static_cast<float>(pick(random, 0, 15))
+                                   : std::fabs(random_f16(random, 0.0f, 15.0f));
+  if (facts.kind == CodeKind::int4k) {
+    const size_t scale_at = panel + tile::nested_scale_byte(r, g / tile::kNestedGroups);
+    const size_t minimum_at = panel + tile::nested_minimum_byte(r, g / tile::kNestedGroups);
+    if (g % tile::kNestedGroups == 0) {
+      put(tensor, scale_at, f32_to_f16(scale / 16));
+      put(tensor, minimum_at, f32_to_f16(minimum / 16));
+    }
+    uint16_t d = 0;
+    uint16_t dmin = 0;
+    std::memcpy(&d, &tensor.bytes[scale_at], 2);
+    std::memcpy(&dmin, &tensor.bytes[minimum_at], 2);
+    const auto s = static_cast<uint8_t>(pick(random, 0, 255));
+    const auto m = static_cast<uint8_t>(pick(random, 0, 255));
+    put(tensor, panel + tile::nested_group_scale_byte(r, g), s);
+    put(tensor, panel + tile::nested_group_minimum_byte(r, g), m);
+    scale = f16_to_f32(d) * static_cast<float>(s);
+    minimum = -f16_to_f32(dmin) * static_cast<float>(m);
+  } else {
+    put(tensor, panel + tile::table_scale_byte(facts.bits, facts.group, offsets, r, g), f32_to_f16(scale));
+    if (offsets)
+      put(tensor, panel + tile::table_zero_byte(facts.bits, facts.group, r, g),
+          f32_to_f16(facts.offset == GroupOffset::minimum ? minimum : zero));
+  }
+  tensor.scales.push_back(scale);
+  tensor.zeros.push_back(zero);
+  tensor.minimums.push_back(minimum);
+}
+
+// Fills a scheme with scales per group with random codes and levels, in the padding columns too, where
+// activations are zero; of padding columns only those that share a group with others are kept in scales.
+inline void fill_group_matrix(Random& random, PackedTensor& tensor) {
+  const SchemeFacts& facts = scheme_facts(tensor.scheme);
   const size_t columns = tensor.columns();
   const RowTail tail = row_tail(tensor.scheme, tensor.rows(), columns);
-  const std::vector<float> table = random_table(random, format);
-  if (!format.zero_points) {
-    for (size_t i = 0; i < table.size(); ++i) put(tensor, tail.table + 4 * i, table[i]);
-  }
+  const std::vector<float> table = random_table(random, facts);
+  for (size_t i = 0; facts.table && i < 16; ++i) put(tensor, tail.table + 4 * i, table[i]);
   for (size_t row = 0; row < tensor.rows(); ++row) {
     const size_t panel = row / tile::kPanelRows * panel_bytes(tensor.scheme, columns);
     const size_t r = row % tile::kPanelRows;
+    const size_t groups = (columns + facts.group - 1) / facts.group;
     for (size_t k = 0; k < padded_columns(tensor.scheme, columns); ++k) {
-      if (k % format.group == 0) {
-        const size_t g = k / format.group;
-        const bool whole = pick(random, 0, 1) == 0;
-        const float scale = pick(random, 0, 20) == 0 ? 0.0f : random_f16(random, 1e-4f, 1e-2f);
-        const float zero = !format.zero_points ? 0.0f
-                           : whole             ? static_cast<float>(pick(random, 0, 15))
-                                               : random_f16(random, 0.0f, 15.0f);
-        put(tensor, panel + tile::table_scale_byte(format.bits, format.group, format.zero_points, r, g),
-            f32_to_f16(scale));
-        if (format.zero_points)
-          put(tensor, panel + tile::table_zero_byte(format.bits, format.group, r, g), f32_to_f16(zero));
-        tensor.scales.push_back(scale);
-        tensor.zeros.push_back(zero);
-      }
-      const unsigned code = static_cast<unsigned>(pick(random, 0, (size_t{1} << format.bits) - 1));
-      put_code(tensor, panel + tile::table_unit_byte(format.bits, format.group, format.zero_points, k),
-               format.bits, tile::code_in_unit(format.bits, r, k % format.group % tile::kTableUnitColumns),
-               code);
+      if (k % facts.group == 0) put_levels(random, tensor, panel, r, k / facts.group);
+      const unsigned code = static_cast<unsigned>(pick(random, 0, (size_t{1} << facts.bits) - 1));
+      const size_t unit =
+          facts.kind == CodeKind::int4k
+              ? tile::nested_unit_byte(k)
+              : tile::table_unit_byte(facts.bits, facts.group, facts.offset != GroupOffset::none, k);
+      put_code(tensor, panel + unit, facts.bits,
+               tile::code_in_unit(facts.bits, r, k % tile::kTableUnitColumns), code);
       if (k >= columns) continue;
-      const bool steps = format.int8_activations && !format.zero_points;
+      const bool steps = facts.table && facts.activations == ActivationType::int8;
       tensor.integers.push_back(steps ? static_cast<int32_t>(std::lround(127.0f * table[code]))
-                                      : static_cast<int32_t>(code));
+                                : facts.kind == CodeKind::int8 ? static_cast<int32_t>(code) - 128
+                                                               : static_cast<int32_t>(code));
       tensor.values.push_back(double{tensor.scales.back()} *
-                              (double{table[code]} - double{tensor.zeros.back()}));
+                                  (double{table[code]} - double{tensor.zeros.back()}) +
+                              double{tensor.minimums.back()});
     }
+    for (std::vector<float>* levels : {&tensor.scales, &tensor.zeros, &tensor.minimums})
+      levels->resize((row + 1) * groups);
   }
 }
 
@@ -209,6 +248,13 @@ inline PackedTensor packed_vector(std::string name, std::span<const float> entri
   return tensor;
 }
 
+// An order of columns with the given entries.
+inline PackedTensor packed_order(std::string name, std::span<const uint32_t> entries) {
+  PackedTensor tensor = detail::empty_tensor(std::move(name), Scheme::u32, {entries.size()});
+  std::memcpy(tensor.bytes.data(), entries.data(), entries.size_bytes());
+  return tensor;
+}
+
 inline PackedTensor random_vector(Random& random, std::string name, size_t length) {
   std::vector<float> entries(length);
   for (float& entry : entries) entry = 1.0f + 0.5f * normal(random);
@@ -233,8 +279,8 @@ inline PackedTensor random_matrix(Random& random, std::string name, Scheme schem
     return packed_matrix(std::move(name), scheme, rows, columns, entries);
   }
   PackedTensor tensor = detail::empty_tensor(std::move(name), scheme, {rows, columns});
-  if (const std::optional<TableFormat> format = table_format(scheme)) {
-    detail::fill_table_matrix(random, tensor, *format);
+  if (scheme_facts(scheme).group_scales()) {
+    detail::fill_group_matrix(random, tensor);
     return tensor;
   }
   for (size_t row = 0; row < tile::round_up(rows, tile::kPanelRows); ++row)

@@ -193,6 +193,8 @@ TEST_CASE("a cache has the tokens asked for, or as many as leave room") {
   CHECK(tokens({with(host, 40), with(device, 200)}) == 20 * kKvPageTokens);
   CHECK(tokens({with(host, 400), with(device, 70)}) == 64 * kKvPageTokens);
   CHECK(tokens({with(host, 400), device}) == 200 * kKvPageTokens);
+  // Nothing limits it where memory is not to be looked at.
+  CHECK(choose_context({with(host, 40), with(device, 3)}, {std::nullopt, 0, 100000, false}) == 100000);
 }
 
 TEST_CASE("layers that were asked for and do not fit are refused with those that would") {

@@ -219,5 +219,6 @@ TEST_CASE("a tensor whose role the recipe does not know is refused by its name")
   CHECK_THROWS_WITH_AS(
       refuse_unknown_roles("folder", plan),
       "folder: tensor \"model.new\": expected one whose role the recipe knows, found another", FileError);
-  for (const RoleRow& row : role_rows()) CHECK(is_known_role(row.role));
+  // The steps change columns, so an order of them would no longer be true.
+  for (const RoleRow& row : role_rows()) CHECK(is_known_role(row.role) == (row.kind != RoleKind::order));
 }

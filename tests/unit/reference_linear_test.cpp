@@ -50,8 +50,9 @@ double exact_sum(const rig::PackedTensor& weight, size_t n, const Row& x, const 
 
 double through_bf16(double value) { return double{bf16_to_f32(f32_to_bf16(static_cast<float>(value)))}; }
 
-// Whole-number sums of every group, scaled: y = x_scale (/ 127) * sum of scale * (products - zero * total).
-double grouped_sum(const TableFormat& format, const rig::PackedTensor& weight, size_t n, const Codes& x,
+// Whole-number sums of every group, scaled: y = x_scale (/ 127) * sum of scale * (products - zero * total) +
+// minimum * total.
+double grouped_sum(const SchemeFacts& format, const rig::PackedTensor& weight, size_t n, const Codes& x,
                    const double* bias) {
   const size_t columns = weight.columns();
   const size_t groups = (columns + format.group - 1) / format.group;
@@ -67,8 +68,9 @@ double grouped_sum(const TableFormat& format, const rig::PackedTensor& weight, s
     sum += static_cast<long double>(weight.scales[at]) *
            (static_cast<long double>(products) -
             static_cast<long double>(weight.zeros[at]) * static_cast<long double>(total));
+    sum += static_cast<long double>(weight.minimums[at]) * static_cast<long double>(total);
   }
-  sum *= static_cast<long double>(x.scale) / (format.zero_points ? 1 : 127);
+  sum *= static_cast<long double>(x.scale) / (format.table ? 127 : 1);
   return static_cast<double>(sum + (bias != nullptr ? static_cast<long double>(*bias) : 0.0L));
 }
 
@@ -110,17 +112,18 @@ TEST_CASE("linear on integer codes is exact before the scaling and scales in the
   }
 }
 
-TEST_CASE("linear on table codes: exact within a group for int8 activations, else sums of rounded ones") {
+TEST_CASE(
+    "linear on codes with scales per group: exact within a group for int8 activations, else sums of rounded "
+    "ones") {
   rig::Random random(fresh_seed());
   for (const Scheme scheme : matrix_schemes()) {
-    const std::optional<TableFormat> format = table_format(scheme);
-    if (!format) continue;
+    const SchemeFacts& facts = scheme_facts(scheme);
+    if (!facts.group_scales()) continue;
     for (const size_t columns : {size_t{1}, size_t{172}, size_t{640}}) {
       const rig::OpCase test = rig::linear_case(random, scheme, {{19, 5}, columns, 9, true, false});
-      const auto dot = [&format](const rig::PackedTensor& weight, size_t n, const Row& x,
-                                 const double* bias) {
-        return format->int8_activations ? grouped_sum(*format, weight, n, quantized(x), bias)
-                                        : exact_sum(weight, n, x, bias, through_bf16);
+      const auto dot = [&facts](const rig::PackedTensor& weight, size_t n, const Row& x, const double* bias) {
+        return facts.activations == ActivationType::int8 ? grouped_sum(facts, weight, n, quantized(x), bias)
+                                                         : exact_sum(weight, n, x, bias, through_bf16);
       };
       check_rows(test, expected_rows(test, dot), kRoundedOnce);
     }

@@ -119,8 +119,10 @@ TEST_CASE("stored rows mean what was packed, for hand-made bytes and for encoded
           error = std::max(error, std::abs(row[i] - double{values[r * columns + i]}));
       }
       // Tables leave steps as wide as the largest value of a group: 2 bits all of it, 4 bits a third.
-      const std::optional<TableFormat> format = table_format(scheme);
-      CHECK(error < (!format ? 0.5 : format->bits == 4 ? 1.0 : 3.0));
+      const SchemeFacts& facts = scheme_facts(scheme);
+      CHECK(error < (!facts.table && facts.offset != GroupOffset::zero_point ? 0.5
+                     : facts.bits == 4                                       ? 1.0
+                                                                             : 3.0));
     }
   }
 }

@@ -105,6 +105,28 @@ TEST_CASE("a file with every type gives its tensors, whatever the order and alig
   }
 }
 
+TEST_CASE("every type has its name and size") {
+  const std::vector<std::tuple<std::string, CheckpointType, size_t>> types = {
+      {"F32", CheckpointType::f32, 4},   {"F16", CheckpointType::f16, 2},
+      {"BF16", CheckpointType::bf16, 2}, {"F8_E4M3", CheckpointType::f8_e4m3, 1},
+      {"I64", CheckpointType::i64, 8},   {"I32", CheckpointType::i32, 4},
+      {"I8", CheckpointType::i8, 1},     {"U8", CheckpointType::u8, 1}};
+  for (const auto& [name, type, size] : types) {
+    CAPTURE(name);
+    const ordered_json header = {{"t", {{"dtype", name}, {"shape", {3}}, {"data_offsets", {0, 3 * size}}}}};
+    const std::string file = pack(header.dump(), std::string(3 * size, 'd'));
+    const auto tensors = parse_safetensors(std::as_bytes(std::span<const char>(file)), "crafted.safetensors");
+    REQUIRE(tensors.size() == 1);
+    CHECK(tensors[0].type == type);
+    CHECK(tensors[0].elements() == 3);
+    CHECK(type_name(type) == name);
+    std::vector<float> values(3);
+    const std::string line = refusal([&] { read_floats(tensors[0], 0, values); });
+    CHECK(line.empty() == (type <= CheckpointType::bf16));
+    if (!line.empty()) CHECK(contains(line, "expected F32, F16 or BF16, found " + name));
+  }
+}
+
 TEST_CASE("files that break a rule are refused by name") {
   CHECK(fault_of(small_json().dump(), 32).empty());  // the method itself
   CHECK(contains(fault_of(""), "header length"));
@@ -174,8 +196,7 @@ TEST_CASE("flipped bytes and cuts never crash the parser") {
       for (const CheckpointTensor& tensor :
            parse_safetensors(std::as_bytes(std::span<const char>(file)), "crafted.safetensors")) {
         std::vector<float> values(tensor.elements());
-        if (tensor.type != CheckpointType::u8 && tensor.type != CheckpointType::i32)
-          read_floats(tensor, 0, values);
+        if (tensor.type <= CheckpointType::bf16) read_floats(tensor, 0, values);
       }
     });
     REQUIRE((line.empty() || well_formed(line, "crafted.safetensors")));

@@ -2,12 +2,16 @@
 #include "commands/verbs.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "commands/command_line/llama_cpp_options.h"
 #include "engine/backends.h"
 #include "gguf-like-format/scheme.h"
 
@@ -42,6 +46,26 @@ TEST_CASE("--backend offers every backend, and every verb has something to run")
   for (const Verb* verb : {&verbs().front(), find_verb("perplexity")})
     CHECK(choices_of(*verb, "backend") == names);
   for (const Verb& verb : verbs()) CHECK((verb.run != nullptr));
+}
+
+TEST_CASE("options of llama.cpp that are refused are no options here, and documented") {
+  std::ifstream in(TESSERA_SOURCE_DIR "/docs/command-line.md");
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  REQUIRE(!text.empty());
+  std::string own = " ";
+  for (const Option& option : verbs().front().options)
+    own += fmt::format("--{} {} ", option.name, option.aliases);
+  for (const LlamaCppOption& option : llama_cpp_options()) {
+    std::istringstream names(option.names);
+    for (std::string name; names >> name;) {
+      CAPTURE(name);
+      CHECK(own.find(' ' + name + ' ') == std::string::npos);
+      CHECK(text.find('`' + name + '`') != std::string::npos);
+      CHECK(instead_of_llama_cpp(name) == option.instead);
+    }
+  }
+  CHECK(instead_of_llama_cpp("-f") == "");
+  CHECK(instead_of_llama_cpp("") == "");
 }
 
 }  // namespace tessera

@@ -155,6 +155,27 @@ void silu_gate(const float* gate, const float* up, size_t n, float* y) {
   }
 }
 
+void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 g = load_floats(gate + i, n - i);
+    const __m256 square = _mm256_mul_ps(g, g);
+    const __m256 exponent =
+        _mm256_mul_ps(g, _mm256_fmadd_ps(_mm256_set1_ps(kGeluCubic), square, _mm256_set1_ps(kGeluLinear)));
+    const __m256 denominator = _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(exponent));
+    store_floats(y + i, n - i, _mm256_mul_ps(_mm256_div_ps(g, denominator), load_floats(up + i, n - i)));
+  }
+}
+
+// tanh(x) = 1 - 2 / (1 + e^2x).
+void soft_cap(const float* x, float cap, size_t n, float* y) {
+  const __m256 twice = _mm256_set1_ps(2.0f / cap);
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 power = exponential(_mm256_mul_ps(load_floats(x + i, n - i), twice));
+    const __m256 lost = _mm256_div_ps(_mm256_set1_ps(2.0f * cap), _mm256_add_ps(_mm256_set1_ps(1.0f), power));
+    store_floats(y + i, n - i, _mm256_sub_ps(_mm256_set1_ps(cap), lost));
+  }
+}
+
 void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y) {
   for (size_t i = 0; i < half; i += 8) {
     const size_t left = half - i;
@@ -186,6 +207,8 @@ constinit const RowKernels kRowKernels{
     .quantize_row = quantize_row,
     .round_row = round_row,
     .silu_gate = silu_gate,
+    .gelu_gate = gelu_gate,
+    .soft_cap = soft_cap,
     .rotate_head = rotate_head,
     .maximum = maximum,
 };

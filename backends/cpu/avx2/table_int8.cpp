@@ -1,5 +1,5 @@
-// Products of table schemes with int8 activations: a code becomes a byte by vpshufb, vpmaddubsw multiplies.
-// Sums of a group are whole numbers, exact; scales come in once a group.
+// Products with scales per group and int8 activations: a code becomes a byte by vpshufb, vpmaddubsw
+// multiplies. Sums of a group are whole numbers, exact; scales come in once a group.
 #include <immintrin.h>
 
 #include "backends/cpu/avx2/avx2.h"
@@ -19,13 +19,15 @@ constexpr size_t kUnit = tile::kTableUnitColumns;
 constexpr int kLargestActivation = 127;
 constexpr int kLargestEntry = 127;
 constexpr int kLargestCode = 15;
+constexpr int kLargestByte = 128;  // in magnitude
 constexpr int kLargestInt16 = 32767;
-static_assert(2 * kLargestEntry * kLargestActivation <= kLargestInt16,
-              "one vpmaddubsw result of entries fits a 16-bit lane, so it widens at once");
+static_assert(2 * kLargestEntry * kLargestActivation <= kLargestInt16 &&
+                  2 * kLargestByte * kLargestActivation <= kLargestInt16,
+              "one vpmaddubsw result of entries or bytes fits a 16-bit lane, so it widens at once");
 static_assert(static_cast<int>(kUnitQuads) * 2 * kLargestCode * kLargestActivation <= kLargestInt16,
               "the vpmaddubsw results of a unit of codes fit a 16-bit lane");
 
-// The entries t of a table as signed bytes, twice, as vpshufb reads it. Not used with zero points.
+// The entries t of a table as signed bytes, twice, as vpshufb reads it. Used for tables only.
 struct ByteTable {
   __m256i entries;
 };
@@ -42,37 +44,43 @@ ByteTable byte_table(const float* table) {
 }
 
 // Formats: weights<kQuad>(lines, table) are the bytes of four columns of 8 rows; kSmall says that they are
-// unsigned and at most 15.
+// unsigned and at most 15, kWide that they may be -128, which has no opposite in a byte.
 template <class Codes>
 struct TableBytes {
   static constexpr size_t kBits = Codes::kBits;
-  static constexpr bool kZeroPoints = false;
+  static constexpr GroupForm kForm = GroupForm::table;
   static constexpr bool kSmall = false;
+  static constexpr bool kWide = false;
   template <size_t kQuad>
   [[gnu::always_inline]] static __m256i weights(const uint8_t* lines, const ByteTable& table) {
     return _mm256_shuffle_epi8(table.entries, Codes::template codes<kQuad>(lines));
   }
 };
 
+template <GroupForm kGroupForm>
 struct CodeBytes {
   static constexpr size_t kBits = 4;
-  static constexpr bool kZeroPoints = true;
+  static constexpr GroupForm kForm = kGroupForm;
   static constexpr bool kSmall = true;
+  static constexpr bool kWide = false;
   template <size_t kQuad>
   [[gnu::always_inline]] static __m256i weights(const uint8_t* lines, const ByteTable&) {
     return Codes4::codes<kQuad>(lines);
   }
 };
 
-template <bool kCodes>
-struct ExpandedBytes {
+// Bytes as they lie in lines: stored ones of 8 bits, and all that were expanded.
+template <GroupForm kGroupForm>
+struct PlainBytes {
+  static constexpr size_t kBits = 8;
   static constexpr size_t kUnitBytes = kUnitQuads * kLine;
-  static constexpr bool kZeroPoints = kCodes;
-  static constexpr bool kSmall = kCodes;
+  static constexpr GroupForm kForm = kGroupForm;
+  static constexpr bool kSmall = has_offsets(kForm);
+  static constexpr bool kWide = kForm == GroupForm::bytes;
   template <size_t kQuad>
   [[gnu::always_inline]] static __m256i weights(const uint8_t* lines, const ByteTable&) {
     const __m256i bytes = load_half_line(lines + kQuad * kLine);
-    return kCodes ? bytes : _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));  // t + 128 becomes t
+    return kSmall ? bytes : _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));  // t + 128 becomes t
   }
 };
 
@@ -104,9 +112,11 @@ template <class Format, size_t T, size_t kQuad>
       if constexpr (Format::kSmall) {
         sums[t][h] = settled(_mm256_add_epi16(sums[t][h], _mm256_maddubs_epi16(w, four)));
       } else {
-        // The magnitude is taken of the factor that is used again: by the other half, or by more tokens.
-        const __m256i pairs = T == 1 ? _mm256_maddubs_epi16(_mm256_abs_epi8(four), _mm256_sign_epi8(w, four))
-                                     : _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, w));
+        // The magnitude is taken of the factor that is used again, by the other half or by more tokens,
+        // unless that factor alone is sure to have an opposite.
+        const __m256i pairs = T == 1 && !Format::kWide
+                                  ? _mm256_maddubs_epi16(_mm256_abs_epi8(four), _mm256_sign_epi8(w, four))
+                                  : _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, w));
         sums[t][h] = settled(_mm256_add_epi32(sums[t][h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
       }
     }
@@ -180,11 +190,14 @@ void multiply(const Job& job, const ByteTable& table, size_t token, size_t panel
 #pragma GCC unroll 2
       for (size_t h = 0; h < 2; ++h) {
         __m256 d = _mm256_cvtepi32_ps(sums[t][h]);
-        if constexpr (Panel::kZeroPoints) {
-          const float total = sum_of_group(x + t * job.x_stride + fine_sums, first, job.group);
-          d = _mm256_fnmadd_ps(scales.zero[h], _mm256_set1_ps(total), d);
-        }
+        __m256 total = _mm256_setzero_ps();
+        if constexpr (has_offsets(Panel::kForm))
+          total = _mm256_set1_ps(sum_of_group(x + t * job.x_stride + fine_sums, first, job.group));
+        if constexpr (Panel::kForm == GroupForm::zero_points)
+          d = _mm256_fnmadd_ps(scales.offset[h], total, d);
         results[t][h] = _mm256_fmadd_ps(scales.scale[h], d, results[t][h]);
+        if constexpr (Panel::kForm == GroupForm::minimums)
+          results[t][h] = _mm256_fmadd_ps(scales.offset[h], total, results[t][h]);
       }
     }
   }
@@ -192,7 +205,8 @@ void multiply(const Job& job, const ByteTable& table, size_t token, size_t panel
   for (size_t t = 0; t < T; ++t) {
     float scale = 0;
     __builtin_memcpy(&scale, x + t * job.x_stride + q8::scale_offset(job.x_columns), sizeof scale);
-    store_table_sums(job, panel_index, token + t, Panel::kZeroPoints ? scale : scale / 127.0f, results[t]);
+    store_table_sums(job, panel_index, token + t, Panel::kForm == GroupForm::table ? scale / 127.0f : scale,
+                     results[t]);
   }
 }
 
@@ -205,18 +219,28 @@ void product_of(const Job& job, const ByteTable& table) {
   for_each_table_tile(job, table, kByTokens);
 }
 
-template <class Format>
+template <template <class> class Groups, class Format>
 void product(const TableProduct& job) {
   ByteTable table{};
-  if constexpr (!Format::kZeroPoints) table = byte_table(job.table);
-  product_of<StoredGroups, Format>(job, table);
+  if constexpr (Format::kForm == GroupForm::table) table = byte_table(job.table);
+  product_of<Groups, Format>(job, table);
+}
+
+template <GroupForm kForm>
+void expanded_form(const ExpandedProduct& job) {
+  product_of<ExpandedGroups, PlainBytes<kForm>>(job, ByteTable{});
 }
 
 void product_expanded(const ExpandedProduct& job) {
-  if (job.zeros == nullptr) {
-    product_of<ExpandedGroups, ExpandedBytes<false>>(job, ByteTable{});
-  } else {
-    product_of<ExpandedGroups, ExpandedBytes<true>>(job, ByteTable{});
+  switch (job.form) {
+    case GroupForm::table:
+      return expanded_form<GroupForm::table>(job);
+    case GroupForm::zero_points:
+      return expanded_form<GroupForm::zero_points>(job);
+    case GroupForm::minimums:
+      return expanded_form<GroupForm::minimums>(job);
+    case GroupForm::bytes:
+      return expanded_form<GroupForm::bytes>(job);
   }
 }
 
@@ -229,12 +253,12 @@ template <class Format, size_t kQuad>
   }
 }
 
-template <class Format>
+template <template <class> class Groups, class Format>
 void expand(const uint8_t* panel, size_t columns, size_t group, const float* table,
             const ExpandedPanel& out) {
   ByteTable bytes{};
-  if constexpr (!Format::kZeroPoints) bytes = byte_table(table);
-  const StoredGroups<Format> groups(panel, group);
+  if constexpr (Format::kForm == GroupForm::table) bytes = byte_table(table);
+  const Groups<Format> groups(panel, group);
   uint8_t* values = out.values;
   for (size_t g = 0; g < columns / group; ++g) {
     const uint8_t* lines = groups.values(g);
@@ -247,21 +271,26 @@ void expand(const uint8_t* panel, size_t columns, size_t group, const float* tab
       expand_quad<Format, 5>(lines, bytes, values);
       expand_quad<Format, 6>(lines, bytes, values);
       expand_quad<Format, 7>(lines, bytes, values);
-      lines += StoredGroups<Format>::kUnitBytes;
+      lines += Groups<Format>::kUnitBytes;
       values += kUnitQuads * kLine;
     }
-    store_group_scales<Format::kZeroPoints>(groups.scales(g), g, out);
+    store_group_scales<Format::kForm>(groups.scales(g), g, out);
   }
 }
+
+template <template <class> class Groups, class Format>
+constexpr TableCodeKernels kKernels{.product = product<Groups, Format>, .expand = expand<Groups, Format>};
 
 }  // namespace
 
 constinit const TableKernels kTableInt8{
     .code_tokens = SIZE_MAX,  // for any number of tokens expanding first gains 5 % at most
-    .codes = {{.product = product<TableBytes<Codes2>>, .expand = expand<TableBytes<Codes2>>},
-              {.product = product<TableBytes<Codes3>>, .expand = expand<TableBytes<Codes3>>},
-              {.product = product<TableBytes<Codes4>>, .expand = expand<TableBytes<Codes4>>},
-              {.product = product<CodeBytes>, .expand = expand<CodeBytes>}},
+    .codes = {kKernels<StoredGroups, TableBytes<Codes2>>, kKernels<StoredGroups, TableBytes<Codes3>>,
+              kKernels<StoredGroups, TableBytes<Codes4>>,
+              kKernels<StoredGroups, CodeBytes<GroupForm::zero_points>>,
+              kKernels<StoredGroups, PlainBytes<GroupForm::bytes>>,
+              kKernels<StoredGroups, CodeBytes<GroupForm::minimums>>,
+              kKernels<StoredBlocks, CodeBytes<GroupForm::minimums>>},
     .product_expanded = product_expanded,
 };
 

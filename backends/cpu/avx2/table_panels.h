@@ -1,5 +1,5 @@
-// What products with table schemes share whatever their activations: scales of a group of a panel, stored or
-// expanded, tiles of tokens, and the end of a panel. Included by the AVX2 kernels only.
+// What products with scales per group share whatever their activations: scales of a group of a panel, stored
+// or expanded, tiles of tokens, and the end of a panel. Included by the AVX2 kernels only.
 #pragma once
 
 #include <immintrin.h>
@@ -16,17 +16,25 @@ namespace tessera::cpu::avx2 {
 
 inline constexpr size_t kTableTokens = 4;  // most tokens of a tile: 4 x 2 halves of sums, 16 registers in all
 
-// Scales and zero points of rows 0..7 and 8..15 in one group.
+// 8 f16 levels, or 8 whole ones.
+inline __m256 halves(const uint8_t* at) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+inline __m256 whole_levels(const uint8_t* at) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+}
+
+// Scales and zero points or minimums of rows 0..7 and 8..15 in one group.
 struct GroupScales {
   __m256 scale[2];
-  __m256 zero[2];  // only with zero points
+  __m256 offset[2];  // only with either
 };
 
-// Groups of one panel as stored. Format has kBits and kZeroPoints.
+// Groups of one panel as stored. Format has kBits and kForm.
 template <class Format>
 class StoredGroups {
  public:
-  static constexpr bool kZeroPoints = Format::kZeroPoints;
+  static constexpr GroupForm kForm = Format::kForm;
   static constexpr size_t kUnitBytes = Format::kBits * tile::kLineBytes;
 
   StoredGroups(const TableProduct& job, size_t panel)
@@ -34,50 +42,78 @@ class StoredGroups {
   StoredGroups(const uint8_t* panel, size_t group_columns)
       : first_(panel),
         code_bytes_(tile::table_code_bytes(Format::kBits, group_columns)),
-        group_bytes_(tile::table_group_bytes(Format::kBits, group_columns, kZeroPoints)) {}
+        group_bytes_(tile::table_group_bytes(Format::kBits, group_columns, has_offsets(kForm))) {}
 
   const uint8_t* values(size_t group) const { return first_ + group * group_bytes_; }
   GroupScales scales(size_t group) const {
     const uint8_t* at = values(group) + code_bytes_;
     GroupScales result{{halves(at), halves(at + 16)}, {}};
-    if constexpr (kZeroPoints) {
-      result.zero[0] = halves(at + 32);
-      result.zero[1] = halves(at + 48);
+    if constexpr (has_offsets(kForm)) {
+      result.offset[0] = halves(at + 32);
+      result.offset[1] = halves(at + 48);
     }
     return result;
   }
 
  private:
-  static __m256 halves(const uint8_t* at) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-  }
-
   const uint8_t* first_;
   size_t code_bytes_;
   size_t group_bytes_;
 };
 
-// Groups of one expanded panel. Format has kUnitBytes and kZeroPoints.
+// The same for int4k, whose groups lie in blocks.
+template <class Format>
+class StoredBlocks {
+ public:
+  static constexpr GroupForm kForm = Format::kForm;
+  static constexpr size_t kUnitBytes = Format::kBits * tile::kLineBytes;
+
+  StoredBlocks(const TableProduct& job, size_t panel) : panel_(job.panels + panel * job.panel_stride) {}
+  StoredBlocks(const uint8_t* panel, size_t) : panel_(panel) {}
+
+  const uint8_t* values(size_t group) const {
+    return panel_ + tile::nested_unit_byte(group * tile::kNestedGroup);
+  }
+  GroupScales scales(size_t group) const {
+    const size_t block = group / tile::kNestedGroups;
+    GroupScales result;
+    for (size_t h = 0; h < 2; ++h) {
+      const size_t r = 8 * h;
+      result.scale[h] = _mm256_mul_ps(halves(panel_ + tile::nested_scale_byte(r, block)),
+                                      whole_levels(panel_ + tile::nested_group_scale_byte(r, group)));
+      const __m256 minus =
+          _mm256_sub_ps(_mm256_setzero_ps(), halves(panel_ + tile::nested_minimum_byte(r, block)));
+      result.offset[h] =
+          _mm256_mul_ps(minus, whole_levels(panel_ + tile::nested_group_minimum_byte(r, group)));
+    }
+    return result;
+  }
+
+ private:
+  const uint8_t* panel_;
+};
+
+// Groups of one expanded panel. Format has kUnitBytes and kForm.
 template <class Format>
 class ExpandedGroups {
  public:
-  static constexpr bool kZeroPoints = Format::kZeroPoints;
+  static constexpr GroupForm kForm = Format::kForm;
   static constexpr size_t kUnitBytes = Format::kUnitBytes;
 
   ExpandedGroups(const ExpandedProduct& job, size_t panel)
       : first_(job.values + panel * job.values_stride),
         group_bytes_(job.group / tile::kTableUnitColumns * kUnitBytes),
         scales_(job.scales + panel * job.scales_stride),
-        zeros_(kZeroPoints ? job.zeros + panel * job.scales_stride : nullptr) {}
+        offsets_(has_offsets(kForm) ? job.offsets + panel * job.scales_stride : nullptr) {}
 
   const uint8_t* values(size_t group) const { return first_ + group * group_bytes_; }
   GroupScales scales(size_t group) const {
     const float* at = scales_ + group * tile::kPanelRows;
     GroupScales result{{_mm256_loadu_ps(at), _mm256_loadu_ps(at + 8)}, {}};
-    if constexpr (kZeroPoints) {
-      const float* zeros = zeros_ + group * tile::kPanelRows;
-      result.zero[0] = _mm256_loadu_ps(zeros);
-      result.zero[1] = _mm256_loadu_ps(zeros + 8);
+    if constexpr (has_offsets(kForm)) {
+      const float* offsets = offsets_ + group * tile::kPanelRows;
+      result.offset[0] = _mm256_loadu_ps(offsets);
+      result.offset[1] = _mm256_loadu_ps(offsets + 8);
     }
     return result;
   }
@@ -86,15 +122,15 @@ class ExpandedGroups {
   const uint8_t* first_;
   size_t group_bytes_;
   const float* scales_;
-  const float* zeros_;
+  const float* offsets_;
 };
 
-template <bool kZeroPoints>
+template <GroupForm kForm>
 void store_group_scales(const GroupScales& scales, size_t group, const ExpandedPanel& out) {
   for (size_t h = 0; h < 2; ++h) {
     const size_t at = group * tile::kPanelRows + 8 * h;
     _mm256_storeu_ps(out.scales + at, scales.scale[h]);
-    if constexpr (kZeroPoints) _mm256_storeu_ps(out.zeros + at, scales.zero[h]);
+    if constexpr (has_offsets(kForm)) _mm256_storeu_ps(out.offsets + at, scales.offset[h]);
   }
 }
 

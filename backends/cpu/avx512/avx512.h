@@ -8,10 +8,13 @@ namespace tessera::cpu::avx512 {
 // The parts, each defined in the file that holds its kernels.
 extern const IntegerKernels kIntegerKernels;
 extern const FloatKernels kFloatKernels;
-extern const TableCodeKernels kLut2;  // of table schemes with int8 activations
+extern const TableCodeKernels kLut2;  // of schemes with scales per group and int8 activations
 extern const TableCodeKernels kLut3;
 extern const TableCodeKernels kLut4;
 extern const TableCodeKernels kInt4;
+extern const TableCodeKernels kInt8;
+extern const TableCodeKernels kInt4m;
+extern const TableCodeKernels kInt4k;
 void product_expanded(const ExpandedProduct& job);
 extern const RowKernels kRowKernels;
 extern const AttentionRowKernels kAttentionRows;

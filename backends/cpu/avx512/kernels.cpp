@@ -18,7 +18,7 @@ Kernels kernels() {
       .table_int8 =
           {
               .code_tokens = kTableCodeTokens,
-              .codes = {kLut2, kLut3, kLut4, kInt4},
+              .codes = {kLut2, kLut3, kLut4, kInt4, kInt8, kInt4m, kInt4k},
               .product_expanded = product_expanded,
           },
       .table_bf16 = avx2::kTableBf16,  // in f32, where pairs of bfloat16 cannot be multiplied

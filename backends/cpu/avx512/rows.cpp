@@ -137,6 +137,29 @@ void silu_gate(const float* gate, const float* up, size_t n, float* y) {
   }
 }
 
+void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = mask_of(n - i);
+    const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
+    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
+    const __m512 exponent = _mm512_mul_ps(
+        g, _mm512_fmadd_ps(_mm512_set1_ps(kGeluCubic), _mm512_mul_ps(g, g), _mm512_set1_ps(kGeluLinear)));
+    const __m512 denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(exponent));
+    _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
+  }
+}
+
+// tanh(x) = 1 - 2 / (1 + e^2x).
+void soft_cap(const float* x, float cap, size_t n, float* y) {
+  const __m512 twice = _mm512_set1_ps(2.0f / cap);
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = mask_of(n - i);
+    const __m512 power = exponential(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), twice));
+    const __m512 lost = _mm512_div_ps(_mm512_set1_ps(2.0f * cap), _mm512_add_ps(_mm512_set1_ps(1.0f), power));
+    _mm512_mask_storeu_ps(y + i, mask, _mm512_sub_ps(_mm512_set1_ps(cap), lost));
+  }
+}
+
 void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y) {
   for (size_t i = 0; i < half; i += 16) {
     const __mmask16 mask = mask_of(half - i);
@@ -173,6 +196,8 @@ constinit const RowKernels kRowKernels{
     .quantize_row = quantize_row,
     .round_row = round_row,
     .silu_gate = silu_gate,
+    .gelu_gate = gelu_gate,
+    .soft_cap = soft_cap,
     .rotate_head = rotate_head,
     .maximum = maximum,
 };

@@ -9,7 +9,7 @@ namespace {
 
 struct Lut3 {
   static constexpr size_t kBits = 3;
-  static constexpr bool kZeroPoints = false;
+  static constexpr GroupForm kForm = GroupForm::table;
   static constexpr ByteIndex kCode = byte_index([](unsigned i) { return i & 7; });
   // A split code's highest bit is left where the third line, shifted by three, has it: at bit 3.
   static constexpr ByteIndex kSplit = byte_index([](unsigned i) { return (i & 3) | ((i >> 3) & 1) << 2; });

@@ -1,6 +1,6 @@
-// What all products of table schemes share, whatever their activations: how a panel's scales are read, how
-// tokens are cut into register tiles and how results are stored. Included by these kernels only; all of it is
-// inlined or made from types of one file, so that nothing compiled for a newer machine is shared.
+// What all products with scales per group share, whatever their activations: how a panel's scales are read,
+// how tokens are cut into register tiles and how results are stored. Included by these kernels only; all of
+// it is inlined or made from types of one file, so that nothing compiled for a newer machine is shared.
 #pragma once
 
 #include <immintrin.h>
@@ -36,10 +36,70 @@ struct FourOperandBytes {
   return _mm512_loadu_si512(unit + line * kPanelLine);
 }
 
-// The 16 scales or zero points of one group, one a row.
+// 16 f16 levels, one a row.
 [[gnu::always_inline]] inline __m512 load_halves(const uint8_t* at) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
 }
+
+// 16 whole levels, one a row.
+[[gnu::always_inline]] inline __m512 load_whole(const uint8_t* at) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+}
+
+// Where a panel has its groups, each of whole units, and their levels; what int4k's are products of lies in
+// its block. kOffsets: whether there are zero points or minimums.
+template <size_t kBits, bool kOffsets>
+class FlatGroups {
+ public:
+  [[gnu::always_inline]] FlatGroups(const uint8_t* panel, size_t columns)
+      : panel_(panel),
+        code_bytes_(tile::table_code_bytes(kBits, columns)),
+        group_bytes_(tile::table_group_bytes(kBits, columns, kOffsets)) {}
+
+  [[gnu::always_inline]] const uint8_t* codes(size_t group) const { return panel_ + group * group_bytes_; }
+  [[gnu::always_inline]] __m512 scale(size_t group) const { return load_halves(codes(group) + code_bytes_); }
+  [[gnu::always_inline]] __m512 offset(size_t group) const {
+    return load_halves(codes(group) + code_bytes_ + 2 * tile::kPanelRows);
+  }
+
+ private:
+  const uint8_t* panel_;
+  size_t code_bytes_;
+  size_t group_bytes_;
+};
+
+class NestedGroups {
+ public:
+  [[gnu::always_inline]] NestedGroups(const uint8_t* panel, size_t) : panel_(panel) {}
+
+  [[gnu::always_inline]] const uint8_t* codes(size_t group) const {
+    return panel_ + tile::nested_unit_byte(group * tile::kNestedGroup);
+  }
+  [[gnu::always_inline]] __m512 scale(size_t group) const {
+    return _mm512_mul_ps(load_halves(panel_ + tile::nested_scale_byte(0, group / tile::kNestedGroups)),
+                         load_whole(panel_ + tile::nested_group_scale_byte(0, group)));
+  }
+  [[gnu::always_inline]] __m512 offset(size_t group) const {
+    const __m512 unit = load_halves(panel_ + tile::nested_minimum_byte(0, group / tile::kNestedGroups));
+    const __m512 minus = load_whole(panel_ + tile::nested_group_minimum_byte(0, group));
+    return _mm512_mul_ps(_mm512_sub_ps(_mm512_setzero_ps(), unit), minus);
+  }
+
+ private:
+  const uint8_t* panel_;
+};
+
+// Of a class of codes: where its groups lie.
+template <class Codes>
+struct GroupsOf {
+  using Type = FlatGroups<Codes::kBits, has_offsets(Codes::kForm)>;
+};
+template <class Codes>
+requires Codes::kNested struct GroupsOf<Codes> {
+  using Type = NestedGroups;
+};
+template <class Codes>
+using CodeGroups = typename GroupsOf<Codes>::Type;
 
 [[gnu::always_inline]] inline void prefetch_table(const uint8_t* at, size_t lines) {
 #pragma GCC unroll 4
@@ -82,23 +142,22 @@ template <class Codes, size_t kVectors>
 void expand_panel(const uint8_t* panel, size_t columns, size_t group, const float* table,
                   const ExpandedPanel& out) {
   const Codes codes(table);
+  const CodeGroups<Codes> groups(panel, group);
   uint8_t* values = out.values;
   for (size_t g = 0; g < columns / group; ++g) {
-    for (size_t u = 0; u < group / kUnit; ++u, panel += Codes::kBits * kPanelLine) {
+    const uint8_t* at = groups.codes(g);
+    for (size_t u = 0; u < group / kUnit; ++u, at += Codes::kBits * kPanelLine) {
       __m512i vectors[kVectors];
-      codes.template expand<0>(panel, vectors);
+      codes.template expand<0>(at, vectors);
 #pragma GCC unroll 8
       for (size_t i = 0; i < kVectors; ++i, values += kPanelLine) _mm512_storeu_si512(values, vectors[i]);
-      codes.template expand<1>(panel, vectors);
+      codes.template expand<1>(at, vectors);
 #pragma GCC unroll 8
       for (size_t i = 0; i < kVectors; ++i, values += kPanelLine) _mm512_storeu_si512(values, vectors[i]);
     }
-    _mm512_storeu_ps(out.scales + g * tile::kPanelRows, load_halves(panel));
-    panel += 2 * tile::kPanelRows;
-    if constexpr (Codes::kZeroPoints) {
-      _mm512_storeu_ps(out.zeros + g * tile::kPanelRows, load_halves(panel));
-      panel += 2 * tile::kPanelRows;
-    }
+    _mm512_storeu_ps(out.scales + g * tile::kPanelRows, groups.scale(g));
+    if constexpr (has_offsets(Codes::kForm))
+      _mm512_storeu_ps(out.offsets + g * tile::kPanelRows, groups.offset(g));
   }
 }
 

@@ -1,10 +1,11 @@
-// The products of codes with int8 activations for all table schemes: tiling, group loop, scales. A scheme is
-// one file with a class
+// The products of codes with int8 activations for all schemes with scales per group: tiling, group loop,
+// scales. A scheme is one file with a class
 //
 //   struct Codes {
 //     static constexpr size_t kBits;       // of a code
-//     static constexpr bool kZeroPoints;
-//     explicit Codes(const float* table);  // [16]; null with zero points
+//     static constexpr GroupForm kForm;
+//     static constexpr bool kNested;       // true for int4k alone, otherwise absent
+//     explicit Codes(const float* table);  // [16]; only for GroupForm::table not null
 //     // The bytes of 16 columns of a unit of codes, in the order of tile::byte_in_panel.
 //     template <size_t kHalf> void expand(const uint8_t* unit, __m512i (&bytes)[4]) const;
 //   };
@@ -23,7 +24,7 @@ void code_tile(const TableProduct& job, const Codes& codes, size_t token, size_t
   constexpr size_t kChains = T == 1 ? 4 : (T <= 4 ? 2 : 1);
   const uint8_t* rows = job.x + token * job.x_stride;
   const uint8_t* x = rows;
-  const uint8_t* at = job.panels + panel * job.panel_stride;
+  const CodeGroups<Codes> places(job.panels + panel * job.panel_stride, job.group);
   const size_t groups = job.columns / job.group;
   const size_t code_bytes = tile::table_code_bytes(Codes::kBits, job.group);
   const GroupSums sums(job.x_columns, job.group);
@@ -35,10 +36,11 @@ void code_tile(const TableProduct& job, const Codes& codes, size_t token, size_t
     __m512i dot[kChains][T];
 #pragma GCC unroll 8
     for (size_t t = 0; t < T; ++t) {
-      dot[0][t] = sums.beginning<Codes::kZeroPoints>(rows + t * job.x_stride, g);
+      dot[0][t] = sums.template beginning<Codes::kForm>(rows + t * job.x_stride, g);
 #pragma GCC unroll 4
       for (size_t c = 1; c < kChains; ++c) dot[c][t] = _mm512_setzero_si512();
     }
+    const uint8_t* at = places.codes(g);
     const uint8_t* end = at + code_bytes;
 #pragma GCC unroll 1
     for (; at < end; at += Codes::kBits * kPanelLine, x += kUnit) {
@@ -59,25 +61,21 @@ void code_tile(const TableProduct& job, const Codes& codes, size_t token, size_t
           add_byte_dot(dot[q % kChains][t], bytes[q], x + t * job.x_stride + kHalfUnit + 4 * q);
       }
     }
-    const __m512 scale = load_halves(at);
-    at += 2 * tile::kPanelRows;
-    __m512 zero = _mm512_setzero_ps();
-    if constexpr (Codes::kZeroPoints) {
-      zero = load_halves(at);
-      at += 2 * tile::kPanelRows;
-    }
+    const __m512 scale = places.scale(g);
+    __m512 offset = _mm512_setzero_ps();
+    if constexpr (has_offsets(Codes::kForm)) offset = places.offset(g);
 #pragma GCC unroll 8
     for (size_t t = 0; t < T; ++t) {
 #pragma GCC unroll 4
       for (size_t c = 1; c < kChains; ++c) dot[0][t] = _mm512_add_epi32(dot[0][t], dot[c][t]);
-      __m512 d = _mm512_cvtepi32_ps(dot[0][t]);
-      if constexpr (Codes::kZeroPoints) d = _mm512_fnmadd_ps(zero, sums.sum(rows + t * job.x_stride, g), d);
-      acc[t] = _mm512_fmadd_ps(scale, d, acc[t]);
+      __m512 sum = _mm512_setzero_ps();
+      if constexpr (has_offsets(Codes::kForm)) sum = sums.sum(rows + t * job.x_stride, g);
+      acc[t] = add_group<Codes::kForm>(acc[t], dot[0][t], sum, scale, offset);
     }
   }
 #pragma GCC unroll 8
   for (size_t t = 0; t < T; ++t) {
-    const float factor = row_factor<Codes::kZeroPoints>(rows + t * job.x_stride, job.x_columns);
+    const float factor = row_factor<Codes::kForm>(rows + t * job.x_stride, job.x_columns);
     store_table_panel(job, panel, token + t, acc[t], factor);
   }
 }

@@ -27,10 +27,10 @@ struct GroupSums {
         stride(group == 64 || group == 256 ? 8 : 4),
         pair(stride == 8) {}
 
-  // What a group's dot product begins with: -128 sum_k x[t][k], or 0 with zero points.
-  template <bool kZeroPoints>
+  // What a group's dot product begins with: -128 sum_k x[t][k] where bytes lie around 128, else 0.
+  template <GroupForm kForm>
   [[gnu::always_inline]] __m512i beginning(const uint8_t* row, size_t index) const {
-    if constexpr (kZeroPoints) return _mm512_setzero_si512();
+    if constexpr (has_offsets(kForm)) return _mm512_setzero_si512();
     const uint8_t* at = row + first + index * stride;
     __m512i sum = _mm512_set1_epi32(read_whole(at));
     if (pair) sum = _mm512_add_epi32(sum, _mm512_set1_epi32(read_whole(at + 4)));
@@ -54,11 +54,23 @@ struct GroupSums {
   }
 };
 
+// Adds one group: d = dot - zero * sum times its scale, or dot times its scale and sum times its minimum. dot
+// holds what bytes around 128 need already.
+template <GroupForm kForm>
+[[gnu::always_inline]] inline __m512 add_group(__m512 acc, __m512i dot, __m512 sum, __m512 scale,
+                                               __m512 offset) {
+  __m512 d = _mm512_cvtepi32_ps(dot);
+  if constexpr (kForm == GroupForm::zero_points) d = _mm512_fnmadd_ps(offset, sum, d);
+  acc = _mm512_fmadd_ps(scale, d, acc);
+  if constexpr (kForm == GroupForm::minimums) acc = _mm512_fmadd_ps(offset, sum, acc);
+  return acc;
+}
+
 // What d of a row is multiplied with at the end: an entry of the byte table is 127 times its value.
-template <bool kZeroPoints>
+template <GroupForm kForm>
 [[gnu::always_inline]] inline float row_factor(const uint8_t* row, size_t x_columns) {
   const float scale = read_float(row + q8::scale_offset(x_columns));
-  return kZeroPoints ? scale : scale / 127.0f;
+  return kForm == GroupForm::table ? scale / 127.0f : scale;
 }
 
 }  // namespace tessera::cpu::avx512

@@ -14,7 +14,7 @@ void add_to(Kernels& kernels) {
   kernels.floats.bf16_pairs = kBf16Pairs;
   kernels.table_bf16 = {
       .code_tokens = kTableCodeTokens,
-      .codes = {kLut2, kLut3, kLut4, kInt4},
+      .codes = {kLut2, kLut3, kLut4, kInt4, kInt8, kInt4m, kInt4k},
       .product_expanded = product_expanded,
   };
 }

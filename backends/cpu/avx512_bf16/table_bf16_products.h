@@ -1,5 +1,5 @@
-// The products of codes with bfloat16 activations for all table schemes, on machines with AVX512-BF16. A
-// scheme is one file with a class as in table_products.h, but
+// The products of codes with bfloat16 activations for all schemes with scales per group, on machines with
+// AVX512-BF16. A scheme is one file with a class as in table_products.h, but
 //
 //   template <size_t kHalf> void expand(const uint8_t* unit, __m512i (&pairs)[8]) const;
 //
@@ -7,8 +7,8 @@
 // belong to columns two apart, and activations are stored in the same order (tile::bf16_position).
 //
 // The 32 columns of a unit are one chain of vdpbf16ps, in order, begun with -zero * sum_k x[t][k]; its end
-// times the scale is added to the row's sum, unit by unit. So a token's result depends neither on the tile
-// nor on whether the codes were expanded before.
+// times the scale is added to the row's sum, and then minimum * sum_k x[t][k], unit by unit. So a token's
+// result depends neither on the tile nor on whether the codes were expanded before.
 #pragma once
 
 #include "backends/cpu/avx512/table_panels.h"
@@ -27,9 +27,9 @@ using namespace avx512;  // the tiles and panels of table_panels.h
 }
 
 // The beginning of a unit's chain.
-template <bool kZeroPoints>
+template <GroupForm kForm>
 [[gnu::always_inline]] inline __m512 begin_unit(__m512 minus_zero, const uint8_t* unit_sum) {
-  if constexpr (kZeroPoints) {
+  if constexpr (kForm == GroupForm::zero_points) {
     return _mm512_mul_ps(minus_zero, _mm512_set1_ps(read_float(unit_sum)));
   } else {
     return _mm512_setzero_ps();
@@ -38,27 +38,31 @@ template <bool kZeroPoints>
 
 [[gnu::always_inline]] inline __m512 negated(__m512 v) { return _mm512_sub_ps(_mm512_setzero_ps(), v); }
 
+// The end of a unit's chain.
+template <GroupForm kForm>
+[[gnu::always_inline]] inline __m512 add_unit(__m512 acc, __m512 chain, __m512 scale, __m512 offset,
+                                              const uint8_t* unit_sum) {
+  acc = _mm512_fmadd_ps(scale, chain, acc);
+  if constexpr (kForm == GroupForm::minimums)
+    acc = _mm512_fmadd_ps(offset, _mm512_set1_ps(read_float(unit_sum)), acc);
+  return acc;
+}
+
 // Where the units of a panel lie, by their index.
 template <class Codes>
 struct UnitPlaces {
-  const uint8_t* panel;
+  CodeGroups<Codes> groups;
   size_t group_shift;  // of units
-  size_t group_bytes;
-  size_t code_bytes;
 
-  [[gnu::always_inline]] UnitPlaces(const uint8_t* at, size_t group)
-      : panel(at),
-        group_shift(static_cast<size_t>(__builtin_ctzll(group / kUnit))),
-        group_bytes(tile::table_group_bytes(Codes::kBits, group, Codes::kZeroPoints)),
-        code_bytes(tile::table_code_bytes(Codes::kBits, group)) {}
+  [[gnu::always_inline]] UnitPlaces(const uint8_t* panel, size_t group)
+      : groups(panel, group), group_shift(static_cast<size_t>(__builtin_ctzll(group / kUnit))) {}
 
   [[gnu::always_inline]] const uint8_t* codes(size_t unit) const {
     const size_t in_group = unit & ((size_t{1} << group_shift) - 1);
-    return panel + (unit >> group_shift) * group_bytes + in_group * Codes::kBits * kPanelLine;
+    return groups.codes(unit >> group_shift) + in_group * Codes::kBits * kPanelLine;
   }
-  [[gnu::always_inline]] const uint8_t* scales(size_t unit) const {
-    return panel + (unit >> group_shift) * group_bytes + code_bytes;
-  }
+  [[gnu::always_inline]] __m512 scale(size_t unit) const { return groups.scale(unit >> group_shift); }
+  [[gnu::always_inline]] __m512 offset(size_t unit) const { return groups.offset(unit >> group_shift); }
 };
 
 // Adds U neighbouring units of T rows to acc, their chains side by side.
@@ -72,11 +76,10 @@ template <class Codes, size_t T, size_t U>
 #pragma GCC unroll 4
   for (size_t u = 0; u < U; ++u) {
     __m512 minus_zero = _mm512_setzero_ps();
-    if constexpr (Codes::kZeroPoints)
-      minus_zero = negated(load_halves(places.scales(unit + u) + 2 * tile::kPanelRows));
+    if constexpr (Codes::kForm == GroupForm::zero_points) minus_zero = negated(places.offset(unit + u));
 #pragma GCC unroll 8
     for (size_t t = 0; t < T; ++t)
-      chain[u][t] = begin_unit<Codes::kZeroPoints>(minus_zero, sums + t * job.x_stride + u * sizeof(float));
+      chain[u][t] = begin_unit<Codes::kForm>(minus_zero, sums + t * job.x_stride + u * sizeof(float));
   }
 #pragma GCC unroll 4
   for (size_t u = 0; u < U; ++u) {
@@ -105,9 +108,13 @@ template <class Codes, size_t T, size_t U>
   }
 #pragma GCC unroll 4
   for (size_t u = 0; u < U; ++u) {
-    const __m512 scale = load_halves(places.scales(unit + u));
+    const __m512 scale = places.scale(unit + u);
+    __m512 offset = _mm512_setzero_ps();
+    if constexpr (Codes::kForm == GroupForm::minimums) offset = places.offset(unit + u);
 #pragma GCC unroll 8
-    for (size_t t = 0; t < T; ++t) acc[t] = _mm512_fmadd_ps(scale, chain[u][t], acc[t]);
+    for (size_t t = 0; t < T; ++t)
+      acc[t] = add_unit<Codes::kForm>(acc[t], chain[u][t], scale, offset,
+                                      sums + t * job.x_stride + u * sizeof(float));
   }
 }
 

@@ -1,4 +1,5 @@
-// Four bits a code with zero points, four codes a word, to the codes as bfloat16 values through vpermw.
+// Four bits a code with zero points or minimums, four codes a word, to the codes as bfloat16 values through
+// vpermw.
 #include "backends/cpu/avx512_bf16/avx512_bf16.h"
 #include "backends/cpu/avx512_bf16/table_bf16_products.h"
 
@@ -6,13 +7,15 @@ namespace tessera::cpu::avx512_bf16 {
 
 namespace {
 
-struct Int4 {
+// The codes themselves, whatever their groups have beside a scale.
+template <GroupForm kGroupForm>
+struct Nibbles {
   static constexpr size_t kBits = 4;
-  static constexpr bool kZeroPoints = true;
+  static constexpr GroupForm kForm = kGroupForm;
   static constexpr WordIndex kCode = word_index([](unsigned i) { return i & 15; });
 
   __m512i table;
-  explicit Int4(const float*)
+  explicit Nibbles(const float*)
       : table(word_table(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), kCode)) {}
 
   template <size_t kHalf>
@@ -28,8 +31,19 @@ struct Int4 {
   }
 };
 
+using Int4 = Nibbles<GroupForm::zero_points>;
+using Int4m = Nibbles<GroupForm::minimums>;
+struct Int4k : Int4m {
+  static constexpr bool kNested = true;
+  using Int4m::Int4m;
+};
+
 }  // namespace
 
 constinit const TableCodeKernels kInt4{.product = multiply_codes_bf16<Int4>, .expand = expand_panel<Int4, 8>};
+constinit const TableCodeKernels kInt4m{.product = multiply_codes_bf16<Int4m>,
+                                        .expand = expand_panel<Int4m, 8>};
+constinit const TableCodeKernels kInt4k{.product = multiply_codes_bf16<Int4k>,
+                                        .expand = expand_panel<Int4k, 8>};
 
 }  // namespace tessera::cpu::avx512_bf16

@@ -9,7 +9,7 @@ namespace {
 
 struct Lut2 {
   static constexpr size_t kBits = 2;
-  static constexpr bool kZeroPoints = false;
+  static constexpr GroupForm kForm = GroupForm::table;
   static constexpr WordIndex kLower = word_index([](unsigned i) { return i & 3; });
   static constexpr WordIndex kUpper = word_index([](unsigned i) { return (i >> 2) & 3; });
 

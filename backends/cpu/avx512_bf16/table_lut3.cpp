@@ -9,7 +9,7 @@ namespace {
 
 struct Lut3 {
   static constexpr size_t kBits = 3;
-  static constexpr bool kZeroPoints = false;
+  static constexpr GroupForm kForm = GroupForm::table;
   static constexpr WordIndex kCode = word_index([](unsigned i) { return i & 7; });
   // A split code's highest bit is left where the third line, shifted by three, has it: at bit 3 or 4.
   static constexpr WordIndex kSixth = word_index([](unsigned i) { return (i & 3) | ((i >> 3) & 1) << 2; });

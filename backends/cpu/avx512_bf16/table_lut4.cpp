@@ -8,7 +8,7 @@ namespace {
 
 struct Lut4 {
   static constexpr size_t kBits = 4;
-  static constexpr bool kZeroPoints = false;
+  static constexpr GroupForm kForm = GroupForm::table;
   static constexpr WordIndex kCode = word_index([](unsigned i) { return i & 15; });
 
   __m512i table;

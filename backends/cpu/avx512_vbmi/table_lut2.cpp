@@ -11,7 +11,7 @@ using namespace avx512;
 
 struct Lut2 {
   static constexpr size_t kBits = 2;
-  static constexpr bool kZeroPoints = false;
+  static constexpr GroupForm kForm = GroupForm::table;
   static constexpr ByteIndex kFirst = byte_index([](unsigned i) { return i & 3; });
   static constexpr ByteIndex kSecond = byte_index([](unsigned i) { return (i >> 2) & 3; });
   static constexpr ByteIndex kThird = byte_index([](unsigned i) { return (i >> 4) & 3; });

@@ -16,11 +16,19 @@ struct RowKernels {
   void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);
   // y[i] = gate[i] / (1 + e^-gate[i]) * up[i].
   void (*silu_gate)(const float* gate, const float* up, size_t n, float* y);
+  // The same with GELU, as GateFunction::gelu_tanh has it.
+  void (*gelu_gate)(const float* gate, const float* up, size_t n, float* y);
+  // y[i] = cap * tanh(x[i] / cap); y may be x.
+  void (*soft_cap)(const float* x, float cap, size_t n, float* y);
   // Rotates one head of 2 * half elements: pairs (i, i + half) by the angles whose cosines and sines are
   // given, [half] each. y may be x.
   void (*rotate_head)(const float* x, const float* cosines, const float* sines, size_t half, float* y);
   // The largest of n >= 1 values.
   float (*maximum)(const float* values, size_t n);
 };
+
+// gelu(x) = x / (1 + e^(x (kGeluLinear + kGeluCubic x^2))): -2 sqrt(2 / pi), and that times 0.044715.
+constexpr float kGeluLinear = -1.5957691216057308f;
+constexpr float kGeluCubic = -0.07135481627260025f;
 
 }  // namespace tessera::cpu

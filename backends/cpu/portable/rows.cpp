@@ -67,6 +67,19 @@ void silu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
 
+void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
+  for (size_t i = 0; i < n; ++i) {
+    const float exponent = gate[i] * (kGeluLinear + kGeluCubic * gate[i] * gate[i]);
+    y[i] = gate[i] / (1.0f + std::exp(exponent)) * up[i];
+  }
+}
+
+// tanh(x) = 1 - 2 / (1 + e^2x).
+void soft_cap(const float* x, float cap, size_t n, float* y) {
+  const float twice = 2.0f / cap;
+  for (size_t i = 0; i < n; ++i) y[i] = cap - 2.0f * cap / (1.0f + std::exp(twice * x[i]));
+}
+
 void rotate_head(const float* x, const float* cosines, const float* sines, size_t half, float* y) {
   for (size_t i = 0; i < half; ++i) {
     const float a = x[i];
@@ -89,6 +102,8 @@ constinit const RowKernels kRowKernels{
     .quantize_row = quantize_row,
     .round_row = round_row,
     .silu_gate = silu_gate,
+    .gelu_gate = gelu_gate,
+    .soft_cap = soft_cap,
     .rotate_head = rotate_head,
     .maximum = maximum,
 };

@@ -1,5 +1,5 @@
-// Products with table schemes in plain loops. A group of columns is expanded to one value per weight once for
-// several tokens; expanded panels are multiplied by the same loops, so both ways give the same bits.
+// Products with scales per group in plain loops. A group of columns is expanded to one value per weight once
+// for several tokens; expanded panels are multiplied by the same loops, so both ways give the same bits.
 #include <cmath>
 #include <cstring>
 
@@ -17,7 +17,6 @@ constexpr size_t kRows = tile::kPanelRows;
 constexpr size_t kUnit = tile::kTableUnitColumns;
 constexpr size_t kMostGroup = 256;
 constexpr size_t kTokens = 8;  // that share the values of a group
-constexpr size_t kEntries = 16;
 
 static_assert(q8::kFineGroup == kUnit && bf16_row::kGroup == kUnit, "rows hold a sum per unit of columns");
 static_assert(255 * 127 * kMostGroup < (size_t{1} << 24), "a group's sum of bytes is a whole float");
@@ -34,21 +33,48 @@ void write(uint8_t* at, Value value) {
   std::memcpy(at, &value, sizeof value);
 }
 
-struct Lut2 {
-  static constexpr size_t kBits = 2;
-  static constexpr bool kZeroPoints = false;
+// A kind of codes: their width, how their groups are put together, and where a panel has them.
+template <size_t kCodeBits, GroupForm kGroupForm>
+struct Groups {
+  static constexpr size_t kBits = kCodeBits;
+  static constexpr GroupForm kForm = kGroupForm;
+  static constexpr bool kOffsets = has_offsets(kForm);
+
+  static const uint8_t* unit(const uint8_t* panel, size_t columns, size_t column) {
+    return panel + tile::table_unit_byte(kBits, columns, kOffsets, column);
+  }
+  static float scale(const uint8_t* panel, size_t columns, size_t row, size_t group) {
+    return f16_to_f32(read<uint16_t>(panel + tile::table_scale_byte(kBits, columns, kOffsets, row, group)));
+  }
+  static float offset(const uint8_t* panel, size_t columns, size_t row, size_t group) {
+    return f16_to_f32(read<uint16_t>(panel + tile::table_zero_byte(kBits, columns, row, group)));
+  }
 };
-struct Lut3 {
-  static constexpr size_t kBits = 3;
-  static constexpr bool kZeroPoints = false;
-};
-struct Lut4 {
+using Lut2 = Groups<2, GroupForm::table>;
+using Lut3 = Groups<3, GroupForm::table>;
+using Lut4 = Groups<4, GroupForm::table>;
+using Int4 = Groups<4, GroupForm::zero_points>;
+using Int8Groups = Groups<8, GroupForm::bytes>;
+using Int4m = Groups<4, GroupForm::minimums>;
+
+struct Int4k {
   static constexpr size_t kBits = 4;
-  static constexpr bool kZeroPoints = false;
-};
-struct Int4 {
-  static constexpr size_t kBits = 4;
-  static constexpr bool kZeroPoints = true;
+  static constexpr GroupForm kForm = GroupForm::minimums;
+  static constexpr bool kOffsets = true;
+
+  static const uint8_t* unit(const uint8_t* panel, size_t, size_t column) {
+    return panel + tile::nested_unit_byte(column);
+  }
+  static float scale(const uint8_t* panel, size_t, size_t row, size_t group) {
+    const size_t block = group / tile::kNestedGroups;
+    return f16_to_f32(read<uint16_t>(panel + tile::nested_scale_byte(row, block))) *
+           static_cast<float>(panel[tile::nested_group_scale_byte(row, group)]);
+  }
+  static float offset(const uint8_t* panel, size_t, size_t row, size_t group) {
+    const size_t block = group / tile::kNestedGroups;
+    return -f16_to_f32(read<uint16_t>(panel + tile::nested_minimum_byte(row, block))) *
+           static_cast<float>(panel[tile::nested_group_minimum_byte(row, group)]);
+  }
 };
 
 template <class Format>
@@ -61,6 +87,9 @@ unsigned code_at(const uint8_t* unit, size_t row, size_t column) {
   return code;
 }
 
+template <class Format>
+constexpr size_t kEntries = size_t{1} << (Format::kBits == 8 ? 8 : 4);  // tables always have 16
+
 // With int8 activations: values are bytes 4 columns to a row.
 struct Int8 {
   using Value = uint8_t;
@@ -69,20 +98,20 @@ struct Int8 {
 
   template <class Format>
   static void entries(const float* table, Value* values) {
-    for (size_t i = 0; i < kEntries; ++i) {
-      if constexpr (Format::kZeroPoints) {
-        values[i] = static_cast<Value>(i);
-      } else {
+    for (size_t i = 0; i < kEntries<Format>; ++i) {
+      if constexpr (Format::kForm == GroupForm::table) {
         // The bounds, which files keep, make the conversion defined whatever the table holds.
         const float t = std::fmin(std::fmax(std::nearbyint(127.0f * table[i]), -127.0f), 127.0f);
         values[i] = static_cast<Value>(static_cast<int>(t) + 128);
+      } else {
+        values[i] = static_cast<Value>(i);
       }
     }
   }
 
-  static float factor(const uint8_t* row, size_t columns, bool zero_points) {
+  static float factor(const uint8_t* row, size_t columns, GroupForm form) {
     const auto scale = read<float>(row + q8::scale_offset(columns));
-    return zero_points ? scale : scale / 127.0f;
+    return form == GroupForm::table ? scale / 127.0f : scale;
   }
 
   static float sum_of_group(const uint8_t* row, size_t columns, size_t first, size_t group) {
@@ -105,7 +134,7 @@ struct Int8 {
     for (size_t r = 0; r < kRows; ++r) out[r] = static_cast<float>(sums[r]);
   }
 
-  // What a value that stands for 0 is without zero points.
+  // What a value that stands for 0 is with tables and under int8.
   static constexpr float kZero = 128;
 };
 
@@ -119,12 +148,15 @@ struct Bf16 {
 
   template <class Format>
   static void entries(const float* table, Value* values) {
-    for (size_t i = 0; i < kEntries; ++i) {
-      values[i] = f32_to_bf16(Format::kZeroPoints ? static_cast<float>(i) : table[i]);
+    for (size_t i = 0; i < kEntries<Format>; ++i) {
+      const float code = static_cast<float>(i);
+      values[i] = f32_to_bf16(Format::kForm == GroupForm::table   ? table[i]
+                              : Format::kForm == GroupForm::bytes ? code - 128.0f
+                                                                  : code);
     }
   }
 
-  static float factor(const uint8_t*, size_t, bool) { return 1.0f; }
+  static float factor(const uint8_t*, size_t, GroupForm) { return 1.0f; }
 
   static float sum_of_group(const uint8_t* row, size_t columns, size_t first, size_t group) {
     float sum = 0;
@@ -148,22 +180,19 @@ struct Bf16 {
   static constexpr float kZero = 0;
 };
 
-// One group of a panel: its values, and scales and zeros of 16 rows.
+// Group `index` of a panel: its values, and scales and offsets of 16 rows.
 template <class Mode, class Format>
-void expand_group(const uint8_t* group, size_t columns, const typename Mode::Value* entries, uint8_t* values,
-                  float* scales, float* zeros) {
+void expand_group(const uint8_t* panel, size_t index, size_t columns, const typename Mode::Value* entries,
+                  uint8_t* values, float* scales, float* offsets) {
   for (size_t k = 0; k < columns; ++k) {
-    const uint8_t* unit = group + k / kUnit * Format::kBits * tile::kLineBytes;
+    const uint8_t* unit = Format::unit(panel, columns, index * columns + k);
     for (size_t r = 0; r < kRows; ++r) {
       write(values + Mode::byte_of(r, k), entries[code_at<Format>(unit, r, k % kUnit)]);
     }
   }
   for (size_t r = 0; r < kRows; ++r) {
-    const size_t scale = tile::table_scale_byte(Format::kBits, columns, Format::kZeroPoints, r, 0);
-    scales[r] = f16_to_f32(read<uint16_t>(group + scale));
-    if constexpr (Format::kZeroPoints) {
-      zeros[r] = f16_to_f32(read<uint16_t>(group + tile::table_zero_byte(Format::kBits, columns, r, 0)));
-    }
+    scales[r] = Format::scale(panel, columns, r, index);
+    if constexpr (Format::kOffsets) offsets[r] = Format::offset(panel, columns, r, index);
   }
 }
 
@@ -177,26 +206,32 @@ class PanelSums {
         token_(token),
         tokens_(job.tokens - token < kTokens ? job.tokens - token : kTokens) {}
 
-  // Adds one group: values and scales of 16 rows times the columns from `first` on.
+  // Adds one group: values and levels of 16 rows times the columns from `first` on.
   template <class Mode>
-  void add_group(const uint8_t* values, const float* scales, const float* zeros, size_t first) {
+  void add_group(GroupForm form, const uint8_t* values, const float* scales, const float* offsets,
+                 size_t first) {
     for (size_t t = 0; t < tokens_; ++t) {
       const uint8_t* row = job_.x + (token_ + t) * job_.x_stride;
       float dots[kRows];
       Mode::dots(values, row, first, job_.group, dots);
       const float sum = Mode::sum_of_group(row, job_.x_columns, first, job_.group);
       for (size_t r = 0; r < kRows; ++r) {
-        const float d = std::fma(-(zeros != nullptr ? zeros[r] : Mode::kZero), sum, dots[r]);
-        sums_[t][r] = std::fma(scales[r], d, sums_[t][r]);
+        if (form == GroupForm::minimums) {
+          sums_[t][r] = std::fma(scales[r], dots[r], sums_[t][r]);
+          sums_[t][r] = std::fma(offsets[r], sum, sums_[t][r]);
+        } else {
+          const float zero = form == GroupForm::zero_points ? offsets[r] : Mode::kZero;
+          sums_[t][r] = std::fma(scales[r], std::fma(-zero, sum, dots[r]), sums_[t][r]);
+        }
       }
     }
   }
 
   template <class Mode>
-  void store(bool zero_points) const {
+  void store(GroupForm form) const {
     for (size_t t = 0; t < tokens_; ++t) {
       const uint8_t* row = job_.x + (token_ + t) * job_.x_stride;
-      const float factor = Mode::factor(row, job_.x_columns, zero_points);
+      const float factor = Mode::factor(row, job_.x_columns, form);
       for (size_t r = 0; r < kRows && panel_ * kRows + r < job_.rows; ++r) {
         const size_t n = panel_ * kRows + r;
         // Two statements, so that no compiler fuses the addition into the multiplication.
@@ -217,21 +252,20 @@ class PanelSums {
 
 template <class Mode, class Format>
 void product(const TableProduct& job) {
-  typename Mode::Value entries[kEntries];
+  typename Mode::Value entries[kEntries<Format>];
   Mode::template entries<Format>(job.table, entries);
-  const size_t group_bytes = tile::table_group_bytes(Format::kBits, job.group, Format::kZeroPoints);
   for (size_t p = 0; p * kRows < job.rows; ++p) {
     for (size_t t = 0; t < job.tokens; t += kTokens) {
       PanelSums<TableProduct> sums(job, p, t);
       for (size_t g = 0; g < job.columns / job.group; ++g) {
         uint8_t values[kMostGroup * kRows * sizeof entries[0]];
         float scales[kRows];
-        float zeros[kRows];
-        expand_group<Mode, Format>(job.panels + p * job.panel_stride + g * group_bytes, job.group, entries,
-                                   values, scales, zeros);
-        sums.template add_group<Mode>(values, scales, Format::kZeroPoints ? zeros : nullptr, g * job.group);
+        float offsets[kRows];
+        expand_group<Mode, Format>(job.panels + p * job.panel_stride, g, job.group, entries, values, scales,
+                                   offsets);
+        sums.template add_group<Mode>(Format::kForm, values, scales, offsets, g * job.group);
       }
-      sums.template store<Mode>(Format::kZeroPoints);
+      sums.template store<Mode>(Format::kForm);
     }
   }
 }
@@ -239,13 +273,11 @@ void product(const TableProduct& job) {
 template <class Mode, class Format>
 void expand(const uint8_t* panel, size_t columns, size_t group, const float* table,
             const ExpandedPanel& out) {
-  typename Mode::Value entries[kEntries];
+  typename Mode::Value entries[kEntries<Format>];
   Mode::template entries<Format>(table, entries);
-  const size_t group_bytes = tile::table_group_bytes(Format::kBits, group, Format::kZeroPoints);
   for (size_t g = 0; g < columns / group; ++g) {
-    expand_group<Mode, Format>(panel + g * group_bytes, group, entries,
-                               out.values + g * group * kRows * sizeof entries[0], out.scales + g * kRows,
-                               Format::kZeroPoints ? out.zeros + g * kRows : nullptr);
+    expand_group<Mode, Format>(panel, g, group, entries, out.values + g * group * kRows * sizeof entries[0],
+                               out.scales + g * kRows, Format::kOffsets ? out.offsets + g * kRows : nullptr);
   }
 }
 
@@ -253,38 +285,34 @@ template <class Mode>
 void multiply_expanded(const ExpandedProduct& job) {
   for (size_t p = 0; p * kRows < job.rows; ++p) {
     const float* scales = job.scales + p * job.scales_stride;
-    const float* zeros = job.zeros != nullptr ? job.zeros + p * job.scales_stride : nullptr;
+    const float* offsets = has_offsets(job.form) ? job.offsets + p * job.scales_stride : nullptr;
     for (size_t t = 0; t < job.tokens; t += kTokens) {
       PanelSums<ExpandedProduct> sums(job, p, t);
       for (size_t g = 0; g < job.columns / job.group; ++g) {
         const size_t group_bytes = job.group * kRows * sizeof(typename Mode::Value);
-        sums.template add_group<Mode>(job.values + p * job.values_stride + g * group_bytes,
-                                      scales + g * kRows, zeros != nullptr ? zeros + g * kRows : nullptr,
+        sums.template add_group<Mode>(job.form, job.values + p * job.values_stride + g * group_bytes,
+                                      scales + g * kRows, offsets != nullptr ? offsets + g * kRows : nullptr,
                                       g * job.group);
       }
-      sums.template store<Mode>(zeros != nullptr);
+      sums.template store<Mode>(job.form);
     }
   }
 }
 
+template <class Mode, class Format>
+constexpr TableCodeKernels kKernels{.product = product<Mode, Format>, .expand = expand<Mode, Format>};
+
+template <class Mode>
+constexpr TableKernels kTable{
+    .code_tokens = kTokens,  // further tokens would expand the same codes again
+    .codes = {kKernels<Mode, Lut2>, kKernels<Mode, Lut3>, kKernels<Mode, Lut4>, kKernels<Mode, Int4>,
+              kKernels<Mode, Int8Groups>, kKernels<Mode, Int4m>, kKernels<Mode, Int4k>},
+    .product_expanded = multiply_expanded<Mode>,
+};
+
 }  // namespace
 
-constinit const TableKernels kTableInt8{
-    .code_tokens = kTokens,  // further tokens would expand the same codes again
-    .codes = {{.product = product<Int8, Lut2>, .expand = expand<Int8, Lut2>},
-              {.product = product<Int8, Lut3>, .expand = expand<Int8, Lut3>},
-              {.product = product<Int8, Lut4>, .expand = expand<Int8, Lut4>},
-              {.product = product<Int8, Int4>, .expand = expand<Int8, Int4>}},
-    .product_expanded = multiply_expanded<Int8>,
-};
-
-constinit const TableKernels kTableBf16{
-    .code_tokens = kTokens,
-    .codes = {{.product = product<Bf16, Lut2>, .expand = expand<Bf16, Lut2>},
-              {.product = product<Bf16, Lut3>, .expand = expand<Bf16, Lut3>},
-              {.product = product<Bf16, Lut4>, .expand = expand<Bf16, Lut4>},
-              {.product = product<Bf16, Int4>, .expand = expand<Bf16, Int4>}},
-    .product_expanded = multiply_expanded<Bf16>,
-};
+constinit const TableKernels kTableInt8 = kTable<Int8>;
+constinit const TableKernels kTableBf16 = kTable<Bf16>;
 
 }  // namespace tessera::cpu::portable

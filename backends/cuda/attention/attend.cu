@@ -29,9 +29,11 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void merge_token(MergeJob job) {
       job.attention.records +
       ((job.tiles.first_record[block_z()] + block_x()) * stride + size_t{block_y()} * (head_dim + 4));
   const uint32_t chunks = job.attention.chunking.count(tile.position + tile.tokens);
+  const uint32_t first_chunk =
+      job.attention.chunking.of_page(first_seen_key(tile.position, job.attention.window) / kPageTokens);
   Blended all = {kNoScore, 0};
   Floats2 sum = {0, 0};
-  for (uint32_t begin = 0; begin < chunks; begin += kRecordsAtOnce) {
+  for (uint32_t begin = first_chunk; begin < chunks; begin += kRecordsAtOnce) {
     Floats2 part[kRecordsAtOnce];
     Floats2 facts[kRecordsAtOnce];
     TESSERA_UNROLL
@@ -44,7 +46,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kThreads) void merge_token(MergeJob job) {
     TESSERA_UNROLL
     for (uint32_t i = 0; i < kRecordsAtOnce; ++i) {
       if (begin + i >= chunks) break;
-      if (begin + i == 0) {
+      if (begin + i == first_chunk) {
         all = {facts[0].x, facts[0].y};
         sum = part[0];
         continue;

@@ -70,14 +70,16 @@ struct AttentionJob {
   Rows y;  // [query_heads * head_dim]
   uint32_t query_heads = 0;
   float scale = 0;
+  uint32_t window = 0;  // positions that a token sees, itself among them; 0: all
+  float soft_cap = 0;   // 0: none
   Global<const uint32_t> page_ids;
   Global<float> records;  // of split tiles, record_floats() each
   Chunking chunking;
 };
-// Causal attention: a token sees all positions up to its own, which append must have stored. Over 4-bit pages
-// queries and weights are rounded to 8 bits, as in the reference backend, over 8-bit pages to 16 bits, and
-// the products are exact; over 16-bit pages each is the sum of two f16. A token's result does not depend on
-// the rest of the batch.
+// Causal attention: a token sees all positions of its window up to its own, which append must have stored.
+// Over 4-bit pages queries and weights are rounded to 8 bits, as in the reference backend, over 8-bit pages
+// to 16 bits, and the products are exact; over 16-bit pages each is the sum of two f16. A token's result does
+// not depend on the rest of the batch.
 void attend(Queue& queue, const AttentionJob& job, const AttentionTiles& tiles);
 
 }  // namespace tessera::cuda

@@ -26,4 +26,9 @@ struct Chunking {
   TESSERA_BOTH uint32_t count(uint32_t tokens) const { return of_page((tokens - 1) / kPageTokens) + 1; }
 };
 
+// The first key that a token at this position sees; window 0: all up to its own.
+TESSERA_BOTH inline uint32_t first_seen_key(uint32_t position, uint32_t window) {
+  return window != 0 && position >= window ? position + 1 - window : 0;
+}
+
 }  // namespace tessera::cuda

@@ -49,9 +49,12 @@ TESSERA_DEVICE BlockWork block_work(const PagesJob& job) {
   const uint32_t begin = block_y() % job.head_parts * most;
   const uint32_t heads = per_kv_head - begin < most ? per_kv_head - begin : most;
   const uint32_t pages = (tile.position + tile.tokens + kPageTokens - 1) / kPageTokens;
-  BlockWork work = {tile, kv_head, heads, kv_head * per_kv_head + begin, 0, pages};
+  // Pages that no token of the tile sees are not read.
+  const uint32_t first = first_seen_key(tile.position, attention.window) / kPageTokens;
+  BlockWork work = {tile, kv_head, heads, kv_head * per_kv_head + begin, first, pages};
   if (split) {
-    work.first_page = attention.chunking.first_page(block_x());
+    const uint32_t chunk_page = attention.chunking.first_page(block_x());
+    if (chunk_page > first) work.first_page = chunk_page;
     const uint32_t end = attention.chunking.first_page(block_x() + 1);
     work.end_page = end < pages ? end : pages;
   }
@@ -254,11 +257,14 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
   Running running;
   running.reset();
   Blended so_far[2] = {};
-  uint32_t chunk = attention.chunking.of_page(work.first_page);
+  const uint32_t first_chunk = attention.chunking.of_page(work.first_page);
+  const float cap = multiply_rn(attention.soft_cap, kLog2E);
+  uint32_t chunk = first_chunk;
   uint32_t slot = 0;
   for (uint32_t page = work.first_page; page < work.end_page; ++page) {
     const uint32_t first_key = page * kPageTokens;
-    const bool seen = tile.queries > 0 && first_key <= tile.last_limit;
+    const bool seen = tile.queries > 0 && first_key <= tile.last_limit &&
+                      first_key + kPageTokens > first_seen_key(tile.first_limit, attention.window);
     const Shared<std::byte> keys = slots.as<std::byte>(slot * slot_bytes(kBits, head_dim));
     slot = slot + 1 == job.slots ? 0 : slot + 1;
     wait_for_oldest(job.slots);
@@ -266,7 +272,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
     stream.start(job, work);
     if (seen) {
       score_page<kBits>(tile, operands, keys, head_dim, running);
-      hide_later_keys(tile, first_key, running);
+      cap_scores(tile, cap, running);
+      hide_unseen_keys(tile, first_key, attention.window, running);
       scores_to_weights(tile, running);
     }
     const Shared<std::byte> values = slots.as<std::byte>(slot * slot_bytes(kBits, head_dim));
@@ -287,7 +294,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
     } else if (tile.queries > 0) {
       const uint32_t last_chunk = attention.chunking.of_page(tile.last_limit / kPageTokens);
       if (chunk <= last_chunk)
-        blend_chunk(job, work, tile, share, chunk == 0, chunk == last_chunk, running, so_far);
+        blend_chunk(job, work, tile, share, chunk == first_chunk, chunk == last_chunk, running, so_far);
     }
     running.reset();
     ++chunk;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backends/cuda/attention/query_operands.h"
+#include "backends/cuda/elementwise/soft_capped.h"
 
 namespace tessera::cuda {
 
@@ -145,16 +146,33 @@ TESSERA_DEVICE void score_page(const WarpTile& tile, Shared<std::byte> operands,
   }
 }
 
-// Sets the scores of keys after a query's position to minus infinity.
-TESSERA_DEVICE void hide_later_keys(const WarpTile& tile, uint32_t first_key, Running& running) {
-  if (first_key + kPageTokens - 1 <= tile.first_limit) return;
+// cap: in the scores' units; 0: none.
+TESSERA_DEVICE void cap_scores(const WarpTile& tile, float cap, Running& running) {
+  if (cap == 0.0f) return;
+  TESSERA_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
+    if (r == 1 && !tile.second()) break;
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < kPageTiles; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) running.weight[r][t][i] = soft_capped(running.weight[r][t][i], cap);
+    }
+  }
+}
+
+// Sets the scores of keys after a query's position, or before its window, to minus infinity.
+TESSERA_DEVICE void hide_unseen_keys(const WarpTile& tile, uint32_t first_key, uint32_t window,
+                                     Running& running) {
+  const bool in_windows = window == 0 || first_seen_key(tile.last_limit, window) <= first_key;
+  if (first_key + kPageTokens - 1 <= tile.first_limit && in_windows) return;
   TESSERA_UNROLL
   for (uint32_t r = 0; r < 2; ++r) {
     TESSERA_UNROLL
     for (uint32_t t = 0; t < kPageTiles; ++t) {
       TESSERA_UNROLL
       for (uint32_t i = 0; i < 2; ++i) {
-        if (first_key + 8 * t + 2 * (lane_index() % 4) + i > tile.limit[r])
+        const uint32_t key = first_key + 8 * t + 2 * (lane_index() % 4) + i;
+        if (key > tile.limit[r] || key < first_seen_key(tile.limit[r], window))
           running.weight[r][t][i] = bits_float(kMinusInfinity);
       }
     }

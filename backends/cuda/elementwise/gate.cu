@@ -1,4 +1,4 @@
-// silu(gate) * up, rounded to the output's type. One block for each row.
+// silu(gate) * up or gelu(gate) * up, rounded to the output's type. One block for each row.
 #include "backends/cuda/device/launch.h"
 #include "backends/cuda/elementwise/row_kernels.h"
 #include "backends/cuda/elementwise/store_row.h"
@@ -7,6 +7,13 @@ namespace tessera::cuda {
 
 namespace {
 
+// The x of x / (1 + e^-x) whose factor 1 / (1 + e^-x) GELU has: 2 sqrt(2 / pi) (x + 0.044715 x^3).
+TESSERA_DEVICE float gelu_argument(float x) {
+  const float factor = multiply_add(multiply_rn(x, x), 0.07135481627260025f, 1.5957691216057308f);
+  return multiply_rn(x, factor);
+}
+
+template <GateFunction kFunction>
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void gate_rows(GateJob job) {
   wait_for_earlier_kernels();
   const Global<float> x = job.x.floats(block_x());
@@ -15,8 +22,9 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void gate_rows(GateJob job) {
     Quad result = load_quad(x + job.columns, job.columns, quad);
     TESSERA_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
-      const float silu = divide_rn(gate.at[i], add_rn(1.0f, exponential(-gate.at[i])));
-      result.at[i] = multiply_rn(silu, result.at[i]);
+      const float argument = kFunction == GateFunction::silu ? gate.at[i] : gelu_argument(gate.at[i]);
+      const float passed = divide_rn(gate.at[i], add_rn(1.0f, exponential(-argument)));
+      result.at[i] = multiply_rn(passed, result.at[i]);
     }
     return result;
   });
@@ -26,7 +34,9 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void gate_rows(GateJob job) {
 }  // namespace
 
 void gate(Queue& queue, const GateJob& job, uint32_t rows) {
-  launch(queue, {rows, 1, 1, row_threads(job.columns), kReduceWords * 4, true}, &gate_rows, job);
+  const auto kernel = job.function == GateFunction::silu ? &gate_rows<GateFunction::silu>
+                                                         : &gate_rows<GateFunction::gelu_tanh>;
+  launch(queue, {rows, 1, 1, row_threads(job.columns), kReduceWords * 4, true}, kernel, job);
 }
 
 }  // namespace tessera::cuda

@@ -53,14 +53,34 @@ struct QuantizeJob {
 };
 void quantize(Queue& queue, const QuantizeJob& job, uint32_t rows);
 
-// A row of x holds gate, then up, of `columns` elements each: y = silu(gate) * up, rounded to y's type.
+// y[i] = x[order[i]], f32, rounded to y's type.
+struct GatherJob {
+  Rows x;
+  Rows y;
+  Global<const uint32_t> order;  // [columns]
+  uint32_t columns = 0;
+  ElementType type = ElementType::q8;  // of y
+};
+void gather(Queue& queue, const GatherJob& job, uint32_t rows);
+
+// A row of x holds gate, then up, of `columns` elements each: y = function(gate) * up, rounded to y's type.
 struct GateJob {
   Rows x;
   Rows y;
   uint32_t columns = 0;
   ElementType type = ElementType::f32;  // of y
+  GateFunction function = GateFunction::silu;
 };
 void gate(Queue& queue, const GateJob& job, uint32_t rows);
+
+// y = cap * tanh(x / cap); y may be x.
+struct SoftCapJob {
+  Rows x;
+  Rows y;
+  uint32_t columns = 0;
+  float cap = 0;
+};
+void soft_cap(Queue& queue, const SoftCapJob& job, uint32_t rows);
 
 // Every head of head_dim columns by itself: y = x / sqrt(mean(x^2) + epsilon) * gain, query_heads with one
 // gain and then kv_heads with the other; later columns are copied. y may be x.

@@ -1,4 +1,4 @@
-// Products of activations with weights of any table scheme.
+// Products of activations with table weights: those of any scheme with scales per group.
 #pragma once
 
 #include <limits>
@@ -11,9 +11,9 @@ namespace tessera::cuda {
 
 // y[token][first_column + n] = w[n] . x[token] (+ bias[n]). x is q8 or bf16, as weights.int8_activations
 // says. For every group of columns d = sum of entry * x - zero point * sum of x; the first sum is an exact
-// integer with q8 rows and a float32 sum with bf16 rows. Then acc = fma(scale, d, acc) over the groups in
-// order, and the result is acc * factor + bias, each operation rounded, as in
-// backends/cpu/kernels/table_kernels.h.
+// integer with q8 rows and a float32 sum with bf16 rows. Then acc = fma(scale, d, acc), and with minimums acc
+// = fma(minimum, sum of x, acc), over the groups in order, and the result is acc * factor + bias, each
+// operation rounded, as in backends/cpu/kernels/table_kernels.h.
 struct TableLinearJob {
   TableView weights;
   Global<const float> bias;  // [rows]; null: none
@@ -39,13 +39,9 @@ struct TableLinearJobs {
 
   // Returns false and changes nothing if the job cannot share this launch.
   bool add(const TableLinearJob& job) {
-    const TableView& first = items[0].weights;
     const TableView& own = job.weights;
     if (count == kMost) return false;
-    if (count > 0 &&
-        (own.bits != first.bits || own.group != first.group || own.zero_points != first.zero_points ||
-         own.columns != first.columns || own.int8_activations != first.int8_activations))
-      return false;
+    if (count > 0 && !own.same_format(items[0].weights)) return false;
     items[count] = job;
     first_panel[count++] = panels;
     panels += ((own.rows + 15) / 16 + kPanelStep - 1) / kPanelStep * kPanelStep;
@@ -66,11 +62,15 @@ struct TableLinearJobs {
 // Each queues its launch and returns at once.
 void linear_lut2(Queue& queue, const TableLinearJobs& jobs);
 void linear_lut3(Queue& queue, const TableLinearJobs& jobs);
-void linear_lut4(Queue& queue, const TableLinearJobs& jobs);  // and int4
+void linear_lut4(Queue& queue, const TableLinearJobs& jobs);  // and int4, int4m
+void linear_int8(Queue& queue, const TableLinearJobs& jobs);
+void linear_int4k(Queue& queue, const TableLinearJobs& jobs);
 
 inline void linear_table(Queue& queue, const TableLinearJobs& jobs) {
-  const uint32_t bits = jobs.items[0].weights.bits;
-  (bits == 2 ? linear_lut2 : bits == 3 ? linear_lut3 : linear_lut4)(queue, jobs);
+  const TableView& weights = jobs.items[0].weights;
+  if (weights.nested) return linear_int4k(queue, jobs);
+  if (weights.bits == 8) return linear_int8(queue, jobs);
+  (weights.bits == 2 ? linear_lut2 : weights.bits == 3 ? linear_lut3 : linear_lut4)(queue, jobs);
 }
 
 }  // namespace tessera::cuda

@@ -31,8 +31,22 @@ inline float exponential(float x) {
   return x < -87.0f ? 0.0f : series * power;
 }
 
-// Scores of one query over `count` keys become probabilities; the rest of the row becomes zero.
-void softmax(std::span<float> row, size_t count, float scale) {
+// Products of one query with `count` keys become probabilities; those before the op's window and the rest of
+// the row become zero.
+void softmax(std::span<float> row, size_t count, const Attention& attention) {
+  if (attention.window != 0 && count > attention.window) {
+    const size_t hidden = count - attention.window;
+    std::fill_n(row.begin(), hidden, 0.0f);
+    row = row.subspan(hidden);
+    count -= hidden;
+  }
+  float scale = attention.scale;
+  if (attention.soft_cap > 0) {
+    const float twice = 2.0f * scale / attention.soft_cap;
+    for (size_t i = 0; i < count; ++i)
+      row[i] = attention.soft_cap - 2.0f * attention.soft_cap / (1.0f + exponential(twice * row[i]));
+    scale = 1.0f;
+  }
   constexpr size_t kLanes = 16;
   const size_t whole = count / kLanes * kLanes;
   std::array<float, kLanes> most;
@@ -208,7 +222,7 @@ FloatMatrix attend(DenseProducts& products, const Attention& attention, std::spa
         products.multiply(job);
         for_row_blocks(products, rows, kRowBlock, [&](size_t begin, size_t count, size_t) {
           for (size_t row = begin; row < begin + count; ++row)
-            softmax(std::span(scores).subspan(row * tokens, keys), block + row + 1, attention.scale);
+            softmax(std::span(scores).subspan(row * tokens, keys), block + row + 1, attention);
         });
         job.a = scores.data();
         job.a_stride = tokens;
@@ -226,14 +240,20 @@ FloatMatrix attend(DenseProducts& products, const Attention& attention, std::spa
   return out;
 }
 
-FloatMatrix gated(DenseProducts& products, const FloatMatrix& x) {
+FloatMatrix gated(DenseProducts& products, const Gate& kind, const FloatMatrix& x) {
   FloatMatrix out(x.rows, x.columns / 2);
   for_row_blocks(products, x.rows, 4, [&](size_t first, size_t count, size_t) {
     for (size_t row = first; row < first + count; ++row) {
       const float* gate = x.row(row).data();
       const float* up = gate + out.columns;
       float* to = out.row(row).data();
-      for (size_t i = 0; i < out.columns; ++i) to[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+      for (size_t i = 0; i < out.columns; ++i) {
+        const float argument =
+            kind.function == GateFunction::silu
+                ? gate[i]
+                : gate[i] * (1.5957691216057308f + 0.07135481627260025f * gate[i] * gate[i]);
+        to[i] = gate[i] / (1.0f + exponential(-argument)) * up[i];
+      }
     }
   });
   return out;

@@ -40,13 +40,14 @@ void normalize_heads(DenseProducts& products, const HeadNorm& norm, std::span<co
 // the rows of x hold one after another, each beginning at position 0.
 void apply_rope(DenseProducts& products, const Rope& rope, std::span<const size_t> windows, FloatMatrix& x);
 
-// Causal attention within each window. inputs hold queries, keys and values side by side, as the op's input
+// Causal attention within each of the texts that windows are the lengths of, and within the op's own window.
+// inputs hold queries, keys and values side by side, as the op's input
 // does; returns [tokens, query_heads * head_dim].
 FloatMatrix attend(DenseProducts& products, const Attention& attention, std::span<const size_t> windows,
                    const FloatMatrix& inputs);
 
-// silu(gate) * up, which x holds side by side.
-FloatMatrix gated(DenseProducts& products, const FloatMatrix& x);
+// function(gate) * up, which x holds side by side.
+FloatMatrix gated(DenseProducts& products, const Gate& kind, const FloatMatrix& x);
 
 // to += multiplier * from
 void add_rows(DenseProducts& products, FloatMatrix& to, const FloatMatrix& from, float multiplier);

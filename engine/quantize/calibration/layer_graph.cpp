@@ -129,7 +129,8 @@ class Reader {
     if (!has_roles(*linear(writer), {Role::gate, Role::up}) || !has_roles(*linear(*reader), {Role::down}))
       return;
     const std::vector<LinearPart>& parts = linear(writer)->parts;
-    layer_.feed_forward = FeedForwardBlock{writer, *reader, parts[0], parts[1], linear(*reader)->parts[0]};
+    layer_.feed_forward = FeedForwardBlock{
+        writer, *reader, parts[0], parts[1], linear(*reader)->parts[0], std::get<Gate>(op(gate).kind)};
   }
 
   void follow_stream() {
@@ -220,7 +221,8 @@ std::vector<LayerGraph> find_layers(const Graph& graph, std::span<const Role> ro
     for (size_t op = layer.before.op; op < layer.after.op; ++op) {
       const OpKind& kind = graph.ops[op].kind;
       if (std::holds_alternative<Embed>(kind) || std::holds_alternative<Input>(kind) ||
-          std::holds_alternative<Quantize>(kind))
+          std::holds_alternative<Quantize>(kind) || std::holds_alternative<SoftCap>(kind) ||
+          std::holds_alternative<Gather>(kind))
         throw std::runtime_error(fmt::format("op \"{}\": expected an op of a layer of floats, found {}",
                                              graph.ops[op].name, op_name(kind)));
     }

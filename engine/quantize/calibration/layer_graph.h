@@ -34,11 +34,12 @@ struct AttentionBlock {
   bool keys_can_be_scaled = false;
 };
 
-// down(silu(gate) * up)
+// down(function(gate) * up)
 struct FeedForwardBlock {
   size_t input = 0;   // op: the Linear of gate and up
   size_t output = 0;  // op: the Linear of down
   LinearPart gate, up, down;
+  Gate shape{};  // of the gate op
 };
 
 // A norm of the residual stream and the Linear ops that read what it writes.

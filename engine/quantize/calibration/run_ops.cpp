@@ -44,31 +44,33 @@ void OpRun::run_op(size_t index, const OpObserver& observer) {
   const Op& op = layer_.graph().graph->ops[index];
   // Ops that find_layers keeps out of layers.
   const auto never = [](const auto&) { assert(false); };
-  std::visit(Overloaded{[&](const Norm& norm) { run_norm(op, norm); },
-                        [&](const Linear& linear) {
-                          if (observer.linear) observer.linear(index, values_.at(op.inputs[0]));
-                          set(op.outputs[0], run_linear(op, linear));
-                        },
-                        [&](const HeadNorm& norm) {
-                          FloatMatrix x = input_for_change(op.inputs[0], index);
-                          normalize_heads(products_, norm, layer_.values(norm.query_gain),
-                                          layer_.values(norm.key_gain), x);
-                          set(op.outputs[0], std::move(x));
-                        },
-                        [&](const Rope& rope) {
-                          FloatMatrix x = input_for_change(op.inputs[0], index);
-                          apply_rope(products_, rope, windows_, x);
-                          set(op.outputs[0], std::move(x));
-                        },
-                        [&](const Attention& attention) {
-                          const FloatMatrix& inputs = values_.at(op.inputs[0]);
-                          if (observer.attention) observer.attention(index, inputs);
-                          set(op.outputs[0], attend(products_, attention, windows_, inputs));
-                        },
-                        [&](const Gate&) { set(op.outputs[0], gated(products_, values_.at(op.inputs[0]))); },
-                        [&](const Embed& kind) { never(kind); }, [&](const Input& kind) { never(kind); },
-                        [&](const Quantize& kind) { never(kind); }},
-             op.kind);
+  std::visit(
+      Overloaded{
+          [&](const Norm& norm) { run_norm(op, norm); },
+          [&](const Linear& linear) {
+            if (observer.linear) observer.linear(index, values_.at(op.inputs[0]));
+            set(op.outputs[0], run_linear(op, linear));
+          },
+          [&](const HeadNorm& norm) {
+            FloatMatrix x = input_for_change(op.inputs[0], index);
+            normalize_heads(products_, norm, layer_.values(norm.query_gain), layer_.values(norm.key_gain), x);
+            set(op.outputs[0], std::move(x));
+          },
+          [&](const Rope& rope) {
+            FloatMatrix x = input_for_change(op.inputs[0], index);
+            apply_rope(products_, rope, windows_, x);
+            set(op.outputs[0], std::move(x));
+          },
+          [&](const Attention& attention) {
+            const FloatMatrix& inputs = values_.at(op.inputs[0]);
+            if (observer.attention) observer.attention(index, inputs);
+            set(op.outputs[0], attend(products_, attention, windows_, inputs));
+          },
+          [&](const Gate& gate) { set(op.outputs[0], gated(products_, gate, values_.at(op.inputs[0]))); },
+          [&](const SoftCap& kind) { never(kind); }, [&](const Gather& kind) { never(kind); },
+          [&](const Embed& kind) { never(kind); }, [&](const Input& kind) { never(kind); },
+          [&](const Quantize& kind) { never(kind); }},
+      op.kind);
 }
 
 void OpRun::run_norm(const Op& op, const Norm& norm) {

@@ -105,7 +105,7 @@ class Scaling {
       FloatMatrix both(x.rows, with_gate.rows + with_up.rows);
       project_into(products_, context_.precision, x, with_gate, layer_.bias(block.gate), both, 0);
       project_into(products_, context_.precision, x, with_up, layer_.bias(block.up), both, with_gate.rows);
-      return float_product(gated(products_, both), layer_.matrix(block.down.weight));
+      return float_product(gated(products_, block.shape, both), layer_.matrix(block.down.weight));
     };
     const FloatMatrix output = block_output(inputs.sample, gate, up);
     const std::vector<float> divisors =

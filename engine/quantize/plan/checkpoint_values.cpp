@@ -7,6 +7,7 @@
 #include <cmath>
 #include <optional>
 
+#include "engine/codec/group_levels.h"
 #include "engine/codec/rounding.h"
 #include "engine/codec/table_levels.h"
 #include "gguf-like-format/float_types.h"
@@ -49,8 +50,8 @@ void read_source(const CheckpointSource& checkpoint, const SourceTensor& source,
       at += count;
     }
   }
-  if (from.multiplier == 1.0f) return;
-  for (float& value : out) value *= from.multiplier;
+  if (from.addend == 0.0f && from.multiplier == 1.0f) return;
+  for (float& value : out) value = (value + from.addend) * from.multiplier;
 }
 
 }  // namespace
@@ -65,8 +66,11 @@ void check_representable(const std::string& folder, const PlannedWeight& weight,
                          std::span<const float> values) {
   check_finite(folder, weight, first, values);
   const std::optional<TableFormat> format = table_format(weight.scheme);
+  const bool group_scales = scheme_facts(weight.scheme).group_scales();
+  const CodeKind kind = scheme_facts(weight.scheme).kind;
   const auto overflows = [&](float value) {
     if (format) return !(std::abs(static_cast<double>(value)) < magnitude_limit(*format));
+    if (group_scales) return !(std::abs(static_cast<double>(value)) < magnitude_limit(kind));
     if (weight.scheme == Scheme::f16) return !is_finite(f16_to_f32(f32_to_f16(value)));
     return weight.scheme == Scheme::bf16 && !is_finite(bf16_to_f32(f32_to_bf16(value)));
   };

@@ -9,6 +9,7 @@
 #include "engine/chat_format/chat_format.h"
 #include "engine/codec/matrix_codec.h"
 #include "engine/quantize/plan/checkpoint_values.h"
+#include "engine/quantize/plan/kept_matrix.h"
 #include "engine/quantize/plan/row_blocks.h"
 #include "gguf-like-format/tile_layout.h"
 
@@ -51,9 +52,13 @@ const ModelFileOptions& checked(const ModelFileOptions& options) {
 
 ModelFile::ModelFile(const ModelFileOptions& options)
     : target_(checked(options).target),
+      output_(options.output),
       checkpoint_(open_checkpoint(options.source)),
+      keeps_(options.keep == Keep::everything ||
+             (options.keep == Keep::where_quantized && has_quantized_tensors(*checkpoint_))),
       header_(checkpoint_->header()),
-      plan_(plan_weights(*checkpoint_, header_.hyperparameters, options.scheme, options.keep_head)),
+      plan_(plan_weights(*checkpoint_, header_.hyperparameters, options.scheme,
+                         options.keep_head.value_or(false))),
       arrays_(tokenizer().store()) {
   if (options.import_note)
     for (const std::string& line : checkpoint_->notes()) options.import_note(line);
@@ -68,7 +73,11 @@ ModelFile::ModelFile(const ModelFileOptions& options)
   if (header_.chat.stop_tokens.empty() && tokenizer().eos())
     header_.chat.stop_tokens.push_back(*tokenizer().eos());
   header_.tokenizer = arrays_.settings;
-  header_.quantization.scheme = scheme_name(options.scheme);
+  const std::string_view kept_name = options.keep_for_int8 ? kKeptInt8Scheme : kKeptScheme;
+  if (keeps_)
+    keep_matrices(plan_, options.keep_for_int8 ? ActivationType::int8 : ActivationType::bf16,
+                  options.keep_head == false, options.threads);
+  header_.quantization.scheme = keeps_ ? kept_name : scheme_name(options.scheme);
   header_.quantization.head_scheme = scheme_name(head_scheme(plan_));
   header_.quantization.kv_bits = options.kv_bits;
   header_.quantization.calibration_hash.clear();
@@ -98,7 +107,8 @@ TessWriter ModelFile::writer() const {
     if (!values.empty()) planned.push_back({name, Scheme::u8, {values.size()}});
   for (const auto& [name, values] : arrays_.word_tensors)
     if (!values.empty()) planned.push_back({name, Scheme::u32, {values.size()}});
-  return TessWriter(target_, header_, std::move(planned));
+  return output_ != nullptr ? TessWriter(*output_, target_, header_, std::move(planned))
+                            : TessWriter(target_, header_, std::move(planned));
 }
 
 void ModelFile::write_tokenizer(TessWriter& writer) const {
@@ -114,36 +124,40 @@ void Progress::add(uint64_t work) {
   if (report_) report_(done_, total_);
 }
 
-ErrorSums encode_by_rounding(const ModelFileOptions& options, const PlannedWeight& weight,
-                             const RowChange& change, std::span<std::byte> out, Progress& progress) {
+ErrorSums over_row_blocks(const ModelFileOptions& options, const PlannedWeight& weight, Progress& progress,
+                          const std::function<ErrorSums(size_t, size_t)>& job) {
   const size_t rows = static_cast<size_t>(weight.expected.shape[0]);
   const size_t columns = static_cast<size_t>(weight.expected.shape[1]);
   const size_t block_rows =
       tile::kPanelRows * std::max<size_t>(1, kBlockElements / (columns * tile::kPanelRows));
   const size_t blocks = (rows + block_rows - 1) / block_rows;
-  const size_t workers = worker_count(blocks, options.threads);
-  std::vector<std::vector<float>> values(workers);
-  std::vector<std::vector<double>> scratch(workers);
   std::vector<ErrorSums> sums(blocks);  // per block, so that the total does not depend on who did what
-
-  write_default_table(weight.scheme, rows, columns, out);
-  run_row_blocks(blocks, options.threads, [&](size_t block, size_t worker) {
+  run_row_blocks(blocks, options.threads, [&](size_t block, size_t) {
     const size_t first_row = block * block_rows;
     const size_t row_count = std::min(block_rows, rows - first_row);
-    std::vector<float>& block_values = values[worker];
-    block_values.resize(row_count * columns);
-    read_finite(options.source, weight, uint64_t{first_row} * columns, block_values);
-    for (size_t row = 0; change && row < row_count; ++row)
-      change(std::span(block_values).subspan(row * columns, columns), scratch[worker]);
-    check_representable(options.source, weight, uint64_t{first_row} * columns, block_values);
-    encode_rows(weight.scheme, rows, columns, first_row, row_count, block_values, out);
-    sums[block] = rounding_error(weight.scheme, rows, columns, out, first_row, block_values);
+    sums[block] = job(first_row, row_count);
     progress.add(uint64_t{row_count} * columns);
   });
-
   ErrorSums total;
   for (const ErrorSums& part : sums) total.add(part);
   return total;
+}
+
+ErrorSums encode_by_rounding(const ModelFileOptions& options, const PlannedWeight& weight,
+                             const RowChange& change, std::span<std::byte> out, Progress& progress) {
+  const size_t rows = static_cast<size_t>(weight.expected.shape[0]);
+  const size_t columns = static_cast<size_t>(weight.expected.shape[1]);
+  write_default_table(weight.scheme, rows, columns, out);
+  return over_row_blocks(options, weight, progress, [&](size_t first_row, size_t row_count) {
+    std::vector<float> values(row_count * columns);
+    std::vector<double> scratch;
+    read_finite(options.source, weight, uint64_t{first_row} * columns, values);
+    for (size_t row = 0; change && row < row_count; ++row)
+      change(std::span(values).subspan(row * columns, columns), scratch);
+    check_representable(options.source, weight, uint64_t{first_row} * columns, values);
+    encode_rows(weight.scheme, rows, columns, first_row, row_count, values, out);
+    return rounding_error(weight.scheme, rows, columns, out, first_row, values);
+  });
 }
 
 void copy_vector(const ModelFileOptions& options, const PlannedWeight& weight, std::span<std::byte> out,

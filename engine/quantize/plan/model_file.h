@@ -16,19 +16,31 @@
 #include "engine/quantize/plan/rounding_error.h"
 #include "engine/quantize/plan/weight_plan.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "gguf-like-format/file_target.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/scheme.h"
 #include "gguf-like-format/tess/tess_writer.h"
 
 namespace tessera {
 
+// Whether codes and floats stay as the checkpoint has them instead of being rounded to a scheme.
+enum class Keep : uint8_t { nothing, where_quantized, everything };
+
 // From what, to where and in which precision: what every way of quantizing needs to know.
 struct ModelFileOptions {
   std::string source;  // checkpoint: a Hugging Face folder or a GGUF file
   std::string target;  // .tess path
+  // Where the file goes instead; outlives the call. target then only names the file in errors.
+  FileTarget* output = nullptr;
   Scheme scheme = Scheme::w4a8_g128;
-  bool keep_head = false;  // head and embedding stay in the checkpoint's precision instead of w8a8
-  unsigned kv_bits = 8;    // recommendation stored in the file
+  // where_quantized: everything is kept of a checkpoint with quantized tensors, nothing of others. What no
+  // scheme holds is rounded to one near it. `scheme` has no meaning then.
+  Keep keep = Keep::nothing;
+  bool keep_for_int8 = false;  // codes go into schemes with int8 activations
+  // Whether head and embedding stay in the checkpoint's precision, or codes, instead of becoming w8a8; where
+  // nothing is said, they follow the rest.
+  std::optional<bool> keep_head;
+  unsigned kv_bits = 8;                      // recommendation stored in the file
   std::optional<std::string> chat_template;  // in place of the checkpoint's
   size_t threads = 0;                        // 0: all cores
   std::string command;                       // stored in the file
@@ -49,6 +61,7 @@ class ModelFile {
   // are no longer valid.
   void untie_head();
 
+  bool keeps() const { return keeps_; }  // what the checkpoint has
   const std::vector<PlannedWeight>& plan() const { return plan_; }
   const Hyperparameters& hyperparameters() const { return header_.hyperparameters; }
   const CheckpointSource& checkpoint() const { return *checkpoint_; }
@@ -62,7 +75,9 @@ class ModelFile {
 
  private:
   std::string target_;
+  FileTarget* output_;
   std::unique_ptr<CheckpointSource> checkpoint_;
+  bool keeps_;
   ModelHeader header_;
   std::vector<PlannedWeight> plan_;
   TokenizerArrays arrays_;
@@ -87,6 +102,12 @@ class Progress {
 
 // Changes one row of a matrix before it is encoded; scratch is the calling thread's own.
 using RowChange = std::function<void(std::span<float> row, std::vector<double>& scratch)>;
+
+// Calls job(first row, rows) for all rows of a matrix in blocks of whole panels on all threads, reports
+// progress, and sums what the calls return in the order of the rows. Throws what the lowest failing job
+// throws.
+ErrorSums over_row_blocks(const ModelFileOptions& options, const PlannedWeight& weight, Progress& progress,
+                          const std::function<ErrorSums(size_t, size_t)>& job);
 
 // Encodes a whole matrix of the checkpoint into out by plain rounding and measures it by decoding every row
 // again; table schemes get their default table. change may be empty. Throws FileError for values that cannot

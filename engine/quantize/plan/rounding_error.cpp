@@ -41,14 +41,20 @@ ErrorSums rounding_error(Scheme scheme, size_t rows, size_t columns, std::span<c
 }
 
 void SummaryTable::add(const PlannedWeight& weight, uint64_t bytes, const ErrorSums& sums) {
-  const std::string scheme(scheme_name(weight.scheme));
+  QuantizeSummary line;
+  line.kind = role_label(weight.expected.role);
+  if (by_source_) line.source = weight.source->type;
+  line.scheme = scheme_name(weight.scheme);
+  line.kept = weight.kept || (weight.source->code_bits == 0 && weight.scheme == weight.source->precision);
   auto entry = std::find_if(open_.begin(), open_.end(), [&](const Open& each) {
-    return each.line.kind == role_label(weight.expected.role) && each.line.scheme == scheme;
+    return each.line.kind == line.kind && each.line.source == line.source &&
+           each.line.scheme == line.scheme && each.line.kept == line.kept;
   });
   if (entry == open_.end()) {
-    open_.push_back({{std::string(role_label(weight.expected.role)), scheme, 0, 0, 0, 0}, {}});
+    open_.push_back({std::move(line), {}});
     entry = open_.end() - 1;
   }
+  if (weight.kept) entry->line.rounds.add(weight.kept->rounds);
   entry->line.tensors += 1;
   entry->line.weights += weight.elements();
   entry->line.bytes += bytes;

@@ -27,10 +27,14 @@ struct ErrorSums {
 ErrorSums rounding_error(Scheme scheme, size_t rows, size_t columns, std::span<const std::byte> stored,
                          size_t first_row, std::span<const float> values);
 
-// One line of the summary table: all tensors of one kind ("q", "down", "embedding", …).
+// One line of the summary table: all tensors of one kind ("q", "down", "embedding", …) that became one scheme
+// from one type of the checkpoint.
 struct QuantizeSummary {
   std::string kind;
+  std::string source;  // type in the checkpoint; empty where types are not told apart
   std::string scheme;
+  bool kept = false;       // codes, or floats, are those of the checkpoint
+  keep::Roundings rounds;  // of kept codes' levels
   size_t tensors = 0;
   uint64_t weights = 0;
   uint64_t bytes = 0;
@@ -39,6 +43,7 @@ struct QuantizeSummary {
 
 class SummaryTable {
  public:
+  explicit SummaryTable(bool by_source = false) : by_source_(by_source) {}
   void add(const PlannedWeight& weight, uint64_t bytes, const ErrorSums& sums);
   std::vector<QuantizeSummary> lines() const;
 
@@ -47,6 +52,7 @@ class SummaryTable {
     QuantizeSummary line;
     ErrorSums sums;
   };
+  bool by_source_;
   std::vector<Open> open_;
 };
 

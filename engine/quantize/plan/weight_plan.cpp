@@ -16,11 +16,6 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-bool makes_logits_or_embeds(Role role) {
-  const RoleKind kind = role_row(role).kind;
-  return kind == RoleKind::head || kind == RoleKind::embedding;
-}
-
 Scheme choose_scheme(const ExpectedTensor& tensor, Scheme precision, Scheme scheme, bool keep_head) {
   if (tensor.shape.size() == 1) return Scheme::f32;
   if (!makes_logits_or_embeds(tensor.role)) return scheme;
@@ -66,6 +61,20 @@ void refuse_unknown(const CheckpointSource& checkpoint, const std::vector<Expect
 
 }  // namespace
 
+bool makes_logits_or_embeds(Role role) {
+  const RoleKind kind = role_row(role).kind;
+  return kind == RoleKind::head || kind == RoleKind::embedding;
+}
+
+void check_columns(const PlannedWeight& weight) {
+  const std::vector<uint64_t>& shape = weight.expected.shape;
+  const size_t most = most_summed_columns(weight.scheme);
+  if (shape.size() == 2 && shape[1] > most)
+    throw FileError(fmt::format("{}: tensor \"{}\": expected at most {} columns in scheme {}, found {}",
+                                weight.checkpoint->path(), weight.source->name, most,
+                                scheme_name(weight.scheme), shape[1]));
+}
+
 uint64_t PlannedWeight::elements() const {
   uint64_t product = 1;
   for (const uint64_t dimension : expected.shape) product *= dimension;
@@ -95,12 +104,9 @@ std::vector<PlannedWeight> plan_weights(const CheckpointSource& checkpoint,
     if (!source.precision)
       throw FileError(fmt::format("{}: tensor \"{}\": expected type F32, F16 or BF16, found {}",
                                   checkpoint.path(), name, source.type));
-    const Scheme stored = choose_scheme(tensor, *source.precision, scheme, keep_head);
-    if (tensor.shape.size() == 2 && tensor.shape[1] > most_summed_columns(stored))
-      throw FileError(fmt::format("{}: tensor \"{}\": expected at most {} columns in scheme {}, found {}",
-                                  checkpoint.path(), name, most_summed_columns(stored), scheme_name(stored),
-                                  tensor.shape[1]));
-    plan.push_back({tensor, &checkpoint, &source, stored});
+    plan.push_back(
+        {tensor, &checkpoint, &source, choose_scheme(tensor, *source.precision, scheme, keep_head), {}});
+    check_columns(plan.back());
   }
   refuse_unknown(checkpoint, expected, hyperparameters.tied_head);
   return plan;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cassert>
 
+#include "engine/codec/group_levels.h"
 #include "engine/codec/matrix_codec.h"
 #include "engine/codec/row_levels.h"
 #include "engine/quantize/calibration/moment_factor.h"
@@ -16,6 +17,13 @@ namespace tessera::quantize {
 namespace {
 
 float clip_of(std::span<const float> clips, size_t row) { return clips.empty() ? 1.0f : clips[row]; }
+
+// Groups with levels of their own are rounded by these.
+void round_groups(Scheme scheme, std::span<const float> values, std::span<float> out) {
+  GroupLevels levels;
+  fit_levels(scheme_facts(scheme), values, levels);
+  levels.round(values, out);
+}
 
 // A float scheme stores values, not levels: clipping has no meaning for it.
 void round_floats(Scheme scheme, std::span<const float> values, std::span<float> out) {
@@ -34,6 +42,7 @@ FloatMatrix rounded_to_rows(DenseProducts& products, Scheme scheme, const FloatM
   FloatMatrix result(weights.rows, weights.columns);
   std::vector<RowLevels> levels(products.threads());
   products.for_each(weights.rows, [&](size_t row, size_t thread) {
+    if (scheme_facts(scheme).group_scales()) return round_groups(scheme, weights.row(row), result.row(row));
     if (!has_row_scales(scheme)) return round_floats(scheme, weights.row(row), result.row(row));
     fit_levels(scheme, weights.row(row), clip_of(clips, row), levels[thread]);
     levels[thread].round(weights.row(row), result.row(row));

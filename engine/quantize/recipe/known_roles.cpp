@@ -20,10 +20,12 @@ bool is_known_role(Role role) {
     case Role::k_norm:
     case Role::o:
     case Role::o_bias:
+    case Role::attention_output_norm:
     case Role::ffn_norm:
     case Role::gate:
     case Role::up:
     case Role::down:
+    case Role::ffn_output_norm:
     case Role::output_norm:
     case Role::output_head:
       return true;

@@ -69,8 +69,8 @@ void encode_row_scales(DenseProducts& products, const Recipe& recipe, Scheme sch
   encode_rows_of(products, scheme, weights, clips, recipe.feedback ? inputs : nullptr, out);
 }
 
-void encode_floats(DenseProducts& products, const Recipe&, Scheme scheme, const FloatMatrix& weights,
-                   std::span<const float>, InputStatistics*, std::span<std::byte> out) {
+void encode_plainly(DenseProducts& products, const Recipe&, Scheme scheme, const FloatMatrix& weights,
+                    std::span<const float>, InputStatistics*, std::span<std::byte> out) {
   encode_rows_of(products, scheme, weights, {}, nullptr, out);
 }
 
@@ -79,14 +79,19 @@ void encode_groups(DenseProducts& products, const Recipe& recipe, Scheme scheme,
   encode_with_table(products, scheme, weights, recipe.tables(), inputs, out);
 }
 
-constexpr SchemeSteps kFloats{reorder_floats, smooth_floats, false, false, rounded_rows, encode_floats};
+constexpr SchemeSteps kFloats{reorder_floats, smooth_floats, false, false, rounded_rows, encode_plainly};
 constexpr SchemeSteps kRowScales{reorder_groups, smooth_outputs, true, true, rounded_rows, encode_row_scales};
+// Codes that exist for files of other tools: rounded as they come.
+void leave_inputs(const LayerContext&, const Recipe&, Scheme, FloatLayer&, LayerStatistics&) {}
+
+constexpr SchemeSteps kPlainGroups{keep_order, leave_inputs, false, true, rounded_rows, encode_plainly};
 constexpr SchemeSteps kTables{keep_order, scale_table_inputs, false, true, rounded_groups, encode_groups};
 
 }  // namespace
 
 const SchemeSteps& scheme_steps(Scheme scheme) {
   if (table_format(scheme)) return kTables;
+  if (scheme_facts(scheme).group_scales()) return kPlainGroups;
   return has_row_scales(scheme) ? kRowScales : kFloats;
 }
 

@@ -2,6 +2,8 @@
 
 namespace tessera::cuda {
 
-void linear_lut2(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<2>(queue, jobs); }
+void linear_lut2(Queue& queue, const TableLinearJobs& jobs) {
+  tables::launch_by_activations<tables::Int8Table<2>, tables::Bf16Table<2>>(queue, jobs);
+}
 
 }  // namespace tessera::cuda

@@ -2,6 +2,8 @@
 
 namespace tessera::cuda {
 
-void linear_lut4(Queue& queue, const TableLinearJobs& jobs) { tables::launch_bits<4>(queue, jobs); }
+void linear_lut4(Queue& queue, const TableLinearJobs& jobs) {
+  tables::launch_by_activations<tables::Int8Table<4>, tables::Bf16PairTable<>>(queue, jobs);
+}
 
 }  // namespace tessera::cuda

@@ -3,6 +3,8 @@
 // activations is here.
 #pragma once
 
+#include <type_traits>
+
 #include "backends/cuda/gemm/table_linear.h"
 #include "graph/bf16_row.h"
 #include "graph/q8_row.h"
@@ -27,31 +29,32 @@ struct Grouping {
   TESSERA_BOTH bool ends(uint32_t steps) const { return (steps & (group_steps() - 1)) == 0; }
 };
 
-// Reads a lane's stored words of a block.
-template <uint32_t kBits>
-TESSERA_DEVICE void load_words(Shared<std::byte> block, uint32_t (&stored)[2 * kBits]) {
-  const Words4 first = block.as<Words4>()[lane_index()];
-  stored[0] = first.x;
-  stored[1] = first.y;
-  stored[2] = first.z;
-  stored[3] = first.w;
+// Reads a lane's stored words of a block in shared or global memory.
+template <uint32_t kBits, template <class> class Memory, class Byte>
+TESSERA_DEVICE void load_words(Memory<Byte> block, uint32_t (&stored)[2 * kBits]) {
+  using Four = std::conditional_t<std::is_const_v<Byte>, const Words4, Words4>;
+  using Two = std::conditional_t<std::is_const_v<Byte>, const Words2, Words2>;
+  TESSERA_UNROLL for (uint32_t i = 0; i < kBits / 2; ++i) {
+    const Words4 words = block.template as<Four>(512 * i)[lane_index()];
+    stored[4 * i] = words.x;
+    stored[4 * i + 1] = words.y;
+    stored[4 * i + 2] = words.z;
+    stored[4 * i + 3] = words.w;
+  }
   if constexpr (kBits == 3) {
-    const Words2 last = block.as<Words2>(512)[lane_index()];
+    const Words2 last = block.template as<Two>(512)[lane_index()];
     stored[4] = last.x;
     stored[5] = last.y;
-  } else if constexpr (kBits == 4) {
-    const Words4 last = block.as<Words4>(512)[lane_index()];
-    stored[4] = last.x;
-    stored[5] = last.y;
-    stored[6] = last.z;
-    stored[7] = last.w;
   }
 }
 
-// Nibble word `index` (0..7) from a lane's stored words: a code in each nibble, its other bits zero.
+// The codes of nibble word `index` (0..7) from a lane's stored words: a code in each nibble, its other bits
+// zero, or with 8 bits two words of bytes.
 template <uint32_t kBits>
-TESSERA_DEVICE uint32_t nibble_word(const uint32_t (&stored)[2 * kBits], uint32_t index) {
-  if constexpr (kBits == 4) {
+TESSERA_DEVICE auto row_codes(const uint32_t (&stored)[2 * kBits], uint32_t index) {
+  if constexpr (kBits == 8) {
+    return Words2{stored[2 * index], stored[2 * index + 1]};
+  } else if constexpr (kBits == 4) {
     return stored[index];
   } else if constexpr (kBits == 2) {
     return stored[index / 2] >> 2 * (index % 2) & 0x33333333u;
@@ -93,11 +96,9 @@ TESSERA_DEVICE uint32_t look_up(const Words4& bytes, const Selectors& codes) {
   }
 }
 
-// Weights for 8-bit activations: sums are exact integers, and one mma multiplies a step of 32 columns.
-template <uint32_t kCodeBits>
-class Int8Table {
- public:
-  static constexpr uint32_t kBits = kCodeBits;
+// Common to all classes for 8-bit activations: sums are exact integers, and one mma multiplies a step of 32
+// columns.
+struct Int8Inputs {
   static constexpr uint32_t kElementBytes = 1;
   static constexpr uint32_t kSharedBytes = 0;
   using Sum = int32_t;
@@ -106,17 +107,6 @@ class Int8Table {
     uint32_t a[1][4];
   };
 
-  TESSERA_DEVICE Int8Table(Global<const std::byte> entries, Shared<std::byte>)
-      : bytes_(entries.as<const Words4>(offsetof(table_layout::Entries, int8))[0]) {}
-
-  // The operand for one step from the nibble words of rows g (upper) and g + 8 (lower).
-  TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
-    Selectors codes[4];
-    select<kBits>(upper, codes[0], codes[2]);
-    select<kBits>(lower, codes[1], codes[3]);
-    return {{{look_up<kBits>(bytes_, codes[0]), look_up<kBits>(bytes_, codes[1]),
-              look_up<kBits>(bytes_, codes[2]), look_up<kBits>(bytes_, codes[3])}}};
-  }
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
     const uint32_t b[2] = {x.x, x.y};
     mma_m16n8k32_s8(d, operand.a[0], b);
@@ -134,11 +124,11 @@ class Int8Table {
                                            bool accumulate) {
     wgmma_k32_s8(d, a, b, accumulate);
   }
-  // Converts a group's sum to float. It has at most 256 terms of magnitude up to 127 * 127, so it is below
+  // Converts a group's sum to float. It has at most 256 terms of magnitude up to 128 * 127, so it is below
   // 2^22 and fits in the low bits of 1.5 * 2^23. This takes two instructions of the main pipeline, where a
   // conversion would use a slower unit.
   TESSERA_DEVICE static float float_of(Sum sum) {
-    static_assert(256 * 127 * 127 < 1 << 22);
+    static_assert(256 * 128 * 127 < 1 << 22);
     return add_rn(bits_float(0x4b400000u + static_cast<uint32_t>(sum)), -12582912.0f);
   }
 
@@ -154,17 +144,50 @@ class Int8Table {
     for (uint32_t i = 0; i < count; ++i) sum += sums[first + i];
     return static_cast<float>(sum);
   }
-  // The factor of the sum over all groups.
-  TESSERA_DEVICE static float factor(Global<std::byte> row, uint32_t columns, bool zero_points) {
+  // The factor of the sum over all groups: bytes of a table are 127 times its values.
+  TESSERA_DEVICE static float factor(Global<std::byte> row, uint32_t columns, bool table) {
     const float scale = row.as<float>(q8::scale_offset(columns))[0];
-    return zero_points ? scale : divide_rn(scale, 127.0f);
+    return table ? divide_rn(scale, 127.0f) : scale;
+  }
+};
+
+// Weights of 2 to 4 bits. kNested_: with the levels of int4k.
+template <uint32_t kCodeBits, bool kNested_ = false>
+class Int8Table : public Int8Inputs {
+ public:
+  static constexpr uint32_t kBits = kCodeBits;
+  static constexpr bool kNested = kNested_;
+
+  TESSERA_DEVICE Int8Table(Global<const std::byte> entries, Shared<std::byte>)
+      : bytes_(entries.as<const Words4>(offsetof(table_layout::Entries, int8))[0]) {}
+
+  // The operand for one step from the nibble words of rows g (upper) and g + 8 (lower).
+  TESSERA_DEVICE Operand operand(uint32_t upper, uint32_t lower) const {
+    Selectors codes[4];
+    select<kBits>(upper, codes[0], codes[2]);
+    select<kBits>(lower, codes[1], codes[3]);
+    return {{{look_up<kBits>(bytes_, codes[0]), look_up<kBits>(bytes_, codes[1]),
+              look_up<kBits>(bytes_, codes[2]), look_up<kBits>(bytes_, codes[3])}}};
   }
 
  private:
   Words4 bytes_;
 };
 
-// Common to both classes for bfloat16 activations, where a step takes two mma, the first for the low halves
+// Weights of 8 bits are operands as they are stored.
+class Int8Bytes : public Int8Inputs {
+ public:
+  static constexpr uint32_t kBits = 8;
+  static constexpr bool kNested = false;
+
+  TESSERA_DEVICE Int8Bytes(Global<const std::byte>, Shared<std::byte>) {}
+
+  TESSERA_DEVICE static Operand operand(const Words2& upper, const Words2& lower) {
+    return {{{upper.x, lower.x, upper.y, lower.y}}};
+  }
+};
+
+// Common to all classes for bfloat16 activations, where a step takes two mma, the first for the low halves
 // of nibble words.
 struct Bf16Inputs {
   static constexpr uint32_t kElementBytes = 2;
@@ -194,6 +217,18 @@ struct Bf16Inputs {
     return sum;
   }
   TESSERA_DEVICE static float factor(Global<std::byte>, uint32_t, bool) { return 1.0f; }
+
+ protected:
+  // With operands of columns 0 and 2, and 1 and 3, of each four: the order in a bf16 row.
+  TESSERA_DEVICE static void multiply_in_row_order(Sum (&d)[4], const Operand& operand, const Inputs& x) {
+    const uint32_t first[2] = {x.x, x.y};
+    const uint32_t second[2] = {x.z, x.w};
+    mma_m16n8k16_bf16(d, operand.a[0], first);
+    mma_m16n8k16_bf16(d, operand.a[1], second);
+  }
+  TESSERA_DEVICE static InputPiece piece_in_row_order(const Words4& x, uint32_t number) {
+    return number < 2 ? (number == 0 ? x.x : x.y) : (number == 2 ? x.z : x.w);
+  }
 };
 
 // Weights of 2 or 3 bits: both bytes of an entry are looked up in registers.
@@ -201,6 +236,7 @@ template <uint32_t kCodeBits>
 class Bf16Table : public Bf16Inputs {
  public:
   static constexpr uint32_t kBits = kCodeBits;
+  static constexpr bool kNested = false;
   static constexpr uint32_t kSharedBytes = 0;
 
   TESSERA_DEVICE Bf16Table(Global<const std::byte> entries, Shared<std::byte>)
@@ -219,13 +255,10 @@ class Bf16Table : public Bf16Inputs {
     return result;
   }
   TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
-    const uint32_t first[2] = {x.x, x.y};
-    const uint32_t second[2] = {x.z, x.w};
-    mma_m16n8k16_bf16(d, operand.a[0], first);
-    mma_m16n8k16_bf16(d, operand.a[1], second);
+    multiply_in_row_order(d, operand, x);
   }
   TESSERA_DEVICE static InputPiece input_piece(const Words4& x, uint32_t number) {
-    return number < 2 ? (number == 0 ? x.x : x.y) : (number == 2 ? x.z : x.w);
+    return piece_in_row_order(x, number);
   }
 
  private:
@@ -241,12 +274,54 @@ class Bf16Table : public Bf16Inputs {
   Words4 high_;
 };
 
+// Weights of 8 bits: a byte becomes the last of a float32 number whose other bytes make it 2^23 + 128 too
+// large. The difference has eight bits at most, so its upper half is the bfloat16 number. This takes 20
+// instructions for eight codes.
+class Bf16Bytes : public Bf16Inputs {
+ public:
+  static constexpr uint32_t kBits = 8;
+  static constexpr bool kNested = false;
+  static constexpr uint32_t kSharedBytes = 0;
+
+  TESSERA_DEVICE Bf16Bytes(Global<const std::byte>, Shared<std::byte>) {}
+
+  TESSERA_DEVICE static Operand operand(const Words2& upper, const Words2& lower) {
+    Operand result;
+    quad(upper.x, result.a[0][0], result.a[0][2]);
+    quad(lower.x, result.a[0][1], result.a[0][3]);
+    quad(upper.y, result.a[1][0], result.a[1][2]);
+    quad(lower.y, result.a[1][1], result.a[1][3]);
+    return result;
+  }
+  TESSERA_DEVICE static void multiply(Sum (&d)[4], const Operand& operand, const Inputs& x) {
+    multiply_in_row_order(d, operand, x);
+  }
+  TESSERA_DEVICE static InputPiece input_piece(const Words4& x, uint32_t number) {
+    return piece_in_row_order(x, number);
+  }
+
+ private:
+  // Signed bytes of four columns as pairs of columns 0 and 2, and 1 and 3, the order in a bf16 row.
+  TESSERA_DEVICE static void quad(uint32_t bytes, uint32_t& even, uint32_t& odd) {
+    const uint32_t around = bytes ^ 0x80808080u;  // 128 more, without a sign
+    uint32_t whole[4];
+    TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) whole[i] =
+        float_bits(add_rn(bits_float(prmt(around, kMagic, 0x7540u + i)), -8388736.0f));
+    even = prmt(whole[0], whole[2], 0x7632u);
+    odd = prmt(whole[1], whole[3], 0x7632u);
+  }
+
+  static constexpr uint32_t kMagic = 0x4b000000u;  // 2^23
+};
+
 // Weights of 4 bits: a byte of a nibble word, two codes, is looked up in a table of pairs in shared memory.
 // Every lane has its own copy, so that all lanes read from different banks. This takes 12 instructions for
-// eight codes; with tables in registers it would take 21.
+// eight codes; with tables in registers it would take 21. kNested_: with the levels of int4k.
+template <bool kNested_ = false>
 class Bf16PairTable : public Bf16Inputs {
  public:
   static constexpr uint32_t kBits = 4;
+  static constexpr bool kNested = kNested_;
   static constexpr uint32_t kPairs = 256;
   static constexpr uint32_t kSharedBytes = kPairs * 32 * 4;
 
@@ -293,9 +368,34 @@ class Bf16PairTable : public Bf16Inputs {
   uint32_t lane_byte_;
 };
 
-// The scale, or zero point, of row g, or with `lower` of row g + 8.
+// The scale, or offset, of row g, or with `lower` of row g + 8.
 TESSERA_DEVICE float row_scale(uint32_t pair, bool lower) {
   return half_to_float(static_cast<uint16_t>(lower ? pair >> 16 : pair & 0xffffu));
+}
+
+// Scales and offsets of a group for rows g and g + 8.
+struct Levels {
+  float scale[2];
+  float offset[2];  // zero points or minimums
+};
+// Nested ones, exactly: the bytes of a group, and d and dmin of its 256 columns.
+TESSERA_DEVICE Levels nested_levels(uint32_t bytes, uint32_t d, uint32_t dmin) {
+  Levels levels;
+  TESSERA_UNROLL for (uint32_t lower = 0; lower < 2; ++lower) {
+    const auto scale = static_cast<float>(bytes >> 8 * lower & 255u);
+    const auto minimum = static_cast<float>(bytes >> (16 + 8 * lower) & 255u);
+    levels.scale[lower] = multiply_rn(row_scale(d, lower != 0), scale);
+    levels.offset[lower] = multiply_rn(-row_scale(dmin, lower != 0), minimum);
+  }
+  return levels;
+}
+
+// A row's sum with a group added to it: d is the sum of its products, inputs that of its activations.
+TESSERA_DEVICE float add_group(GroupOffset kind, float scale, float offset, float inputs, float d,
+                               float sum) {
+  if (kind == GroupOffset::zero_point) d = multiply_add(-offset, inputs, d);
+  sum = multiply_add(scale, d, sum);
+  return kind == GroupOffset::minimum ? multiply_add(offset, inputs, sum) : sum;
 }
 
 }  // namespace tessera::cuda::tables

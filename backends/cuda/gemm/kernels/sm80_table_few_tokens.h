@@ -7,6 +7,8 @@
 // groups are in shared memory and are added in order, so the result is the same as with any other kernel.
 #pragma once
 
+#include <type_traits>
+
 #include "backends/cuda/device/launch.h"
 #include "backends/cuda/gemm/formats/table_codes.h"
 
@@ -25,8 +27,9 @@ struct FewShape {
   static constexpr uint32_t kRows = 16 * kPanels;
   static constexpr uint32_t kTokens = 8 * kEights;
   static constexpr uint32_t kThreads = 32 * kFewWarps;
-  // Blocks of codes in flight for each warp: 3 KiB of each panel, 48 KiB for a multiprocessor with 16 warps.
-  static constexpr uint32_t kStages = Table::kBits == 4 ? 3 : Table::kBits == 3 ? 4 : 6;
+  // Blocks of codes in flight for each warp: at least 3 KiB of each panel, 48 KiB for a multiprocessor with
+  // 16 warps.
+  static constexpr uint32_t kStages = (12 + Table::kBits - 1) / Table::kBits;
   static constexpr uint32_t kBlockBytes = table_layout::block_bytes(Table::kBits);
   static constexpr uint32_t kStageBytes = kPanels * kBlockBytes;
   static constexpr uint32_t kRingBytes = kStages * kStageBytes;  // of a warp
@@ -34,12 +37,14 @@ struct FewShape {
   static constexpr uint32_t kSlotsAt = kTableAt + Table::kSharedBytes;
 
   // A slot is what a warp stores for a group: sums [tokens][rows], with four floats of padding a token so
-  // that lanes write to different banks; scales and zero points in the order of the panels; and sums of the
-  // activations [tokens].
+  // that lanes write to different banks; scales and offsets in the order of the panels, as f16, or f32 where
+  // they are products; and sums of the activations [tokens].
+  using Level = std::conditional_t<Table::kNested, float, uint16_t>;
+  static constexpr uint32_t kLevelBytes = kRows * sizeof(Level);
   static constexpr uint32_t kSlotTokenFloats = kRows + 4;
   static constexpr uint32_t kSlotScales = kTokens * kSlotTokenFloats * 4;
-  static constexpr uint32_t kSlotZeros = kSlotScales + kPanels * table_layout::kGroupBytes;
-  static constexpr uint32_t kSlotInputSums = kSlotZeros + kPanels * table_layout::kGroupBytes;
+  static constexpr uint32_t kSlotOffsets = kSlotScales + kLevelBytes;
+  static constexpr uint32_t kSlotInputSums = kSlotOffsets + kLevelBytes;
   static constexpr uint32_t kSlotBytes = kSlotInputSums + kTokens * 4;
   static constexpr uint32_t kValues = (kRows * kTokens + kThreads - 1) / kThreads;  // results of a thread
 
@@ -60,8 +65,9 @@ class FewWarp {
   // What a block needs besides its codes, loaded one block ahead.
   struct Inputs {
     typename Table::Inputs x[Shape::kEights][table_layout::kSteps];
-    uint32_t scale[Shape::kPanels];
-    uint32_t zero[Shape::kPanels];
+    uint32_t scale[Shape::kPanels];  // nested: bytes of both kinds
+    uint32_t offset[Shape::kPanels];
+    uint32_t factors[Table::kNested ? Shape::kPanels : 1][2];  // nested: d and dmin
   };
 
   TESSERA_DEVICE FewWarp(const TableLinearJob& job, uint32_t first_panel, const Grouping& grouping)
@@ -126,7 +132,7 @@ class FewWarp {
         x_[e] + size_t{blocks} * (table_layout::kBlockColumns * Table::kElementBytes);
   }
 
-  // Loads activations, scales and zero points of `block`, which the pointers must have reached.
+  // Loads activations, scales and offsets of `block`, which the pointers must have reached.
   TESSERA_DEVICE void load(uint32_t block, Inputs& inputs) const {
     TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e) {
       const auto x = x_[e].template as<typename Table::Inputs>();
@@ -137,7 +143,15 @@ class FewWarp {
     const uint32_t group = block * table_layout::kSteps >> grouping_.group_shift;
     TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
       inputs.scale[p] = scales_[p][size_t{group} * 8];
-      if (job_.weights.zero_points) inputs.zero[p] = scales_[p][size_t{groups_ + group} * 8];
+      if constexpr (Table::kNested) {
+        const size_t factors =
+            table_layout::nested_factors_byte(job_.weights.columns, block / table_layout::kNestedBlocks);
+        const auto own = panels_[p].template as<const uint32_t>(factors) + lane_index() % 8;
+        inputs.factors[p][0] = own[0];
+        inputs.factors[p][1] = own[8];
+      } else if (job_.weights.has_offsets()) {
+        inputs.offset[p] = scales_[p][size_t{groups_ + group} * 8];
+      }
     }
   }
 
@@ -159,8 +173,8 @@ class FewWarp {
     TESSERA_UNROLL
     for (uint32_t step = 0; step < table_layout::kSteps; ++step) {
       TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
-        const auto operand = table.operand(nibble_word<kBits>(stored[p], 2 * step),
-                                           nibble_word<kBits>(stored[p], 2 * step + 1));
+        const auto operand =
+            table.operand(row_codes<kBits>(stored[p], 2 * step), row_codes<kBits>(stored[p], 2 * step + 1));
         TESSERA_UNROLL for (uint32_t e = 0; e < Shape::kEights; ++e)
             Table::multiply(d[p][e], operand, inputs.x[e][step]);
       }
@@ -187,19 +201,28 @@ class FewWarp {
     }
   }
 
-  // Stores the scales, zero points and sums of activations of the groups that end with a block.
+  // Stores the scales, offsets and sums of activations of the groups that end with a block.
   TESSERA_DEVICE void store_group_parameters(uint32_t block, const Inputs& inputs,
                                              Shared<std::byte> slots) const {
     const uint32_t lane = lane_index();
     if (lane < 8 * grouping_.chunk_groups()) {
       const Shared<std::byte> slot = slots.template as<std::byte>(lane / 8 * Shape::kSlotBytes);
       TESSERA_UNROLL for (uint32_t p = 0; p < Shape::kPanels; ++p) {
+        if constexpr (Table::kNested) {
+          const Levels levels = nested_levels(inputs.scale[p], inputs.factors[p][0], inputs.factors[p][1]);
+          TESSERA_UNROLL for (uint32_t lower = 0; lower < 2; ++lower) {
+            const uint32_t at = 16 * p + 2 * (lane % 8) + lower;
+            slot.template as<float>(Shape::kSlotScales).store(at, levels.scale[lower]);
+            slot.template as<float>(Shape::kSlotOffsets).store(at, levels.offset[lower]);
+          }
+          continue;
+        }
         slot.template as<uint32_t>(Shape::kSlotScales).store(8 * p + lane % 8, inputs.scale[p]);
-        if (job_.weights.zero_points)
-          slot.template as<uint32_t>(Shape::kSlotZeros).store(8 * p + lane % 8, inputs.zero[p]);
+        if (job_.weights.has_offsets())
+          slot.template as<uint32_t>(Shape::kSlotOffsets).store(8 * p + lane % 8, inputs.offset[p]);
       }
     }
-    if (!job_.weights.zero_points || lane % 4 >= grouping_.chunk_groups()) return;
+    if (!job_.weights.has_offsets() || lane % 4 >= grouping_.chunk_groups()) return;
     const uint32_t end = (block + 1) * table_layout::kSteps;
     const uint32_t left = grouping_.chunk_groups() - lane % 4;
     for (uint32_t e = 0; e < Shape::kEights; ++e) {
@@ -224,19 +247,26 @@ class FewWarp {
   Shared<std::byte> ring_;
 };
 
+TESSERA_DEVICE float stored_level(float level) { return level; }
+TESSERA_DEVICE float stored_level(uint16_t level) { return half_to_float(level); }
+
 // Adds the first `groups` slots to the sum of (row, token) and returns it.
 template <class Shape>
 TESSERA_DEVICE float add_groups(Shared<std::byte> slots, uint32_t groups, uint32_t row, uint32_t token,
-                                bool zero_points, float sum) {
+                                GroupOffset kind, float sum) {
+  using Level = typename Shape::Level;
   const uint32_t half = row / 16 * 16 + table_layout::half_of_row(row % 16);
   for (uint32_t i = 0; i < groups; ++i) {
     const Shared<std::byte> slot = slots.as<std::byte>(i * Shape::kSlotBytes);
-    float d = slot.as<float>()[token * Shape::kSlotTokenFloats + row];
-    if (zero_points) {
-      const float zero = half_to_float(slot.as<uint16_t>(Shape::kSlotZeros)[half]);
-      d = multiply_add(-zero, slot.as<float>(Shape::kSlotInputSums)[token], d);
+    const float d = slot.as<float>()[token * Shape::kSlotTokenFloats + row];
+    const float scale = stored_level(slot.as<Level>(Shape::kSlotScales)[half]);
+    float offset = 0;
+    float inputs = 0;
+    if (kind != GroupOffset::none) {
+      offset = stored_level(slot.as<Level>(Shape::kSlotOffsets)[half]);
+      inputs = slot.as<float>(Shape::kSlotInputSums)[token];
     }
-    sum = multiply_add(half_to_float(slot.as<uint16_t>(Shape::kSlotScales)[half]), d, sum);
+    sum = add_group(kind, scale, offset, inputs, d, sum);
   }
   return sum;
 }
@@ -283,8 +313,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
   TESSERA_UNROLL for (uint32_t i = 0; i < Shape::kValues; ++i) {
     const uint32_t token = first_token + i * kTokensApart;
     if (adds(token))
-      factors[i] = Table::factor(job.x.bytes(Shape::kTokens * block_y() + token), job.x_columns,
-                                 job.weights.zero_points);
+      factors[i] =
+          Table::factor(job.x.bytes(Shape::kTokens * block_y() + token), job.x_columns, job.weights.table);
   }
   typename Warp::Sums d = {};
   float sums[Shape::kValues] = {};
@@ -309,7 +339,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(Shape::kThreads) void table_few_tokens(TableLine
       const uint32_t token = first_token + i * kTokensApart;
       if (adds(token))
         sums[i] = add_groups<Shape>(all_slots, left < round_groups ? left : round_groups, row, token,
-                                    job.weights.zero_points, sums[i]);
+                                    job.weights.offset, sums[i]);
     }
     block_barrier();  // before the next round overwrites the slots
   }

@@ -12,7 +12,7 @@ inline constexpr uint32_t kManyWarps = 4;  // each has one panel
 inline constexpr uint32_t kManyTokens = 64;
 inline constexpr uint32_t kManyTiles = kManyTokens / 8;
 inline constexpr uint32_t kManyStages = 2;
-inline constexpr uint32_t kManySums = table_layout::kSteps * kManyTokens;  // of a stage, with zero points
+inline constexpr uint32_t kManySums = table_layout::kSteps * kManyTokens;  // of a stage, with offsets
 
 // Bytes from one token's staged activations to the next, padded so that lanes which read together, four
 // tokens of 8 bytes a lane or two of 16, read from different banks.
@@ -39,7 +39,7 @@ TESSERA_DEVICE void stage_inputs(const TableLinearJob& job, uint32_t block, Shar
   cp_async_commit();
 }
 
-// With zero points: stores the sums of the tokens' activations over the groups that end with the block,
+// With offsets: stores the sums of the tokens' activations over the groups that end with the block,
 // [groups of a chunk][tokens].
 template <class Table>
 TESSERA_DEVICE void stage_sums(const TableLinearJob& job, const Grouping& grouping, uint32_t block,
@@ -64,76 +64,68 @@ class ManyPanel {
   static constexpr uint32_t kBits = Table::kBits;
   struct Block {
     uint32_t stored[2 * kBits];
-    uint32_t scale[table_layout::kSteps];  // of the group of each step: rows g and g + 8
+    uint32_t scale[table_layout::kSteps];  // of the group of each step: rows g and g + 8; nested: bytes of
+                                           // both kinds
   };
 
   TESSERA_DEVICE ManyPanel(const TableView& weights, const Grouping& grouping, uint32_t panel)
       : group_shift_(grouping.group_shift),
         groups_(weights.columns / table_layout::kStepColumns >> group_shift_),
+        columns_(weights.columns),
+        has_offsets_(weights.has_offsets()),
         panel_(weights.panels + panel * weights.panel_bytes),
         scales_(panel_.template as<const uint32_t>(table_layout::scales_byte(kBits, weights.columns, 0))) {}
 
   TESSERA_DEVICE Block load(uint32_t block) const {
     Block result;
     const Global<const std::byte> at = panel_ + size_t{block} * table_layout::block_bytes(kBits);
-    const Words4 first = at.template as<const Words4>()[lane_index()];
-    result.stored[0] = first.x;
-    result.stored[1] = first.y;
-    result.stored[2] = first.z;
-    result.stored[3] = first.w;
-    if constexpr (kBits == 3) {
-      const Words2 last = at.template as<const Words2>(512)[lane_index()];
-      result.stored[4] = last.x;
-      result.stored[5] = last.y;
-    } else if constexpr (kBits == 4) {
-      const Words4 last = at.template as<const Words4>(512)[lane_index()];
-      result.stored[4] = last.x;
-      result.stored[5] = last.y;
-      result.stored[6] = last.z;
-      result.stored[7] = last.w;
-    }
+    load_words<kBits>(at, result.stored);
     for (uint32_t step = 0; step < table_layout::kSteps; ++step)
       result.scale[step] = parameters(group_of(block, step));
     return result;
   }
-  TESSERA_DEVICE uint32_t zero(uint32_t group) const { return parameters(groups_ + group); }
+  // The levels of a group, of which `scale` is loaded.
+  TESSERA_DEVICE Levels levels(uint32_t group, uint32_t scale) const {
+    if constexpr (Table::kNested) {
+      const size_t factors = table_layout::nested_factors_byte(columns_, group / tile::kNestedGroups);
+      const auto own = panel_.template as<const uint32_t>(factors) + lane_index() / 4;
+      return nested_levels(scale, own[0], own[8]);
+    }
+    const uint32_t offset = has_offsets_ ? parameters(groups_ + group) : 0;
+    return {{row_scale(scale, false), row_scale(scale, true)},
+            {row_scale(offset, false), row_scale(offset, true)}};
+  }
   TESSERA_DEVICE uint32_t group_of(uint32_t block, uint32_t step) const {
     return (block * table_layout::kSteps + step) >> group_shift_;
   }
 
  private:
-  // The scales of a group, or the zero points of group - groups_.
+  // The scales of a group, or the offsets of group - groups_.
   TESSERA_DEVICE uint32_t parameters(uint32_t group) const {
     return scales_[size_t{group} * (table_layout::kGroupBytes / 4) + lane_index() / 4];
   }
 
   uint32_t group_shift_;
   uint32_t groups_;
+  uint32_t columns_;
+  bool has_offsets_;
   Global<const std::byte> panel_;
   Global<const uint32_t> scales_;
 };
 
-// acc = fma(scale, d - zero point * sum of activations, acc), then d = 0. sums: of the tokens' activations in
-// the group.
+// Adds a group to acc, then d = 0. sums: of the tokens' activations in the group.
 template <class Table>
-TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, bool zero_points, uint32_t group,
+TESSERA_DEVICE void end_group(const ManyPanel<Table>& panel, GroupOffset kind, uint32_t group,
                               uint32_t scales, Shared<float> sums, typename Table::Sum (&d)[kManyTiles][4],
                               float (&acc)[kManyTiles][4]) {
-  const float scale[2] = {row_scale(scales, false), row_scale(scales, true)};
-  float zero[2] = {0, 0};
-  if (zero_points) {
-    const uint32_t zeros = panel.zero(group);
-    zero[0] = row_scale(zeros, false);
-    zero[1] = row_scale(zeros, true);
-  }
+  const Levels levels = panel.levels(group, scales);
   for (uint32_t n = 0; n < kManyTiles; ++n) {
     for (uint32_t side = 0; side < 2; ++side) {
-      const float inputs = zero_points ? sums[8 * n + 2 * (lane_index() % 4) + side] : 0.0f;
+      const float inputs = kind != GroupOffset::none ? sums[8 * n + 2 * (lane_index() % 4) + side] : 0.0f;
       for (uint32_t lower = 0; lower < 2; ++lower) {
         const uint32_t i = 2 * lower + side;
-        auto value = static_cast<float>(d[n][i]);
-        if (zero_points) value = multiply_add(-zero[lower], inputs, value);
-        acc[n][i] = multiply_add(scale[lower], value, acc[n][i]);
+        acc[n][i] = add_group(kind, levels.scale[lower], levels.offset[lower], inputs,
+                              static_cast<float>(d[n][i]), acc[n][i]);
         d[n][i] = 0;
       }
     }
@@ -151,21 +143,21 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
   const Grouping grouping(job.weights.group);
   const ManyPanel<Table> panel(job.weights, grouping, works ? own : 0);
   const uint32_t blocks = job.weights.columns / table_layout::kBlockColumns;
-  const bool zero_points = job.weights.zero_points;
+  const bool offsets = job.weights.has_offsets();
   const Shared<std::byte> stages(shared_memory());
   const Shared<float> sums = stages.as<float>(kManyStages * kStageBytes);  // [stages][kManySums]
   const Table table(job.weights.entries, stages.as<std::byte>(kManyStages * (kStageBytes + kManySums * 4)));
   typename Table::Sum d[kManyTiles][4] = {};
   float acc[kManyTiles][4] = {};
   stage_inputs<Table>(job, 0, stages);
-  if (zero_points) stage_sums<Table>(job, grouping, 0, sums);
+  if (offsets) stage_sums<Table>(job, grouping, 0, sums);
   auto next = panel.load(0);
   for (uint32_t block = 0; block < blocks; ++block) {
     const auto codes = next;
     if (block + 1 < blocks) {
       stage_inputs<Table>(job, block + 1, stages.as<std::byte>((block + 1) % kManyStages * kStageBytes));
       next = panel.load(block + 1);
-      if (zero_points)
+      if (offsets)
         stage_sums<Table>(job, grouping, block + 1,
                           sums.as<float>((block + 1) % kManyStages * kManySums * 4));
       cp_async_wait<1>();
@@ -177,8 +169,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
     TESSERA_UNROLL
     for (uint32_t step = 0; step < table_layout::kSteps; ++step) {
       if (!works) break;
-      const auto operand = table.operand(nibble_word<Table::kBits>(codes.stored, 2 * step),
-                                         nibble_word<Table::kBits>(codes.stored, 2 * step + 1));
+      const auto operand = table.operand(row_codes<Table::kBits>(codes.stored, 2 * step),
+                                         row_codes<Table::kBits>(codes.stored, 2 * step + 1));
       const uint32_t byte =
           (step * table_layout::kStepColumns + 8 * (lane_index() % 4)) * Table::kElementBytes;
       for (uint32_t n = 0; n < kManyTiles; ++n) {
@@ -190,7 +182,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
       const uint32_t slot = grouping.slot_of(step);
       const Shared<float> group_sums =
           sums.as<float>((block % kManyStages * kManySums + slot * kManyTokens) * 4);
-      end_group(panel, zero_points, panel.group_of(block, step), codes.scale[step], group_sums, d, acc);
+      end_group(panel, job.weights.offset, panel.group_of(block, step), codes.scale[step], group_sums, d,
+                acc);
     }
     block_barrier();  // before the next copies overwrite this stage
   }
@@ -200,7 +193,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kManyWarps) void table_many_tokens(TableLin
     for (uint32_t side = 0; side < 2; ++side) {
       const uint32_t token = block_y() * kManyTokens + 8 * n + 2 * (lane_index() % 4) + side;
       if (token >= job.tokens) continue;
-      const float factor = Table::factor(job.x.bytes(token), job.x_columns, zero_points);
+      const float factor = Table::factor(job.x.bytes(token), job.x_columns, job.weights.table);
       for (uint32_t lower = 0; lower < 2; ++lower) {
         const uint32_t row = 16 * own + lane_index() / 4 + 8 * lower;
         if (row >= job.weights.rows) continue;

@@ -1,4 +1,4 @@
-// Launches the kernel of sm90_table_tiles.h; sm90_table_tiles_lut*.cu instantiate it.
+// Launches the kernel of sm90_table_tiles.h; sm90_table_tiles_*.cu instantiate it.
 #pragma once
 
 #include "backends/cuda/gemm/table_linear.h"

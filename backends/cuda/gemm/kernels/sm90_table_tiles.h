@@ -1,7 +1,7 @@
 // Products with table weights for many tokens with wgmma, for sm_90a: tiles of 128 rows by 64 or 128 tokens.
 //
 // A block computes one tile in stages of 128 columns. Its first warpgroup fills a ring of stages: bulk copies
-// bring codes, scales and zero points; activations pass through registers, because wgmma reads them from
+// bring codes, scales and offsets; activations pass through registers, because wgmma reads them from
 // shared memory in another order than that of the rows. Each of the other two warpgroups has 64 rows: it
 // expands its codes in registers as A while the tensor cores multiply the previous ones, waits for the sums
 // of a group and adds them, scaled, to its totals. Meanwhile the tensor cores work for the other warpgroup.
@@ -34,13 +34,14 @@ struct TableTile {
   static constexpr uint32_t kUnitSteps = kProducts / kStepProducts;
   static constexpr uint32_t kUnits = table_layout::kSteps / kUnitSteps;  // units of a stage: 1 or 2
 
-  // A stage: for each unit 128 bytes of every token; codes, scales and zero points of each panel; and with
-  // zero points the sums of the tokens' activations over the groups that end with the stage.
+  // A stage: for each unit 128 bytes of every token; codes, scales and offsets of each panel, nested ones as
+  // bytes of both kinds and then d and dmin; and with offsets the sums of the tokens' activations over the
+  // groups that end with the stage.
   static constexpr uint32_t kUnitBytes = kTokens * kSwizzledBytes;
   static constexpr uint32_t kInputBytes = kUnits * kUnitBytes;
   static constexpr uint32_t kScalesAt = table_layout::block_bytes(Table::kBits);
-  static constexpr uint32_t kZerosAt = kScalesAt + table_layout::kSteps * table_layout::kGroupBytes;
-  static constexpr uint32_t kPanelBytes = kZerosAt + table_layout::kSteps * table_layout::kGroupBytes;
+  static constexpr uint32_t kOffsetsAt = kScalesAt + table_layout::kSteps * table_layout::kGroupBytes;
+  static constexpr uint32_t kPanelBytes = kOffsetsAt + table_layout::kSteps * table_layout::kGroupBytes;
   static constexpr uint32_t kSumBytes = table_layout::kSteps * kTokens * 4;
   static constexpr uint32_t kStageBytes = kInputBytes + kPanels * kPanelBytes + kSumBytes;
   static constexpr uint32_t kMostBytes = 227u << 10;     // on compute capability 9.0
@@ -104,7 +105,7 @@ class TableCopies {
     rows_ = token < left ? (left - token + Tile::kTokensApart - 1) / Tile::kTokensApart : 0;
     from_ = job.x.bytes(block.first_token + (token < left ? token : 0)) + 16 * chunk;
     to_ = swizzled_chunk(token, chunk / kPieces * kPieces) + chunk % kPieces * kPieceBytes;
-    summed_ = block.weights.zero_points && thread_index() < Tile::kTokens;
+    summed_ = block.weights.has_offsets() && thread_index() < Tile::kTokens;
     // Results beyond the last token are not stored.
     const uint32_t own = thread_index() < left ? thread_index() : 0;
     if (summed_) sums_ = Table::sums_of(job.x.bytes(block.first_token + own), job.x_columns);
@@ -122,7 +123,7 @@ class TableCopies {
       const uint32_t left = job_.tokens - block_.first_token;
       const uint32_t own = thread_index() < left ? thread_index() : 0;
       Tile::factors().store(thread_index(), Table::factor(job_.x.bytes(block_.first_token + own),
-                                                          job_.x_columns, block_.weights.zero_points));
+                                                          job_.x_columns, block_.weights.table));
     }
     Stage coming[Tile::kAhead] = {};
     TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kAhead; ++i) {
@@ -183,15 +184,21 @@ class TableCopies {
     const uint32_t left = block_.panels - block_.first_panel;
     const uint32_t count = left < Tile::kPanels ? left : Tile::kPanels;
     const uint32_t group_bytes = table_layout::kGroupBytes << grouping_.chunk_group_shift;
-    const uint32_t parameter_bytes = weights.zero_points ? 2 * group_bytes : group_bytes;
+    // Nested: bytes of both kinds, then d and dmin.
+    const uint32_t offset_bytes = Table::kNested          ? table_layout::kNestedFactorBytes
+                                  : weights.has_offsets() ? group_bytes
+                                                          : 0;
     std::byte* const barrier = Tile::full(stage);
-    if (warp_index() == 0) mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + parameter_bytes));
+    if (warp_index() == 0)
+      mbarrier_arrive_expect(barrier, count * (Tile::kScalesAt + group_bytes + offset_bytes));
     // Weights are read once for each tile of tokens.
     const uint64_t policy = job_.tokens <= Tile::kTokens ? evict_first_policy() : evict_normal_policy();
     const uint32_t group = number * table_layout::kSteps >> grouping_.group_shift;
     const size_t scales = table_layout::scales_byte(Table::kBits, weights.columns, group);
     const size_t groups = block_.stages * table_layout::kSteps >> grouping_.group_shift;
-    const size_t zeros = scales + groups * table_layout::kGroupBytes;
+    const size_t offsets = Table::kNested ? table_layout::nested_factors_byte(
+                                                weights.columns, number / table_layout::kNestedBlocks)
+                                          : scales + groups * table_layout::kGroupBytes;
     const uint32_t first = warp_index() * kOwn;
     Global<const std::byte> from = weights.panels + (block_.first_panel + first) * weights.panel_bytes;
     Shared<std::byte> to = Tile::panel(stage, first);
@@ -200,9 +207,9 @@ class TableCopies {
                 policy);
       bulk_copy(to.template as<std::byte>(Tile::kScalesAt).address(), (from + scales).address(), group_bytes,
                 barrier, policy);
-      if (weights.zero_points)
-        bulk_copy(to.template as<std::byte>(Tile::kZerosAt).address(), (from + zeros).address(), group_bytes,
-                  barrier, policy);
+      if (offset_bytes > 0)
+        bulk_copy(to.template as<std::byte>(Tile::kOffsetsAt).address(), (from + offsets).address(),
+                  offset_bytes, barrier, policy);
       from = from + weights.panel_bytes;
       to = to.template as<std::byte>(Tile::kPanelBytes);
     }
@@ -286,8 +293,8 @@ class TableProducts {
       load_words<Table::kBits>(Tile::panel(next_.stage, own_), stored);
       TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kUnitSteps; ++i) {
         const uint32_t word = 2 * (kUnit * Tile::kUnitSteps + i);
-        const auto operand = table_.operand(nibble_word<Table::kBits>(stored, word),
-                                            nibble_word<Table::kBits>(stored, word + 1));
+        const auto operand =
+            table_.operand(row_codes<Table::kBits>(stored, word), row_codes<Table::kBits>(stored, word + 1));
         TESSERA_UNROLL for (uint32_t j = 0; j < 4 * Tile::kStepProducts; ++j)
             a[i * Tile::kStepProducts + j / 4][j % 4] = operand.a[j / 4][j % 4];
       }
@@ -343,28 +350,40 @@ class TableProducts {
     }
   }
 
-  // acc = fma(scale, d - zero point * sum of activations, acc)
-  TESSERA_DEVICE void end_group(uint32_t slot) {
-    if (!exists_) return;
+  // Scales and offsets of a group of the stage.
+  TESSERA_DEVICE Levels levels(uint32_t slot) const {
     const Shared<std::byte> panel = Tile::panel(place_.stage, own_);
     const uint32_t word = slot * (table_layout::kGroupBytes / 4) + lane_index() / 4;
     const uint32_t scales = panel.template as<uint32_t>(Tile::kScalesAt)[word];
-    const float scale[2] = {row_scale(scales, false), row_scale(scales, true)};
-    if (!block_.weights.zero_points) {
+    const Shared<uint32_t> offsets = panel.template as<uint32_t>(Tile::kOffsetsAt);
+    if constexpr (Table::kNested)
+      return nested_levels(scales, offsets[lane_index() / 4], offsets[8 + lane_index() / 4]);
+    Levels levels = {{row_scale(scales, false), row_scale(scales, true)}, {0, 0}};
+    if (block_.weights.has_offsets()) {
+      levels.offset[0] = row_scale(offsets[word], false);
+      levels.offset[1] = row_scale(offsets[word], true);
+    }
+    return levels;
+  }
+
+  // Adds a group to acc.
+  TESSERA_DEVICE void end_group(uint32_t slot) {
+    if (!exists_) return;
+    const Levels own_levels = levels(slot);
+    const GroupOffset kind = block_.weights.offset;
+    if (kind == GroupOffset::none) {
       TESSERA_UNROLL for (uint32_t i = 0; i < Tile::kValues; ++i) acc_[i] =
-          multiply_add(scale[i / 2 % 2], Table::float_of(sums_[i]), acc_[i]);
+          multiply_add(own_levels.scale[i / 2 % 2], Table::float_of(sums_[i]), acc_[i]);
       return;
     }
-    const uint32_t zeros = panel.template as<uint32_t>(Tile::kZerosAt)[word];
-    const float zero[2] = {row_scale(zeros, false), row_scale(zeros, true)};
     const Shared<Words2> inputs =
         Tile::sums(place_.stage).template as<Words2>(4 * (slot * Tile::kTokens + 2 * (lane_index() % 4)));
     TESSERA_UNROLL for (uint32_t eight = 0; eight < Tile::kTokens / 8; ++eight) {
       const Words2 words = inputs[4 * eight];
       const float own[2] = {bits_float(words.x), bits_float(words.y)};
       TESSERA_UNROLL for (uint32_t i = 0; i < 4; ++i) {
-        const float d = multiply_add(-zero[i / 2], own[i % 2], Table::float_of(sums_[4 * eight + i]));
-        acc_[4 * eight + i] = multiply_add(scale[i / 2], d, acc_[4 * eight + i]);
+        acc_[4 * eight + i] = add_group(kind, own_levels.scale[i / 2], own_levels.offset[i / 2], own[i % 2],
+                                        Table::float_of(sums_[4 * eight + i]), acc_[4 * eight + i]);
       }
     }
   }
