@@ -123,6 +123,52 @@ OpenFile open_model_file(const std::string& path, const Arguments& arguments) {
   return {std::move(opened.file), std::move(opened.needs)};
 }
 
+namespace {
+
+// --rope-scaling and what belongs to it. Throws UsageError.
+RopeRequest rope_request(const Arguments& arguments) {
+  RopeRequest request;
+  const auto real = [&](const char* name, double least, double most) -> std::optional<double> {
+    const auto given = arguments.text(name);
+    if (!given) return std::nullopt;
+    return parse_real(fmt::format("--{}", name), *given, least, most);
+  };
+  if (const auto kind = arguments.text("rope-scaling")) {
+    arguments.choice("rope-scaling");
+    request.scaling = *kind == "none"     ? RopeScalingKind::none
+                      : *kind == "linear" ? RopeScalingKind::linear
+                                          : RopeScalingKind::yarn;
+  }
+  request.factor = real("rope-scale", 1, header_limits::kMostFactor);
+  if (const auto inverse = real("rope-freq-scale", 1 / header_limits::kMostFactor, 1)) {
+    if (request.factor)
+      throw UsageError("--rope-scale and --rope-freq-scale: expected one of them, found both");
+    request.factor = 1 / *inverse;
+  }
+  request.theta = real("rope-freq-base", 2, header_limits::kMostRopeTheta);
+  request.original_context = arguments.integer("yarn-orig-ctx", 1, header_limits::kMostContext);
+  if (!request.any()) return request;
+  if (const auto context = arguments.integer("ctx", 0, kMostContext); context && *context > 0)
+    request.context = *context;
+  return request;
+}
+
+void stretch(Model& model, const RopeRequest& request) {
+  const uint64_t own = model.hyperparameters().context;
+  try {
+    model.stretch(request);
+  } catch (const std::invalid_argument& error) {
+    throw UsageError(error.what());
+  }
+  say(fmt::format(
+          "positions are not scaled as the model was made ({} tokens of context instead of {}): its answers "
+          "may be worse",
+          model.hyperparameters().context, own),
+      Style::warning);
+}
+
+}  // namespace
+
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments) {
   if (!path && embedded_model().empty()) {
     throw std::runtime_error("this build has no embedded model: name a file with -m");
@@ -136,6 +182,7 @@ Model open_model(const std::optional<std::string>& path, const Arguments& argume
     OpenFile opened = open_model_file(*path, arguments);
     return Model::from_file(std::move(opened.file), std::move(opened.needs));
   });
+  if (const RopeRequest request = rope_request(arguments); request.any()) stretch(model, request);
   if (arguments.has("mlock")) lock_pages(model.file());
   if (const auto file = arguments.text("chat-template")) model.use_chat_template(read_chat_template(*file));
   return model;
@@ -155,8 +202,9 @@ Tokenizer stored_tokenizer(const TessFile& file) {
 std::unique_ptr<Session> open_session(const Model& model, SessionOptions options) {
   const auto longest = static_cast<size_t>(model.hyperparameters().context);
   if (options.context > longest) {
-    say(fmt::format("--ctx {}: the model's context is {} tokens, more would never be used", options.context,
-                    longest),
+    say(fmt::format("--ctx {}: the model's context is {} tokens, more would never be used; --rope-scaling "
+                    "stretches it",
+                    options.context, longest),
         Style::warning);
     options.context = longest;
   }

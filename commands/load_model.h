@@ -35,8 +35,8 @@ OpenFile open_model_file(const std::string& path, const Arguments& arguments);
 // UsageError.
 std::optional<uint64_t> cache_limit(const Arguments& arguments);
 
-// The model at path, as open_model_file opens it, or the embedded model when there is none; as --no-mmap,
-// --mlock and --chat-template say. Throws UsageError or std::runtime_error.
+// The model at path, as open_model_file opens it, or the embedded model when there is none; as --no-mmap and
+// --mlock, --chat-template and --rope-scaling with its options say. Throws UsageError or std::runtime_error.
 Model open_model(const std::optional<std::string>& path, const Arguments& arguments);
 
 // The text of a chat template's file, for --chat-template. Throws FileError, also where it cannot be read as

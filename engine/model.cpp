@@ -11,6 +11,7 @@ namespace tessera {
 Model::Model(std::unique_ptr<TessFile> file) : file_(std::move(file)) {
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::from_stored(header().tokenizer, file_->tensors()));
   chat_ = std::make_unique<const ChatFormat>(header().chat.chat_template, header().chat, *tokenizer_);
+  hyperparameters_ = header().hyperparameters;
   graph_ = build_graph(*file_);
 }
 
@@ -18,6 +19,11 @@ void Model::use_chat_template(const std::string& source) {
   auto chat = std::make_unique<const ChatFormat>(source, header().chat, *tokenizer_);
   if (!chat->fault().empty()) throw TemplateError(chat->fault());
   chat_ = std::move(chat);
+}
+
+void Model::stretch(const RopeRequest& request) {
+  hyperparameters_ = stretched(header().hyperparameters, request);
+  graph_ = build_graph(*file_, hyperparameters_);
 }
 
 Model Model::open(const std::string& path, bool use_mmap) { return Model(TessFile::open(path, use_mmap)); }

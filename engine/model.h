@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "engine/chat_format/chat_format.h"
+#include "engine/models/stretched_context.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf-like-format/tess/tess_file.h"
 #include "graph/graph.h"
@@ -28,12 +29,14 @@ class Model {
                      const std::function<bool(std::string_view)>& from_other);
 
   const ModelHeader& header() const { return file_->header(); }
-  const Hyperparameters& hyperparameters() const { return file_->header().hyperparameters; }
+  const Hyperparameters& hyperparameters() const { return hyperparameters_; }
   const TessFile& file() const { return *file_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ChatFormat& chat() const { return *chat_; }
   // Takes another chat template than the file's. Throws TemplateError when it cannot be read.
   void use_chat_template(const std::string& source);
+  // Takes another scaling of positions and context than the file's. Throws std::invalid_argument.
+  void stretch(const RopeRequest& request);
   const Graph& graph() const { return graph_; }
   size_t stored_bytes(const Weight& weight) const;  // of one of the graph's weights in the file
   size_t weight_bytes() const;                      // stored bytes of all weights the graph reads
@@ -46,6 +49,7 @@ class Model {
   std::unique_ptr<TessFile> file_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<const ChatFormat> chat_;
+  Hyperparameters hyperparameters_;  // the file's, but for its positions
   Graph graph_;
 };
 

@@ -82,13 +82,6 @@ std::string statistics_line(const ReplyStatistics& statistics) {
                      statistics.cached_tokens, statistics.context);
 }
 
-std::optional<std::string> system_message(const Arguments& arguments) {
-  const auto text = arguments.text("system");
-  return text && arguments.has("escape") ? without_escapes(*text) : text;
-}
-
-bool drawn_seed(const Arguments& arguments) { return arguments.text("seed") == "-1"; }
-
 void check_chat_template(const Model& model, const ConversationOptions& options) {
   const ChatFormat& chat = model.chat();
   if (options.raw || chat.fault().empty()) return;
@@ -102,6 +95,13 @@ void give_system(Conversation& conversation, const Model& model, const std::stri
   if (!text.empty() && !model.chat().takes_system())
     say("the chat template knows no system message: it goes before the first message", Style::dim);
 }
+
+std::optional<std::string> system_message(const Arguments& arguments) {
+  const auto text = arguments.text("system");
+  return text && arguments.has("escape") ? without_escapes(*text) : text;
+}
+
+bool drawn_seed(const Arguments& arguments) { return arguments.text("seed") == "-1"; }
 
 ConversationOptions conversation_options(const Arguments& arguments) {
   if (arguments.has("escape") && arguments.text("prompt").value_or("-") == "-" && !arguments.has("system") &&

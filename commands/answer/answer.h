@@ -21,17 +21,17 @@ void say_settings(const Session& session, const AnswerSettings& settings);
 // One line: tokens and tokens/s of prompt and reply, time to the first token, KV cache in use.
 std::string statistics_line(const ReplyStatistics& statistics);
 
-// The text of --system, as --escape says.
-std::optional<std::string> system_message(const Arguments& arguments);
-
-// Whether --seed asks for a random number, which is then worth telling.
-bool drawn_seed(const Arguments& arguments);
-
 // Throws where the model has a chat template that cannot be read and the options ask for it.
 void check_chat_template(const Model& model, const ConversationOptions& options);
 // Sets the system message and says where it goes when the model's template has no place for it. Throws
 // without a template.
 void give_system(Conversation& conversation, const Model& model, const std::string& text);
+
+// The text of --system, as --escape says.
+std::optional<std::string> system_message(const Arguments& arguments);
+
+// Whether --seed asks for a random number, which is then worth telling.
+bool drawn_seed(const Arguments& arguments);
 
 // Conversation options from --raw, --parse-special, --overflow and --batch.
 ConversationOptions conversation_options(const Arguments& arguments);

@@ -64,9 +64,8 @@ constexpr std::array kOptions = {
     LlamaCppOption{"-dt --defrag-thold", "the KV cache has pages and never needs it, leave it out"},
     LlamaCppOption{"-C --cpu-mask -Cr --cpu-range --cpu-strict --prio --poll",
                    "taskset and nice choose cores and priority"},
-    LlamaCppOption{"--rope-freq-base --rope-freq-scale --rope-scale --yarn-orig-ctx --yarn-ext-factor "
-                   "--yarn-attn-factor --yarn-beta-slow --yarn-beta-fast",
-                   "the scaling of positions is the checkpoint's"},
+    LlamaCppOption{"--yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast",
+                   "of YaRN only --rope-scale and --yarn-orig-ctx can be chosen"},
     LlamaCppOption{"--override-kv", "what a file says is settled by tessera quantize"},
     LlamaCppOption{"--perplexity --ppl-stride --kl-divergence --kl-divergence-base",
                    "tessera perplexity measures a model, and how far it is from another"},

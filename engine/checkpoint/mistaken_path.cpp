@@ -152,9 +152,7 @@ void refuse_mistaken_path(const std::string& path) {
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
     if (is_repository_name(path) && error.value() == ENOENT && !fs::is_symlink(path, error))
-      refuse(path, fmt::format("there is no such folder; if this is a model on Hugging Face, "
-                               "tessera pull {} fetches it",
-                               path));
+      refuse(path, fmt::format("there is no such folder; a model of a hub comes with tessera pull {}", path));
     refuse(path, why_not_opened(path, error.value() != 0 ? error.value() : ENOENT));
   }
   if (!fs::is_directory(status)) refuse_file(path);

@@ -115,10 +115,12 @@ std::optional<ExpectedTensor> column_order(const Hyperparameters& h, Role matrix
   return order ? std::optional(order_of_role(role_row(*order), h, layer)) : std::nullopt;
 }
 
-Graph build_graph(const TessFile& file) {
+Graph build_graph(const TessFile& file) { return build_graph(file, file.header().hyperparameters); }
+
+Graph build_graph(const TessFile& file, const Hyperparameters& h) {
   return graph_of(
-      file.header().hyperparameters, file.path(),
-      [&](const ExpectedTensor& tensor) { return checked_scheme(file, tensor); }, stored_orders(file));
+      h, file.path(), [&](const ExpectedTensor& tensor) { return checked_scheme(file, tensor); },
+      stored_orders(file));
 }
 
 Graph build_graph(const Hyperparameters& h, const std::function<Scheme(const ExpectedTensor&)>& scheme_of) {

@@ -38,6 +38,8 @@ std::optional<ExpectedTensor> column_order(const Hyperparameters& hyperparameter
 // The graph over a file's tensors, with those orders of columns that it holds. Throws FileError for an
 // unknown family or a missing or mis-shaped tensor.
 Graph build_graph(const TessFile& file);
+// The same with other hyperparameters than the file's, which ask for the same tensors.
+Graph build_graph(const TessFile& file, const Hyperparameters& hyperparameters);
 
 // The graph of a model whose matrices have the schemes that scheme_of says, without a file. Throws FileError
 // as expected_tensors does, and for schemes that cannot share an input.

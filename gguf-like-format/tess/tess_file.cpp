@@ -10,9 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <set>
-#include <system_error>
 #include <unordered_map>
 #include <utility>
 
@@ -50,9 +48,8 @@ bool all_zero(std::span<const std::byte> bytes) {
 // What to do with a file of a checkpoint that was given for a .tess file.
 std::string_view checkpoint_hint(std::span<const std::byte> bytes) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), kTessPrefixBytes);
-  if (text.substr(0, 4) == "GGUF") return ", a GGUF file: tessera quantize makes a .tess file of it";
   if (text.front() == '{' || text.substr(8, 2) == "{\"")
-    return ", a file of a checkpoint: tessera quantize makes a .tess file of its folder";
+    return ", a file of a checkpoint: give the folder that holds it";
   return "";
 }
 
@@ -177,11 +174,6 @@ std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap)
 std::unique_ptr<TessFile> TessFile::open(const std::string& path, bool use_mmap, const std::string& name) {
   auto state = std::make_unique<State>();
   state->path = name;
-  if (std::error_code ignored; std::filesystem::is_directory(path, ignored))
-    throw FileError(
-        fmt::format("{}: expected a .tess file, found a folder: tessera quantize makes one of a checkpoint's "
-                    "folder",
-                    name));
   state->mapping = use_mmap ? MappedFile::map(path) : MappedFile::read(path);
   state->bytes = state->mapping.bytes();
   state->resident = !use_mmap;

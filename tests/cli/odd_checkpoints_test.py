@@ -84,12 +84,12 @@ class OddCheckpointsTest(unittest.TestCase):
                          f"{tessera.CHECKPOINT}\n")
         self.refused(tessera.model(), "is a .tess file already: run it with -m")
         self.refused(pathlib.Path(__file__), "expected the folder of a Hugging Face checkpoint or a GGUF file")
-        self.refused("Owner/Some-Model.1", "tessera pull Owner/Some-Model.1")
+        self.refused("Owner/Some-Model.1", "a model of a hub comes with tessera pull Owner/Some-Model.1")
         for name in (WEIGHTS, "tokenizer.json"):
             for arguments in (("-m", tessera.CHECKPOINT / name, "-p", "x"), ("inspect", tessera.CHECKPOINT / name)):
                 done = tessera.run(*arguments)
                 self.assertEqual(done.returncode, 1)
-                self.assertIn("a file of a checkpoint: tessera quantize makes a .tess file of its folder", done.stderr)
+                self.assertIn("a file of a checkpoint: give the folder that holds it", done.stderr)
         folder = tessera.folder() / "empty"
         folder.mkdir()
         done = tessera.run("-m", folder, "-p", "x")
@@ -153,6 +153,36 @@ class OddCheckpointsTest(unittest.TestCase):
         self.assertEqual(done.stdout, tessera.run(*ask, "-p", "Be brief.\n\nHello").stdout)
         shown = tessera.run("tokenize", target, "--chat", "--system", "Be brief.", "-p", "Hello").stdout
         self.assertTrue(shown.startswith("<|bos|><|user|>Be brief.\n\nHello<|end|><|assistant|>\n["), shown)
+
+    def test_a_scaling_of_positions_on_request_is_that_of_a_checkpoint(self):
+        ask = ("-p", tessera.PROMPT, "--temp", "0", "--max-tokens", "12", "--no-stats", "--ignore-eos")
+        plain = tessera.run("-m", tessera.model(), *ask).stdout
+        for name, changes, flags in (
+                ("linear", {"rope_scaling": {"type": "linear", "factor": 4.0}}, ("--rope-scaling", "linear", "--rope-scale", "4")),
+                ("scale", {"rope_scaling": {"type": "linear", "factor": 4.0}}, ("--rope-freq-scale", "0.25")),
+                ("yarn", {"rope_scaling": {"type": "yarn", "factor": 64.0, "original_max_position_embeddings": 16}},
+                 ("--rope-scaling", "yarn", "--yarn-orig-ctx", "16", "--ctx", "1024")),
+                ("theta", {"rope_theta": 1000.0}, ("--rope-freq-base", "1000"))):
+            with self.subTest(name):
+                folder = copy(f"rope-{name}")
+                config = json.loads((folder / "config.json").read_text())
+                (folder / "config.json").write_text(json.dumps({**config, **changes}))
+                target, _ = self.imported(folder)
+                done = tessera.run("-m", tessera.model(), *ask, *flags)
+                self.assertEqual(done.stdout, tessera.run("-m", target, *ask).stdout)
+                self.assertNotEqual(done.stdout, plain)
+                self.assertIn("positions are not scaled as the model was made", done.stderr)
+
+    def test_a_context_beyond_the_models_on_request(self):
+        ask = ("-m", tessera.model(), "-p", "Hi", "--max-tokens", "2")
+        for flags, tokens in ((("--ctx", "3000", "--rope-scaling", "none"), 3000), (("--rope-scale", "2"), 2048),
+                              (("--ctx", "3000"), 1024)):
+            done = tessera.run(*ask, *flags)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"({tokens} tokens at ", done.stderr)
+        for flags in (("--rope-scaling", "dynamic"), ("--rope-scale", "0.5"), ("--yarn-orig-ctx", "100"),
+                      ("--rope-scale", "2", "--rope-freq-scale", "0.5")):
+            self.assertEqual(tessera.run(*ask, *flags).returncode, 2, flags)
 
 
 if __name__ == "__main__":

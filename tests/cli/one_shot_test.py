@@ -174,7 +174,7 @@ class OneShotTest(unittest.TestCase):
     def test_a_context_beyond_the_models(self):
         done = tessera.run("-p", tessera.PROMPT, *GREEDY, "--ctx", "60000000")
         self.assertEqual((done.returncode, done.stdout), (0, self.answer("-p", tessera.PROMPT)))
-        self.assertIn("--ctx 60000000: the model's context is 1024 tokens, more would never be used\n", done.stderr)
+        self.assertIn("--ctx 60000000: the model's context is 1024 tokens, more would never be used; --rope-scaling stretches it\n", done.stderr)
         self.assertRegex(done.stderr, r"\nmemory: .* \(1024 tokens at 8 bits\)")
 
     def test_kv_precision_and_first_layers(self):

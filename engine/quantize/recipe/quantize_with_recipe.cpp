@@ -104,6 +104,7 @@ class Run {
     prepare_rotation();
     assign_weights();
     if (!recipe_.needs_text()) return;
+    say_what_is_left_out();
     if (!recipe_.calibration) throw std::runtime_error("calibration text: the recipe needs one, found none");
     const CalibrationText& text = *recipe_.calibration;
     text_ =
@@ -114,6 +115,16 @@ class Run {
   std::vector<QuantizeSummary> run();
 
  private:
+  // Steps that the graph has no place for, which nothing else tells of.
+  void say_what_is_left_out() const {
+    const bool none = std::none_of(layers_.begin(), layers_.end(),
+                                   [](const LayerGraph& layer) { return layer.attention.has_value(); });
+    if (recipe_.smooth_attention && none && options_.import_note)
+      options_.import_note(fmt::format(
+          "{}: SmoothAttention is left out: something lies between q and k and their rotary positions, "
+          "such as norms of heads",
+          options_.source));
+  }
   void prepare_rotation();
   void assign_weights();
   const PlannedWeight& planned(Role role) const;
