@@ -41,7 +41,8 @@ Result<std::unique_ptr<UploadedWeight>> UploadedWeight::upload(Queue& queue, Dev
   const std::optional<WeightFormat> format = format_of(tensor.scheme);
   const bool table = scheme_facts(tensor.scheme).group_scales();
   const bool is_vector = tensor.shape.size() == 1;
-  if (!is_vector && !format && !table)
+  const bool known_vector = tensor.scheme == Scheme::f32 || tensor.scheme == Scheme::u32;
+  if (is_vector ? !known_vector : !format && !table)
     return failure(fmt::format("the cuda backend has no kernels for scheme {}", scheme_name(tensor.scheme)));
   const std::optional<uint64_t> bytes = stored_bytes(tensor.scheme, tensor.shape);
   if (!bytes || *bytes != tensor.bytes.size())

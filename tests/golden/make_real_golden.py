@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Makes tests/golden/real_models.json: what independent implementations make of two real GGUF files.
 
-  make_real_golden.py FOLDER   with smollm2-135m-instruct.gguf and gemma3-270m.gguf in it
+  make_real_golden.py FOLDER SMOLLM2   with smollm2-135m-instruct.gguf and gemma3-270m.gguf in FOLDER, and
+                                       SmolLM2's own tokenizer.json in SMOLLM2
 
-Token ids come from Hugging Face's tokenizers, converted from the GGUF files by transformers. Logits come from a forward
+Token ids come from Hugging Face's tokenizers: SmolLM2's own file, as transformers converts its GGUF file without the
+splitting of digits, and Gemma's GGUF file converted by transformers. Logits come from a forward
 pass written here in numpy, float64, over the weights as gguf-py decodes them. Needs gguf, numpy and transformers. The
 result is committed; the models are not, and tests that need them are skipped without.
 """
@@ -137,7 +139,8 @@ def greedy(model, ids):
 def main():
     folder, result = pathlib.Path(sys.argv[1]), {}
     for seed, (file, specials) in enumerate(MODELS.items()):
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        own = [sys.argv[2]] if file.startswith("smollm2") else [folder]
+        tokenizer = AutoTokenizer.from_pretrained(*own, **({} if own[0] != folder else {"gguf_file": file}))
         texts = lines(seed, specials)
         model = Model(folder / file)
         cases = []

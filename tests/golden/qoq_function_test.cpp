@@ -145,7 +145,11 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
   const quantize::FloatMatrix logits = quantize::project(products, DenseProduct::Precision::f32, stream,
                                                          tied ? embedding : matrix("output_head"), {});
   Rows rows;
+  const auto cap = static_cast<float>(model.hyperparameters().logits_soft_cap);
   for (size_t i = 0; i < logits.rows; ++i) rows.emplace_back(logits.row(i).begin(), logits.row(i).end());
+  if (cap > 0)
+    for (std::vector<float>& row : rows)
+      for (float& logit : row) logit = cap * std::tanh(logit / cap);
   return rows;
 }
 
@@ -194,6 +198,9 @@ TEST_CASE("every step alone and all together leave a model's logits where they w
     recipes.back().second.attention_alpha = 1.0;
     recipes.back().second.output_alpha = 0.9;
     const std::string before = bytes_of(options.target);
+    // Where norms stand behind the matrices that write the residual stream it cannot be rotated.
+    const Hyperparameters hyperparameters = Model::open(options.target, true).hyperparameters();
+    const bool rotates = qoq_test::Decoder(hyperparameters).layers.front().rotation_obstacle.empty();
     for (const auto& [named, recipe] : recipes) {
       const auto& name = named;  // Clang 14 does not let a lambda, which CAPTURE is, use a structured binding
       CAPTURE(name);
@@ -201,7 +208,7 @@ TEST_CASE("every step alone and all together leave a model's logits where they w
       options.recipe = recipe;
       quantize_model(options);
       const std::string after = bytes_of(options.target);
-      CHECK(after != before);
+      CHECK((after != before) == (rotates || name != "rotate"));
       for (size_t i = 0; i < runners.size(); ++i) {
         const double moved = relative_error(logits_of(options.target, runners[i], ids), plain[i]);
         CAPTURE(runners[i].backend);

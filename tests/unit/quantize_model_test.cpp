@@ -452,11 +452,9 @@ TEST_CASE("checkpoints that do not fit their configuration are refused") {
     model.config["num_hidden_layers"] = 1;
     holds(refusal(model), "model.layers.1.");
   }
-  SUBCASE("tokenizer larger than the embedding") {
+  SUBCASE("an end token without an embedding") {  // others of that kind are left out
     const SourceModel model("BF16", false, 200);
-    const std::string line = refusal(model);
-    holds(line, "200");
-    holds(line, "259");
+    holds(refusal(model), "eos_token: \"<|end|>\" is not in the vocabulary");
   }
 }
 
