@@ -68,6 +68,21 @@ def write_folder(folder, tensors, config, files=()):
     return folder
 
 
+def packed_folder(home, name, extra=None):
+    """A whole model with some layers packed as a golden case has them, in a folder of home that is called after it."""
+    case = json.loads((GOLDEN / "packed/cases.json").read_text())["cases"][name]
+    tensors = read_tensors(GOLDEN / f"packed/{name}.safetensors")
+    in_config = case["file"] == "config.json"
+    config = {**CONFIG, "quantization_config": case["settings"]} if in_config else CONFIG
+    files = [] if in_config else [(case["file"], case["settings"])]
+    folder = write_folder(home / name, {}, config, files)
+    whole = read_tensors(folder / "model.safetensors")
+    for matrix in case["matrices"]:
+        del whole[matrix]
+    write_tensors(folder / "model.safetensors", {**whole, **tensors, **(extra or {})})
+    return folder
+
+
 class PackedTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -77,18 +92,7 @@ class PackedTest(unittest.TestCase):
         cls.expected = read_tensors(GOLDEN / "packed/expected.safetensors")
 
     def packed_folder(self, name, extra=None):
-        """A whole model with some layers packed."""
-        case = self.cases[name]
-        tensors = read_tensors(GOLDEN / f"packed/{name}.safetensors")
-        in_config = case["file"] == "config.json"
-        config = {**CONFIG, "quantization_config": case["settings"]} if in_config else CONFIG
-        files = [] if in_config else [(case["file"], case["settings"])]
-        folder = write_folder(pathlib.Path(tempfile.mkdtemp(dir=self.folder)) / name, {}, config, files)
-        whole = read_tensors(folder / "model.safetensors")
-        for matrix in case["matrices"]:
-            del whole[matrix]
-        write_tensors(folder / "model.safetensors", {**whole, **tensors, **(extra or {})})
-        return folder
+        return packed_folder(pathlib.Path(tempfile.mkdtemp(dir=self.folder)), name, extra)
 
     def quantized(self, source, *flags):
         target = pathlib.Path(f"{source}.tess")

@@ -10,6 +10,8 @@ import tempfile
 import unittest
 
 import gguf_bytes
+import packed_test
+import pytorch_bytes
 import tessera
 from fake_hub import Hub
 from terminal import Terminal
@@ -17,10 +19,16 @@ from terminal import Terminal
 ROOT = tessera.ROOT
 TIME_LIMIT = 900
 
+# Packed folders, each a golden case.
+PACKED = {"gptq": "gptq-4-act-order", "awq": "awq-gemm", "bitsandbytes": "bnb-nf4-nested",
+          "compressed-tensors": "ct-pack-4-asymmetric", "fp8": "fp8-block", "hqq": "hqq-4"}
+
 # What the README leaves to the reader, or what would take minutes, and what stands for it here.
 SUBSTITUTES = [
     ("path/to/checkpoint", "checkpoint"),
     ("path/to/model.gguf", "model.gguf"),
+    ("path/to/pytorch", "pytorch"),
+    *((f"path/to/{kind}", case) for kind, case in PACKED.items()),
     ("--shape llama-3.2-1b --tests pp512,tg128", "--shape smollm2-135m --tests pp16,tg2 --repetitions 1"),
 ]
 # These run in the repository itself. `make test` would run this very test again and `make bench` takes minutes, so
@@ -33,14 +41,14 @@ MAKE_COMMANDS = {
 
 
 def shown_commands():
-    """The commands of all ```sh blocks, continued lines joined."""
+    """The commands of all ```sh blocks, continued lines joined, then those in the last column of tables."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = []
     for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 commands.append(" ".join(line.split()))
-    return commands
+    return commands + re.findall(r"^\|.*\| `(build/tessera [^`]+)` \|$", text, re.M)
 
 
 class ReadmeTest(unittest.TestCase):
@@ -50,6 +58,10 @@ class ReadmeTest(unittest.TestCase):
         (cls.folder / "build").mkdir()
         (cls.folder / "build/tessera").symlink_to(tessera.BINARY)
         shutil.copytree(tessera.CHECKPOINT, cls.folder / "checkpoint")
+        (cls.folder / "pytorch").mkdir()
+        pytorch_bytes.convert(tessera.CHECKPOINT, cls.folder / "pytorch")
+        for case in PACKED.values():
+            packed_test.packed_folder(cls.folder, case)
         gguf = gguf_bytes.convert(tessera.CHECKPOINT)
         (cls.folder / "model.gguf").write_bytes(gguf)
         cls.hub = Hub({"bartowski/SmolLM2-135M-Instruct-GGUF": {"SmolLM2-135M-Instruct-Q4_K_M.gguf": gguf}})
