@@ -306,7 +306,9 @@ TEST_CASE("what is not there is an error only where it is used") {
       {"{{ 'x' | trim(1, 2) }}", "'trim' takes at most 1 arguments, found 2"},
       {"{{ 'x' | indent(wide=1) }}", "'indent' has no argument 'wide'"},
       {"{{ 'x' | replace('a') }}", "'replace' needs the argument 'new'"}};
-  for (const auto& [source, message] : cases) {
+  for (const auto& each : cases) {
+    const auto& source = each.first;
+    const auto& message = each.second;
     CAPTURE(source);
     CHECK(error_of(source) == "chat template line 1: " + message);
     CHECK(error_of("{% if false %}" + source + "{% endif %}ok") == "rendered: ok");

@@ -279,7 +279,9 @@ TEST_CASE("in a mixed file an order comes with its matrices") {
   CHECK(mixed(a, plain, both)->find(kOrder) == nullptr);
   CHECK(mixed(plain, a, {"layers.1.down", kOrder})->find(kOrder) == nullptr);
   CHECK(order_of(*mixed(a, a, {"layers.1.gate"})) == a.file->find(kOrder)->bytes.data());
-  for (const auto& [base, other] : {std::pair{&a, &b}, {&a, &plain}, {&plain, &a}}) {
+  for (const auto& each : {std::pair{&a, &b}, {&a, &plain}, {&plain, &a}}) {
+    const auto* const base = each.first;
+    const auto* const other = each.second;
     const std::string line = crafted::refusal([&] { (void)mixed(*base, *other, {"layers.1.up"}); });
     CHECK(crafted::contains(line, "tensor layers.1.gate_up_order: expected the same order of columns"));
   }

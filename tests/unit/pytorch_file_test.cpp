@@ -189,7 +189,9 @@ TEST_CASE("pickles that do more than name tensors are refused by name") {
       {"}Nb", "expected a dictionary, found None"},
       {"\xff", "found step 0xff"},
   };
-  for (const auto& [content, expected] : cases) {
+  for (const auto& each : cases) {
+    const auto& content = each.first;
+    const auto& expected = each.second;
     CAPTURE(expected);
     const std::string found = refused(content);
     CAPTURE(found);
@@ -228,7 +230,9 @@ TEST_CASE("pickles that are broken or of no use") {
        "content of a parameter"},
       {dictionary(text("a") + tuple(text("storage")) + "Q"), "5 values that name a storage, found 1"},
   };
-  for (const auto& [data, expected] : cases) {
+  for (const auto& each : cases) {
+    const auto& data = each.first;
+    const auto& expected = each.second;
     CAPTURE(expected);
     const std::string found = refusal(archive(data));
     CAPTURE(found);

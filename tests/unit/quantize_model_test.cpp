@@ -509,7 +509,9 @@ TEST_CASE("values that cannot be stored are refused by name and place") {
   SUBCASE("too large for the levels of int8, int4m and int4k") {
     const std::pair<const char*, float> limits[] = {
         {"int8-g32", 65520.0f * 127}, {"int4m-g32", 65520.0f}, {"int4k-g32-a8", 65520.0f * 255}};
-    for (const auto& [name, limit] : limits) {
+    for (const auto& each : limits) {
+      const char* const name = each.first;
+      const float limit = each.second;
       CAPTURE(name);
       SourceModel model("F32", false);
       model.tensors[up].values[72 * 4 + 1] = limit;
