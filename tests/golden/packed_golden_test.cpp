@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -178,7 +179,8 @@ TEST_CASE(
       REQUIRE(orders.size() == (ordered ? 1 : 0));
       if (ordered) CHECK((orders[0].name == "layers.0.qkv_order" && orders[0].columns == format->order));
       std::vector<std::byte> bytes(static_cast<size_t>(stored_bytes(weight.scheme, tensor.shape).value()));
-      Progress progress({}, weight.elements(), 0);
+      const std::function<void(uint64_t, uint64_t)> unreported;
+      Progress progress(unreported, weight.elements(), 0);
       const ErrorSums sums = weight.kept ? encode_kept(options, weight, bytes, progress)
                                          : encode_by_rounding(options, weight, {}, bytes, progress);
       const double error = std::sqrt(sums.error / sums.power);
