@@ -1,5 +1,6 @@
 """The conversation at a terminal: editing, history, several lines, pastes, Ctrl-C, commands, colours."""
 
+import os
 import json
 import re
 import time
@@ -144,7 +145,9 @@ class ChatTest(unittest.TestCase):
         home = tessera.folder() / "bindings"
         home.mkdir()
         (home / ".editrc").write_text('bind "\\e[5~" ed-move-to-beg\nbind -s "\\e[15~" "hello"\n')
-        with self.chat("--max-tokens", "1", env={**self.env, "HOME": str(home)}) as terminal:
+        # libedit forgets the memory of a bound text, which a sanitized build reports.
+        leaks = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
+        with self.chat("--max-tokens", "1", env={**self.env, **leaks, "HOME": str(home)}) as terminal:
             terminal.wait_prompt()
             terminal.enter(" there\x1b[5~\x1b[6~\x1b[15~")
             terminal.wait_prompt()

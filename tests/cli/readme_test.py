@@ -134,6 +134,8 @@ class ReadmeTest(unittest.TestCase):
         target = re.search(r" -o (\S+)", command)
         if target:
             self.assertGreater((self.folder / target[1]).stat().st_size, 4096)
+        elif any(case in command for case in PACKED.values()):  # weights at random may answer with nothing
+            self.assertIn(" tokens", done.stderr)
         else:
             self.assertTrue(done.stdout.strip(), f"{command} printed nothing")
 
