@@ -1,7 +1,7 @@
 """The conversation at a terminal: editing, history, several lines, pastes, Ctrl-C, commands, colours."""
 
-import os
 import json
+import os
 import re
 import time
 import unittest
