@@ -63,7 +63,7 @@ def packed(values, rows, columns, order):
 class PackedTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tessera.folder() / "packed"
+        cls.folder = tessera.folder() / "kept"
         cls.packed, cls.plain = cls.folder / "gptq", cls.folder / "plain"
         for folder in (cls.packed, cls.plain):
             shutil.copytree(tessera.CHECKPOINT, folder)
