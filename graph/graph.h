@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "gguf-like-format/scheme.h"
+#include "graph/gate_function.h"
 
 namespace tessera {
 
@@ -124,11 +125,12 @@ struct Attention {
   float scale;
   size_t window = 0;      // 0: all positions
   float soft_cap = 0.0f;  // 0: none
-};
 
-// What a gate is passed through: silu(x) = x / (1 + e^-x), or GELU in its form with tanh (arXiv 1606.08415),
-// x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
-enum class GateFunction : uint8_t { silu, gelu_tanh };
+  // The first position that the token at this one sees.
+  size_t first_seen(size_t position) const {
+    return window != 0 && position >= window ? position + 1 - window : 0;
+  }
+};
 
 // Input [rows, 2 columns] holds gate and up side by side: y = function(gate) * up, rounded to the output's
 // type.

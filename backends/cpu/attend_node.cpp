@@ -176,14 +176,10 @@ class AttendNode : public Node {
   Tile make_tile(const BatchSequence& sequence, size_t head, size_t first_token, size_t tokens) const {
     return {&sequence, kv_.head(shape_.layer, head),
             head,      first_token,
-            tokens,    first_seen(sequence.position + first_token)};
-  }
-  // The first key that the token at this position sees.
-  size_t first_seen(size_t position) const {
-    return shape_.window != 0 && position >= shape_.window ? position + 1 - shape_.window : 0;
+            tokens,    shape_.first_seen(sequence.position + first_token)};
   }
   size_t chunks_of(const BatchSequence& sequence) const {  // of a sequence with one new token
-    return sequence.position / kChunkKeys - first_seen(sequence.position) / kChunkKeys + 1;
+    return sequence.position / kChunkKeys - shape_.first_seen(sequence.position) / kChunkKeys + 1;
   }
 
   size_t capacity() const { return tile_tokens_ * group_; }
@@ -351,7 +347,7 @@ class AttendNode : public Node {
     for (size_t q = 0; q < tile.tokens * group_; ++q) {
       const size_t position = tile.sequence->position + tile.first_token + q / group_;
       const size_t seen_end = position < first_key ? 0 : std::min(keys, position - first_key + 1);
-      const size_t first = first_seen(position);
+      const size_t first = shape_.first_seen(position);
       const size_t hidden = std::clamp(first > first_key ? first - first_key : 0, first_page, end);
       const size_t seen = seen_end > hidden ? seen_end - hidden : 0;
       float* row = memory.scores + q * kChunkKeys;

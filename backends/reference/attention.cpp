@@ -58,7 +58,7 @@ class HeadAttention {
         rounds_(kv.geometry().layer_bits(kind.layer) == 4) {}
 
   void attend(size_t position, std::span<const float> query, std::span<float> out) {
-    const size_t begin = kind_.window != 0 && position >= kind_.window ? position + 1 - kind_.window : 0;
+    const size_t begin = kind_.first_seen(position);
     std::vector<double> weights = scores(begin, position, query);
     const double largest = *std::max_element(weights.begin(), weights.end());
     double total = 0;

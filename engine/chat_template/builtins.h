@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <deque>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -85,6 +86,7 @@ struct Function {
 };
 
 // These return null when nothing has the name.
+const Method* find_in(std::span<const Method> methods, std::string_view name);
 const Filter* find_filter(std::string_view name);
 // Only the filters that work on lists; find_filter finds them too.
 const Filter* find_sequence_filter(std::string_view name);

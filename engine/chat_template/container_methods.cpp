@@ -267,13 +267,6 @@ constexpr std::array<Method, 10> dict_methods = {{
     {{"clear"}, dict_clear},
 }};
 
-template <size_t n>
-const Method* find_in(const std::array<Method, n>& methods, std::string_view name) {
-  const auto found = std::find_if(methods.begin(), methods.end(),
-                                  [name](const Method& method) { return method.signature.name == name; });
-  return found == methods.end() ? nullptr : &*found;
-}
-
 }  // namespace
 
 const Method* find_container_method(const Value& object, std::string_view name) {

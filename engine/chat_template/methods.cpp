@@ -394,14 +394,13 @@ Value loop_cycle(Environment&, Object object, Given given) {
 
 constexpr std::array<Method, 1> loop_methods = {{{{"cycle", {}, 0, true}, loop_cycle}}};
 
-template <size_t n>
-const Method* find_in(const std::array<Method, n>& methods, std::string_view name) {
+}  // namespace
+
+const Method* find_in(std::span<const Method> methods, std::string_view name) {
   const auto found = std::find_if(methods.begin(), methods.end(),
                                   [name](const Method& method) { return method.signature.name == name; });
   return found == methods.end() ? nullptr : &*found;
 }
-
-}  // namespace
 
 const Method* find_method(const Value& object, std::string_view name) {
   if (object.string() != nullptr) return find_in(string_methods, name);

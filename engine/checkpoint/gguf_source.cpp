@@ -84,10 +84,8 @@ class GgufSource : public CheckpointSource {
   TensorSource source_of(const ExpectedTensor& tensor) const override {
     const Hyperparameters& h = header_.hyperparameters;
     const GgufArchitecture& architecture = find_family(h.family, path()).gguf;
-    const auto name = std::find_if(architecture.names.begin(), architecture.names.end(),
-                                   [&](const SourceName& each) { return each.role == tensor.role; });
     TensorSource source;
-    source.name = fmt::format(fmt::runtime(name->name), tensor.layer);
+    source.name = fmt::format(fmt::runtime(name_of(architecture.names, tensor.role)), tensor.layer);
     source.multiplier = tensor.source.multiplier;
     if (architecture.neighbouring_pairs && is_rotated(tensor.role))
       source.head_rows = source.rotated_rows = h.head_dim;

@@ -5,6 +5,7 @@
 
 #include "engine/codec/panel_codec.h"
 #include "engine/codec/unit_codes.h"
+#include "gguf-like-format/level_places.h"
 
 namespace tessera::panel {
 
@@ -12,31 +13,16 @@ namespace {
 
 constexpr size_t kUnit = tile::kTableUnitColumns;
 
-// Where the codes and levels of a panel lie.
-struct Places {
-  const SchemeFacts& scheme;
-  bool nested = scheme.kind == CodeKind::int4k;
-  bool minimums = scheme.offset == GroupOffset::minimum;
-
-  size_t unit(size_t column) const {
-    return nested ? tile::nested_unit_byte(column)
-                  : tile::table_unit_byte(scheme.bits, scheme.group, minimums, column);
-  }
-  // Columns that share float levels, and the bytes of those.
-  size_t level_columns() const { return scheme.column_pad; }
-  size_t scale(size_t row, size_t index) const {
-    return nested ? tile::nested_scale_byte(row, index)
-                  : tile::table_scale_byte(scheme.bits, scheme.group, minimums, row, index);
-  }
-  size_t minimum(size_t row, size_t index) const {
-    return nested ? tile::nested_minimum_byte(row, index)
-                  : tile::table_zero_byte(scheme.bits, scheme.group, row, index);
-  }
-};
+// The first byte of the codes of a unit of columns in a panel.
+size_t unit_byte(const LevelPlaces& places, size_t column) {
+  return places.nested
+             ? tile::nested_unit_byte(column)
+             : tile::table_unit_byte(places.scheme.bits, places.scheme.group, places.offsets, column);
+}
 
 // Padding columns hold the code that int8 means 0 by, or 0: their inputs are 0.
 void store(const CodedGroupRow& coded, size_t row, const Panel& panel) {
-  const Places places{panel.scheme};
+  const LevelPlaces places{panel.scheme};
   const bool padding = coded.codes.empty();
   const size_t columns = tile::round_up(panel.columns, panel.scheme.column_pad);
   const uint8_t zero = panel.scheme.kind == CodeKind::int8 ? 128 : 0;
@@ -48,13 +34,13 @@ void store(const CodedGroupRow& coded, size_t row, const Panel& panel) {
       std::copy(part.begin(), part.end(), codes.begin());
     }
     unit_codes::pack(panel.scheme.bits, codes, row,
-                     panel.codes.subspan(places.unit(first), panel.scheme.bits * tile::kLineBytes));
+                     panel.codes.subspan(unit_byte(places, first), panel.scheme.bits * tile::kLineBytes));
   }
-  for (size_t index = 0; index < columns / places.level_columns(); ++index) {
+  for (size_t index = 0; index < columns / panel.scheme.column_pad; ++index) {
     unit_codes::store_half(panel.codes, places.scale(row, index),
                            padding ? 0.0f : coded.levels->scales[index]);
-    if (places.minimums)
-      unit_codes::store_half(panel.codes, places.minimum(row, index),
+    if (places.offsets)
+      unit_codes::store_half(panel.codes, places.offset(row, index),
                              padding ? 0.0f : coded.levels->minimums[index]);
   }
   if (!places.nested) return;
@@ -74,23 +60,23 @@ void encode(const Rows& rows, const Panel& panel) {
 }
 
 void decode(const StoredPanel& panel, size_t row, std::span<double> out) {
-  const Places places{panel.scheme};
+  const LevelPlaces places{panel.scheme};
   const int32_t zero = panel.scheme.kind == CodeKind::int8 ? 128 : 0;
   std::array<uint8_t, kUnit> codes;
   for (size_t first = 0; first < out.size(); first += kUnit) {
-    const size_t index = first / places.level_columns();
+    const size_t index = first / panel.scheme.column_pad;
     double scale = static_cast<double>(unit_codes::load_half(panel.codes, places.scale(row, index)));
     double minimum = 0;
-    if (places.minimums)
-      minimum = static_cast<double>(unit_codes::load_half(panel.codes, places.minimum(row, index)));
+    if (places.offsets)
+      minimum = static_cast<double>(unit_codes::load_half(panel.codes, places.offset(row, index)));
     if (places.nested) {
       const size_t group = first / panel.scheme.group;
       scale *= std::to_integer<int32_t>(panel.codes[tile::nested_group_scale_byte(row, group)]);
       minimum *= -std::to_integer<int32_t>(panel.codes[tile::nested_group_minimum_byte(row, group)]);
     }
     unit_codes::unpack(panel.scheme.bits,
-                       panel.codes.subspan(places.unit(first), panel.scheme.bits * tile::kLineBytes), row,
-                       codes);
+                       panel.codes.subspan(unit_byte(places, first), panel.scheme.bits * tile::kLineBytes),
+                       row, codes);
     const auto part = out.subspan(first, std::min(kUnit, out.size() - first));
     for (size_t i = 0; i < part.size(); ++i) part[i] = scale * (codes[i] - zero) + minimum;
   }

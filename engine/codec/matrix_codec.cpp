@@ -66,28 +66,33 @@ ValueTable read_table(Scheme scheme, size_t rows, size_t columns, std::span<cons
   return make_value_table(std::span(values).first(size_t{1} << scheme_facts(scheme).bits));
 }
 
-void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedRow& coded,
-               std::span<std::byte> out) {
+namespace {
+
+// Writes a row by the member of the scheme's codec that takes such levels.
+template <class Coded, class Store>
+void store_by(Store store, Scheme scheme, size_t rows, size_t columns, size_t row, const Coded& coded,
+              std::span<std::byte> out) {
   assert(fits(scheme, rows, columns, out.size()));
   assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
   const panel::Panel target = panel_of(scheme, rows, columns, row, out);
-  panel::codec_of(target.scheme.kind).store(coded, row % tile::kPanelRows, target);
+  (panel::codec_of(target.scheme.kind).*store)(coded, row % tile::kPanelRows, target);
+}
+
+}  // namespace
+
+void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedRow& coded,
+               std::span<std::byte> out) {
+  store_by(&panel::Codec::store, scheme, rows, columns, row, coded, out);
 }
 
 void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedTableRow& coded,
                std::span<std::byte> out) {
-  assert(fits(scheme, rows, columns, out.size()));
-  assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
-  const panel::Panel target = panel_of(scheme, rows, columns, row, out);
-  panel::codec_of(target.scheme.kind).store_table(coded, row % tile::kPanelRows, target);
+  store_by(&panel::Codec::store_table, scheme, rows, columns, row, coded, out);
 }
 
 void store_row(Scheme scheme, size_t rows, size_t columns, size_t row, const panel::CodedGroupRow& coded,
                std::span<std::byte> out) {
-  assert(fits(scheme, rows, columns, out.size()));
-  assert(coded.codes.empty() || (row < rows && coded.codes.size() == columns));
-  const panel::Panel target = panel_of(scheme, rows, columns, row, out);
-  panel::codec_of(target.scheme.kind).store_groups(coded, row % tile::kPanelRows, target);
+  store_by(&panel::Codec::store_groups, scheme, rows, columns, row, coded, out);
 }
 
 void encode_rows(Scheme scheme, size_t rows, size_t columns, size_t first_row, size_t row_count,

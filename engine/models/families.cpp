@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "engine/models/gemma_config.h"
@@ -57,28 +58,11 @@ constexpr std::array kGgufNames = {
     SourceName{Role::output_head, "output.weight"},
 };
 
-// Gemma 2 and 3 have norms on both sides of each part of a layer.
+// What Gemma 2 and 3, with norms on both sides of each part of a layer, call otherwise or have besides.
 constexpr std::array kGemma3Names = {
-    SourceName{Role::token_embedding, "model.embed_tokens.weight"},
-    SourceName{Role::attention_norm, "model.layers.{}.input_layernorm.weight"},
-    SourceName{Role::q, "model.layers.{}.self_attn.q_proj.weight"},
-    SourceName{Role::k, "model.layers.{}.self_attn.k_proj.weight"},
-    SourceName{Role::v, "model.layers.{}.self_attn.v_proj.weight"},
-    SourceName{Role::q_bias, "model.layers.{}.self_attn.q_proj.bias"},
-    SourceName{Role::k_bias, "model.layers.{}.self_attn.k_proj.bias"},
-    SourceName{Role::v_bias, "model.layers.{}.self_attn.v_proj.bias"},
-    SourceName{Role::q_norm, "model.layers.{}.self_attn.q_norm.weight"},
-    SourceName{Role::k_norm, "model.layers.{}.self_attn.k_norm.weight"},
-    SourceName{Role::o, "model.layers.{}.self_attn.o_proj.weight"},
-    SourceName{Role::o_bias, "model.layers.{}.self_attn.o_proj.bias"},
     SourceName{Role::attention_output_norm, "model.layers.{}.post_attention_layernorm.weight"},
     SourceName{Role::ffn_norm, "model.layers.{}.pre_feedforward_layernorm.weight"},
-    SourceName{Role::gate, "model.layers.{}.mlp.gate_proj.weight"},
-    SourceName{Role::up, "model.layers.{}.mlp.up_proj.weight"},
-    SourceName{Role::down, "model.layers.{}.mlp.down_proj.weight"},
     SourceName{Role::ffn_output_norm, "model.layers.{}.post_feedforward_layernorm.weight"},
-    SourceName{Role::output_norm, "model.norm.weight"},
-    SourceName{Role::output_head, "lm_head.weight"},
 };
 
 // Columns: model_type, architecture, reader, kv_heads, head_dim, has_sliding_window, window_has_switch,
@@ -124,12 +108,12 @@ constexpr std::array kFamilies = {
     Family{"gemma", BiasRule::configured, BiasRule::configured, false, kGemmaClasses, kLlamaNames,
            GgufArchitecture{"gemma", false, kGgufNames, read_gemma_gguf, kGemmaKeys}, GateFunction::gelu_tanh,
            false, 1.0f},
-    Family{"gemma2", BiasRule::configured, BiasRule::configured, false, kGemma2Classes, kGemma3Names,
+    Family{"gemma2", BiasRule::configured, BiasRule::configured, false, kGemma2Classes, kLlamaNames,
            GgufArchitecture{"gemma2", false, kGgufNames, read_gemma2_gguf, kGemma2Keys},
-           GateFunction::gelu_tanh, true, 1.0f},
-    Family{"gemma3", BiasRule::configured, BiasRule::configured, true, kGemma3Classes, kGemma3Names,
+           GateFunction::gelu_tanh, true, 1.0f, kGemma3Names},
+    Family{"gemma3", BiasRule::configured, BiasRule::configured, true, kGemma3Classes, kLlamaNames,
            GgufArchitecture{"gemma3", false, kGgufNames, read_gemma3_gguf, kGemma3Keys},
-           GateFunction::gelu_tanh, true, 1.0f},
+           GateFunction::gelu_tanh, true, 1.0f, kGemma3Names},
 };
 
 // "a, b or c", of at least two.
@@ -142,6 +126,12 @@ std::string alternatives(std::vector<std::string_view> names) {
 }  // namespace
 
 std::span<const Family> families() { return kFamilies; }
+
+std::string_view name_of(std::span<const SourceName> names, Role role) {
+  const auto found =
+      std::find_if(names.begin(), names.end(), [&](const SourceName& each) { return each.role == role; });
+  return found == names.end() ? std::string_view() : found->name;
+}
 
 const Family& find_family(std::string_view name, const std::string& source) {
   std::string known;

@@ -69,11 +69,15 @@ struct Family {
   std::span<const SourceName> names;  // a name for every role that the family has
   GgufArchitecture gguf;
   GateFunction gate = GateFunction::silu;
-  bool output_norms = false;  // of what a part of a layer gives, before it is added
-  float gain_offset = 0;      // that gains of norms lack in Hugging Face checkpoints
+  bool output_norms = false;                   // of what a part of a layer gives, before it is added
+  float gain_offset = 0;                       // that gains of norms lack in Hugging Face checkpoints
+  std::span<const SourceName> own_names = {};  // that go before names
 };
 
 std::span<const Family> families();
+
+// The name of a role's tensors; empty when it is not listed.
+std::string_view name_of(std::span<const SourceName> names, Role role);
 
 // Throws FileError that begins with source for a family that is not in the table.
 const Family& find_family(std::string_view name, const std::string& source);

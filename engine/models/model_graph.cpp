@@ -19,13 +19,13 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
   std::vector<ExpectedTensor> tensors;
   const auto add = [&](const RoleRow& row, uint64_t layer) {
     if (!description.has(row.role)) return;
-    const auto source = std::find_if(family.names.begin(), family.names.end(),
-                                     [&](const SourceName& each) { return each.role == row.role; });
+    std::string_view name = name_of(family.own_names, row.role);
+    if (name.empty()) name = name_of(family.names, row.role);
     ExpectedTensor tensor;
     tensor.role = row.role;
     tensor.layer = layer;
     tensor.name = tensor_name(row.role, layer);
-    tensor.source.name = fmt::format(fmt::runtime(source->name), layer);
+    tensor.source.name = fmt::format(fmt::runtime(name), layer);
     tensor.shape = row.shape(h);
     if (row.kind == RoleKind::norm) tensor.source.addend = family.gain_offset;
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "gguf-like-format/float_types.h"
+#include "gguf-like-format/level_places.h"
 #include "gguf-like-format/tile_layout.h"
 
 namespace tessera {
@@ -34,26 +35,9 @@ std::string entry_fault(size_t entry, float value, const SchemeFacts& scheme) {
                              : std::string();
 }
 
-// The f16 levels of a panel: the byte of (row, index) for the scale and for what may be beside it. Levels are
-// those of a group, or of a block of groups.
-struct LevelPlaces {
-  const SchemeFacts& scheme;
-  bool nested = scheme.kind == CodeKind::int4k;
-  bool offsets = scheme.offset != GroupOffset::none;
-
-  const char* unit() const { return nested ? "block" : "group"; }
-  const char* offset_name() const {
-    return scheme.offset == GroupOffset::zero_point ? "zero point" : "minimum";
-  }
-  size_t scale(size_t row, size_t index) const {
-    return nested ? tile::nested_scale_byte(row, index)
-                  : tile::table_scale_byte(scheme.bits, scheme.group, offsets, row, index);
-  }
-  size_t offset(size_t row, size_t index) const {
-    return nested ? tile::nested_minimum_byte(row, index)
-                  : tile::table_zero_byte(scheme.bits, scheme.group, row, index);
-  }
-};
+const char* offset_name(const SchemeFacts& scheme) {
+  return scheme.offset == GroupOffset::zero_point ? "zero point" : "minimum";
+}
 
 }  // namespace
 
@@ -70,12 +54,12 @@ std::string find_group_fault(const StoredTensor& tensor) {
       const float value = f16_to_f32(value_at<uint16_t>(tensor, first + byte));
       return std::isfinite(value) ? std::string()
                                   : fmt::format("{} of row {}, {} {}: expected a finite number, found {}",
-                                                what, row, places.unit(), index, value);
+                                                what, row, places.nested ? "block" : "group", index, value);
     };
     for (size_t index = 0; index < levels; ++index) {
       if (std::string found = fault("scale", index, places.scale(r, index)); !found.empty()) return found;
       if (!places.offsets) continue;
-      std::string found = fault(places.offset_name(), index, places.offset(r, index));
+      std::string found = fault(offset_name(scheme), index, places.offset(r, index));
       if (!found.empty()) return found;
     }
   }

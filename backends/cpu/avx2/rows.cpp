@@ -159,9 +159,10 @@ void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; i += 8) {
     const __m256 g = load_floats(gate + i, n - i);
     const __m256 square = _mm256_mul_ps(g, g);
-    const __m256 exponent =
+    const __m256 argument =
         _mm256_mul_ps(g, _mm256_fmadd_ps(_mm256_set1_ps(kGeluCubic), square, _mm256_set1_ps(kGeluLinear)));
-    const __m256 denominator = _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(exponent));
+    const __m256 denominator =
+        _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(_mm256_sub_ps(_mm256_setzero_ps(), argument)));
     store_floats(y + i, n - i, _mm256_mul_ps(_mm256_div_ps(g, denominator), load_floats(up + i, n - i)));
   }
 }

@@ -142,9 +142,10 @@ void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
     const __mmask16 mask = mask_of(n - i);
     const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
     const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
-    const __m512 exponent = _mm512_mul_ps(
+    const __m512 argument = _mm512_mul_ps(
         g, _mm512_fmadd_ps(_mm512_set1_ps(kGeluCubic), _mm512_mul_ps(g, g), _mm512_set1_ps(kGeluLinear)));
-    const __m512 denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(exponent));
+    const __m512 denominator =
+        _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), argument)));
     _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
   }
 }

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "graph/gate_function.h"
+
 namespace tessera::cpu {
 
 struct RowKernels {
@@ -26,9 +28,5 @@ struct RowKernels {
   // The largest of n >= 1 values.
   float (*maximum)(const float* values, size_t n);
 };
-
-// gelu(x) = x / (1 + e^(x (kGeluLinear + kGeluCubic x^2))): -2 sqrt(2 / pi), and that times 0.044715.
-constexpr float kGeluLinear = -1.5957691216057308f;
-constexpr float kGeluCubic = -0.07135481627260025f;
 
 }  // namespace tessera::cpu

@@ -69,8 +69,8 @@ void silu_gate(const float* gate, const float* up, size_t n, float* y) {
 
 void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; ++i) {
-    const float exponent = gate[i] * (kGeluLinear + kGeluCubic * gate[i] * gate[i]);
-    y[i] = gate[i] / (1.0f + std::exp(exponent)) * up[i];
+    const float argument = gate[i] * (kGeluLinear + kGeluCubic * gate[i] * gate[i]);
+    y[i] = gate[i] / (1.0f + std::exp(-argument)) * up[i];
   }
 }
 

@@ -9,7 +9,7 @@ namespace {
 
 // The x of x / (1 + e^-x) whose factor 1 / (1 + e^-x) GELU has: 2 sqrt(2 / pi) (x + 0.044715 x^3).
 TESSERA_DEVICE float gelu_argument(float x) {
-  const float factor = multiply_add(multiply_rn(x, x), 0.07135481627260025f, 1.5957691216057308f);
+  const float factor = multiply_add(multiply_rn(x, x), kGeluCubic, kGeluLinear);
   return multiply_rn(x, factor);
 }
 

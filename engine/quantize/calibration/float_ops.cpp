@@ -34,8 +34,7 @@ inline float exponential(float x) {
 // Products of one query with `count` keys become probabilities; those before the op's window and the rest of
 // the row become zero.
 void softmax(std::span<float> row, size_t count, const Attention& attention) {
-  if (attention.window != 0 && count > attention.window) {
-    const size_t hidden = count - attention.window;
+  if (const size_t hidden = attention.first_seen(count - 1); hidden != 0) {
     std::fill_n(row.begin(), hidden, 0.0f);
     row = row.subspan(hidden);
     count -= hidden;
@@ -248,10 +247,9 @@ FloatMatrix gated(DenseProducts& products, const Gate& kind, const FloatMatrix& 
       const float* up = gate + out.columns;
       float* to = out.row(row).data();
       for (size_t i = 0; i < out.columns; ++i) {
-        const float argument =
-            kind.function == GateFunction::silu
-                ? gate[i]
-                : gate[i] * (1.5957691216057308f + 0.07135481627260025f * gate[i] * gate[i]);
+        const float argument = kind.function == GateFunction::silu
+                                   ? gate[i]
+                                   : gate[i] * (kGeluLinear + kGeluCubic * gate[i] * gate[i]);
         to[i] = gate[i] / (1.0f + exponential(-argument)) * up[i];
       }
     }

@@ -88,14 +88,14 @@ class ModelFile {
 class Progress {
  public:
   // The first report, made here, says what an earlier run has done already.
-  Progress(const std::function<void(uint64_t, uint64_t)>& report, uint64_t total, uint64_t done)
-      : report_(report), total_(total) {
+  Progress(std::function<void(uint64_t, uint64_t)> report, uint64_t total, uint64_t done)
+      : report_(std::move(report)), total_(total) {
     add(done);
   }
   void add(uint64_t work);
 
  private:
-  const std::function<void(uint64_t, uint64_t)>& report_;
+  std::function<void(uint64_t, uint64_t)> report_;
   uint64_t total_;
   uint64_t done_ = 0;
   std::mutex mutex_;
