@@ -66,6 +66,7 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("tied_head", h.tied_head);
   visitor("qkv_bias", h.qkv_bias);
   visitor("output_bias", h.output_bias);
+  visitor("head_padding", h.head_padding, Whole{0, kHeadDimStep - 1, true, 0});
   constexpr Real kMultiplier{1.0 / kMostMultiplier, kMostMultiplier, true, 1.0};
   visitor("embedding_multiplier", h.embedding_multiplier, kMultiplier);
   visitor("residual_multiplier", h.residual_multiplier, kMultiplier);

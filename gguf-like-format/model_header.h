@@ -33,7 +33,7 @@ struct Hyperparameters {
   uint64_t layers = 0;
   uint64_t query_heads = 0;
   uint64_t kv_heads = 0;
-  uint64_t head_dim = 0;
+  uint64_t head_dim = 0;  // with its padding
   uint64_t ffn = 0;
   uint64_t context = 0;
   double norm_epsilon = 1e-5;
@@ -41,7 +41,10 @@ struct Hyperparameters {
   RopeScaling rope_scaling;
   bool tied_head = false;
   bool qkv_bias = false;
-  bool output_bias = false;           // bias on the attention output projection
+  bool output_bias = false;  // bias on the attention output projection
+  // Zeros at the end of every query, key and value head: heads of other sizes than kernels take are made
+  // longer.
+  uint64_t head_padding = 0;
   double embedding_multiplier = 1.0;  // of rows of the token embedding
   double residual_multiplier = 1.0;   // of what attention and feed-forward part add to the residual stream
   double attention_scale = 0.0;       // of scores; 0: 1 / sqrt(head_dim)
@@ -55,6 +58,7 @@ struct Hyperparameters {
   uint64_t full_attention_every = 0;
   double sliding_rope_theta = 0.0;  // of layers that slide, without rope_scaling; 0: as in other layers
 
+  uint64_t model_head_dim() const { return head_dim - head_padding; }  // as the model means it
   bool slides(uint64_t layer) const {
     return sliding_window != 0 && layer >= first_sliding_layer &&
            (full_attention_every == 0 || (layer + 1) % full_attention_every != 0);

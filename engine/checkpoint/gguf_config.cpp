@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "engine/models/head_padding.h"
 #include "engine/models/rope_frequencies.h"
 #include "gguf-like-format/hyperparameter_checks.h"
 
@@ -62,7 +63,7 @@ class ModelKeys {
     if (h.query_heads % h.kv_heads != 0)
       metadata_.refuse(kv_heads, fmt::format("a divisor of {} ({})", query_heads, h.query_heads),
                        fmt::format("{}", h.kv_heads));
-    h.head_dim = head_dim(h);
+    set_head_dim(head_dim(h), h);
     h.ffn = metadata_.uniform_integer(key("feed_forward_length"), 1, limits::kMostFfn);
     h.context = metadata_.integer(key("context_length"), 1, limits::kMostContext);
     h.norm_epsilon = metadata_.number(key("attention.layer_norm_rms_epsilon"), limits::kLeastNormEpsilon,
@@ -158,10 +159,10 @@ class ModelKeys {
     constexpr double kTolerance = 1e-5;
     const GgufTensor& divisors = tensor(kRopeDivisors);
     const std::string label = fmt::format("tensor \"{}\"", kRopeDivisors);
-    if (divisors.shape != std::vector<uint64_t>{h.head_dim / 2})
-      metadata_.refuse(label, fmt::format("shape [{}]", h.head_dim / 2),
+    if (divisors.shape != std::vector<uint64_t>{h.model_head_dim() / 2})
+      metadata_.refuse(label, fmt::format("shape [{}]", h.model_head_dim() / 2),
                        fmt::format("[{}]", fmt::join(divisors.shape, ", ")));
-    std::vector<float> values(static_cast<size_t>(h.head_dim / 2));
+    std::vector<float> values(static_cast<size_t>(h.model_head_dim() / 2));
     read_floats(divisors, 0, values);
     const auto largest = static_cast<double>(*std::max_element(values.begin(), values.end()));
     RopeScaling scaling;
@@ -172,7 +173,7 @@ class ModelKeys {
     scaling.original_context =
         metadata_.optional_integer(key("rope.scaling.original_context_length"), 1, limits::kMostContext)
             .value_or(8192);
-    const auto head_size = static_cast<size_t>(h.head_dim);
+    const auto head_size = static_cast<size_t>(h.model_head_dim());
     const std::vector<double> plain = rope_inverse_frequencies(head_size, h.rope_theta, {});
     const std::vector<double> scaled = rope_inverse_frequencies(head_size, h.rope_theta, scaling);
     for (size_t i = 0; i < values.size(); ++i) {

@@ -87,16 +87,19 @@ class GgufSource : public CheckpointSource {
     TensorSource source;
     source.name = fmt::format(fmt::runtime(name_of(architecture.names, tensor.role)), tensor.layer);
     source.multiplier = tensor.source.multiplier;
+    source.stored_head = tensor.source.stored_head;
+    source.padded_head = tensor.source.padded_head;
+    source.in_columns = tensor.source.in_columns;
+    const uint64_t head = h.model_head_dim();
     if (architecture.neighbouring_pairs && is_rotated(tensor.role))
-      source.head_rows = source.rotated_rows = h.head_dim;
+      source.head_rows = source.rotated_rows = head;
     const auto part = std::find_if(kFusedParts.begin(), kFusedParts.end(),
                                    [&](const FusedPart& each) { return each.role == tensor.role; });
     if (part == kFusedParts.end() || file_.find(source.name) != nullptr) return source;
     const std::string fused = fmt::format(fmt::runtime(part->fused), tensor.layer);
     if (file_.find(fused) == nullptr) return source;
     source.name = fused;
-    const std::array<uint64_t, 3> rows{h.query_heads * h.head_dim, h.kv_heads * h.head_dim,
-                                       h.kv_heads * h.head_dim};
+    const std::array<uint64_t, 3> rows{h.query_heads * head, h.kv_heads * head, h.kv_heads * head};
     for (size_t i = 0; i < rows.size(); ++i) {
       if (i < part->place) source.first_row += rows[i];
       source.all_rows += rows[i];

@@ -102,7 +102,7 @@ class GraphBuilder {
     const TensorId out = tensor(name, RowExtent::tokens, graph_.tensors[input].columns, ElementType::f32);
     graph_.ops.push_back({name,
                           HeadNorm{id(Role::q_norm), id(Role::k_norm), d_.query_heads, d_.kv_heads,
-                                   d_.head_dim, d_.norm_epsilon},
+                                   d_.head_dim, d_.head_norm_epsilon},
                           {input},
                           {out}});
     return out;

@@ -56,12 +56,15 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.head_dim = static_cast<size_t>(h.head_dim);
   out.ffn = static_cast<size_t>(h.ffn);
   out.norm_epsilon = static_cast<float>(h.norm_epsilon);
+  out.head_norm_epsilon = static_cast<float>(h.norm_epsilon * static_cast<double>(h.model_head_dim()) /
+                                             static_cast<double>(h.head_dim));
   const auto attention = [&](uint64_t window, double theta, const RopeScaling& scaling) {
     // A factor of all rotated elements of queries and keys is one of their products.
     const double rotated = scaling.kind == RopeScalingKind::yarn ? scaling.attention_factor : 1.0;
     const double scale =
-        h.attention_scale != 0 ? h.attention_scale : 1.0 / std::sqrt(static_cast<double>(h.head_dim));
-    return LayerAttention{static_cast<size_t>(window), rope_inverse_frequencies(out.head_dim, theta, scaling),
+        h.attention_scale != 0 ? h.attention_scale : 1.0 / std::sqrt(static_cast<double>(h.model_head_dim()));
+    return LayerAttention{static_cast<size_t>(window),
+                          rope_inverse_frequencies(static_cast<size_t>(h.model_head_dim()), theta, scaling),
                           static_cast<float>(rotated * rotated * scale)};
   };
   out.full_attention = attention(0, h.rope_theta, h.rope_scaling);

@@ -31,6 +31,7 @@ struct DecoderDescription {
   size_t head_dim = 0;
   size_t ffn = 0;
   float norm_epsilon = 0;
+  float head_norm_epsilon = 0;  // of query and key heads, whose mean is over their padding too
   LayerAttention full_attention;
   LayerAttention sliding_attention;
   std::vector<bool> slides;        // for every layer, which of both it has

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 
+#include "engine/models/head_padding.h"
 #include "engine/models/sliding_window.h"
 #include "gguf-like-format/hyperparameter_checks.h"
 #include "gguf-like-format/strict_json.h"
@@ -155,10 +156,8 @@ uint64_t read_head_dim(const JsonFields& config, const HuggingFaceClass& type, c
           fmt::format("a multiple of num_attention_heads ({}) as there is no head_dim", h.query_heads));
     head_dim = h.hidden / h.query_heads;
   }
-  if (*head_dim % limits::kHeadDimStep != 0 || *head_dim > limits::kMostHeadDim || *head_dim == 0)
-    config.refuse(source,
-                  fmt::format("heads whose size is a multiple of {} and at most {}", limits::kHeadDimStep,
-                              limits::kMostHeadDim),
+  if (*head_dim % 2 != 0 || *head_dim > limits::kMostHeadDim || *head_dim == 0)
+    config.refuse(source, fmt::format("heads of an even size of at most {}", limits::kMostHeadDim),
                   fmt::format("size {}", *head_dim));
   return *head_dim;
 }
@@ -180,7 +179,7 @@ Hyperparameters read_decoder_shape(const json& document, const JsonFields& confi
   h.layers = config.integer("num_hidden_layers", 1, limits::kMostLayers);
   h.query_heads = config.integer("num_attention_heads", 1, limits::kMostHeads);
   h.kv_heads = read_kv_heads(document, config, type, h.query_heads);
-  h.head_dim = read_head_dim(config, type, h);
+  set_head_dim(read_head_dim(config, type, h), h);
   h.ffn = config.integer("intermediate_size", 1, limits::kMostFfn);
   h.context = config.integer("max_position_embeddings", 1, limits::kMostContext);
   h.norm_epsilon = config.optional_number("rms_norm_eps", limits::kLeastNormEpsilon, limits::kMostNormEpsilon)

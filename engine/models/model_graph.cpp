@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/models/decoder_graph.h"
 #include "engine/models/description.h"
@@ -13,6 +14,32 @@ namespace tessera {
 namespace {
 
 constexpr const char* kNoFile = "hyperparameters";  // in errors
+
+// Where heads are longer than the model's own: zeros behind every head of what attention reads and of what
+// reads it. Norms of heads divide by a mean over the padding too, which their gains make good.
+void pad_heads(Role role, const Hyperparameters& h, TensorSource& source) {
+  switch (role) {
+    case Role::q_norm:
+    case Role::k_norm:
+      source.multiplier = static_cast<float>(
+          std::sqrt(static_cast<double>(h.model_head_dim()) / static_cast<double>(h.head_dim)));
+      break;
+    case Role::o:
+      source.in_columns = true;
+      break;
+    case Role::q:
+    case Role::k:
+    case Role::v:
+    case Role::q_bias:
+    case Role::k_bias:
+    case Role::v_bias:
+      break;
+    default:
+      return;
+  }
+  source.stored_head = h.model_head_dim();
+  source.padded_head = h.head_dim;
+}
 
 std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, const Hyperparameters& h,
                                        const Family& family) {
@@ -28,6 +55,7 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
     tensor.source.name = fmt::format(fmt::runtime(name), layer);
     tensor.shape = row.shape(h);
     if (row.kind == RoleKind::norm) tensor.source.addend = family.gain_offset;
+    if (h.head_padding != 0) pad_heads(row.role, h, tensor.source);
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.
     if (row.role == Role::output_norm) tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
     tensors.push_back(std::move(tensor));

@@ -20,12 +20,26 @@ struct TensorSource {
   uint64_t head_rows = 0;
   uint64_t rotated_rows = 0;
 
+  // Heads may be longer here than stored: of every padded_head rows, entries of a vector or, with in_columns,
+  // columns, the first stored_head are those of the checkpoint, which lie without gaps there, and the others
+  // are 0. 0: all are stored. head_rows and first_row count stored rows.
+  uint64_t stored_head = 0;
+  uint64_t padded_head = 0;
+  bool in_columns = false;
+
   // (value + addend) * multiplier is what is read, in f32.
   float addend = 0.0f;
   float multiplier = 1.0f;
 
-  // The row of the checkpoint's tensor that row `row` of this tensor is read from.
+  // How many of `count` rows or columns are stored.
+  uint64_t stored_count(uint64_t count) const {
+    return padded_head == 0 ? count : count / padded_head * stored_head;
+  }
+  bool is_padding(uint64_t index) const { return padded_head != 0 && index % padded_head >= stored_head; }
+
+  // The row of the checkpoint's tensor that row `row` of this tensor, which is none of padding, is read from.
   uint64_t stored_row(uint64_t row) const {
+    if (padded_head != 0 && !in_columns) row = row / padded_head * stored_head + row % padded_head;
     if (head_rows != 0) {
       const uint64_t in_head = row % head_rows;
       const uint64_t half = rotated_rows / 2;

@@ -97,6 +97,7 @@ inline std::vector<GoldenModel> random_models() {
           read_golden(folder / "granite-multipliers-bf16", "bf16"),
           read_golden(folder / "qwen3-norms-bf16", "bf16"),
           read_golden(folder / "llama-yarn-f32", "f32"),
+          read_golden(folder / "qwen3-heads12-f32", "f32"),
           read_golden(folder / "mistral-window-bf16", "bf16"),
           read_golden(folder / "gemma-bf16", "bf16"),
           read_golden(folder / "gemma2-caps-bf16", "bf16"),

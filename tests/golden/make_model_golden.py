@@ -104,6 +104,14 @@ MODELS = {
             num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=24, vocab_size=304,
             max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
             hidden_act="silu", tie_word_embeddings=True, attention_bias=False)),
+    # Heads of 12, no multiple of 8, with norms and biases.
+    "qwen3-heads12-f32": dict(
+        dtype=torch.float32, merges=MERGES[:4], shards=1,
+        config=dict(
+            architectures=["Qwen3ForCausalLM"], model_type="qwen3", hidden_size=40, intermediate_size=76,
+            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=12, vocab_size=272,
+            max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=10000.0, use_sliding_window=False,
+            hidden_act="silu", tie_word_embeddings=False, attention_bias=True)),
     # A window in every layer, shorter than the prompt.
     "mistral-window-bf16": dict(
         dtype=torch.bfloat16, merges=MERGES[:6], shards=1,

@@ -385,7 +385,7 @@ TEST_CASE("settings that are missing, out of range or not supported are refused 
   CHECK(contains(fault_with([](GgufWriter& f) { f.u32("llama.rope.dimension_count", 4); }),
                  "llama.rope.dimension_count: expected an integer from 8 to 8, found 4"));
   CHECK(
-      contains(fault_with([](GgufWriter& f) { f.u32("llama.attention.key_length", 4); }), "model.head_dim"));
+      contains(fault_with([](GgufWriter& f) { f.u32("llama.attention.key_length", 5); }), "model.head_padding"));
   CHECK(contains(fault_with([](GgufWriter& f) { f.u32("llama.expert_count", 8); }),
                  "llama.expert_count: expected 0 (others are not supported), found 8"));
   CHECK(contains(fault_with([](GgufWriter& f) { f.f32("llama.logit_scale", 8); }),

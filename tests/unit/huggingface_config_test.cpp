@@ -233,6 +233,14 @@ TEST_CASE("qwen3 has heads of 128 unless it says otherwise, and biases only wher
   CHECK(h.output_bias);
 }
 
+TEST_CASE("heads of other sizes than multiples of 8 are padded") {
+  const Hyperparameters h = read_with(llama_config(), [](auto& c) { c["head_dim"] = 20; });
+  CHECK(h.head_dim == 24);
+  CHECK(h.head_padding == 4);
+  CHECK(h.model_head_dim() == 20);
+  CHECK(read_with(llama_config(), [](auto& c) { c["head_dim"] = 32; }).head_padding == 0);
+}
+
 TEST_CASE("mistral is a llama graph when it has no window") {
   const ordered_json config = of_type("mistral", "MistralForCausalLM");
   for (const auto& window : {ordered_json(nullptr), ordered_json(8192), ordered_json(100000)}) {
@@ -449,7 +457,7 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
   CHECK(contains(fault_with([](auto& c) { c["hidden_size"] = 65; }), "hidden_size: expected a multiple"));
   CHECK(
       contains(fault_with([](auto& c) { c["hidden_size"] = 32; }), "hidden_size: expected heads whose size"));
-  CHECK(contains(fault_with([](auto& c) { c["head_dim"] = 20; }), "head_dim: expected heads whose size"));
+  CHECK(contains(fault_with([](auto& c) { c["head_dim"] = 21; }), "head_dim: expected heads of an even size"));
   CHECK(contains(fault_with([](auto& c) { c["head_dim"] = 2000; }), "head_dim"));
   CHECK(contains(fault_with([](auto& c) { c["rms_norm_eps"] = -1e-5; }), "rms_norm_eps"));
   CHECK(contains(fault_with([](auto& c) { c["rms_norm_eps"] = 0; }), "rms_norm_eps"));

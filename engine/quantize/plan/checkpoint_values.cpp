@@ -35,23 +35,46 @@ void check_finite(const std::string& folder, const PlannedWeight& weight, uint64
                               index_text(weight.expected.shape, first + static_cast<uint64_t>(at))));
 }
 
+// Calls read(row, column, values) for each run of neighbouring stored elements of one row; other elements
+// become 0.
+template <class Read>
+void read_padded(const TensorSource& from, uint64_t columns, uint64_t first, std::span<float> out,
+                 Read read) {
+  for (uint64_t at = first; at < first + out.size();) {
+    const uint64_t row = at / columns;
+    const uint64_t column = at % columns;
+    // Up to the end of the row, or of what lies together in it.
+    const uint64_t part = from.in_columns ? from.padded_head : columns;
+    const uint64_t in_part = column % part;
+    const uint64_t stored = from.in_columns ? from.stored_head : from.is_padding(row) ? 0 : columns;
+    const uint64_t end = in_part < stored ? stored : part;
+    const uint64_t count = std::min(end - in_part, first + out.size() - at);
+    const std::span<float> values = out.subspan(static_cast<size_t>(at - first), static_cast<size_t>(count));
+    if (in_part < stored)
+      read(row, from.in_columns ? column / part * stored + in_part : column, values);
+    else
+      std::fill(values.begin(), values.end(), 0.0f);
+    at += count;
+  }
+}
+
 // Reads whole runs of rows that follow one another in the checkpoint too.
 void read_source(const CheckpointSource& checkpoint, const SourceTensor& source, const ExpectedTensor& tensor,
                  uint64_t first, std::span<float> out) {
   const TensorSource& from = tensor.source;
   const uint64_t columns = tensor.shape.size() == 2 ? tensor.shape[1] : 1;
-  if (from.head_rows == 0) {
-    checkpoint.read(source, from.first_row * columns + first, out);
-  } else {
-    for (uint64_t at = first; at < first + out.size();) {
-      const uint64_t count = std::min(columns - at % columns, first + out.size() - at);
-      checkpoint.read(source, from.stored_row(at / columns) * columns + at % columns,
-                      out.subspan(static_cast<size_t>(at - first), static_cast<size_t>(count)));
-      at += count;
-    }
-  }
-  if (from.addend == 0.0f && from.multiplier == 1.0f) return;
-  for (float& value : out) value = (value + from.addend) * from.multiplier;
+  const auto changed = [&](std::span<float> values) {
+    if (from.addend == 0.0f && from.multiplier == 1.0f) return;
+    for (float& value : values) value = (value + from.addend) * from.multiplier;
+  };
+  const auto read_run = [&](uint64_t row, uint64_t column, std::span<float> values) {
+    const uint64_t stored_columns = from.in_columns ? from.stored_count(columns) : columns;
+    checkpoint.read(source, from.stored_row(row) * stored_columns + column, values);
+    changed(values);
+  };
+  if (from.head_rows != 0 || from.padded_head != 0) return read_padded(from, columns, first, out, read_run);
+  checkpoint.read(source, from.first_row * columns + first, out);
+  changed(out);
 }
 
 }  // namespace

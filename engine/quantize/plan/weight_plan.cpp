@@ -26,6 +26,8 @@ Scheme choose_scheme(const ExpectedTensor& tensor, Scheme precision, Scheme sche
 // The shape of the whole tensor in the checkpoint, of which the expected one may be some rows.
 std::vector<uint64_t> source_shape(const ExpectedTensor& tensor) {
   std::vector<uint64_t> shape = tensor.shape;
+  uint64_t& padded = tensor.source.in_columns ? shape.back() : shape.front();
+  padded = tensor.source.stored_count(padded);
   if (tensor.source.all_rows != 0) shape[0] = tensor.source.all_rows;
   return shape;
 }
