@@ -93,15 +93,15 @@ void check_hyperparameters(const Hyperparameters& h, const std::string& file, co
   if (h.query_heads % h.kv_heads != 0)
     check.refuse("kv_heads", fmt::format("a divisor of query_heads ({})", h.query_heads),
                  fmt::format("{}", h.kv_heads));
+  if (h.head_dim % header_limits::kHeadDimStep != 0)
+    check.refuse("head_dim", fmt::format("a multiple of {}", header_limits::kHeadDimStep),
+                 fmt::format("{}", h.head_dim));
   if (h.model_head_dim() % 2 != 0)
     check.refuse("head_padding", "an even number, as positions rotate pairs",
                  fmt::format("{}", h.head_padding));
   if (h.sliding_rope_theta != 0 && h.sliding_rope_theta < header_limits::kLeastRopeTheta)
     check.refuse("sliding_rope_theta", fmt::format("0 or at least {}", header_limits::kLeastRopeTheta),
                  fmt::format("{}", h.sliding_rope_theta));
-  if (h.head_dim % header_limits::kHeadDimStep != 0)
-    check.refuse("head_dim", fmt::format("a multiple of {}", header_limits::kHeadDimStep),
-                 fmt::format("{}", h.head_dim));
 }
 
 std::vector<std::pair<std::string, std::string>> hyperparameter_texts(const Hyperparameters& h) {
