@@ -38,12 +38,15 @@ Backend::Backend() : id_(next_backend_id()) {}
 Result<std::unique_ptr<KvStorage>> Backend::create_kv(const KvGeometry& geometry, size_t pages) {
   using Outcome = Result<std::unique_ptr<KvStorage>>;
   if (std::string fault = kv_fault(geometry); !fault.empty()) return Outcome::failure(std::move(fault));
-  const size_t page_bytes = kv_page_bytes(geometry);
-  if (std::string fault = kv_size_fault(page_bytes, pages); !fault.empty())
-    return Outcome::failure(std::move(fault));
+  const KvPageBytes page_bytes = kv_page_bytes(geometry);
+  for (const auto& [bytes, count] :
+       {std::pair(page_bytes.full, pages), std::pair(page_bytes.window, geometry.window_pages)}) {
+    if (std::string fault = kv_size_fault(bytes, count); !fault.empty())
+      return Outcome::failure(std::move(fault));
+  }
   Outcome made = with_memory_or(
       [&] { return make_kv(geometry, pages); },
-      [&] { return fmt::format("kv cache: no memory for {} pages of {} bytes", pages, page_bytes); });
+      [&] { return fmt::format("kv cache: no memory for {} pages of {} bytes", pages, page_bytes.full); });
   if (made.ok()) made.value()->backend_ = id_;
   return made;
 }
@@ -65,7 +68,7 @@ Result<std::unique_ptr<Program>> Backend::compile(const Graph& graph, const Memo
   Outcome made =
       with_memory_or([&] { return make_program(graph, plan, weights, kv); },
                      [&] { return fmt::format("no memory for {} bytes of activations", plan.arena_bytes); });
-  if (made.ok()) made.value()->limits_ = batch_limits(graph, plan.limits, kv.pages());
+  if (made.ok()) made.value()->limits_ = batch_limits(graph, plan.limits, kv);
   return made;
 }
 

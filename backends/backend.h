@@ -3,6 +3,7 @@
 // thread drives a backend at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -52,11 +53,26 @@ struct KvGeometry {
   size_t head_dim = 0;            // a multiple of 8
   unsigned bits = 16;             // 16, 8 or 4
   size_t first_layers_16bit = 0;  // number of leading layers that stay at 16 bits
+  // Layers whose attention has a window take their pages from a pool of their own, which has window_pages
+  // pages: a page that no later token sees is used again. Layers beyond the end of slides do not.
+  std::vector<bool> slides = {};
+  size_t window_pages = 0;
+
   unsigned layer_bits(size_t layer) const { return layer < first_layers_16bit ? 16 : bits; }
+  bool layer_slides(size_t layer) const { return layer < slides.size() && slides[layer]; }
+  bool any_slides() const { return std::find(slides.begin(), slides.end(), true) != slides.end(); }
+  // Pages of a layer, where layers without a window have `pages`.
+  size_t layer_pages(size_t layer, size_t pages) const { return layer_slides(layer) ? window_pages : pages; }
 };
 
-// The memory of a KV cache; its layout is the backend's own. Page ids are 0 … pages - 1; engine/kv_cache
-// decides which sequence holds which page.
+// Bytes of one KV page: over the layers that see every token, and over those with a window.
+struct KvPageBytes {
+  size_t full = 0;
+  size_t window = 0;
+};
+
+// The memory of a KV cache; its layout is the backend's own. Page ids are 0 … pages - 1, or 0 … window_pages
+// - 1 in layers with a window; engine/kv_cache decides which sequence holds which page.
 class KvStorage {
  public:
   KvStorage(const KvGeometry& geometry, size_t pages) : geometry_(geometry), pages_(pages) {}
@@ -146,8 +162,7 @@ class Backend {
     return std::nullopt;
   }
 
-  // The bytes of one KV page, over all layers.
-  virtual size_t kv_page_bytes(const KvGeometry& geometry) const = 0;
+  virtual KvPageBytes kv_page_bytes(const KvGeometry& geometry) const = 0;
 
   // A cache of this many pages. Fails with one line for a geometry that cannot be, or without memory.
   Result<std::unique_ptr<KvStorage>> create_kv(const KvGeometry& geometry, size_t pages);

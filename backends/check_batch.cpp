@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <string_view>
 
+#include "backends/backend.h"
 #include "graph/op_weights.h"
 
 namespace tessera {
@@ -36,20 +38,29 @@ std::string token_fault(const Batch& batch, const BatchLimits& limits) {
   return {};
 }
 
-std::string sequence_fault(const BatchSequence& sequence, size_t index, size_t pages) {
+// pages: ids are below this; kind: in the line, before "pages".
+std::string pages_fault(std::span<const uint32_t> ids, size_t index, size_t end, size_t pages,
+                        std::string_view kind) {
+  const size_t needed = (end - 1) / kKvPageTokens + 1;
+  if (ids.size() < needed)
+    return fmt::format("batch: sequence {}: {} tokens need {} {} pages, found {}", index, end, needed, kind,
+                       ids.size());
+  for (const uint32_t page : ids) {
+    if (page >= pages)
+      return fmt::format("batch: sequence {}: {} page {} of {} does not exist", index, kind, page, pages);
+  }
+  return {};
+}
+
+std::string sequence_fault(const BatchSequence& sequence, size_t index, const BatchLimits& limits) {
   if (sequence.token_count == 0) return fmt::format("batch: sequence {} has no tokens", index);
   if (sequence.position > kMostPositions - sequence.token_count)
     return fmt::format("batch: sequence {}: position {} is out of range", index, sequence.position);
   const size_t end = sequence.position + sequence.token_count;
-  const size_t needed = (end - 1) / kKvPageTokens + 1;
-  if (sequence.pages.size() < needed)
-    return fmt::format("batch: sequence {}: {} tokens need {} kv pages, found {}", index, end, needed,
-                       sequence.pages.size());
-  for (const uint32_t page : sequence.pages) {
-    if (page >= pages)
-      return fmt::format("batch: sequence {}: kv page {} of {} does not exist", index, page, pages);
-  }
-  return {};
+  std::string fault = pages_fault(sequence.pages, index, end, limits.pages, "kv");
+  if (fault.empty() && limits.window_pages)
+    fault = pages_fault(sequence.window_pages, index, end, *limits.window_pages, "window");
+  return fault;
 }
 
 std::string sequences_fault(const Batch& batch, const BatchLimits& limits) {
@@ -60,7 +71,7 @@ std::string sequences_fault(const Batch& batch, const BatchLimits& limits) {
       return fmt::format("batch: sequence {} covers rows {} to {}, expected to start at {} of {}", index,
                          sequence.first_row, sequence.first_row + sequence.token_count, covered,
                          batch.tokens.size());
-    if (std::string fault = sequence_fault(sequence, index, limits.pages); !fault.empty()) return fault;
+    if (std::string fault = sequence_fault(sequence, index, limits); !fault.empty()) return fault;
     covered += sequence.token_count;
   }
   if (covered != batch.tokens.size())
@@ -81,10 +92,11 @@ std::string output_fault(const Batch& batch) {
 
 }  // namespace
 
-BatchLimits batch_limits(const Graph& graph, const PlanLimits& plan, size_t pages) {
+BatchLimits batch_limits(const Graph& graph, const PlanLimits& plan, const KvStorage& kv) {
   BatchLimits limits;
   limits.plan = plan;
-  limits.pages = pages;
+  limits.pages = kv.pages();
+  if (kv.geometry().any_slides()) limits.window_pages = kv.geometry().window_pages;
   limits.vocabulary = std::numeric_limits<size_t>::max();
   for (const Op& op : graph.ops) {
     for_each_weight(op, [&](WeightId id, WeightRole role) {

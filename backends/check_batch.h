@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
 #include "graph/batch.h"
@@ -11,17 +12,21 @@
 
 namespace tessera {
 
+class KvStorage;
+
 struct BatchLimits {
   PlanLimits plan;
-  size_t pages = 0;           // page ids are below this
+  size_t pages = 0;  // page ids are below this
+  // Page ids of layers with a window are below this; nothing where no layer has pages of its own.
+  std::optional<size_t> window_pages;
   size_t vocabulary = 0;      // token ids are below this
   size_t input_columns = 0;   // values that the batch brings for each token
   size_t logits_columns = 0;  // values of a row of logits
 };
 
-// The limits of a sound graph (check_graph) with a cache of this many pages. Token ids are limited by the
-// shortest embedding table; a graph without one takes any.
-BatchLimits batch_limits(const Graph& graph, const PlanLimits& plan, size_t pages);
+// The limits of a sound graph (check_graph) with this cache. Token ids are limited by the shortest embedding
+// table; a graph without one takes any.
+BatchLimits batch_limits(const Graph& graph, const PlanLimits& plan, const KvStorage& kv);
 
 // Numbers of rows, token ids, sequences with positions and pages, output rows, input rows.
 std::string batch_fault(const Batch& batch, const BatchLimits& limits);

@@ -69,6 +69,11 @@ std::string attention_fault(const Graph& graph, const KvGeometry& kv) {
         op.name, attention.layer, attention.kv_heads, attention.head_dim, kv.layers, kv.kv_heads,
         kv.head_dim);
   });
+  for_each_op<Attention>(graph, [&](const Op& op, const Attention& attention) {
+    if (fault.empty() && attention.window == 0 && kv.layer_slides(attention.layer))
+      fault = fmt::format("op \"{}\": layer {} sees every token, and its kv pages are those of a window",
+                          op.name, attention.layer);
+  });
   return fault;
 }
 

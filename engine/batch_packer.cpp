@@ -24,8 +24,8 @@ void BatchPacker::add_part(const SequenceInput& input) {
   size_t count = std::min(input.tokens.size() - offset_, limits_.max_tokens - tokens_.size());
   if (input.logits == LogitRows::all) count = std::min(count, limits_.max_outputs - output_rows_.size());
   const std::span<const uint32_t> part = input.tokens.subspan(offset_, count);
-  parts_.push_back(
-      {tokens_.size(), count, sequences_.tokens(input.sequence).size(), sequences_.pages(input.sequence)});
+  parts_.push_back({tokens_.size(), count, sequences_.tokens(input.sequence).size(),
+                    sequences_.pages(input.sequence), sequences_.window_pages(input.sequence)});
   offset_ += count;
   const auto row = static_cast<uint32_t>(tokens_.size());
   if (input.logits == LogitRows::all) {

@@ -134,7 +134,7 @@ NextLogits Conversation::feed(std::span<const uint32_t> tokens,
   const auto differing = std::mismatch(tokens.begin(), tokens.end(), cached.begin(), cached.end()).first;
   // The last token always runs again: its logits are what the reply begins from.
   reused = std::min(static_cast<size_t>(differing - tokens.begin()), tokens.size() - 1);
-  session_->truncate(sequence_, reused);
+  reused = session_->truncate(sequence_, reused);
 
   NextLogits logits;
   const size_t chunk = std::max<size_t>(options_.chunk, 1);

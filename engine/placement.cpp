@@ -26,6 +26,7 @@ Place place_of(const PlacedModel& model, const Graph& graph, const KvGeometry& k
   for (const Weight& weight : graph.weights) place.weight_bytes += model.stored_bytes(weight);
   place.activation_bytes = plan_memory(graph, limits).arena_bytes;
   place.page_bytes = memory.backend.kv_page_bytes(kv);
+  place.window_pages = kv.window_pages;
   place.available_bytes = memory.available_bytes;
   return place;
 }
@@ -33,12 +34,20 @@ Place place_of(const PlacedModel& model, const Graph& graph, const KvGeometry& k
 size_t default_tokens(const Place& place) {
   const size_t fixed = place.weight_bytes + place.activation_bytes;
   const size_t left = place.available_bytes > fixed ? place.available_bytes - fixed : 0;
-  const size_t possible = left / std::max<size_t>(place.page_bytes, 1);
+  const size_t possible = place.pages_in(left);
   const size_t planned = place.on_device ? std::min(possible, kUsefulContext / kKvPageTokens) : 0;
   return std::max({possible / 2, planned, size_t{1}}) * kKvPageTokens;
 }
 
 }  // namespace
+
+size_t Place::pages_in(size_t bytes) const {
+  const size_t all = page_bytes.full + page_bytes.window;
+  if (all == 0) return 0;
+  const size_t pages = bytes / all;
+  if (page_bytes.full == 0 || pages <= window_pages) return pages;
+  return (bytes - window_pages * page_bytes.window) / page_bytes.full;
+}
 
 Place plan_place(const PlacedModel& model, const Memory& memory) {
   return place_of(model, model.graph, model.kv, model.limits, memory);
@@ -88,7 +97,7 @@ std::string memory_fault(const std::vector<Place>& places, size_t tokens, unsign
     if (place.fits(tokens)) continue;
     const size_t fixed = place.weight_bytes + place.activation_bytes;
     const size_t left = place.available_bytes > fixed ? place.available_bytes - fixed : 0;
-    const size_t pages = place.page_bytes == 0 ? 0 : left / place.page_bytes;
+    const size_t pages = place.pages_in(left);
     return fmt::format(
         "not enough memory{}: weights {:.2f} GiB + KV cache {:.2f} GiB ({} tokens at {} bits) + activations "
         "{:.2f} GiB, {:.2f} GiB available; {}",

@@ -1,6 +1,7 @@
 // How much memory a model takes where its layers are placed, computed before anything is loaded.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <optional>
@@ -18,10 +19,16 @@ struct Place {
   size_t layers = 0;
   size_t weight_bytes = 0;
   size_t activation_bytes = 0;
-  size_t page_bytes = 0;       // a KV page over these layers
+  KvPageBytes page_bytes;      // a KV page over these layers
+  size_t window_pages = 0;     // at most so many pages of layers with a window
   size_t available_bytes = 0;  // 0: unknown
 
-  size_t kv_bytes(size_t tokens) const { return (tokens + kKvPageTokens - 1) / kKvPageTokens * page_bytes; }
+  size_t kv_bytes(size_t tokens) const {
+    const size_t pages = (tokens + kKvPageTokens - 1) / kKvPageTokens;
+    return pages * page_bytes.full + std::min(pages, window_pages) * page_bytes.window;
+  }
+  // Pages of a cache of at most that many bytes.
+  size_t pages_in(size_t bytes) const;
   bool fits(size_t tokens) const {
     return available_bytes == 0 || weight_bytes + activation_bytes + kv_bytes(tokens) <= available_bytes;
   }

@@ -12,6 +12,7 @@ Runtime::Runtime(const Model& model, RuntimePlan plan)
     : model_(model),
       memory_(std::move(plan.memory)),
       limits_(plan.limits),
+      window_ring_(plan.window_ring),
       backend_(std::move(plan.backend)),
       kv_(value_or_throw(backend_->create_kv(plan.kv, kv_pages()))) {
   const Graph& graph = model.graph();
@@ -28,6 +29,11 @@ size_t Runtime::context() const {
 }
 
 size_t Runtime::kv_pages() const { return (memory_.context + kKvPageTokens - 1) / kKvPageTokens; }
+
+WindowPages Runtime::window_pages() const {
+  return {kv_->geometry().window_pages, window_ring_,
+          static_cast<size_t>(model_.hyperparameters().sliding_window)};
+}
 
 size_t Runtime::vocabulary() const {
   const Graph& graph = model_.graph();

@@ -10,6 +10,7 @@
 
 #include "backends/backend.h"
 #include "backends/split/split_backend.h"
+#include "engine/kv_cache/sequences.h"
 #include "engine/runtime_plan.h"
 
 namespace tessera {
@@ -25,8 +26,9 @@ class Runtime {
   const Model& model() const { return model_; }
   const MemoryFigures& memory() const { return memory_; }
   const PlanLimits& limits() const { return limits_; }  // of one run of the program
-  size_t context() const;     // most tokens of one sequence: min(KV capacity, the model's context)
-  size_t kv_pages() const;    // ids from 0 to this number are pages of the cache
+  size_t context() const;   // most tokens of one sequence: min(KV capacity, the model's context)
+  size_t kv_pages() const;  // ids from 0 to this number are pages of the cache
+  WindowPages window_pages() const;
   size_t vocabulary() const;  // logits in a row
   Backend& backend() { return *backend_; }
   const Backend& backend() const { return *backend_; }
@@ -42,6 +44,7 @@ class Runtime {
   const Model& model_;
   MemoryFigures memory_;
   PlanLimits limits_;
+  size_t window_ring_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<KvStorage> kv_;
   std::vector<WeightHandle> weights_;

@@ -17,13 +17,28 @@ BackendOptions backend_options(const SessionOptions& options) {
   return {options.isa, options.threads, options.numa};
 }
 
+// Conversations can be taken back by so many tokens, and go on from there, where a window's pages are used
+// again.
+constexpr size_t kWindowHistory = 512;
+
+// Pages that a sequence needs in a layer with a window: what the first token of a batch sees, the batch
+// itself, and those before and behind that are used in part.
+size_t window_ring(const Model& model, const SessionOptions& options) {
+  const size_t tokens = std::max<size_t>(options.batch, kWindowHistory);
+  return (static_cast<size_t>(model.hyperparameters().sliding_window) + tokens) / kKvPageTokens + 2;
+}
+
 KvGeometry kv_geometry(const Model& model, const SessionOptions& options) {
   const Hyperparameters& hp = model.hyperparameters();
   const unsigned bits =
       options.kv_bits != 0 ? options.kv_bits : static_cast<unsigned>(model.header().quantization.kv_bits);
   if (bits != 16 && bits != 8 && bits != 4)
     throw std::runtime_error(fmt::format("KV precision {}: expected 16, 8 or 4", bits));
-  return {hp.layers, hp.kv_heads, hp.head_dim, bits, options.kv_first_layers};
+  KvGeometry kv{hp.layers, hp.kv_heads, hp.head_dim, bits, options.kv_first_layers};
+  if (hp.sliding_window == 0) return kv;
+  for (size_t layer = 0; layer < hp.layers; ++layer) kv.slides.push_back(hp.slides(layer));
+  kv.window_pages = std::max<size_t>(options.sequences, 1) * window_ring(model, options);
+  return kv;
 }
 
 size_t host_bytes(const Model& model) {
@@ -70,6 +85,7 @@ RuntimePlan plan_runtime(const Model& model, const SessionOptions& options) {
   RuntimePlan plan;
   plan.backend = make_backend(options.backend, backend_options(options));
   plan.kv = kv_geometry(model, options);
+  plan.window_ring = plan.kv.any_slides() ? window_ring(model, options) : 0;
   plan.limits = {std::max<size_t>(options.batch, 1), std::max<size_t>(options.max_outputs, 1)};
   const PlacedModel placed{model.graph(), [&](const Weight& weight) { return model.stored_bytes(weight); },
                            plan.kv, plan.limits};
@@ -80,6 +96,7 @@ RuntimePlan plan_runtime(const Model& model, const SessionOptions& options) {
   MemoryFigures& memory = plan.memory;
   memory.kv_bits = plan.kv.bits;
   memory.context = choose_context(memory.places, request);
+  plan.kv.window_pages = std::min(plan.kv.window_pages, (memory.context + kKvPageTokens - 1) / kKvPageTokens);
   for (const Place& place : memory.places) {
     memory.weight_bytes += place.weight_bytes;
     memory.activation_bytes += place.activation_bytes;

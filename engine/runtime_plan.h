@@ -30,7 +30,8 @@ struct RuntimePlan {
   std::unique_ptr<Backend> backend;  // two of them as one where layers are split
   MemoryFigures memory;
   KvGeometry kv;
-  PlanLimits limits;  // of one run
+  size_t window_ring = 0;  // pages that one sequence has at most in layers with a window; 0: none has
+  PlanLimits limits;       // of one run
 };
 
 // Throws std::runtime_error, with the numbers, when the model cannot fit, and where the backend cannot be

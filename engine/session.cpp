@@ -11,7 +11,8 @@ Session::Session(const Model& model, const SessionOptions& options)
     : Session(std::make_unique<Runtime>(model, options)) {}
 
 Session::Session(std::unique_ptr<Runtime> runtime)
-    : runtime_(std::move(runtime)), sequences_(runtime_->kv_pages(), runtime_->context()) {}
+    : runtime_(std::move(runtime)),
+      sequences_(runtime_->kv_pages(), runtime_->context(), runtime_->window_pages()) {}
 
 // Rows of the results go to best_ where only the best_count best of each are computed, else to logits_.
 void Session::run_batches(std::span<const SequenceInput> inputs, size_t best_count) {

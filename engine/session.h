@@ -35,15 +35,19 @@ class Session {
 
   SequenceId create_sequence() { return sequences_.create(); }
   void release(SequenceId sequence) { sequences_.release(sequence); }  // its pages are free again
-  // Forgets all tokens of the sequence after the first token_count.
-  void truncate(SequenceId sequence, size_t token_count) { sequences_.truncate(sequence, token_count); }
+  // Forgets all tokens of the sequence after the first token_count, or all of them where a window's pages
+  // were used again since. Returns how many are left.
+  size_t truncate(SequenceId sequence, size_t token_count) {
+    return sequences_.truncate(sequence, token_count);
+  }
   size_t length(SequenceId sequence) const { return tokens(sequence).size(); }
   // Those in the cache.
   const std::vector<uint32_t>& tokens(SequenceId sequence) const { return sequences_.tokens(sequence); }
 
   // Runs the inputs, in several batches when they exceed the limits, and returns the rows of logits they ask
   // for in their order, [rows, vocabulary] flat; the view stays valid until the next call. A sequence may
-  // come only once. Throws when the cache is full, and LogitsNotFinite; then nothing is appended.
+  // come only once. Throws when the cache is full, and LogitsNotFinite; then nothing is appended, but a
+  // sequence whose window's pages were used again is empty.
   std::span<float> run(std::span<const SequenceInput> inputs);
 
   // Whether run_best can give the `count` best logits of a row; they are fewer than all.

@@ -22,6 +22,7 @@ struct SessionOptions {
   size_t kv_first_layers = 0;  // this many leading layers keep a 16-bit KV cache
   size_t batch = 512;          // most tokens in one run: longer prompts are cut
   size_t max_outputs = 64;     // most rows of logits in one run
+  size_t sequences = 1;        // layers with a window have pages for so many sequences of any length
   // Whether a model that needs more memory than there seems to be is refused, and its context cut to fit.
   bool memory_check = true;
 };

@@ -17,6 +17,11 @@ struct BatchSequence {
   size_t token_count = 0;           // new tokens, consecutive in Batch::tokens; at least 1
   size_t position = 0;              // position of the first new token = tokens already in the cache
   std::span<const uint32_t> pages;  // page ids that hold positions 0 … position + token_count - 1
+  // The same for layers that have pages of their own because of a window; empty where there are none. Pages
+  // of positions that no new token sees may hold other positions by now.
+  std::span<const uint32_t> window_pages = {};
+
+  std::span<const uint32_t> pages_of(bool window) const { return window ? window_pages : pages; }
 };
 
 struct Batch {

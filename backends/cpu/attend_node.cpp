@@ -40,6 +40,7 @@ struct Partial {
 // A few neighbouring tokens of one sequence and all query heads of one KV head.
 struct Tile {
   const BatchSequence* sequence;
+  std::span<const uint32_t> pages;  // of this layer
   PagedKv::HeadBlocks blocks;
   size_t head;  // KV head
   size_t first_token;
@@ -48,8 +49,8 @@ struct Tile {
   size_t first_chunk() const { return first_key / kChunkKeys; }
   size_t keys() const { return sequence->position + first_token + tokens; }  // seen by the last token
   size_t chunks() const { return (keys() + kChunkKeys - 1) / kChunkKeys; }
-  const uint8_t* keys_of(size_t page) const { return blocks.keys(sequence->pages[page]); }
-  const uint8_t* values_of(size_t page) const { return blocks.values(sequence->pages[page]); }
+  const uint8_t* keys_of(size_t page) const { return blocks.keys(pages[page]); }
+  const uint8_t* values_of(size_t page) const { return blocks.values(pages[page]); }
 };
 
 // Prefetches bytes into the second-level cache.
@@ -174,9 +175,13 @@ class AttendNode : public Node {
   }
 
   Tile make_tile(const BatchSequence& sequence, size_t head, size_t first_token, size_t tokens) const {
-    return {&sequence, kv_.head(shape_.layer, head),
-            head,      first_token,
-            tokens,    shape_.first_seen(sequence.position + first_token)};
+    return {&sequence,
+            sequence.pages_of(kv_.geometry().layer_slides(shape_.layer)),
+            kv_.head(shape_.layer, head),
+            head,
+            first_token,
+            tokens,
+            shape_.first_seen(sequence.position + first_token)};
   }
   size_t chunks_of(const BatchSequence& sequence) const {  // of a sequence with one new token
     return sequence.position / kChunkKeys - shape_.first_seen(sequence.position) / kChunkKeys + 1;
@@ -296,7 +301,7 @@ class AttendNode : public Node {
       if (later < end) {
         ahead = tile.values_of(later);
         prefetch(ahead + layout_.v_scales(), ahead + layout_.v_bytes());
-      } else if (later < tile.sequence->pages.size() && end == begin + kChunkPages) {
+      } else if (later < tile.pages.size() && end == begin + kChunkPages) {
         ahead = tile.keys_of(later);  // of the next chunk, which this thread probably takes
         prefetch(ahead + layout_.v_scales(), ahead + layout_.k_bytes());
       }

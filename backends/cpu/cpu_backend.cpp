@@ -163,7 +163,9 @@ class CpuBackend : public Backend {
     return text;
   }
 
-  size_t kv_page_bytes(const KvGeometry& geometry) const override { return PagedKv::page_bytes(geometry); }
+  KvPageBytes kv_page_bytes(const KvGeometry& geometry) const override {
+    return PagedKv::page_bytes(geometry);
+  }
 
  protected:
   Result<std::unique_ptr<KvStorage>> make_kv(const KvGeometry& geometry, size_t pages) override {

@@ -207,11 +207,12 @@ void store_token(const KvBlockLayout& layout, uint8_t* key_block, uint8_t* value
   store_key(layout, key_block, slot, key, fits);
 }
 
-size_t PagedKv::page_bytes(const KvGeometry& geometry) {
-  size_t bytes = 0;
+KvPageBytes PagedKv::page_bytes(const KvGeometry& geometry) {
+  KvPageBytes bytes;
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
     const KvBlockLayout blocks{geometry.layer_bits(layer), geometry.head_dim};
-    bytes += geometry.kv_heads * (blocks.k_bytes() + blocks.v_bytes());
+    (geometry.layer_slides(layer) ? bytes.window : bytes.full) +=
+        geometry.kv_heads * (blocks.k_bytes() + blocks.v_bytes());
   }
   return bytes;
 }
@@ -219,7 +220,8 @@ size_t PagedKv::page_bytes(const KvGeometry& geometry) {
 PagedKv::PagedKv(const KvGeometry& geometry, size_t pages) : KvStorage(geometry, pages) {
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
     layer_offset_.push_back(bytes_);
-    bytes_ += pages * geometry.kv_heads * (layout(layer).k_bytes() + layout(layer).v_bytes());
+    bytes_ += geometry.layer_pages(layer, pages) * geometry.kv_heads *
+              (layout(layer).k_bytes() + layout(layer).v_bytes());
   }
 }
 

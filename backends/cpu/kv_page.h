@@ -45,7 +45,7 @@ class PagedKv : public KvStorage {
  public:
   // Fails with one line: heads that are too long for the precision, no address space.
   static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);
-  static size_t page_bytes(const KvGeometry& geometry);
+  static KvPageBytes page_bytes(const KvGeometry& geometry);
   ~PagedKv() override;
   PagedKv(const PagedKv&) = delete;
   PagedKv& operator=(const PagedKv&) = delete;
@@ -68,9 +68,10 @@ class PagedKv : public KvStorage {
   };
   HeadBlocks head(size_t layer, size_t kv_head) const {
     const KvBlockLayout blocks = layout(layer);
+    const size_t count = geometry().layer_pages(layer, pages());
     uint8_t* keys = base_ + layer_offset_[layer];
-    uint8_t* values = keys + geometry().kv_heads * pages() * blocks.k_bytes();
-    return {keys + kv_head * pages() * blocks.k_bytes(), values + kv_head * pages() * blocks.v_bytes(),
+    uint8_t* values = keys + geometry().kv_heads * count * blocks.k_bytes();
+    return {keys + kv_head * count * blocks.k_bytes(), values + kv_head * count * blocks.v_bytes(),
             blocks.k_bytes(), blocks.v_bytes()};
   }
 

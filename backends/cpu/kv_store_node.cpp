@@ -37,8 +37,9 @@ class KvStoreNode : public Node {
  private:
   void store(const RunState& run, const BatchSequence& sequence, size_t page, size_t head) const {
     const PagedKv::HeadBlocks blocks = kv_.head(shape_.layer, head);
-    uint8_t* keys = blocks.keys(sequence.pages[page]);
-    uint8_t* values = blocks.values(sequence.pages[page]);
+    const uint32_t id = sequence.pages_of(kv_.geometry().layer_slides(shape_.layer))[page];
+    uint8_t* keys = blocks.keys(id);
+    uint8_t* values = blocks.values(id);
     const size_t first = std::max(sequence.position, page * kKvPageTokens);
     const size_t last = std::min(sequence.position + sequence.token_count, (page + 1) * kKvPageTokens);
     for (size_t position = first; position < last; ++position) {

@@ -44,7 +44,9 @@ class CudaBackend : public Backend {
     return cuda::library_seconds(*queue_, shape, bits);
   }
 
-  size_t kv_page_bytes(const KvGeometry& geometry) const override { return DeviceKv::page_bytes(geometry); }
+  KvPageBytes kv_page_bytes(const KvGeometry& geometry) const override {
+    return DeviceKv::page_bytes(geometry);
+  }
 
  protected:
   Result<std::unique_ptr<KvStorage>> make_kv(const KvGeometry& geometry, size_t pages) override {

@@ -94,7 +94,11 @@ Result<std::unique_ptr<Program>> CudaProgram::create(Queue& queue, const Graph& 
 CudaProgram::CudaProgram(Queue& queue, const Graph& graph, const MemoryPlan& plan,
                          std::span<const WeightHandle> weights, DeviceKv& kv,
                          std::vector<AttentionShape> attention)
-    : queue_(queue), graph_(graph), plan_(plan), kv_(kv), batch_(std::move(attention)) {
+    : queue_(queue),
+      graph_(graph),
+      plan_(plan),
+      kv_(kv),
+      batch_(std::move(attention), kv.geometry().any_slides()) {
   for (const WeightHandle& handle : weights) weights_.push_back(&uploaded(handle));
 }
 
@@ -311,12 +315,13 @@ void CudaProgram::add(const Op& op, const Attention& kind) {
   job.window = kind.window > std::numeric_limits<uint32_t>::max() ? 0 : static_cast<uint32_t>(kind.window);
   job.soft_cap = kind.soft_cap;
   job.records = records_.view<float>();
-  steps_.push_back([this, store, job, shape = shape_of(kind, kv_, plan_.limits)]() mutable {
+  const bool window = kv_.geometry().layer_slides(kind.layer);
+  steps_.push_back([this, store, job, window, shape = shape_of(kind, kv_, plan_.limits)]() mutable {
     store.positions = batch_.positions();
     store.first_page = batch_.first_pages();
-    store.page_ids = batch_.page_ids();
+    store.page_ids = batch_.page_ids(window);
     append(queue_, store, batch_.rows());
-    job.page_ids = batch_.page_ids();
+    job.page_ids = store.page_ids;
     attend(queue_, job, batch_.tiles(shape));
   });
 }

@@ -43,7 +43,7 @@ std::vector<uint64_t> DeviceBatch::key() const {
     key.insert(key.end(), {placed.whole, placed.split, placed.first_record, tiles.whole_count,
                            tiles.whole_tokens, tiles.split_count, tiles.split_tokens, tiles.split_chunks});
   }
-  key.push_back(page_ids_);
+  key.insert(key.end(), {page_ids_, window_page_ids_});
   return key;
 }
 
@@ -62,11 +62,21 @@ void DeviceBatch::add_positions(const Batch& batch) {
 }
 
 void DeviceBatch::add_page_ids(const Batch& batch) {
-  page_ids_ = words_.size();
-  for (const BatchSequence& sequence : batch.sequences) {
-    const auto needed = sequence.pages.first(pages_needed(sequence));
-    words_.insert(words_.end(), needed.begin(), needed.end());
-  }
+  const auto append = [&](bool window) {
+    const size_t begin = words_.size();
+    for (const BatchSequence& sequence : batch.sequences) {
+      const auto needed = sequence.pages_of(window).first(pages_needed(sequence));
+      words_.insert(words_.end(), needed.begin(), needed.end());
+    }
+    return begin;
+  };
+  page_ids_ = append(false);
+  window_page_ids_ = page_ids_;
+  if (!windows_) return;
+  // Room, so that a growing context moves this array, too, only now and then.
+  constexpr size_t kRoom = 256;
+  words_.resize(page_ids_ + (words_.size() - page_ids_ + kRoom - 1) / kRoom * kRoom, 0);
+  window_page_ids_ = append(true);
 }
 
 void DeviceBatch::add_tiles(const Batch& batch) {

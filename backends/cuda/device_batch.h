@@ -13,8 +13,10 @@ namespace tessera::cuda {
 
 class DeviceBatch {
  public:
-  // attention: the distinct shapes of the graph's attention ops.
-  explicit DeviceBatch(std::vector<AttentionShape> attention) : attention_(std::move(attention)) {}
+  // attention: the distinct shapes of the graph's attention ops. windows: some layers have pages of their own
+  // because of a window.
+  DeviceBatch(std::vector<AttentionShape> attention, bool windows)
+      : attention_(std::move(attention)), windows_(windows) {}
 
   // Queues the upload. Fails with one line without memory for it.
   Status load(Queue& queue, const Batch& batch);
@@ -30,7 +32,8 @@ class DeviceBatch {
   Global<const uint32_t> positions() const { return view(positions_); }
   Global<const uint32_t> first_pages() const { return view(first_pages_); }
   Global<const uint32_t> output_rows() const { return view(output_rows_); }
-  Global<const uint32_t> page_ids() const { return view(page_ids_); }
+  // window: of layers that have pages of their own because of a window.
+  Global<const uint32_t> page_ids(bool window) const { return view(window ? window_page_ids_ : page_ids_); }
   AttentionTiles tiles(const AttentionShape& shape) const;
 
  private:
@@ -40,6 +43,7 @@ class DeviceBatch {
   void add_page_ids(const Batch& batch);
 
   std::vector<AttentionShape> attention_;
+  bool windows_;
   std::vector<uint32_t> words_;  // what is uploaded
   DeviceMemory memory_;
   uint32_t rows_ = 0;
@@ -50,6 +54,7 @@ class DeviceBatch {
   size_t first_pages_ = 0;
   size_t output_rows_ = 0;
   size_t page_ids_ = 0;
+  size_t window_page_ids_ = 0;
   struct PlacedTiles {
     size_t whole;
     size_t split;

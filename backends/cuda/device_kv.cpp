@@ -24,20 +24,22 @@ std::string fault_of(const KvGeometry& geometry) {
 
 }  // namespace
 
-size_t DeviceKv::page_bytes(const KvGeometry& geometry) {
-  size_t bytes = 0;
+KvPageBytes DeviceKv::page_bytes(const KvGeometry& geometry) {
+  KvPageBytes bytes;
   for (size_t layer = 0; layer < geometry.layers; ++layer)
-    bytes += geometry.kv_heads * shape_of(geometry, layer).block_bytes();
+    (geometry.layer_slides(layer) ? bytes.window : bytes.full) +=
+        geometry.kv_heads * shape_of(geometry, layer).block_bytes();
   return bytes;
 }
 
 Result<std::unique_ptr<KvStorage>> DeviceKv::create(const KvGeometry& geometry, size_t pages) {
   using Outcome = Result<std::unique_ptr<KvStorage>>;
   if (std::string fault = fault_of(geometry); !fault.empty()) return Outcome::failure(std::move(fault));
-  const size_t page = page_bytes(geometry);
-  auto memory = DeviceMemory::allocate(page * pages);
+  const KvPageBytes page = page_bytes(geometry);
+  auto memory = DeviceMemory::allocate(page.full * pages + page.window * geometry.window_pages);
   if (!memory.ok())
-    return Outcome::failure(fmt::format("kv cache: {} pages of {} bytes: {}", pages, page, memory.error()));
+    return Outcome::failure(
+        fmt::format("kv cache: {} pages of {} bytes: {}", pages, page.full, memory.error()));
   return Outcome(std::unique_ptr<KvStorage>(new DeviceKv(geometry, pages, std::move(memory.value()))));
 }
 
@@ -46,7 +48,7 @@ DeviceKv::DeviceKv(const KvGeometry& geometry, size_t pages, DeviceMemory memory
   size_t bytes = 0;
   for (size_t layer = 0; layer < geometry.layers; ++layer) {
     layer_offset_.push_back(bytes);
-    bytes += pages * geometry.kv_heads * shape_of(geometry, layer).block_bytes();
+    bytes += geometry.layer_pages(layer, pages) * geometry.kv_heads * shape_of(geometry, layer).block_bytes();
   }
 }
 

@@ -10,7 +10,7 @@ namespace tessera::cuda {
 class DeviceKv : public KvStorage {
  public:
   // Bytes of one page of all layers.
-  static size_t page_bytes(const KvGeometry& geometry);
+  static KvPageBytes page_bytes(const KvGeometry& geometry);
   // Memory for `pages` pages of every layer. Fails with one line when no kernel supports the geometry or
   // memory is short.
   static Result<std::unique_ptr<KvStorage>> create(const KvGeometry& geometry, size_t pages);

@@ -13,15 +13,17 @@ struct Slot {
   size_t index;
 };
 
-Slot slot_of(const BatchSequence& sequence, size_t position) {
-  return {sequence.pages[position / kKvPageTokens], position % kKvPageTokens};
+// pages: of the sequence in this layer.
+Slot slot_of(std::span<const uint32_t> pages, size_t position) {
+  return {pages[position / kKvPageTokens], position % kKvPageTokens};
 }
 
 void append(const Attention& kind, const BatchSequence& sequence, KvStore& kv, const Rows& qkv) {
   const unsigned bits = kv.geometry().layer_bits(kind.layer);
+  const std::span<const uint32_t> pages = sequence.pages_of(kv.geometry().layer_slides(kind.layer));
   for (size_t i = 0; i < sequence.token_count; ++i) {
     const std::span<const float> row = qkv.floats(sequence.first_row + i);
-    const Slot slot = slot_of(sequence, sequence.position + i);
+    const Slot slot = slot_of(pages, sequence.position + i);
     for (size_t head = 0; head < kind.kv_heads; ++head) {
       const size_t key = (kind.query_heads + head) * kind.head_dim;
       const size_t value = key + kind.kv_heads * kind.head_dim;
@@ -52,7 +54,7 @@ class HeadAttention {
  public:
   HeadAttention(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t kv_head)
       : kind_(kind),
-        sequence_(sequence),
+        pages_(sequence.pages_of(kv.geometry().layer_slides(kind.layer))),
         kv_(kv),
         head_(kv_head),
         rounds_(kv.geometry().layer_bits(kind.layer) == 4) {}
@@ -86,7 +88,7 @@ class HeadAttention {
     }
     std::vector<double> scores(position + 1 - begin);
     for (size_t p = begin; p <= position; ++p) {
-      const Slot slot = slot_of(sequence_, p);
+      const Slot slot = slot_of(pages_, p);
       const std::span<const double> key = kv_.key(kind_.layer, slot.page, head_, slot.index);
       const double middle = kv_.key_parameters(kind_.layer, slot.page, head_, slot.index).middle;
       double dot = 0;
@@ -105,7 +107,7 @@ class HeadAttention {
     double step = 0;
     const std::vector<double> rounded = rounded_to_steps(scaled, 255, step);
     for (size_t t = 0; t < weights.size(); ++t) {
-      const Slot slot = slot_of(sequence_, first + t);
+      const Slot slot = slot_of(pages_, first + t);
       const std::span<const double> value = kv_.value(kind_.layer, slot.page, head_, slot.index);
       const KvParameters stored = parameters(first + t);
       const double weight = rounds_ && stored.scale > 0 ? rounded[t] * step / stored.scale : weights[t];
@@ -115,12 +117,12 @@ class HeadAttention {
   }
 
   KvParameters parameters(size_t position) {
-    const Slot slot = slot_of(sequence_, position);
+    const Slot slot = slot_of(pages_, position);
     return kv_.value_parameters(kind_.layer, slot.page, head_, slot.index);
   }
 
   const Attention& kind_;
-  const BatchSequence& sequence_;
+  std::span<const uint32_t> pages_;
   KvStore& kv_;
   size_t head_;
   bool rounds_;

@@ -2,13 +2,29 @@
 
 namespace tessera::reference {
 
-size_t KvStore::page_values(const KvGeometry& geometry) {
-  return 2 * kKvPageTokens * geometry.layers * geometry.kv_heads * geometry.head_dim;
+namespace {
+
+// Of one page of one layer.
+size_t page_rows(const KvGeometry& geometry) { return 2 * kKvPageTokens * geometry.kv_heads; }
+
+}  // namespace
+
+KvPageBytes KvStore::page_bytes(const KvGeometry& geometry) {
+  KvPageBytes bytes;
+  for (size_t layer = 0; layer < geometry.layers; ++layer)
+    (geometry.layer_slides(layer) ? bytes.window : bytes.full) +=
+        page_rows(geometry) * geometry.head_dim * sizeof(double);
+  return bytes;
 }
 
-KvStore::KvStore(const KvGeometry& geometry, size_t pages)
-    : KvStorage(geometry, pages),
-      values_(page_values(geometry) * pages, 0.0),
-      parameters_(values_.size() / geometry.head_dim) {}
+KvStore::KvStore(const KvGeometry& geometry, size_t pages) : KvStorage(geometry, pages) {
+  size_t all_pages = 0;
+  for (size_t layer = 0; layer < geometry.layers; ++layer) {
+    first_page_.push_back(all_pages);
+    all_pages += geometry.layer_pages(layer, pages);
+  }
+  parameters_.resize(all_pages * page_rows(geometry));
+  values_.resize(parameters_.size() * geometry.head_dim, 0.0);
+}
 
 }  // namespace tessera::reference

@@ -11,8 +11,7 @@ namespace tessera::reference {
 
 class KvStore : public KvStorage {
  public:
-  // Doubles in one page over all layers, without the parameters.
-  static size_t page_values(const KvGeometry& geometry);
+  static KvPageBytes page_bytes(const KvGeometry& geometry);
 
   // The geometry must be one that Backend::create_kv accepts. Throws std::bad_alloc or std::length_error.
   KvStore(const KvGeometry& geometry, size_t pages);
@@ -34,13 +33,14 @@ class KvStore : public KvStorage {
 
  private:
   size_t row_of(size_t layer, size_t page, size_t head, size_t slot) const {
-    return ((page * geometry().layers + layer) * geometry().kv_heads + head) * kKvPageTokens + slot;
+    return ((first_page_[layer] + page) * geometry().kv_heads + head) * kKvPageTokens + slot;
   }
   std::span<double> entry(size_t layer, size_t page, size_t head, size_t slot, size_t which) {
     return {values_.data() + (2 * row_of(layer, page, head, slot) + which) * geometry().head_dim,
             geometry().head_dim};
   }
 
+  std::vector<size_t> first_page_;  // of each layer, whose pages follow each other
   std::vector<double> values_;
   std::vector<KvParameters> parameters_;
 };

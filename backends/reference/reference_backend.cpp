@@ -168,8 +168,8 @@ class ReferenceBackend : public Backend {
  public:
   std::string describe() const override { return "reference, float64 sums, 1 thread"; }
 
-  size_t kv_page_bytes(const KvGeometry& geometry) const override {
-    return KvStore::page_values(geometry) * sizeof(double);
+  KvPageBytes kv_page_bytes(const KvGeometry& geometry) const override {
+    return KvStore::page_bytes(geometry);
   }
 
  protected:

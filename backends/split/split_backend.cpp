@@ -115,9 +115,10 @@ class SplitBackend : public Backend {
     return fmt::format("{} layers on {}; the rest on {}", layers_, first_->describe(), second_->describe());
   }
 
-  size_t kv_page_bytes(const KvGeometry& geometry) const override {
-    return first_->kv_page_bytes(first_layers(geometry, layers_)) +
-           second_->kv_page_bytes(other_layers(geometry, layers_));
+  KvPageBytes kv_page_bytes(const KvGeometry& geometry) const override {
+    const KvPageBytes first = first_->kv_page_bytes(first_layers(geometry, layers_));
+    const KvPageBytes second = second_->kv_page_bytes(other_layers(geometry, layers_));
+    return {first.full + second.full, first.window + second.window};
   }
 
  protected:
@@ -158,6 +159,7 @@ KvGeometry first_layers(const KvGeometry& geometry, size_t layers) {
   KvGeometry part = geometry;
   part.layers = std::min(layers, geometry.layers);
   part.first_layers_16bit = std::min(part.layers, geometry.first_layers_16bit);
+  part.slides.resize(std::min(part.layers, geometry.slides.size()));
   return part;
 }
 
@@ -166,6 +168,8 @@ KvGeometry other_layers(const KvGeometry& geometry, size_t layers) {
   KvGeometry part = geometry;
   part.layers = geometry.layers - skipped;
   part.first_layers_16bit = geometry.first_layers_16bit - std::min(skipped, geometry.first_layers_16bit);
+  const size_t of_first = std::min(skipped, geometry.slides.size());
+  part.slides.erase(part.slides.begin(), part.slides.begin() + static_cast<std::ptrdiff_t>(of_first));
   return part;
 }
 

@@ -91,6 +91,7 @@ class BenchRuns {
         options.context = std::max(options.context, test.cache_tokens());
         if (test.kind == BenchTest::Kind::batch)
           options.max_outputs = std::max(options.max_outputs, test.count);
+        options.sequences = options.max_outputs;
       }
       options.batch = std::max(options.batch, options.max_outputs);
       // Layers are split between memories only where --gpu-layers says so.

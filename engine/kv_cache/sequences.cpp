@@ -34,10 +34,42 @@ void Sequences::release(SequenceId id) {
   living(id).alive = false;
 }
 
-void Sequences::truncate(SequenceId id, size_t count) {
+size_t Sequences::truncate(SequenceId id, size_t count) {
   Sequence& sequence = living(id);
-  if (count < sequence.tokens.size()) sequence.tokens.resize(count);
-  pages_.shrink(sequence.pages, sequence.tokens.size());
+  count = std::min(count, sequence.tokens.size());
+  // The first page that the token after the last one sees, and the first one that is still there.
+  const size_t seen = count < window_.window ? 0 : (count + 1 - window_.window) / kKvPageTokens;
+  const size_t kept = sequence.written > window_.ring ? sequence.written - window_.ring : 0;
+  if (window_.pages != 0 && seen < kept) count = 0;
+  sequence.tokens.resize(count);
+  if (count == 0) sequence.written = 0;
+  give_back_reserved(sequence);
+  return count;
+}
+
+// Takes pages for that many tokens of the sequence; false, and the sequence has some of them, where there are
+// too few.
+bool Sequences::extend(Sequence& sequence, size_t token_count) {
+  if (!pages_.extend(sequence.pages, token_count)) return false;
+  if (window_.pages == 0) return true;
+  std::vector<uint32_t>& ids = sequence.window_pages;
+  if (ids.size() < window_.ring &&
+      !window_pages_.extend(ids, std::min(token_count, window_.ring * kKvPageTokens)))
+    return false;
+  while (ids.size() < sequence.pages.size()) ids.push_back(ids[ids.size() - window_.ring]);
+  return true;
+}
+
+// Frees pages beyond those of the sequence's tokens.
+void Sequences::give_back_reserved(Sequence& sequence) {
+  const size_t tokens = sequence.tokens.size();
+  pages_.shrink(sequence.pages, tokens);
+  if (window_.pages == 0) return;
+  // Once the first pages are used again, all of them hold something.
+  const bool around = sequence.written > window_.ring;
+  std::vector<uint32_t>& ids = sequence.window_pages;
+  ids.resize(std::min(ids.size(), std::max(sequence.pages.size(), window_.ring)));
+  if (!around) window_pages_.shrink(ids, tokens);
 }
 
 void Sequences::reserve(std::span<const SequenceGrowth> growth) {
@@ -49,22 +81,26 @@ void Sequences::reserve(std::span<const SequenceGrowth> growth) {
         throw std::invalid_argument("a sequence appears twice in one run");
     }
     const size_t length = sequence.tokens.size() + growth[i].tokens;
-    if (length <= context_ && pages_.extend(sequence.pages, length)) continue;
-    for (size_t j = 0; j < i; ++j) {
-      Sequence& other = living(growth[j].sequence);
-      pages_.shrink(other.pages, other.tokens.size());
-    }
+    if (length <= context_ && extend(sequence, length)) continue;
+    const bool windows_full = sequence.pages.size() * kKvPageTokens >= length;
+    for (size_t j = 0; j <= i; ++j) give_back_reserved(living(growth[j].sequence));
     if (length > context_) {
       throw std::runtime_error(fmt::format("context is full: {} tokens wanted, {} fit", length, context_));
     }
+    if (windows_full)
+      throw std::runtime_error(
+          fmt::format("KV cache is full: layers with a window have pages for {} sequences beyond it",
+                      window_.pages / window_.ring));
     throw std::runtime_error(fmt::format("KV cache is full: {} tokens wanted, {} pages of {} are free",
                                          length, pages_.free_pages(), kKvPageTokens));
   }
 }
 
 void Sequences::append(SequenceId id, std::span<const uint32_t> tokens) {
-  std::vector<uint32_t>& own = living(id).tokens;
-  own.insert(own.end(), tokens.begin(), tokens.end());
+  Sequence& sequence = living(id);
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+  const size_t pages = (sequence.tokens.size() + kKvPageTokens - 1) / kKvPageTokens;
+  sequence.written = std::max(sequence.written, pages);
 }
 
 }  // namespace tessera

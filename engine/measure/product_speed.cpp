@@ -92,15 +92,20 @@ class MeasuringGraph {
   TensorId x_ = 0;
 };
 
-// Seconds of the fastest of a few runs of `tokens` sequences with one token each at this position.
-double fastest_run(Program& program, size_t tokens, size_t position, size_t columns) {
+// Seconds of the fastest of a few runs of `tokens` sequences with one token each at this position. Layers
+// with a window have window_pages pages of their own.
+double fastest_run(Program& program, size_t tokens, size_t position, size_t columns,
+                   size_t window_pages = 0) {
   std::vector<uint32_t> ids(tokens);
   std::vector<uint32_t> pages(position / kKvPageTokens + 1);
   std::iota(pages.begin(), pages.end(), 0u);
+  std::vector<uint32_t> used_again;
+  for (size_t i = 0; window_pages != 0 && i < pages.size(); ++i)
+    used_again.push_back(static_cast<uint32_t>(i % window_pages));
   std::vector<BatchSequence> sequences;
   for (size_t i = 0; i < tokens; ++i) {
     ids[i] = static_cast<uint32_t>(i % kInputRows);
-    sequences.push_back({i, 1, position, pages});
+    sequences.push_back({i, 1, position, pages, used_again});
   }
   const uint32_t output = 0;
   std::vector<float> result(columns);
@@ -209,7 +214,8 @@ double measure_attention(Backend& backend, const Graph& graph, std::vector<Weigh
     const Graph measured = built.finish();
     const auto program =
         value_or_throw(backend.compile(measured, plan_memory(measured, {1, 1}), weights, kv));
-    return fastest_run(*program, 1, position, columns);
+    return fastest_run(*program, 1, position, columns,
+                       kv.geometry().any_slides() ? kv.geometry().window_pages : 0);
   };
   const double without = seconds(false);
   return std::max(seconds(true) - without, 0.0);

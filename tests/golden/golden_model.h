@@ -47,12 +47,20 @@ struct GoldenModel {
   std::string stored_scheme;  // a scheme that holds this checkpoint's weights exactly
   std::vector<Case> cases;
   std::vector<std::pair<std::string, Ids>> tokenizer_cases;
+  // Whether it is run in every way: cut, batched and truncated, at each KV precision. One model for each kind
+  // of op is enough for that.
+  bool ways_matter = false;
 };
+
+inline GoldenModel in_every_way(GoldenModel model) {
+  model.ways_matter = true;
+  return model;
+}
 
 inline std::vector<double> numbers(const nlohmann::json& list) { return list.get<std::vector<double>>(); }
 
 inline GoldenModel read_golden(const std::filesystem::path& folder, const std::string& stored_scheme) {
-  GoldenModel model{folder.filename().string(), folder, stored_scheme, {}, {}};
+  GoldenModel model{folder.filename().string(), folder, stored_scheme, {}, {}, false};
   const nlohmann::json golden = nlohmann::json::parse(std::ifstream(folder / "golden.json"));
   const nlohmann::json list =
       golden.contains("generation") ? golden["generation"] : nlohmann::json::array({golden});
@@ -91,17 +99,24 @@ inline void add_kv16_rows(GoldenModel& model) {
 inline std::vector<GoldenModel> random_models() {
   const std::filesystem::path folder = TESSERA_SOURCE_DIR "/tests/golden/models";
   return {read_golden(folder / "llama3-scaled-bf16", "bf16"),
-          read_golden(folder / "qwen2-biased-f16", "f16"),
+          in_every_way(read_golden(folder / "qwen2-biased-f16", "f16")),
           read_golden(folder / "llama-linear-f32", "f32"),
           read_golden(folder / "mistral-bf16", "bf16"),
           read_golden(folder / "granite-multipliers-bf16", "bf16"),
           read_golden(folder / "qwen3-norms-bf16", "bf16"),
           read_golden(folder / "llama-yarn-f32", "f32"),
-          read_golden(folder / "qwen3-heads12-f32", "f32"),
+          in_every_way(read_golden(folder / "qwen3-heads12-f32", "f32")),
           read_golden(folder / "mistral-window-bf16", "bf16"),
           read_golden(folder / "gemma-bf16", "bf16"),
           read_golden(folder / "gemma2-caps-bf16", "bf16"),
-          read_golden(folder / "gemma3-windows-bf16", "bf16")};
+          in_every_way(read_golden(folder / "gemma3-windows-bf16", "bf16"))};
+}
+
+// Those that are run in every way.
+inline std::vector<GoldenModel> models_for_every_way() {
+  std::vector<GoldenModel> models = random_models();
+  std::erase_if(models, [](const GoldenModel& model) { return !model.ways_matter; });
+  return models;
 }
 
 // Trained models: the one this tree embeds, and one of the shared folder when it is there.

@@ -71,11 +71,11 @@ class Agreement {
   std::map<std::string, Count> counts_;
 };
 
-// Every random model with every runner: its own scheme at all KV precisions, integer schemes with KV
+// Models with every runner: its own scheme at all KV precisions, integer schemes with KV
 // precisions in turn.
 template <class Check>
 void for_each_setup(const Check& check) {
-  const std::vector<GoldenModel> models = random_models();
+  const std::vector<GoldenModel> models = models_for_every_way();
   constexpr std::array kKvBits = {16u, 8u, 4u};
   size_t turn = 0;
   for (const GoldenModel& golden : models) {
@@ -159,7 +159,7 @@ TEST_CASE("a sequence in a ragged batch gives the logits it gives alone") {
 
 TEST_CASE("golden text comes out of a busy batch") {
   std::mt19937 generator(fresh_seed());
-  for (const GoldenModel& golden : random_models()) {
+  for (const GoldenModel& golden : models_for_every_way()) {
     const QuantizedModel file(golden, golden.stored_scheme, true);
     const Case& c = golden.cases.front();
     const uint64_t vocabulary = file.model().hyperparameters().vocabulary;
@@ -307,7 +307,7 @@ TEST_CASE("pages are counted, given back, used again, and a full cache changes n
 TEST_CASE("integer schemes on the cpu equal the reference backend") {
   std::mt19937 generator(fresh_seed());
   Agreement agreement;
-  for (const GoldenModel& golden : random_models()) {
+  for (const GoldenModel& golden : models_for_every_way()) {
     for (const std::string scheme : {"w4a8-g128", "w4a8", "w8a8"}) {
       for (const bool keep_head : {false, true}) {
         const QuantizedModel file(golden, scheme, keep_head);
@@ -316,7 +316,9 @@ TEST_CASE("integer schemes on the cpu equal the reference backend") {
         for (size_t i = 0; i < 12; ++i)
           texts.push_back(random_ids(generator, 1 + generator() % 8, vocabulary));
         const auto run = [&](const Runner& runner) {
-          Session session(file.model(), options_for(runner));
+          SessionOptions options = options_for(runner);
+          options.sequences = texts.size();
+          Session session(file.model(), options);
           std::vector<Rows> all;
           for (const Ids& text : texts) all.push_back(run_rows(session, session.create_sequence(), text));
           return all;
@@ -338,7 +340,7 @@ TEST_CASE("integer schemes on the cpu equal the reference backend") {
 }
 
 TEST_CASE("caches of 8 and 4 bits stay close to 16 bits, and the first layers can be spared") {
-  for (const GoldenModel& golden : random_models()) {
+  for (const GoldenModel& golden : models_for_every_way()) {
     const QuantizedModel file(golden, golden.stored_scheme, true);
     const Case& c = golden.cases.front();
     const auto run = [&](const Runner& runner, unsigned kv_bits, size_t first_layers) {
@@ -366,6 +368,79 @@ TEST_CASE("caches of 8 and 4 bits stay close to 16 bits, and the first layers ca
       CHECK(relative_error(run(runner, 4, 1), kv16) < error4);
       CHECK(largest_difference(run(runner, 4, file.model().hyperparameters().layers), kv16) == 0);
     }
+  }
+}
+
+// The model with a context of 2,048 tokens, many times its window.
+GoldenModel with_longer_context(const GoldenModel& golden, const std::filesystem::path& folder) {
+  std::filesystem::copy(golden.folder, folder, std::filesystem::copy_options::recursive);
+  nlohmann::ordered_json config = nlohmann::ordered_json::parse(std::ifstream(folder / "config.json"));
+  config["max_position_embeddings"] = 2048;
+  std::ofstream(folder / "config.json") << config;
+  GoldenModel longer = golden;
+  longer.folder = folder;
+  return longer;
+}
+
+TEST_CASE("pages of a window are used again, and what a sequence sees stays the same") {
+  std::mt19937 generator(fresh_seed());
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("tessera-windows-" + std::to_string(getpid()));
+  const auto models = random_models();
+  const auto golden = std::find_if(models.begin(), models.end(), [](const GoldenModel& model) {
+    return model.name == "gemma3-windows-bf16";
+  });
+  REQUIRE(golden != models.end());
+  const QuantizedModel file(with_longer_context(*golden, folder), "w8a8", false);
+  std::filesystem::remove_all(folder);
+  const uint64_t vocabulary = file.model().hyperparameters().vocabulary;
+  unsigned turn = 0;
+  for (const Runner& runner : all_runners()) {
+    CAPTURE(runner.name());
+    SessionOptions options = options_for(runner, std::array{16u, 8u, 4u}[turn++ % 3]);
+    options.context = 2048;
+    options.max_outputs = 8;
+    options.batch = 2048;  // the pages of a sequence hold all of its tokens
+    Session kept(file.model(), options);
+    options.batch = 100;
+    Session used_again(file.model(), options);
+    const KvStorage& few = used_again.runtime().kv();
+    REQUIRE(few.geometry().window_pages < 12);
+    REQUIRE(kept.runtime().kv().geometry().window_pages == 32);
+    const KvPageBytes page = used_again.runtime().backend().kv_page_bytes(few.geometry());
+    CHECK(used_again.memory().kv_bytes == 32 * page.full + few.geometry().window_pages * page.window);
+    CHECK(used_again.memory().kv_bytes < kept.memory().kv_bytes);
+
+    Ids text = random_ids(generator, 1000 + generator() % 100, vocabulary);
+    const SequenceId whole = kept.create_sequence();
+    const SequenceId sequence = used_again.create_sequence();
+    const auto last = [&](Session& session, SequenceId id, std::span<const uint32_t> tokens) {
+      return run_rows(session, id, tokens, LogitRows::last);
+    };
+    check_same(last(used_again, sequence, text), last(kept, whole, text));
+    // Back by less than is kept, and on.
+    for (const size_t back : {1, 70, 300}) {
+      const size_t left = text.size() - back;
+      CHECK(used_again.truncate(sequence, left) == left);
+      kept.truncate(whole, left);
+      text.resize(left);
+      const Ids more = random_ids(generator, back + generator() % 150, vocabulary);
+      text.insert(text.end(), more.begin(), more.end());
+      check_same(last(used_again, sequence, more), last(kept, whole, more));
+    }
+    // Another sequence finds no pages as long as this one has them.
+    const Ids other = random_ids(generator, 400, vocabulary);
+    const SequenceId second = used_again.create_sequence();
+    CHECK_THROWS_WITH(last(used_again, second, other),
+                      "KV cache is full: layers with a window have pages for 1 sequences beyond it");
+    CHECK(used_again.length(second) == 0);
+    // Back by more: it begins again.
+    CHECK(used_again.truncate(sequence, 200) == 0);
+    CHECK(used_again.pages_in_use() == 0);
+    last(used_again, second, other);
+    used_again.release(second);
+    check_same(last(used_again, sequence, std::span(text).first(250)),
+               last(kept, kept.create_sequence(), std::span(text).first(250)));
   }
 }
 

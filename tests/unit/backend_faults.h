@@ -293,6 +293,12 @@ inline void check_program_faults(FaultRig& rig) {
     const std::unique_ptr<KvStorage> kv = unwrap(backend.create_kv(geometry, 2), "create_kv");
     CHECK(rig.compile(rig.graph(), rig.plan, rig.handles, *kv) == "op \"attention\": " + line);
   }
+  KvGeometry windows = test.kv;
+  windows.slides = {false, true};
+  windows.window_pages = 1;
+  const std::unique_ptr<KvStorage> kv = unwrap(backend.create_kv(windows, 2), "create_kv");
+  CHECK(rig.compile(rig.graph(), rig.plan, rig.handles, *kv) ==
+        "op \"attention\": layer 1 sees every token, and its kv pages are those of a window");
   CHECK(rig.compile(rig.graph(), rig.plan, rig.handles, *rig.kv) == "");
 }
 
@@ -351,7 +357,7 @@ inline void check_storage_faults(Backend& backend, Random& random) {
                                              geometry.layers, geometry.kv_heads));
   const KvGeometry small{2, 1, 8, 8, 0};
   CHECK(create(small, kHuge / 4) == fmt::format("kv cache: {} pages of {} bytes exceed the address space",
-                                                kHuge / 4, backend.kv_page_bytes(small)));
+                                                kHuge / 4, backend.kv_page_bytes(small).full));
 }
 
 // All of the above. Both backends are of one kind.

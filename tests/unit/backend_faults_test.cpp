@@ -53,9 +53,9 @@ TEST_CASE("a backend made of two refuses every fault, whichever gives the logits
 
 TEST_CASE("a cache that finds no memory is refused with its size") {
   const std::unique_ptr<Backend> backend = make_reference_backend();
-  CHECK(backend->kv_page_bytes({2, 3, 16, 4, 1}) == 2 * 3 * 16 * 64 * 2 * sizeof(double));
+  CHECK(backend->kv_page_bytes({2, 3, 16, 4, 1}).full == 2 * 3 * 16 * 64 * 2 * sizeof(double));
   const KvGeometry small{1, 1, 8, 8, 0};
-  const size_t pages = rig::kHuge / backend->kv_page_bytes(small);
+  const size_t pages = rig::kHuge / backend->kv_page_bytes(small).full;
   CHECK(backend->create_kv(small, pages).error() ==
         fmt::format("kv cache: no memory for {} pages of 8192 bytes", pages));
 }

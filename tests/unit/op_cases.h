@@ -231,6 +231,12 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
   }
   build.read_out(sum);
   random_runs(random, test, {3, shape.runs, shape.most_tokens, 0, true});
+  if (shape.window != 0 && random() % 2 == 0) {
+    // Some layers have pages of their own, or all.
+    for (size_t layer = 0; layer < shape.layers; ++layer)
+      test.kv.slides.push_back(shape.layers == 1 || random() % 2 == 0);
+    test.kv.window_pages = test.pages + 1 + random() % 3;
+  }
   return test;
 }
 

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -190,9 +191,16 @@ inline std::vector<float> run_case(Backend& backend, const OpCase& test,
   std::vector<float> results;
   for (const CaseRun& run : test.runs) {
     std::vector<BatchSequence> sequences;
+    std::deque<std::vector<uint32_t>> window_pages;
     size_t row = 0;
     for (const CaseSequence& sequence : run.sequences) {
-      sequences.push_back({row, sequence.token_count, sequence.position, sequence.pages});
+      // In a pool of another size, so that the pages of both kinds of layers cannot be confused unnoticed.
+      std::vector<uint32_t>& window = window_pages.emplace_back();
+      if (test.kv.any_slides()) {
+        for (const uint32_t page : sequence.pages)
+          window.push_back(static_cast<uint32_t>(test.kv.window_pages - 1 - page));
+      }
+      sequences.push_back({row, sequence.token_count, sequence.position, sequence.pages, window});
       row += sequence.token_count;
     }
     std::vector<float> logits(run.output_rows.size() * columns, std::numeric_limits<float>::quiet_NaN());

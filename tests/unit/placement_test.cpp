@@ -82,8 +82,8 @@ TEST_CASE("places add up to the model, and the layers that fit are the most that
   const size_t gain = 8 * 4;
   CHECK(whole.weight_bytes == table + layers * layer + gain);
   CHECK(whole.layers == layers);
-  CHECK(whole.page_bytes == backend->kv_page_bytes(model.kv));
-  CHECK(whole.kv_bytes(65) == 2 * whole.page_bytes);
+  CHECK(whole.page_bytes.full == backend->kv_page_bytes(model.kv).full);
+  CHECK(whole.kv_bytes(65) == 2 * whole.page_bytes.full);
 
   for (size_t last = 1; last < layers; ++last) {
     const auto places = plan_places(model, {"first", *backend, 0}, {"last", *backend, 0}, last);
@@ -93,7 +93,7 @@ TEST_CASE("places add up to the model, and the layers that fit are the most that
     // The table is the head as well, and the gain at the cut is read by both.
     CHECK(places[0].weight_bytes == table + (layers - last) * layer + gain);
     CHECK(places[1].weight_bytes == table + last * layer + gain);
-    CHECK(places[0].page_bytes + places[1].page_bytes == whole.page_bytes);
+    CHECK(places[0].page_bytes.full + places[1].page_bytes.full == whole.page_bytes.full);
     const size_t needed = places[1].weight_bytes + places[1].activation_bytes + places[1].kv_bytes(100);
     CHECK(layers_that_fit(model, {"last", *backend, needed}, 100) >= last);
     CHECK(layers_that_fit(model, {"last", *backend, needed - 1}, 100) < last);
@@ -164,7 +164,7 @@ TEST_CASE("a cache has the tokens asked for, or as many as leave room") {
   host.name = "cpu";
   host.weight_bytes = 1000;
   host.activation_bytes = 24;
-  host.page_bytes = 10;
+  host.page_bytes.full = 10;
   Place device = host;
   device.name = "cuda";
   device.on_device = true;
@@ -172,7 +172,7 @@ TEST_CASE("a cache has the tokens asked for, or as many as leave room") {
     return choose_context(places, {std::nullopt, asked, 100000});
   };
   const auto with = [](Place place, size_t pages) {
-    place.available_bytes = 1024 + pages * place.page_bytes;
+    place.available_bytes = 1024 + pages * place.page_bytes.full;
     return place;
   };
   CHECK(tokens({host}) == 100000);  // nobody knows what there is
@@ -232,7 +232,8 @@ TEST_CASE("what does not fit is named with what would") {
   const PlacedModel model{graph, [](const Weight&) { return size_t{1} << 28; }, {2, 1, 8, 16, 0}, {10, 3}};
   std::vector<Place> places = {plan_place(model, {"cuda", *backend, size_t{4} << 30})};
   CHECK(memory_fault(places, 64, 16, "advice") == "");
-  places[0].available_bytes = places[0].weight_bytes + places[0].activation_bytes + 2 * places[0].page_bytes;
+  places[0].available_bytes =
+      places[0].weight_bytes + places[0].activation_bytes + 2 * places[0].page_bytes.full;
   CHECK(memory_fault(places, 128, 16, "advice") == "");
   const std::string line = memory_fault(places, 129, 16, "advice");
   CHECK(line.find("not enough memory: weights 2.00 GiB + KV cache ") == 0);
