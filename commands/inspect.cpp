@@ -93,9 +93,11 @@ std::string summary(const TessFile& file) {
                   weights > 0 ? 8.0 * static_cast<double>(weight_bytes) / static_cast<double>(weights) : 0));
   row("shape", fmt::format("hidden {}, {} layers, {} query and {} KV heads of {}, ffn {}, vocabulary {}",
                            h.hidden, h.layers, h.query_heads, h.kv_heads, h.head_dim, h.ffn, h.vocabulary));
-  row("details",
-      fmt::format("{} head, {}q/k/v bias, {}output bias, norm epsilon {}", h.tied_head ? "tied" : "own",
-                  h.qkv_bias ? "" : "no ", h.output_bias ? "" : "no ", h.norm_epsilon));
+  row("details", fmt::format("{} head, {}q/k/v bias, {}output bias, norm epsilon {}",
+                             h.rotated_table ? "tied and rotated"
+                             : h.tied_head   ? "tied"
+                                             : "own",
+                             h.qkv_bias ? "" : "no ", h.output_bias ? "" : "no ", h.norm_epsilon));
   row("context", fmt::format("{}", h.context));
   row("rope", rope_text(h));
   row("scheme", fmt::format("{}, head {}", header.quantization.scheme, header.quantization.head_scheme));

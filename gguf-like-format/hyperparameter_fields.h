@@ -42,9 +42,12 @@ struct FieldRule {
   Number default_value = {};
 };
 
+struct OffByDefault {};
+
 // Calls visitor for every field, in the order of the header, with the field's name, the field and
 // - a FieldRule for whole numbers (uint64_t) and real numbers (double),
-// - nothing more for switches (bool) and the family's name,
+// - an OffByDefault for switches (bool) that are off unless written,
+// - nothing more for other switches and the family's name,
 // and visitor.rope_scaling(name, field) for the one nested object. Hyperparameters may be const.
 template <class Fields, class Visitor>
 void visit_hyperparameters(Fields& h, Visitor&& visitor) {
@@ -64,6 +67,7 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("rope_theta", h.rope_theta, Real{kLeastRopeTheta, kMostRopeTheta});
   visitor.rope_scaling("rope_scaling", h.rope_scaling);
   visitor("tied_head", h.tied_head);
+  visitor("rotated_table", h.rotated_table, OffByDefault());
   visitor("qkv_bias", h.qkv_bias);
   visitor("output_bias", h.output_bias);
   visitor("head_padding", h.head_padding, Whole{0, kHeadDimStep - 1, true, 0});

@@ -40,6 +40,9 @@ struct Hyperparameters {
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
   bool tied_head = false;
+  // The residual stream is rotated (graph/rotation.h), and with it the table that embeds and is the head. The
+  // gain of the output norm, which other rotated files have in their heads, is then a tensor of its own.
+  bool rotated_table = false;
   bool qkv_bias = false;
   bool output_bias = false;  // bias on the attention output projection
   // Zeros at the end of every query, key and value head: heads of other sizes than kernels take are made

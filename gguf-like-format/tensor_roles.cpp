@@ -28,6 +28,7 @@ Shape down_matrix(const Hyperparameters& h) { return {h.hidden, h.ffn}; }
 
 bool always(const Hyperparameters&) { return true; }
 bool with_qkv_bias(const Hyperparameters& h) { return h.qkv_bias; }
+bool with_rotated_table(const Hyperparameters& h) { return h.rotated_table; }
 bool with_output_bias(const Hyperparameters& h) { return h.output_bias; }
 
 constexpr std::string_view kHidden = "[hidden]";
@@ -64,6 +65,8 @@ const std::array kRows = {
     RoleRow{Role::gate_up_order, K::order, "gate_up_order", "order", true, kHidden, hidden_vector, always},
     RoleRow{Role::down_order, K::order, "down_order", "order", true, "[ffn]", ffn_vector, always},
     RoleRow{Role::output_norm, K::norm, "output_norm", "norm", false, kHidden, hidden_vector, always},
+    RoleRow{Role::output_gain, K::norm, "output_gain", "norm", false, kHidden, hidden_vector,
+            with_rotated_table},
     RoleRow{Role::output_head, K::head, "output_head", "head", false, kVocabularyMatrix, vocabulary_matrix,
             always},
 };

@@ -39,6 +39,7 @@ enum class Role : uint8_t {
   gate_up_order,  // of gate and up
   down_order,     // of down
   output_norm,
+  output_gain,  // of the output norm in a file with rotated tables
   output_head,
 };
 

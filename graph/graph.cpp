@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "graph/overloaded.h"
+#include "graph/rotation.h"
 
 namespace tessera {
 
@@ -274,6 +275,19 @@ class Checker {
     return check_vector(kind.order, input.columns, Scheme::u32);
   }
 
+  std::string check_kind(const Op& op, const RotatedGain& kind) const {
+    if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
+    const Tensor& input = tensor(op.inputs[0]);
+    if (std::string fault = check_type(op.inputs[0], ElementType::f32); !fault.empty()) return fault;
+    if (std::string fault = check_tensor(op.outputs[0], input.rows, input.columns, ElementType::f32);
+        !fault.empty())
+      return fault;
+    const size_t order = Rotation::order_for(input.columns);
+    if (order == 0 || order > RotatedGain::kMostOrder)
+      return fmt::format("{} columns cannot be rotated", input.columns);
+    return check_vector(kind.gain, input.columns);
+  }
+
   std::string check_logits() const {
     if (graph_.logits >= graph_.tensors.size())
       return fmt::format("logits tensor id {} does not exist", graph_.logits);
@@ -318,7 +332,8 @@ const char* op_name(const OpKind& kind) {
 
 bool can_work_in_place(const OpKind& kind) {
   return std::visit(Overloaded{[](const Rope&) { return true; }, [](const HeadNorm&) { return true; },
-                               [](const SoftCap&) { return true; }, [](const auto&) { return false; }},
+                               [](const SoftCap&) { return true; }, [](const RotatedGain&) { return true; },
+                               [](const auto&) { return false; }},
                     kind);
 }
 

@@ -157,8 +157,16 @@ struct Gather {
   WeightId order;  // u32 vector [columns] in which every column appears once
 };
 
-using OpKind =
-    std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap, Quantize, Gather>;
+// y = ((x * Q^T) * gain) * Q, f32, with Q the Rotation (rotation.h) of x's columns: the gain of a norm in a
+// model whose residual stream and head are rotated by Q. The output may share the input's memory.
+struct RotatedGain {
+  static constexpr const char* kName = "rotated_gain";
+  static constexpr size_t kMostOrder = 1024;  // of the rotation's factor that is no power of two
+  WeightId gain;
+};
+
+using OpKind = std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap, Quantize,
+                            Gather, RotatedGain>;
 
 struct Op {
   std::string name;

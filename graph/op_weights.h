@@ -47,6 +47,7 @@ struct Visitor {
   void operator()(MaybeConst<SoftCap> auto&) const {}
   void operator()(MaybeConst<Quantize> auto&) const {}
   void operator()(MaybeConst<Gather> auto& gather) const { f(gather.order, WeightRole::order); }
+  void operator()(MaybeConst<RotatedGain> auto& rotated) const { f(rotated.gain, WeightRole::vector); }
 };
 
 }  // namespace op_weights

@@ -108,6 +108,7 @@ std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Rope& rope);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gate& gate);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const SoftCap& cap);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const RotatedGain& rotated);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Quantize& quantize);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Gather& gather);
 std::unique_ptr<Node> make_kv_store_node(const NodeContext& context, const Op& op,

@@ -12,6 +12,7 @@
 #include "backends/cuda/gemm/integer_linear.h"
 #include "backends/cuda/gemm/table_linear.h"
 #include "backends/cuda/sampling/best_tokens.h"
+#include "graph/rotation.h"
 
 namespace tessera::cuda {
 
@@ -121,9 +122,34 @@ std::string CudaProgram::allocate() {
   for_each_op<Rope>(graph_, [&](const Op& op, const Rope& kind) {
     if (fault.empty()) fault = add_rope_table(op, kind);
   });
+  for_each_op<RotatedGain>(graph_, [&](const Op& op, const RotatedGain&) {
+    if (fault.empty()) fault = add_rotation(op);
+  });
   if (!fault.empty()) return fault;
   const Status status = queue_.finish();
   return status.ok() ? std::string() : status.error();
+}
+
+// The rotation of the op's columns, unless it is there already.
+std::string CudaProgram::add_rotation(const Op& op) {
+  const uint32_t size = columns(op.inputs[0]);
+  if (rotations_.count(size) != 0) return {};
+  const tessera::Rotation rotation(size);
+  const std::vector<float> signs(rotation.signs().begin(), rotation.signs().end());
+  std::vector<float> factor(rotation.factor().begin(), rotation.factor().end());
+  if (factor.empty()) factor.push_back(1.0f);
+  auto signs_memory = DeviceMemory::allocate(signs.size() * sizeof(float));
+  auto factor_memory = DeviceMemory::allocate(factor.size() * sizeof(float));
+  for (auto* memory : {&signs_memory, &factor_memory}) {
+    if (!memory->ok()) return fmt::format("op \"{}\": {}", op.name, memory->error());
+  }
+  DeviceRotation& made = rotations_[size];
+  made.signs = std::move(signs_memory.value());
+  made.factor = std::move(factor_memory.value());
+  made.order = static_cast<uint32_t>(rotation.factor_order());
+  queue_.upload(made.signs.address(), std::as_bytes(std::span(signs)));
+  queue_.upload(made.factor.address(), std::as_bytes(std::span(factor)));
+  return {};
 }
 
 // The table for these frequencies, and the step that computes it, unless there already is one.
@@ -350,6 +376,20 @@ void CudaProgram::add(const Op& op, const Gather& kind) {
                       columns(op.outputs[0]), type(op.outputs[0])};
   steps_.push_back(
       [this, job, extent = graph_.tensors[op.outputs[0]].rows] { gather(queue_, job, count(extent)); });
+}
+
+void CudaProgram::add(const Op& op, const RotatedGain& kind) {
+  const DeviceRotation& rotation = rotations_.at(columns(op.inputs[0]));
+  RotatedGainJob job;
+  job.x = rows(op.inputs[0]);
+  job.y = rows(op.outputs[0]);
+  job.gain = weights_[kind.gain]->vector();
+  job.signs = rotation.signs.view<const float>();
+  job.factor = rotation.factor.view<const float>();
+  job.order = rotation.order;
+  job.columns = columns(op.outputs[0]);
+  steps_.push_back(
+      [this, job, extent = graph_.tensors[op.outputs[0]].rows] { rotated_gain(queue_, job, count(extent)); });
 }
 
 // Uploads what the kernels read of the batch, and its input rows.

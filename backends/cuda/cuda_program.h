@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -31,6 +32,13 @@ struct RopeTable {
   DeviceMemory sines;
 };
 
+// A Rotation (graph/rotation.h) in device memory, in single precision.
+struct DeviceRotation {
+  DeviceMemory signs;   // [size]
+  DeviceMemory factor;  // [order, order]
+  uint32_t order = 1;
+};
+
 class CudaProgram : public Program {
  public:
   // Arguments have passed the checks of Backend::compile. Fails with one line: sizes beyond those of the
@@ -51,6 +59,7 @@ class CudaProgram : public Program {
               DeviceKv& kv, std::vector<AttentionShape> attention);
   std::string allocate();
   std::string add_rope_table(const Op& op, const Rope& kind);
+  std::string add_rotation(const Op& op);
   Status load(const Batch& batch);
   void queue_steps(const Batch& batch);
   void queue_decoding_step();
@@ -69,6 +78,7 @@ class CudaProgram : public Program {
   void add(const Op& op, const SoftCap& kind);
   void add(const Op& op, const Quantize& kind);
   void add(const Op& op, const Gather& kind);
+  void add(const Op& op, const RotatedGain& kind);
   const RopeTable& rope_table_of(const Rope& kind) const;
 
   Rows rows(TensorId id) const;
@@ -89,7 +99,8 @@ class CudaProgram : public Program {
   DeviceBatch batch_;
   std::optional<TensorId> input_;  // the tensor that Batch::input is copied to
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
-  DeviceMemory best_;  // results of execute_best, then its scratch
+  std::map<uint32_t, DeviceRotation> rotations_;  // by size
+  DeviceMemory best_;                             // results of execute_best, then its scratch
   std::vector<std::function<void()>> steps_;
   std::vector<DecodingStep> decoding_steps_;
   uint64_t clock_ = 0;

@@ -64,6 +64,9 @@ void run_attention(const Attention& kind, std::span<const BatchSequence> sequenc
 // Column i of y is column order[i] of x. order [columns] is u32.
 void run_gather(const StoredTensor& order, const Rows& x, const Rows& y);
 
+// Each row of x rotated back, times gain [columns], rotated again. y may be the same tensor as x.
+void run_rotated_gain(const StoredTensor& gain, const Rows& x, const Rows& y);
+
 // gate_up [rows, 2 columns] holds gate and up side by side.
 void run_gate(const Gate& kind, const Rows& gate_up, const Rows& y);
 

@@ -156,6 +156,10 @@ class ReferenceProgram : public Program {
     run_gather(weight(gather.order), input(op, 0, batch), output(op, 0, batch));
   }
 
+  void run_op(const Op& op, const RotatedGain& rotated, const Batch& batch) {
+    run_rotated_gain(weight(rotated.gain), input(op, 0, batch), output(op, 0, batch));
+  }
+
   const Graph& graph_;
   MemoryPlan plan_;
   std::vector<const StoredTensor*> weights_;

@@ -46,9 +46,12 @@ class GraphBuilder {
 
   // What a projection with this role's matrix reads.
   ElementType input_type(Role role) const { return linear_input(weight(role).scheme); }
-  // What an op makes for it: floats where the columns are still to be put in order. Rounding comes after
-  // that, because sums of a rounded row's groups belong to the order of its columns.
-  ElementType made_type(Role reader) const { return order(reader) ? ElementType::f32 : input_type(reader); }
+  // What an op makes for it: floats where the columns are still to be put in order or rotated. Rounding comes
+  // after that, because sums of a rounded row's groups belong to the order of its columns.
+  ElementType made_type(Role reader) const {
+    const bool rotated = d_.rotated_table && reader == Role::token_embedding;
+    return order(reader) || rotated ? ElementType::f32 : input_type(reader);
+  }
 
   TensorId embed() {
     const TensorId out =
@@ -141,6 +144,13 @@ class GraphBuilder {
     return out;
   }
 
+  TensorId rotated_gain(TensorId x) {
+    const std::string name = weight(Role::output_gain).name;
+    const TensorId out = tensor(name, graph_.tensors[x].rows, graph_.tensors[x].columns, ElementType::f32);
+    graph_.ops.push_back({name, RotatedGain{id(Role::output_gain)}, {x}, {out}});
+    return out;
+  }
+
   TensorId capped(const std::string& name, TensorId input, float cap) {
     const TensorId out =
         tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns, ElementType::f32);
@@ -215,7 +225,8 @@ Graph decoder_graph(const DecoderDescription& d, const std::vector<DecoderTensor
     added = builder.part_output(Role::ffn_output_norm, *added);
   }
   const Role head = d.tied_head ? Role::token_embedding : Role::output_head;
-  const TensorId x = builder.norm(Role::output_norm, residual, added, head, true);
+  TensorId x = builder.norm(Role::output_norm, residual, added, head, true);
+  if (d.rotated_table) x = builder.prepared_for(head, builder.rotated_gain(x));
   if (d.logits_soft_cap == 0) return builder.finish(builder.linear("logits", x, {head}));
   const TensorId uncapped = builder.linear("uncapped_logits", x, {head});
   return builder.finish(builder.capped("logits", uncapped, d.logits_soft_cap));

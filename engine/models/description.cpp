@@ -37,6 +37,8 @@ bool DecoderDescription::has(Role role) const {
       return output_norms;
     case Role::output_head:
       return !tied_head;
+    case Role::output_gain:
+      return rotated_table;
     default:
       return role_row(role).kind != RoleKind::order;
   }
@@ -82,6 +84,7 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.output_norms = family.output_norms;
   out.gate = family.gate;
   out.tied_head = h.tied_head;
+  out.rotated_table = h.rotated_table;
   return out;
 }
 

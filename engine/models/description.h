@@ -45,6 +45,7 @@ struct DecoderDescription {
   bool output_norms = false;     // of what a part of a layer gives, before it is added
   GateFunction gate = GateFunction::silu;
   bool tied_head = false;
+  bool rotated_table = false;  // the output norm's gain is applied between rotations: RotatedGain
 
   // Whether such a model has tensors of that role. Orders of columns are no matter of the model, but of how
   // its matrices are stored: false.

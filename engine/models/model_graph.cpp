@@ -46,8 +46,9 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
   std::vector<ExpectedTensor> tensors;
   const auto add = [&](const RoleRow& row, uint64_t layer) {
     if (!description.has(row.role)) return;
-    std::string_view name = name_of(family.own_names, row.role);
-    if (name.empty()) name = name_of(family.names, row.role);
+    const Role stored = row.role == Role::output_gain ? Role::output_norm : row.role;
+    std::string_view name = name_of(family.own_names, stored);
+    if (name.empty()) name = name_of(family.names, stored);
     ExpectedTensor tensor;
     tensor.role = row.role;
     tensor.layer = layer;
@@ -57,7 +58,7 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
     if (row.kind == RoleKind::norm) tensor.source.addend = family.gain_offset;
     if (h.head_padding != 0) pad_heads(row.role, h, tensor.source);
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.
-    if (row.role == Role::output_norm) tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
+    if (stored == Role::output_norm) tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
     tensors.push_back(std::move(tensor));
   };
   // Tensors of layers lie together, between those that come before and after them in the table.

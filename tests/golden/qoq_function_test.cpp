@@ -17,6 +17,7 @@
 #include "engine/quantize/calibration/float_ops.h"
 #include "engine/quantize/calibration/run_ops.h"
 #include "golden_model.h"
+#include "graph/rotation.h"
 #include "tests/unit/qoq_layers.h"
 
 using namespace tessera;
@@ -141,6 +142,18 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
   }
   const float epsilon = static_cast<float>(model.hyperparameters().norm_epsilon);
   stream = quantize::normalized(products, stream, vector("output_norm"), epsilon);
+  if (model.hyperparameters().rotated_table) {
+    const Rotation rotation(stream.columns);
+    const std::vector<float> gain = vector("output_gain");
+    for (size_t i = 0; i < stream.rows; ++i) {
+      std::vector<double> row(stream.row(i).begin(), stream.row(i).end());
+      rotation.undo(row);
+      for (size_t j = 0; j < row.size(); ++j) row[j] *= static_cast<double>(gain[j]);
+      rotation.apply(row);
+      std::transform(row.begin(), row.end(), stream.row(i).begin(),
+                     [](double value) { return static_cast<float>(value); });
+    }
+  }
   const bool tied = model.hyperparameters().tied_head;
   const quantize::FloatMatrix logits = quantize::project(products, DenseProduct::Precision::f32, stream,
                                                          tied ? embedding : matrix("output_head"), {});
@@ -216,8 +229,9 @@ TEST_CASE("every step alone and all together leave a model's logits where they w
       }
       CHECK(relative_error(float_logits(options.target, ids, *products), exact) < 1e-5);
       const Model changed = Model::open(options.target, true);
-      CHECK(changed.hyperparameters().tied_head ==
-            (!recipe.rotate && Model::open(folder.file("plain.tess"), true).hyperparameters().tied_head));
+      CHECK(changed.hyperparameters().tied_head == hyperparameters.tied_head);
+      CHECK(changed.hyperparameters().rotated_table ==
+            (recipe.rotate && rotates && hyperparameters.tied_head));
       CHECK(changed.header().quantization.calibration_hash.empty() != recipe.needs_text());
       CHECK(changed.file().verify().empty());
     }

@@ -272,6 +272,20 @@ inline OpCase soft_cap_case(Random& random, size_t columns, float cap) {
   return test;
 }
 
+inline OpCase rotated_gain_case(Random& random, size_t columns) {
+  OpCase test;
+  test.name = "rotated gain " + std::to_string(columns);
+  test.kv = small_kv();
+  test.bound = {1e-4, 1e-5};
+  CaseBuilder build(test);
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  const TensorId y = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+  build.op(RotatedGain{build.weight(random_vector(random, "gain", columns))}, {x}, {y});
+  build.read_out(y);
+  random_runs(random, test, {});
+  return test;
+}
+
 inline OpCase quantize_case(Random& random, size_t columns, ElementType type) {
   OpCase test;
   test.name = "quantize " + std::to_string(columns) + " " + element_name(type);
@@ -430,6 +444,9 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
     cases.push_back(soft_cap_case(random, columns, 30.0f));
     cases.push_back(soft_cap_case(random, columns, 0.7f));
   }
+  // Of a power of two, of Paley's matrices and of Hartley's.
+  for (const size_t columns : {size_t{1}, size_t{64}, size_t{72}, size_t{576}, size_t{172}, size_t{1020}})
+    cases.push_back(rotated_gain_case(random, columns));
   return cases;
 }
 

@@ -1,5 +1,5 @@
 // Rotations of many sizes against their definition, and a rotated layer against the plain one.
-#include "engine/quantize/qoq/rotation.h"
+#include "graph/rotation.h"
 
 #include <doctest/doctest.h>
 
@@ -14,7 +14,6 @@
 #include "qoq_layers.h"
 
 using namespace tessera;
-using quantize::Rotation;
 
 namespace {
 

@@ -82,6 +82,19 @@ struct SoftCapJob {
 };
 void soft_cap(Queue& queue, const SoftCapJob& job, uint32_t rows);
 
+// y = ((x * Q^T) * gain) * Q, Q the rotation (graph/rotation.h) that these signs and this factor make up, in
+// the order of its operations in single precision. y may be x.
+struct RotatedGainJob {
+  Rows x;
+  Rows y;
+  Global<const float> gain;    // [columns]
+  Global<const float> signs;   // [columns]
+  Global<const float> factor;  // [order, order]
+  uint32_t order = 1;          // at most 1024, a divisor of columns
+  uint32_t columns = 0;
+};
+void rotated_gain(Queue& queue, const RotatedGainJob& job, uint32_t rows);
+
 // Every head of head_dim columns by itself: y = x / sqrt(mean(x^2) + epsilon) * gain, query_heads with one
 // gain and then kv_heads with the other; later columns are copied. y may be x.
 struct HeadNormJob {

@@ -222,7 +222,7 @@ std::vector<LayerGraph> find_layers(const Graph& graph, std::span<const Role> ro
       const OpKind& kind = graph.ops[op].kind;
       if (std::holds_alternative<Embed>(kind) || std::holds_alternative<Input>(kind) ||
           std::holds_alternative<Quantize>(kind) || std::holds_alternative<SoftCap>(kind) ||
-          std::holds_alternative<Gather>(kind))
+          std::holds_alternative<Gather>(kind) || std::holds_alternative<RotatedGain>(kind))
         throw std::runtime_error(fmt::format("op \"{}\": expected an op of a layer of floats, found {}",
                                              graph.ops[op].name, op_name(kind)));
     }

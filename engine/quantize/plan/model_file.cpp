@@ -94,6 +94,13 @@ void ModelFile::untie_head() {
   plan_.push_back(std::move(head));
 }
 
+void ModelFile::rotate_table() {
+  header_.hyperparameters.rotated_table = true;
+  PlannedWeight gain = plan_.back();  // the output norm's
+  gain.expected = expected_tensors(header_.hyperparameters).back();
+  plan_.push_back(std::move(gain));
+}
+
 uint64_t ModelFile::weights() const {
   return std::accumulate(plan_.begin(), plan_.end(), uint64_t{0},
                          [](uint64_t sum, const PlannedWeight& weight) { return sum + weight.elements(); });

@@ -60,6 +60,9 @@ class ModelFile {
   // Gives a tied model a head of its own, made from the same rows as the embedding. Pointers into the plan
   // are no longer valid.
   void untie_head();
+  // Makes the table of a tied model a rotated one, with the output norm's gain as a tensor of its own.
+  // Pointers into the plan are no longer valid.
+  void rotate_table();
 
   bool keeps() const { return keeps_; }  // what the checkpoint has
   const std::vector<PlannedWeight>& plan() const { return plan_; }

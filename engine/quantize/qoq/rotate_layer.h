@@ -9,7 +9,7 @@
 
 #include "backends/dense_products.h"
 #include "engine/quantize/calibration/float_layer.h"
-#include "engine/quantize/qoq/rotation.h"
+#include "graph/rotation.h"
 
 namespace tessera::quantize {
 

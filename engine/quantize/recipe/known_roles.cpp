@@ -27,6 +27,7 @@ bool is_known_role(Role role) {
     case Role::down:
     case Role::ffn_output_norm:
     case Role::output_norm:
+    case Role::output_gain:
     case Role::output_head:
       return true;
     default:  // a new role is refused until someone has gone through the steps with it

@@ -157,7 +157,10 @@ void Run::prepare_rotation() {
   if (!recipe_.rotate) return;
   const std::string obstacle = rotation_obstacle(layers_);
   if (obstacle.empty()) {
-    file_.untie_head();
+    // A table that is the head too stays one where its gain can be applied between rotations.
+    const size_t order = Rotation::order_for(hidden_);
+    if (file_.hyperparameters().tied_head && order != 0 && order <= RotatedGain::kMostOrder)
+      file_.rotate_table();
     rotation_.emplace(hidden_, layers_);
     return;
   }
@@ -298,7 +301,7 @@ EncodedTensor Run::outside_layers(const PlannedWeight& weight, Progress& progres
   tensor.bytes.resize(static_cast<size_t>(stored_bytes(weight.scheme, weight.expected.shape).value()));
   if (weight.expected.shape.size() == 1) {
     copy_vector(options_, weight, tensor.bytes, progress);
-    if (rotation_) {  // folded into the head
+    if (rotation_ && weight.expected.role != Role::output_gain) {  // a gain or the head has its values
       const std::vector<float> ones(static_cast<size_t>(weight.expected.shape[0]), 1.0f);
       std::memcpy(tensor.bytes.data(), ones.data(), tensor.bytes.size());
     }

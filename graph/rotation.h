@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-namespace tessera::quantize {
+namespace tessera {
 
 // x -> x * Q for row vectors, Q orthogonal: Q = D * (A (x) S) where D flips signs by a fixed pattern, S is
 // the scaled Sylvester Hadamard matrix of a power of two and A covers the odd part of the size. A is a scaled
@@ -23,18 +23,27 @@ class Rotation {
   size_t size() const { return signs_.size(); }
   size_t factor_order() const { return order_; }      // of A
   bool factor_is_hadamard() const { return paley_; }  // also when A has order 1
+  std::span<const double> factor() const {
+    return factor_;
+  }                                                         // A, [order, order] row-major; empty for order 1
+  std::span<const double> signs() const { return signs_; }  // D
   // row * Q in place; row has size() elements.
   void apply(std::span<double> row) const;
   // row * Q^T in place, which undoes apply.
   void undo(std::span<double> row) const;
+  // The same in single precision, operations in one order on every machine. scratch has size() elements.
+  void apply(std::span<float> row, std::span<float> scratch) const;
+  void undo(std::span<float> row, std::span<float> scratch) const;
+
+  // The order that A has for a size, without making it; 0 where the constructor throws.
+  static size_t order_for(size_t size);
 
  private:
-  // row * (A (x) S), or with the transposed A.
-  void multiply_factors(std::span<double> row, bool transposed) const;
   size_t order_ = 1;
   bool paley_ = true;
-  std::vector<double> factor_;  // A, [order, order] row-major
-  std::vector<double> signs_;   // D
+  std::vector<double> factor_;
+  std::vector<float> float_factor_;
+  std::vector<double> signs_;
 };
 
-}  // namespace tessera::quantize
+}  // namespace tessera

@@ -1,4 +1,4 @@
-#include "engine/quantize/qoq/rotation.h"
+#include "graph/rotation.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include <numbers>
 #include <stdexcept>
 
-namespace tessera::quantize {
+namespace tessera {
 
 namespace {
 
@@ -99,15 +99,33 @@ std::vector<double> fixed_signs(size_t count) {
   return signs;
 }
 
+// The order of A for a size, and whether it is a Hadamard matrix.
+struct FactorKind {
+  size_t order = 1;
+  bool paley = true;
+};
+
+// An order of 0 where the odd part is too large.
+FactorKind factor_for(size_t size) {
+  size_t odd = size;
+  while (odd % 2 == 0) odd /= 2;
+  if (odd > Rotation::kMostOddPart) return {0, false};
+  if (odd == 1) return {};
+  for (size_t order = 4 * odd; size % order == 0 && order <= 2 * Rotation::kMostOddPart; order *= 2)
+    if (has_paley_first(order) || has_paley_second(order)) return {order, true};
+  return {odd, false};
+}
+
 // In place, unscaled; the size is a power of two.
-void sylvester(std::span<double> x) {
+template <class Real>
+void sylvester(std::span<Real> x) {
   for (size_t step = 1; step < x.size(); step *= 2) {
     for (size_t begin = 0; begin < x.size(); begin += 2 * step) {
-      double* low = &x[begin];
-      double* high = low + step;
+      Real* low = &x[begin];
+      Real* high = low + step;
       for (size_t i = 0; i < step; ++i) {
-        const double a = low[i];
-        const double b = high[i];
+        const Real a = low[i];
+        const Real b = high[i];
         low[i] = a + b;
         high[i] = a - b;
       }
@@ -115,59 +133,82 @@ void sylvester(std::span<double> x) {
   }
 }
 
-}  // namespace
-
-Rotation::Rotation(size_t size) : signs_(fixed_signs(size)) {
-  assert(size > 0);
-  size_t odd = size;
-  while (odd % 2 == 0) odd /= 2;
-  if (odd > kMostOddPart)
-    throw std::runtime_error(fmt::format("rotation of size {}: expected an odd part of at most {}, found {}",
-                                         size, kMostOddPart, odd));
-  if (odd == 1) return;
-  paley_ = false;
-  order_ = odd;
-  for (size_t order = 4 * odd; size % order == 0 && order <= 2 * kMostOddPart && !paley_; order *= 2) {
-    if (!has_paley_first(order) && !has_paley_second(order)) continue;
-    paley_ = true;
-    order_ = order;
-    factor_ = has_paley_first(order) ? paley_first(order) : paley_second(order);
-  }
-  if (!paley_) factor_ = hartley(odd);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(order_));
-  for (double& value : factor_) value *= scale;
-}
-
-void Rotation::multiply_factors(std::span<double> row, bool transposed) const {
-  const size_t block = row.size() / order_;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(block));
+// row * (A (x) S), or with the transposed A. product, of the row's size, is used where A has an order
+// above 1.
+template <class Real>
+void multiply_factors(std::span<Real> row, std::span<Real> product, size_t order,
+                      std::span<const Real> factor, bool transposed) {
+  const size_t block = row.size() / order;
+  const Real scale = static_cast<Real>(1.0 / std::sqrt(static_cast<double>(block)));
   for (size_t begin = 0; begin < row.size(); begin += block) {
     sylvester(row.subspan(begin, block));
     for (size_t i = 0; i < block; ++i) row[begin + i] *= scale;
   }
-  if (order_ == 1) return;
-  std::vector<double> product(row.size(), 0.0);
-  for (size_t from = 0; from < order_; ++from) {
-    for (size_t to = 0; to < order_; ++to) {
-      const double weight = transposed ? factor_[to * order_ + from] : factor_[from * order_ + to];
-      const double* source = &row[from * block];
-      double* target = &product[to * block];
+  if (order == 1) return;
+  std::fill(product.begin(), product.end(), Real(0));
+  for (size_t from = 0; from < order; ++from) {
+    for (size_t to = 0; to < order; ++to) {
+      const Real weight = transposed ? factor[to * order + from] : factor[from * order + to];
+      const Real* source = &row[from * block];
+      Real* target = &product[to * block];
       for (size_t i = 0; i < block; ++i) target[i] += weight * source[i];
     }
   }
   std::copy(product.begin(), product.end(), row.begin());
 }
 
+// Signs are 1 or -1.
+template <class Real>
+void flip(std::span<Real> row, std::span<const double> signs) {
+  for (size_t i = 0; i < row.size(); ++i) row[i] *= static_cast<Real>(signs[i]);
+}
+
+}  // namespace
+
+size_t Rotation::order_for(size_t size) { return size == 0 ? 0 : factor_for(size).order; }
+
+Rotation::Rotation(size_t size) : signs_(fixed_signs(size)) {
+  assert(size > 0);
+  const FactorKind kind = factor_for(size);
+  if (kind.order == 0) {
+    size_t odd = size;
+    while (odd % 2 == 0) odd /= 2;
+    throw std::runtime_error(fmt::format("rotation of size {}: expected an odd part of at most {}, found {}",
+                                         size, kMostOddPart, odd));
+  }
+  order_ = kind.order;
+  paley_ = kind.paley;
+  if (order_ == 1) return;
+  factor_ = !paley_ ? hartley(order_) : has_paley_first(order_) ? paley_first(order_) : paley_second(order_);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(order_));
+  for (double& value : factor_) value *= scale;
+  float_factor_.assign(factor_.begin(), factor_.end());
+}
+
 void Rotation::apply(std::span<double> row) const {
   assert(row.size() == size());
-  for (size_t i = 0; i < row.size(); ++i) row[i] *= signs_[i];
-  multiply_factors(row, false);
+  std::vector<double> product(order_ == 1 ? 0 : row.size());
+  flip(row, signs());
+  multiply_factors<double>(row, product, order_, factor_, false);
 }
 
 void Rotation::undo(std::span<double> row) const {
   assert(row.size() == size());
-  multiply_factors(row, true);
-  for (size_t i = 0; i < row.size(); ++i) row[i] *= signs_[i];
+  std::vector<double> product(order_ == 1 ? 0 : row.size());
+  multiply_factors<double>(row, product, order_, factor_, true);
+  flip(row, signs());
 }
 
-}  // namespace tessera::quantize
+void Rotation::apply(std::span<float> row, std::span<float> scratch) const {
+  assert(row.size() == size() && scratch.size() == size());
+  flip(row, signs());
+  multiply_factors<float>(row, scratch, order_, float_factor_, false);
+}
+
+void Rotation::undo(std::span<float> row, std::span<float> scratch) const {
+  assert(row.size() == size() && scratch.size() == size());
+  multiply_factors<float>(row, scratch, order_, float_factor_, true);
+  flip(row, signs());
+}
+
+}  // namespace tessera
