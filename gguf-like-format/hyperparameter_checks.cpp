@@ -30,6 +30,7 @@ class RangeCheck {
       refuse(field, fmt::format("a number from {} to {}", rule.least, rule.most), fmt::format("{}", value));
   }
   void operator()(std::string_view, bool) const {}
+  void operator()(std::string_view, bool, OffByDefault) const {}
   void rope_scaling(std::string_view field, const RopeScaling& scaling) const {
     const RangeCheck nested(file_, fmt::format("{}.{}", prefix_, field));
     visit_rope_scaling(scaling, nested);
@@ -57,6 +58,7 @@ class TextList {
 
   void operator()(std::string_view field, const std::string& value) { add(field, value); }
   void operator()(std::string_view field, bool value) { add(field, value ? "true" : "false"); }
+  void operator()(std::string_view field, bool value, OffByDefault) { (*this)(field, value); }
   void operator()(std::string_view field, uint64_t value, const FieldRule<uint64_t>&) {
     add(field, fmt::format("{}", value));
   }
@@ -93,6 +95,7 @@ void check_hyperparameters(const Hyperparameters& h, const std::string& file, co
   if (h.query_heads % h.kv_heads != 0)
     check.refuse("kv_heads", fmt::format("a divisor of query_heads ({})", h.query_heads),
                  fmt::format("{}", h.kv_heads));
+  if (h.log_scale_from == 1) check.refuse("log_scale_from", "0 or at least 2", "1");
   if (h.head_dim % header_limits::kHeadDimStep != 0)
     check.refuse("head_dim", fmt::format("a multiple of {}", header_limits::kHeadDimStep),
                  fmt::format("{}", h.head_dim));

@@ -26,6 +26,7 @@ inline constexpr double kLeastRopeTheta = 1.0;
 inline constexpr double kMostRopeTheta = 1e15;
 inline constexpr double kMostFactor = 1e6;                 // of RoPE scaling
 inline constexpr double kMostMultiplier = 1e6;             // of activations; the least is its inverse
+inline constexpr double kMostAlibi = 64;                   // the exponent of its least slope
 inline constexpr size_t kMostTextBytes = size_t{1} << 20;  // chat template
 // Settings of a tokenizer: tens of thousands of added tokens.
 inline constexpr size_t kMostSettingsBytes = size_t{32} << 20;
@@ -42,9 +43,12 @@ struct FieldRule {
   Number default_value = {};
 };
 
+struct OffByDefault {};
+
 // Calls visitor for every field, in the order of the header, with the field's name, the field and
 // - a FieldRule for whole numbers (uint64_t) and real numbers (double),
-// - nothing more for switches (bool) and the family's name,
+// - an OffByDefault for switches (bool) that are off unless written,
+// - nothing more for other switches and the family's name,
 // and visitor.rope_scaling(name, field) for the one nested object. Hyperparameters may be const.
 template <class Fields, class Visitor>
 void visit_hyperparameters(Fields& h, Visitor&& visitor) {
@@ -79,6 +83,10 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("first_sliding_layer", h.first_sliding_layer, Whole{0, kMostLayers, true, 0});
   visitor("full_attention_every", h.full_attention_every, Whole{0, kMostLayers, true, 0});
   visitor("sliding_rope_theta", h.sliding_rope_theta, Real{0.0, kMostRopeTheta, true, 0.0});
+  visitor("alibi", h.alibi, Real{0.0, kMostAlibi, true, 0.0});
+  visitor("log_scale_from", h.log_scale_from, Whole{0, kMostContext, true, 0});
+  visitor("embedding_width", h.embedding_width, Whole{0, kMostHidden, true, 0});
+  visitor("norms_follow", h.norms_follow, OffByDefault());
 }
 
 // The fields of RoPE scaling that its kind has, apart from the kind itself.

@@ -66,8 +66,9 @@ class ModelKeys {
     set_head_dim(head_dim(h), h);
     h.ffn = metadata_.uniform_integer(key("feed_forward_length"), 1, limits::kMostFfn);
     h.context = metadata_.integer(key("context_length"), 1, limits::kMostContext);
-    h.norm_epsilon = metadata_.number(key("attention.layer_norm_rms_epsilon"), limits::kLeastNormEpsilon,
-                                      limits::kMostNormEpsilon);
+    h.norm_epsilon = metadata_.number(
+        key(family.layer_norms ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon"),
+        limits::kLeastNormEpsilon, limits::kMostNormEpsilon);
     h.rope_theta =
         metadata_.optional_number(key("rope.freq_base"), limits::kLeastRopeTheta, limits::kMostRopeTheta)
             .value_or(kDefaultRopeTheta);

@@ -84,6 +84,13 @@ class HuggingFaceSource : public CheckpointSource {
   std::span<const std::string> notes() const override { return notes_; }
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
+  // Checkpoints of a model without its head lack the first part of every name.
+  TensorSource source_of(const ExpectedTensor& tensor) const override {
+    TensorSource source = tensor.source;
+    const std::string bare = source.name.substr(source.name.find('.') + 1);
+    if (find(source.name) == nullptr && find(bare) != nullptr) source.name = bare;
+    return source;
+  }
   void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const override {
     if (const PackedTensor* matrix = packed(tensor))
       read_packed_values(*matrix, first, out);

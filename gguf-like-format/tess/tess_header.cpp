@@ -40,6 +40,9 @@ class JsonWriter {
 
   void operator()(const char* field, const std::string& value) { out_[field] = value; }
   void operator()(const char* field, bool value) { out_[field] = value; }
+  void operator()(const char* field, bool value, OffByDefault) {
+    if (value) out_[field] = value;
+  }
   template <class Number>
   void operator()(const char* field, Number value, const FieldRule<Number>& rule) {
     if (!rule.has_default || value != rule.default_value) out_[field] = value;
@@ -82,6 +85,7 @@ class JsonReader {
 
   void operator()(const char* field, std::string& value) { value = fields_.text(field, kMostNameBytes); }
   void operator()(const char* field, bool& value) { value = fields_.boolean(field); }
+  void operator()(const char* field, bool& value, OffByDefault) { value = fields_.boolean_or(field, false); }
   void operator()(const char* field, uint64_t& value, const FieldRule<uint64_t>& rule) {
     constexpr uint64_t most = std::numeric_limits<uint64_t>::max();
     value = rule.has_default ? fields_.optional_integer(field, 0, most).value_or(rule.default_value)

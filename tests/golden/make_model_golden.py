@@ -27,9 +27,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers.models.gemma import modeling_gemma
 from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.gemma3 import modeling_gemma3
+from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.granite import modeling_granite
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.opt import modeling_opt
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
@@ -148,6 +150,30 @@ MODELS = {
                                  sliding_attention=dict(rope_type="default", rope_theta=1000.0)),
             layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
             hidden_activation="gelu_pytorch_tanh", tie_word_embeddings=False)),
+    # Layer norms, learned positions, biases everywhere, GELU without a gate, fused and transposed matrices; names
+    # without their prefix, and masks, as the hub's gpt2 has them.
+    "gpt2-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:11], shards=1, stored=lambda tensors, config: {
+            **{name.removeprefix("transformer."): tensor for name, tensor in tensors.items()},
+            "h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.masked_bias": torch.tensor(-1e4)},
+        config=dict(
+            architectures=["GPT2LMHeadModel"], model_type="gpt2", n_embd=40, n_inner=None, n_layer=2, n_head=5,
+            n_positions=96, n_ctx=96, vocab_size=272, layer_norm_epsilon=1e-5, activation_function="gelu_new",
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
+    # The same with ReLU and separate matrices.
+    "opt-f16": dict(
+        dtype=torch.float16, merges=MERGES[:2], shards=1,
+        config=dict(
+            architectures=["OPTForCausalLM"], model_type="opt", hidden_size=48, ffn_dim=76, num_hidden_layers=2,
+            num_attention_heads=3, vocab_size=272, max_position_embeddings=96, word_embed_proj_dim=48,
+            do_layer_norm_before=True, activation_function="relu", dropout=0.0, layerdrop=0.0)),
+    # Norms behind each part of a layer, embeddings of another width than the rest.
+    "opt-post-norm-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:12], shards=1,
+        config=dict(
+            architectures=["OPTForCausalLM"], model_type="opt", hidden_size=40, ffn_dim=68, num_hidden_layers=3,
+            num_attention_heads=5, vocab_size=280, max_position_embeddings=96, word_embed_proj_dim=32,
+            do_layer_norm_before=False, activation_function="relu", dropout=0.0, layerdrop=0.0)),
 }
 
 
@@ -188,11 +214,17 @@ def random_model(config_json, dtype, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("norm.weight"):
+            if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
                 centre = 0.0 if config_json["model_type"].startswith("gemma") else 1.0  # stored less 1
                 noise = centre + 0.2 * noise
+            elif name.endswith("bias") and config_json.get("word_embed_proj_dim", 0) < config_json.get("hidden_size", 0):
+                noise = 0.1 * noise  # norms at the end of each part would make all rows alike
             elif name.endswith("bias"):
                 noise = 0.5 * noise
+            elif "project_in" in name:
+                noise = 0.8 * noise
+            elif "wpe" in name or "embed_positions" in name:
+                noise = 0.8 * noise  # or tied heads would say the last token again
             else:
                 noise = 0.2 * noise
             parameter.copy_(noise.to(dtype).float())
@@ -226,7 +258,7 @@ class RoundedCache:
 
     def __enter__(self):
         modules = (modeling_llama, modeling_mistral, modeling_qwen2, modeling_granite, modeling_qwen3,
-                   modeling_gemma, modeling_gemma2, modeling_gemma3)
+                   modeling_gemma, modeling_gemma2, modeling_gemma3, modeling_gpt2, modeling_opt)
         self.originals = [(module, module.eager_attention_forward) for module in modules]
         for module, original in self.originals:
             module.eager_attention_forward = self.rounded(original)
@@ -245,7 +277,8 @@ class RoundedCache:
 def all_logits(model, ids, kv16=False):
     with torch.no_grad():
         if kv16:
-            with RoundedCache(getattr(model.model.rotary_emb, "attention_scaling", 1.0)):
+            rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
+            with RoundedCache(getattr(rotary, "attention_scaling", 1.0)):
                 return model(torch.tensor([ids])).logits[0].numpy()
         return model(torch.tensor([ids])).logits[0].numpy()
 
@@ -261,10 +294,12 @@ def greedy(model, ids, count, kv16=False):
     return ids, gap
 
 
-def save_checkpoint(folder, model, dtype, shards):
+def save_checkpoint(folder, model, dtype, shards, stored=None):
     tied = model.config.tie_word_embeddings
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()
                if not (tied and name == "lm_head.weight")}
+    if stored is not None:  # under other names, or in other pieces
+        tensors = stored(tensors, model.config)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
@@ -297,7 +332,8 @@ def make(name, recipe):
         {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
          "pad_token": "<|pad|>", "add_bos_token": False, "clean_up_tokenization_spaces": False}, indent=2) + "\n")
     for seed in range(1, 1000):
-        save_checkpoint(folder, random_model(config_json, recipe["dtype"], seed), recipe["dtype"], recipe["shards"])
+        save_checkpoint(folder, random_model(config_json, recipe["dtype"], seed), recipe["dtype"], recipe["shards"],
+                        recipe.get("stored"))
         model = load(folder)
         sequence, gap = greedy(model, prompt_ids, NEW_TOKENS)
         if gap > SMALLEST_GAP and len(set(sequence[len(prompt_ids):])) >= NEW_TOKENS // 2:

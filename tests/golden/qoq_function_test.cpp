@@ -140,7 +140,7 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
     quantize::run_layer(products, DenseProduct::Precision::f32, weights, windows, stream);
   }
   const float epsilon = static_cast<float>(model.hyperparameters().norm_epsilon);
-  stream = quantize::normalized(products, stream, vector("output_norm"), epsilon);
+  stream = quantize::normalized(products, stream, vector("output_norm"), {}, epsilon);
   const bool tied = model.hyperparameters().tied_head;
   const quantize::FloatMatrix logits = quantize::project(products, DenseProduct::Precision::f32, stream,
                                                          tied ? embedding : matrix("output_head"), {});

@@ -1,6 +1,7 @@
 // Checkpoint folders: what config.json and its companions mean, and how unsupported or broken ones are
 // refused.
 #include "engine/checkpoint/huggingface_config.h"
+#include "engine/models/families.h"
 
 #include <doctest/doctest.h>
 
@@ -185,6 +186,52 @@ TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
                           }),
                  "sliding_window: expected a window for the layers that slide, found none"));
   CHECK(contains(fault_of(config, [](auto& c) { c["use_mrope"] = true; }), "use_mrope"));
+}
+
+TEST_CASE("gpt2 and opt: settings under their own names, what the graph lacks refused") {
+  const ordered_json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 48},      {"n_head", 3},
+                             {"n_layer", 2},         {"vocab_size", 300}, {"n_positions", 64}};
+  Hyperparameters h = read_with(gpt2, [](auto&) {});
+  CHECK(h.family == "gpt2");
+  CHECK(h.ffn == 4 * 48);
+  CHECK(h.head_dim == 16);
+  CHECK(h.context == 64);
+  CHECK(h.norm_epsilon == 1e-5);
+  CHECK(h.attention_scale == 0);
+  CHECK(h.tied_head);
+  CHECK(h.qkv_bias);
+  CHECK(h.output_bias);
+  h = read_with(gpt2, [](auto& c) {
+    c["n_inner"] = 100;
+    c["scale_attn_weights"] = false;
+    c["tie_word_embeddings"] = false;
+  });
+  CHECK(h.ffn == 100);
+  CHECK(h.attention_scale == 1);
+  CHECK_FALSE(h.tied_head);
+  CHECK(contains(fault_of(gpt2, [](auto& c) { c["activation_function"] = "relu"; }), "expected gelu_new"));
+  CHECK(contains(fault_of(gpt2, [](auto& c) { c["scale_attn_by_inverse_layer_idx"] = true; }),
+                 "scale_attn_by_inverse_layer_idx: expected false"));
+  CHECK(contains(fault_of(gpt2, [](auto& c) { c["n_head"] = 5; }),
+                 "n_embd: expected a multiple of n_head (5)"));
+
+  const ordered_json opt = {{"model_type", "opt"},       {"hidden_size", 48},
+                            {"num_attention_heads", 3},  {"num_hidden_layers", 2},
+                            {"vocab_size", 300},         {"ffn_dim", 80},
+                            {"word_embed_proj_dim", 48}, {"max_position_embeddings", 64}};
+  h = read_with(opt, [](auto&) {});
+  CHECK(h.family == "opt");
+  CHECK(h.embedding_width == 0);
+  CHECK_FALSE(h.norms_follow);
+  CHECK(h.tied_head);
+  h = read_with(opt, [](auto& c) {
+    c["word_embed_proj_dim"] = 24;
+    c["do_layer_norm_before"] = false;
+  });
+  CHECK(h.embedding_width == 24);
+  CHECK(h.norms_follow);
+  CHECK(contains(fault_of(opt, [](auto& c) { c["activation_function"] = "gelu"; }), "expected relu"));
+  CHECK(contains(fault_of(opt, [](auto& c) { c["enable_bias"] = false; }), "enable_bias: expected true"));
 }
 
 TEST_CASE("granite has multipliers, each 1 when absent") {
@@ -442,8 +489,8 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
                             ordered_json(uint64_t{1} << 40), ordered_json(1e30), ordered_json(true)})
       CHECK(contains(fault_with([&](auto& c) { c[field] = bad; }), fmt::format("{}: expected", field)));
   }
-  CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt2"; }),
-                 "model_type: expected llama, mistral, granite, qwen2, qwen3, gemma, gemma2 or gemma3_text"));
+  CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt9"; }),
+                 "model_type: expected " + known_model_types()));
   CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
                  "architectures"));
   CHECK(contains(fault_with([](auto& c) { c["hidden_act"] = "gelu"; }), "hidden_act: expected silu"));
