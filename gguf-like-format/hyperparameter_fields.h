@@ -84,6 +84,7 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("full_attention_every", h.full_attention_every, Whole{0, kMostLayers, true, 0});
   visitor("sliding_rope_theta", h.sliding_rope_theta, Real{0.0, kMostRopeTheta, true, 0.0});
   visitor("alibi", h.alibi, Real{0.0, kMostAlibi, true, 0.0});
+  visitor("dynamic_ntk", h.dynamic_ntk, OffByDefault());
   visitor("log_scale_from", h.log_scale_from, Whole{0, kMostContext, true, 0});
   visitor("embedding_width", h.embedding_width, Whole{0, kMostHidden, true, 0});
   visitor("norms_follow", h.norms_follow, OffByDefault());

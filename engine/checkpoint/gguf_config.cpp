@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "engine/models/head_padding.h"
 #include "engine/models/rope_frequencies.h"
@@ -242,6 +243,9 @@ ModelHeader read_gguf_header(const GgufFile& file) {
   header.chat.stop_tokens = read_stop_tokens(metadata, header.hyperparameters.vocabulary);
   header.chat.chat_template =
       metadata.optional_text("tokenizer.chat_template", limits::kMostTextBytes).value_or("");
+  const BuiltInTemplate* built_in = find_built_in_template(*family, header.hyperparameters, nlohmann::json());
+  if (header.chat.chat_template.empty() && built_in != nullptr)
+    header.chat.chat_template = built_in_text(*built_in);
   return header;
 }
 

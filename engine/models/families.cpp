@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/models/baichuan_config.h"
 #include "engine/models/gemma_config.h"
 #include "engine/models/gguf_settings.h"
 #include "engine/models/gpt2_config.h"
 #include "engine/models/llama_config.h"
 #include "engine/models/opt_config.h"
+#include "engine/models/qwen_config.h"
 #include "gguf-like-format/file_error.h"
 
 namespace tessera {
@@ -34,6 +36,31 @@ constexpr std::array kLlamaNames = {
     SourceName{Role::up, "model.layers.{}.mlp.up_proj.weight"},
     SourceName{Role::down, "model.layers.{}.mlp.down_proj.weight"},
     SourceName{Role::output_norm, "model.norm.weight"},
+    SourceName{Role::output_head, "lm_head.weight"},
+};
+
+// What Baichuan calls otherwise than Llama.
+constexpr std::array kBaichuanNames = {
+    SourceName{Role::q, "model.layers.{}.self_attn.W_pack.weight"},
+    SourceName{Role::k, "model.layers.{}.self_attn.W_pack.weight"},
+    SourceName{Role::v, "model.layers.{}.self_attn.W_pack.weight"},
+};
+
+constexpr std::array kQwenNames = {
+    SourceName{Role::token_embedding, "transformer.wte.weight"},
+    SourceName{Role::attention_norm, "transformer.h.{}.ln_1.weight"},
+    SourceName{Role::q, "transformer.h.{}.attn.c_attn.weight"},
+    SourceName{Role::k, "transformer.h.{}.attn.c_attn.weight"},
+    SourceName{Role::v, "transformer.h.{}.attn.c_attn.weight"},
+    SourceName{Role::q_bias, "transformer.h.{}.attn.c_attn.bias"},
+    SourceName{Role::k_bias, "transformer.h.{}.attn.c_attn.bias"},
+    SourceName{Role::v_bias, "transformer.h.{}.attn.c_attn.bias"},
+    SourceName{Role::o, "transformer.h.{}.attn.c_proj.weight"},
+    SourceName{Role::ffn_norm, "transformer.h.{}.ln_2.weight"},
+    SourceName{Role::gate, "transformer.h.{}.mlp.w2.weight"},
+    SourceName{Role::up, "transformer.h.{}.mlp.w1.weight"},
+    SourceName{Role::down, "transformer.h.{}.mlp.c_proj.weight"},
+    SourceName{Role::output_norm, "transformer.ln_f.weight"},
     SourceName{Role::output_head, "lm_head.weight"},
 };
 
@@ -151,6 +178,23 @@ constexpr std::array kGemma3Classes = {
     HuggingFaceClass{"gemma3_text", "Gemma3ForCausalLM", read_gemma_config, 4, 256, true, false, 4096, true},
 };
 
+constexpr std::array kQwenClasses = {
+    HuggingFaceClass{"qwen", "QWenLMHeadModel", read_qwen_config, 0, 0, false, false, 0, false},
+};
+constexpr std::array kQwenTemplates = {
+    BuiltInTemplate{"qwen.jinja", "chat_format", "chatml", 0, "<|im_start|>"},
+};
+
+constexpr std::array kBaichuanClasses = {
+    HuggingFaceClass{"baichuan", "BaichuanForCausalLM", read_baichuan_config, 0, 0, false, false, 0, false},
+};
+// Roles are tokens, of other names in either version; only the first ends replies of its history.
+constexpr uint64_t kBaichuan2Vocabulary = 125696;
+constexpr std::array kBaichuanTemplates = {
+    BuiltInTemplate{"baichuan2.jinja", "user_token_id", {}, kBaichuan2Vocabulary},
+    BuiltInTemplate{"baichuan.jinja", "user_token_id"},
+};
+
 constexpr std::array kGpt2Classes = {
     HuggingFaceClass{"gpt2", "GPT2LMHeadModel", read_gpt2_config, 0, 0, false, false, 0, false},
 };
@@ -167,6 +211,14 @@ constexpr std::array kFamilies = {
            GgufArchitecture{"llama", true, kGgufNames}},
     Family{"granite", BiasRule::configured, BiasRule::configured, false, kGraniteClasses, kLlamaNames,
            GgufArchitecture{"granite", true, kGgufNames, read_granite_gguf, kGraniteKeys}},
+    Family{.name = "qwen",
+           .qkv_bias = BiasRule::always,
+           .output_bias = BiasRule::never,
+           .query_key_norms = false,
+           .classes = kQwenClasses,
+           .names = kQwenNames,
+           .gguf = GgufArchitecture{"qwen", false, kGgufNames, read_qwen_gguf},
+           .chat_templates = kQwenTemplates},
     Family{"qwen2", BiasRule::always, BiasRule::never, false, kQwen2Classes, kLlamaNames,
            GgufArchitecture{"qwen2", false, kGgufNames}},
     Family{"qwen3", BiasRule::configured, BiasRule::configured, true, kQwen3Classes, kLlamaNames,
@@ -180,6 +232,16 @@ constexpr std::array kFamilies = {
     Family{"gemma3", BiasRule::configured, BiasRule::configured, true, kGemma3Classes, kLlamaNames,
            GgufArchitecture{"gemma3", false, kGgufNames, read_gemma3_gguf, kGemma3Keys},
            GateFunction::gelu_tanh, true, 1.0f, kGemma3Names},
+    Family{.name = "baichuan",
+           .qkv_bias = BiasRule::never,
+           .output_bias = BiasRule::never,
+           .query_key_norms = false,
+           .classes = kBaichuanClasses,
+           .names = kLlamaNames,
+           .gguf = GgufArchitecture{"baichuan", true, kGgufNames, read_baichuan_gguf},
+           .own_names = kBaichuanNames,
+           .chat_templates = kBaichuanTemplates,
+           .unit_head_vocabulary = kBaichuan2Vocabulary},
     Family{.name = "gpt2",
            .qkv_bias = BiasRule::always,
            .output_bias = BiasRule::always,

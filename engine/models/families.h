@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/models/built_in_templates.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/tensor_roles.h"
 #include "graph/graph.h"
@@ -79,6 +80,10 @@ struct Family {
   bool layer_norms = false;                    // norms take away the mean and have a bias
   bool gated = true;                           // whether there is a gate beside up
   bool ffn_bias = false;                       // of up and down
+  // The first that applies is that of a model whose checkpoint has no chat template.
+  std::span<const BuiltInTemplate> chat_templates = {};
+  uint64_t unit_head_vocabulary =
+      0;  // models of this vocabulary have rows of length 1 in their head; 0: none
 };
 
 std::span<const Family> families();

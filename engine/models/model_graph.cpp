@@ -87,6 +87,7 @@ std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, co
       tensor.source.all_rows = family.first_position + h.context;
     }
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.
+    tensor.source.unit_rows = row.role == Role::output_head && h.vocabulary == family.unit_head_vocabulary;
     if (row.role == Role::output_norm || row.role == Role::output_norm_bias)
       tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
     tensors.push_back(std::move(tensor));

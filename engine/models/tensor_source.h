@@ -30,6 +30,9 @@ struct TensorSource {
   uint64_t padded_head = 0;
   bool in_columns = false;
 
+  // Whether rows are divided by their lengths (the root of the sum of squares, at least 1e-12).
+  bool unit_rows = false;
+
   // (value + addend) * multiplier is what is read, in f32.
   float addend = 0.0f;
   float multiplier = 1.0f;

@@ -112,7 +112,9 @@ inline std::vector<GoldenModel> random_models() {
           in_every_way(read_golden(folder / "gemma3-windows-bf16", "bf16")),
           in_every_way(read_golden(folder / "gpt2-bf16", "bf16")),
           read_golden(folder / "opt-f16", "f16"),
-          read_golden(folder / "opt-post-norm-bf16", "bf16")};
+          read_golden(folder / "opt-post-norm-bf16", "bf16"),
+          in_every_way(read_golden(folder / "baichuan-alibi-f16", "f16")),
+          read_golden(folder / "qwen-logn-bf16", "bf16")};
 }
 
 // Those that are run in every way.

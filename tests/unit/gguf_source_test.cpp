@@ -1,6 +1,5 @@
 // GGUF files as checkpoints: settings, where tensors lie in them, and every refusal.
 #include "engine/checkpoint/gguf_source.h"
-#include "engine/models/families.h"
 
 #include <doctest/doctest.h>
 
@@ -8,6 +7,7 @@
 #include <functional>
 #include <map>
 
+#include "engine/models/families.h"
 #include "engine/models/rope_frequencies.h"
 #include "engine/quantize/plan/checkpoint_values.h"
 #include "engine/quantize/plan/weight_plan.h"

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "engine/quantize/plan/checkpoint_values.h"
@@ -62,6 +63,20 @@ TEST_CASE("rows of a fused matrix that is stored with its columns as rows") {
         std::vector<float>{0, 6, 12, 0, 0, 0, 1, 7, 13, 0, 0, 0});
   source.in_columns = true;
   CHECK(read_all(checkpoint, {1, 6}, source, 1, 5) == std::vector<float>{0, 6, 0, 12, 0});
+}
+
+TEST_CASE("rows that are divided by their lengths") {
+  const CountingCheckpoint checkpoint({3, 2});
+  TensorSource source{"fused"};
+  source.unit_rows = true;
+  const std::vector<float> values = read_all(checkpoint, {3, 2}, source, 0, 6);
+  for (size_t row = 0; row < 3; ++row) {
+    const double first = 2.0 * static_cast<double>(row);
+    const double length = std::sqrt(first * first + (first + 1) * (first + 1));
+    CHECK(values[2 * row] == doctest::Approx(first / length));
+    CHECK(values[2 * row + 1] == doctest::Approx((first + 1) / length));
+  }
+  CHECK(read_all(checkpoint, {3, 2}, source, 3, 2) == std::vector<float>{values[3], values[4]});
 }
 
 TEST_CASE("rows of a fused matrix") {

@@ -109,11 +109,35 @@ void read_source(const CheckpointSource& checkpoint, const SourceTensor& source,
   changed(out);
 }
 
+// read(first, values) for the same elements, of rows that are then divided by their lengths.
+template <class Read>
+void read_unit_rows(uint64_t columns, uint64_t first, std::span<float> out, Read read) {
+  constexpr double kLeastLength = 1e-12;
+  std::vector<float> row(static_cast<size_t>(columns));
+  for (uint64_t at = first; at < first + out.size();) {
+    const uint64_t column = at % columns;
+    read(at - column, std::span(row));
+    double squares = 0;
+    for (const float value : row) squares += static_cast<double>(value) * static_cast<double>(value);
+    const double length = std::max(std::sqrt(squares), kLeastLength);
+    const uint64_t end = std::min(at - column + columns, first + out.size());
+    for (; at < end; ++at)
+      out[static_cast<size_t>(at - first)] =
+          static_cast<float>(static_cast<double>(row[static_cast<size_t>(at % columns)]) / length);
+  }
+}
+
 }  // namespace
 
 void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
                  std::span<float> out) {
-  read_source(*weight.checkpoint, *weight.source, weight.expected, first, out);
+  const auto read = [&](uint64_t at, std::span<float> values) {
+    read_source(*weight.checkpoint, *weight.source, weight.expected, at, values);
+  };
+  if (weight.expected.source.unit_rows)
+    read_unit_rows(weight.expected.shape[1], first, out, read);
+  else
+    read(first, out);
   check_finite(folder, weight, first, out);
 }
 
