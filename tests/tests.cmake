@@ -18,12 +18,23 @@ endforeach()
 set(hub_test_rooms tessera_hub)
 add_library(doctest_main OBJECT tests/doctest_main.cpp)
 target_link_libraries(doctest_main PUBLIC doctest::doctest)
-# What is tested is optimized; full optimization of the tests themselves takes longer than it saves them.
+# What is tested is optimized; full optimization of the tests themselves takes longer than it saves them, and any of
+# those that compute little themselves.
 set(TESSERA_TEST_OPTIONS $<$<CONFIG:Release>:-O1>)
+set(plain_tests added_tokens_test backend_faults_test chat_format_test column_order_test gguf_file_test gguf_source_test
+    gguf_tokenizer_test hub_test huggingface_config_test kept_model_test mapped_file_test model_graph_test
+    packed_checkpoint_test packed_golden_test quoted_text_test real_models_test safetensors_test tess_writer_test
+    tokenizer_files_test)
 foreach(source ${test_sources})
-  set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${TESSERA_TEST_OPTIONS}")
   get_filename_component(name ${source} NAME_WE)
   add_executable(${name} ${source} ${${name}_sources})
+  if(name IN_LIST plain_tests)
+    target_compile_options(${name} PRIVATE -O0)
+    set(kind plain_tests)
+  else()
+    target_compile_options(${name} PRIVATE ${TESSERA_TEST_OPTIONS})
+    set(kind tests)
+  endif()
   target_compile_definitions(${name} PRIVATE
     TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TESSERA_SHARED_DIR="${TESSERA_SHARED_DIR}")
   set(rooms ${test_rooms})
@@ -36,6 +47,7 @@ foreach(source ${test_sources})
     endif()
   endforeach()
   target_link_libraries(${name} PRIVATE doctest_main)
+  tessera_precompile(${name} ${kind} <doctest/doctest.h>)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
 # An emulator takes too long for the trained models, but not for the random ones.

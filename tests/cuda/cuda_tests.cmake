@@ -26,3 +26,7 @@ tessera_add_emulated_kernel(instructions_test "${instruction_probes}")
 if(TARGET tessera_cuda)
   target_sources(instructions_device_test PRIVATE "${instruction_probes}")
 endif()
+# Long tests begin first, so that the cores end together.
+foreach(name session_properties_test cpu_ops_test cuda_ops_test model_golden_test qoq_function_test)
+  set_tests_properties(${name} PROPERTIES COST 100)
+endforeach()
