@@ -54,7 +54,7 @@ std::string pages_fault(std::span<const uint32_t> ids, size_t index, size_t end,
 
 std::string sequence_fault(const BatchSequence& sequence, size_t index, const BatchLimits& limits) {
   if (sequence.token_count == 0) return fmt::format("batch: sequence {} has no tokens", index);
-  if (sequence.position > kMostPositions - sequence.token_count)
+  if (sequence.token_count > limits.positions || sequence.position > limits.positions - sequence.token_count)
     return fmt::format("batch: sequence {}: position {} is out of range", index, sequence.position);
   const size_t end = sequence.position + sequence.token_count;
   std::string fault = pages_fault(sequence.pages, index, end, limits.pages, "kv");
@@ -98,9 +98,12 @@ BatchLimits batch_limits(const Graph& graph, const PlanLimits& plan, const KvSto
   limits.pages = kv.pages();
   if (kv.geometry().any_slides()) limits.window_pages = kv.geometry().window_pages;
   limits.vocabulary = std::numeric_limits<size_t>::max();
+  limits.positions = kMostPositions;
   for (const Op& op : graph.ops) {
     for_each_weight(op, [&](WeightId id, WeightRole role) {
       if (role == WeightRole::table) limits.vocabulary = std::min(limits.vocabulary, graph.weights[id].rows);
+      if (role == WeightRole::positions)
+        limits.positions = std::min(limits.positions, graph.weights[id].rows);
     });
   }
   limits.input_columns = input_columns(graph);

@@ -20,6 +20,7 @@ struct BatchLimits {
   // Page ids of layers with a window are below this; nothing where no layer has pages of its own.
   std::optional<size_t> window_pages;
   size_t vocabulary = 0;      // token ids are below this
+  size_t positions = 0;       // and positions below this
   size_t input_columns = 0;   // values that the batch brings for each token
   size_t logits_columns = 0;  // values of a row of logits
 };

@@ -9,6 +9,7 @@
 #include "commands/load_model.h"
 #include "commands/terminal/terminal.h"
 #include "engine/chat_format/chat_format.h"
+#include "engine/models/families.h"
 #include "engine/models/model_graph.h"
 #include "engine/readable_bytes.h"
 #include "gguf-like-format/tess/tess_file.h"
@@ -19,6 +20,8 @@ namespace tessera {
 namespace {
 
 std::string rope_text(const Hyperparameters& h) {
+  if (find_family(h.family, h.family).learned_positions) return "none, positions are learned";
+  if (h.alibi != 0) return fmt::format("none, scores fall with distance (ALiBi, 2^-{})", h.alibi);
   const RopeScaling& scaling = h.rope_scaling;
   switch (scaling.kind) {
     case RopeScalingKind::none:

@@ -147,7 +147,6 @@ RopeRequest rope_request(const Arguments& arguments) {
   }
   request.theta = real("rope-freq-base", 2, header_limits::kMostRopeTheta);
   request.original_context = arguments.integer("yarn-orig-ctx", 1, header_limits::kMostContext);
-  if (!request.any()) return request;
   if (const auto context = arguments.integer("ctx", 0, kMostContext); context && *context > 0)
     request.context = *context;
   return request;
@@ -160,6 +159,7 @@ void stretch(Model& model, const RopeRequest& request) {
   } catch (const std::invalid_argument& error) {
     throw UsageError(error.what());
   }
+  if (!request.any()) return;  // as the model's own code does it
   say(fmt::format(
           "positions are not scaled as the model was made ({} tokens of context instead of {}): its answers "
           "may be worse",
@@ -182,7 +182,8 @@ Model open_model(const std::optional<std::string>& path, const Arguments& argume
     OpenFile opened = open_model_file(*path, arguments);
     return Model::from_file(std::move(opened.file), std::move(opened.needs));
   });
-  if (const RopeRequest request = rope_request(arguments); request.any()) stretch(model, request);
+  if (const RopeRequest request = rope_request(arguments); request.stretches(model.hyperparameters()))
+    stretch(model, request);
   if (arguments.has("mlock")) lock_pages(model.file());
   if (const auto file = arguments.text("chat-template")) model.use_chat_template(read_chat_template(*file));
   return model;

@@ -1,8 +1,10 @@
 #include "engine/model.h"
 
 #include <set>
+#include <stdexcept>
 #include <utility>
 
+#include "engine/models/families.h"
 #include "engine/models/model_graph.h"
 #include "graph/op_weights.h"
 
@@ -22,6 +24,9 @@ void Model::use_chat_template(const std::string& source) {
 }
 
 void Model::stretch(const RopeRequest& request) {
+  const Hyperparameters& h = header().hyperparameters;
+  if (h.alibi != 0 || find_family(h.family, file_->path()).learned_positions)
+    throw std::invalid_argument("options of RoPE: the model's positions are not rotary");
   hyperparameters_ = stretched(header().hyperparameters, request);
   graph_ = build_graph(*file_, hyperparameters_);
 }
@@ -55,7 +60,7 @@ size_t Model::weight_bytes_per_token() const {
   std::set<WeightId> read;
   for (const Op& op : graph_.ops) {
     for_each_weight(op, [&](WeightId id, WeightRole role) {
-      if (role != WeightRole::table) read.insert(id);
+      if (role != WeightRole::table && role != WeightRole::positions) read.insert(id);
     });
   }
   size_t bytes = 0;

@@ -97,6 +97,7 @@ void check_hyperparameters(const Hyperparameters& h, const std::string& file, co
   if (h.query_heads % h.kv_heads != 0)
     check.refuse("kv_heads", fmt::format("a divisor of query_heads ({})", h.query_heads),
                  fmt::format("{}", h.kv_heads));
+  if (h.log_scale_from == 1) check.refuse("log_scale_from", "0 or at least 2", "1");
   if (h.head_dim % header_limits::kHeadDimStep != 0)
     check.refuse("head_dim", fmt::format("a multiple of {}", header_limits::kHeadDimStep),
                  fmt::format("{}", h.head_dim));

@@ -26,6 +26,7 @@ inline constexpr double kLeastRopeTheta = 1.0;
 inline constexpr double kMostRopeTheta = 1e15;
 inline constexpr double kMostFactor = 1e6;                 // of RoPE scaling
 inline constexpr double kMostMultiplier = 1e6;             // of activations; the least is its inverse
+inline constexpr double kMostAlibi = 64;                   // the exponent of its least slope
 inline constexpr size_t kMostTextBytes = size_t{1} << 20;  // chat template
 // Settings of a tokenizer: tens of thousands of added tokens.
 inline constexpr size_t kMostSettingsBytes = size_t{32} << 20;
@@ -83,6 +84,11 @@ void visit_hyperparameters(Fields& h, Visitor&& visitor) {
   visitor("first_sliding_layer", h.first_sliding_layer, Whole{0, kMostLayers, true, 0});
   visitor("full_attention_every", h.full_attention_every, Whole{0, kMostLayers, true, 0});
   visitor("sliding_rope_theta", h.sliding_rope_theta, Real{0.0, kMostRopeTheta, true, 0.0});
+  visitor("alibi", h.alibi, Real{0.0, kMostAlibi, true, 0.0});
+  visitor("dynamic_ntk", h.dynamic_ntk, OffByDefault());
+  visitor("log_scale_from", h.log_scale_from, Whole{0, kMostContext, true, 0});
+  visitor("embedding_width", h.embedding_width, Whole{0, kMostHidden, true, 0});
+  visitor("norms_follow", h.norms_follow, OffByDefault());
 }
 
 // The fields of RoPE scaling that its kind has, apart from the kind itself.

@@ -60,6 +60,12 @@ struct Hyperparameters {
   uint64_t first_sliding_layer = 0;
   uint64_t full_attention_every = 0;
   double sliding_rope_theta = 0.0;  // of layers that slide, without rope_scaling; 0: as in other layers
+  double alibi =
+      0.0;  // scores fall with distance, by slopes from about 1 to 2^-alibi; 0: positions are rotary
+  bool dynamic_ntk = false;      // a context beyond the model's own asks for another rope_theta
+  uint64_t log_scale_from = 0;   // see Attention in graph/graph.h; 0: queries are taken as they are
+  uint64_t embedding_width = 0;  // of embeddings, projected to hidden and back; 0: hidden
+  bool norms_follow = false;     // each part of a layer and its addition, instead of going before it
 
   uint64_t model_head_dim() const { return head_dim - head_padding; }  // as the model means it
   bool slides(uint64_t layer) const {

@@ -19,7 +19,13 @@ Shape query_vector(const Hyperparameters& h) { return {query_rows(h)}; }
 Shape kv_vector(const Hyperparameters& h) { return {kv_rows(h)}; }
 Shape ffn_vector(const Hyperparameters& h) { return {h.ffn}; }
 Shape head_vector(const Hyperparameters& h) { return {h.head_dim}; }
-Shape vocabulary_matrix(const Hyperparameters& h) { return {h.vocabulary, h.hidden}; }
+uint64_t embedding_width(const Hyperparameters& h) {
+  return h.embedding_width != 0 ? h.embedding_width : h.hidden;
+}
+Shape vocabulary_matrix(const Hyperparameters& h) { return {h.vocabulary, embedding_width(h)}; }
+Shape context_matrix(const Hyperparameters& h) { return {h.context, h.hidden}; }
+Shape embedding_projection(const Hyperparameters& h) { return {h.hidden, embedding_width(h)}; }
+Shape head_projection(const Hyperparameters& h) { return {embedding_width(h), h.hidden}; }
 Shape query_matrix(const Hyperparameters& h) { return {query_rows(h), h.hidden}; }
 Shape kv_matrix(const Hyperparameters& h) { return {kv_rows(h), h.hidden}; }
 Shape output_matrix(const Hyperparameters& h) { return {h.hidden, query_rows(h)}; }
@@ -42,7 +48,13 @@ using K = RoleKind;
 const std::array kRows = {
     RoleRow{Role::token_embedding, K::embedding, "token_embedding", "embedding", false, kVocabularyMatrix,
             vocabulary_matrix, always},
+    RoleRow{Role::position_embedding, K::embedding, "position_embedding", "embedding", false,
+            "[context, hidden]", context_matrix, always},
+    RoleRow{Role::embedding_projection, K::matrix, "embedding_projection", "projection", false,
+            "[hidden, embedding_width]", embedding_projection, always},
     RoleRow{Role::attention_norm, K::norm, "attention_norm", "norm", true, kHidden, hidden_vector, always},
+    RoleRow{Role::attention_norm_bias, K::bias, "attention_norm_bias", "bias", true, kHidden, hidden_vector,
+            always},
     RoleRow{Role::q, K::matrix, "q", "q", true, "[query_heads * head_dim, hidden]", query_matrix, always},
     RoleRow{Role::k, K::matrix, "k", "k", true, kKeyMatrix, kv_matrix, always},
     RoleRow{Role::v, K::matrix, "v", "v", true, kKeyMatrix, kv_matrix, always},
@@ -56,9 +68,12 @@ const std::array kRows = {
     RoleRow{Role::attention_output_norm, K::norm, "attention_output_norm", "norm", true, kHidden,
             hidden_vector, always},
     RoleRow{Role::ffn_norm, K::norm, "ffn_norm", "norm", true, kHidden, hidden_vector, always},
+    RoleRow{Role::ffn_norm_bias, K::bias, "ffn_norm_bias", "bias", true, kHidden, hidden_vector, always},
     RoleRow{Role::gate, K::matrix, "gate", "gate", true, kFfnMatrix, ffn_matrix, always},
     RoleRow{Role::up, K::matrix, "up", "up", true, kFfnMatrix, ffn_matrix, always},
+    RoleRow{Role::up_bias, K::bias, "up_bias", "bias", true, "[ffn]", ffn_vector, always},
     RoleRow{Role::down, K::matrix, "down", "down", true, "[hidden, ffn]", down_matrix, always},
+    RoleRow{Role::down_bias, K::bias, "down_bias", "bias", true, kHidden, hidden_vector, always},
     RoleRow{Role::ffn_output_norm, K::norm, "ffn_output_norm", "norm", true, kHidden, hidden_vector, always},
     RoleRow{Role::qkv_order, K::order, "qkv_order", "order", true, kHidden, hidden_vector, always},
     RoleRow{Role::o_order, K::order, "o_order", "order", true, kQueries, query_vector, always},
@@ -67,6 +82,10 @@ const std::array kRows = {
     RoleRow{Role::output_norm, K::norm, "output_norm", "norm", false, kHidden, hidden_vector, always},
     RoleRow{Role::output_gain, K::norm, "output_gain", "norm", false, kHidden, hidden_vector,
             with_rotated_table},
+    RoleRow{Role::output_norm_bias, K::bias, "output_norm_bias", "bias", false, kHidden, hidden_vector,
+            always},
+    RoleRow{Role::head_projection, K::matrix, "head_projection", "projection", false,
+            "[embedding_width, hidden]", head_projection, always},
     RoleRow{Role::output_head, K::head, "output_head", "head", false, kVocabularyMatrix, vocabulary_matrix,
             always},
 };

@@ -16,7 +16,10 @@ namespace tessera {
 
 enum class Role : uint8_t {
   token_embedding,
+  position_embedding,
+  embedding_projection,  // from the width of embeddings to hidden
   attention_norm,
+  attention_norm_bias,
   q,
   k,
   v,
@@ -29,9 +32,12 @@ enum class Role : uint8_t {
   o_bias,
   attention_output_norm,  // of what attention adds to the residual stream
   ffn_norm,
+  ffn_norm_bias,
   gate,
   up,
+  up_bias,
   down,
+  down_bias,
   ffn_output_norm,  // of what the feed-forward part adds to the residual stream
   // Orders of columns. The matrices that read one input share one, as the input is put in order once for all.
   qkv_order,      // of q, k and v
@@ -40,6 +46,8 @@ enum class Role : uint8_t {
   down_order,     // of down
   output_norm,
   output_gain,  // of the output norm in a file with rotated tables
+  output_norm_bias,
+  head_projection,  // from hidden to the width of embeddings
   output_head,
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <unordered_set>
@@ -118,6 +119,18 @@ class Checker {
     return check_tensor(op.outputs[0], RowExtent::tokens, weight(kind.table).columns, ElementType::f32);
   }
 
+  std::string check_kind(const Op& op, const AddPosition& kind) const {
+    if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
+    if (std::string fault = check_matrix(kind.table); !fault.empty()) return fault;
+    for (const TensorId id : {op.inputs[0], op.outputs[0]}) {
+      if (std::string fault =
+              check_tensor(id, RowExtent::tokens, weight(kind.table).columns, ElementType::f32);
+          !fault.empty())
+        return fault;
+    }
+    return {};
+  }
+
   std::string check_kind(const Op& op, const Input&) const {
     if (std::string fault = check_counts(op, 0, 1); !fault.empty()) return fault;
     if (&op != graph_.ops.data()) return "only the first op can be an input";
@@ -138,6 +151,9 @@ class Checker {
       return fmt::format("epsilon {} is not a finite number of at least 0", kind.epsilon);
     if (!std::isfinite(kind.added_multiplier)) return "the multiplier is not finite";
     if (std::string fault = check_vector(kind.gain, first.columns); !fault.empty()) return fault;
+    if (kind.bias) {
+      if (std::string fault = check_vector(*kind.bias, first.columns); !fault.empty()) return fault;
+    }
     if (std::string fault = check_shape(op.outputs[0], written, first.columns); !fault.empty()) return fault;
     if (count == 1) return {};
     return check_tensor(op.outputs[1], written, first.columns, ElementType::f32);
@@ -224,6 +240,10 @@ class Checker {
     if (!std::isfinite(kind.scale)) return "the scale is not finite";
     if (!(kind.soft_cap >= 0.0f) || !std::isfinite(kind.soft_cap))
       return fmt::format("soft cap {} is not a finite number of at least 0", kind.soft_cap);
+    if (!(kind.alibi >= 0.0f) || !std::isfinite(kind.alibi))
+      return fmt::format("ALiBi {} is not a finite number of at least 0", kind.alibi);
+    if (kind.alibi > 0 && kind.soft_cap > 0) return "ALiBi and a soft cap exclude each other";
+    if (kind.log_scale_from == 1) return "logarithms need a base above 1";
     if (std::string fault = check_tensor(op.inputs[0], RowExtent::tokens, in, ElementType::f32);
         !fault.empty())
       return fault;
@@ -237,13 +257,13 @@ class Checker {
     return {};
   }
 
-  std::string check_kind(const Op& op, const Gate&) const {
+  std::string check_kind(const Op& op, const Gate& kind) const {
     if (std::string fault = check_counts(op, 1, 1); !fault.empty()) return fault;
     const Tensor& output = tensor(op.outputs[0]);
     const Tensor& input = tensor(op.inputs[0]);
     if (std::string fault = check_shape(op.outputs[0], input.rows, output.columns); !fault.empty())
       return fault;
-    return check_tensor(op.inputs[0], output.rows, 2 * output.columns, ElementType::f32);
+    return check_tensor(op.inputs[0], output.rows, (kind.has_up ? 2 : 1) * output.columns, ElementType::f32);
   }
 
   std::string check_kind(const Op& op, const SoftCap& kind) const {
@@ -332,9 +352,24 @@ const char* op_name(const OpKind& kind) {
 
 bool can_work_in_place(const OpKind& kind) {
   return std::visit(Overloaded{[](const Rope&) { return true; }, [](const HeadNorm&) { return true; },
-                               [](const SoftCap&) { return true; }, [](const RotatedGain&) { return true; },
+                               [](const AddPosition&) { return true; }, [](const SoftCap&) { return true; },
+                               [](const RotatedGain&) { return true; },
                                [](const auto&) { return false; }},
                     kind);
+}
+
+float alibi_slope(const Attention& attention, size_t head) {
+  const size_t whole = std::bit_floor(attention.query_heads);
+  const double step = static_cast<double>(attention.alibi) / static_cast<double>(whole);
+  const double number =
+      head < whole ? static_cast<double>(head + 1) : static_cast<double>(2 * (head - whole) + 1) / 2;
+  return static_cast<float>(std::exp2(-step * number));
+}
+
+float log_scale(const Attention& attention, size_t position) {
+  if (attention.log_scale_from == 0 || position + 1 <= attention.log_scale_from) return 1.0f;
+  return static_cast<float>(std::log(static_cast<double>(position + 1)) /
+                            std::log(static_cast<double>(attention.log_scale_from)));
 }
 
 std::string check_graph(const Graph& graph) { return Checker(graph).check(); }

@@ -60,6 +60,12 @@ struct Embed {
   float multiplier = 1.0f;
 };
 
+// y = x + the table's row of each token's position. The output may share the input's memory.
+struct AddPosition {
+  static constexpr const char* kName = "add_position";
+  WeightId table;  // [positions, columns], for as many positions as the model has
+};
+
 // -> [tokens, columns] f32: the rows of Batch::input, in a graph that begins where another one ends. Only the
 // first op can be one.
 struct Input {
@@ -68,13 +74,15 @@ struct Input {
 
 // y = x / sqrt(mean(x^2) + epsilon) * gain. With a second input that one, times added_multiplier, is added to
 // the first before, and a second output holds the sum. With select_rows only the batch's output rows are read
-// and the outputs have RowExtent::outputs.
+// and the outputs have RowExtent::outputs. With a bias it is a layer norm (arXiv 1607.06450): x is taken less
+// its mean, and the bias is added to y.
 struct Norm {
   static constexpr const char* kName = "norm";
   WeightId gain;
   float epsilon;
   bool select_rows;
   float added_multiplier = 1.0f;
+  std::optional<WeightId> bias = std::nullopt;  // as long as the gain
 };
 
 // y = x * W^T (+ bias) for each part; the columns of the parts' results lie side by side in y. All parts read
@@ -115,7 +123,9 @@ struct HeadNorm {
 // Input [tokens, (query_heads + 2 kv_heads) * head_dim] holds q, k, v side by side. Appends k and v of every
 // token to its sequence's KV pages, then attends causally: softmax(scale * q k^T) v. With a window a token
 // sees that many positions up to its own, itself among them. With a soft cap c a scaled score s becomes
-// c * tanh(s / c). Output [tokens, query_heads * head_dim].
+// c * tanh(s / c). With ALiBi (arXiv 2108.12409) a score loses its head's slope times the distance of the
+// key. Queries from position log_scale_from on, counted from 1, are multiplied by its logarithm to the base
+// log_scale_from. Output [tokens, query_heads * head_dim].
 struct Attention {
   static constexpr const char* kName = "attention";
   size_t layer;
@@ -125,6 +135,9 @@ struct Attention {
   float scale;
   size_t window = 0;      // 0: all positions
   float soft_cap = 0.0f;  // 0: none
+  // Slopes fall geometrically to 2^-alibi: see alibi_slope; 0: no ALiBi. Not beside a soft cap.
+  float alibi = 0.0f;
+  size_t log_scale_from = 0;  // 0: queries are taken as they are
 
   // The first position that the token at this one sees.
   size_t first_seen(size_t position) const {
@@ -133,10 +146,11 @@ struct Attention {
 };
 
 // Input [rows, 2 columns] holds gate and up side by side: y = function(gate) * up, rounded to the output's
-// type.
+// type. Without up the input is [rows, columns] and y = function(input).
 struct Gate {
   static constexpr const char* kName = "gate";
   GateFunction function = GateFunction::silu;
+  bool has_up = true;
 };
 
 // y = cap * tanh(x / cap), f32. The output may share the input's memory.
@@ -165,8 +179,8 @@ struct RotatedGain {
   WeightId gain;
 };
 
-using OpKind = std::variant<Embed, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap, Quantize,
-                            Gather, RotatedGain>;
+using OpKind = std::variant<Embed, AddPosition, Input, Norm, Linear, HeadNorm, Rope, Attention, Gate, SoftCap,
+                            Quantize, Gather, RotatedGain>;
 
 struct Op {
   std::string name;
@@ -199,6 +213,13 @@ void for_each_op(const Graph& graph, Function&& f) {
 // One line that names the first op whose ids, shapes or types do not fit together; empty when the graph is
 // sound.
 std::string check_graph(const Graph& graph);
+
+// Of the query head of this number, with the op's alibi: 2^(-alibi (head + 1) / heads), and where the number
+// of heads is no power of two, those of the next smaller one, then every second one of the next larger one.
+float alibi_slope(const Attention& attention, size_t head);
+
+// What the query at a position is multiplied by besides the scale.
+float log_scale(const Attention& attention, size_t position);
 
 // Columns of Batch::input for a sound graph; 0 when it has no input op.
 size_t input_columns(const Graph& graph);

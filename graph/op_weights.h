@@ -13,10 +13,11 @@ namespace tessera {
 
 // How an op reads a weight.
 enum class WeightRole : uint8_t {
-  table,   // a matrix whose row number t is looked up for token id t
-  matrix,  // a matrix that is multiplied as a whole
-  vector,  // one value per column
-  order,   // a vector of u32 that names every column once
+  table,      // a matrix whose row number t is looked up for token id t
+  positions,  // a matrix whose row number p is looked up for position p
+  matrix,     // a matrix that is multiplied as a whole
+  vector,     // one value per column
+  order,      // a vector of u32 that names every column once
 };
 
 namespace op_weights {
@@ -29,8 +30,12 @@ struct Visitor {
   Function& f;
 
   void operator()(MaybeConst<Embed> auto& embed) const { f(embed.table, WeightRole::table); }
+  void operator()(MaybeConst<AddPosition> auto& add) const { f(add.table, WeightRole::positions); }
   void operator()(MaybeConst<Input> auto&) const {}
-  void operator()(MaybeConst<Norm> auto& norm) const { f(norm.gain, WeightRole::vector); }
+  void operator()(MaybeConst<Norm> auto& norm) const {
+    f(norm.gain, WeightRole::vector);
+    if (norm.bias) f(*norm.bias, WeightRole::vector);
+  }
   void operator()(MaybeConst<Linear> auto& linear) const {
     for (auto& part : linear.parts) {
       f(part.weight, WeightRole::matrix);

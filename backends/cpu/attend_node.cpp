@@ -251,8 +251,9 @@ class AttendNode : public Node {
   }
 
   void split_queries(const RunState& run, const Tile& tile, const Scratch& memory) const {
-    const float scale = shape_.scale * kLogTwoOfE;
     for (size_t q = 0; q < tile.tokens * group_; ++q) {
+      const size_t position = tile.sequence->position + tile.first_token + q / group_;
+      const float scale = shape_.scale * log_scale(shape_, position) * kLogTwoOfE;
       const float* source = qkv_.floats(run, tile.sequence->first_row + tile.first_token + q / group_) +
                             (tile.head * group_ + q % group_) * shape_.head_dim;
       uint8_t* digits = memory.digits + q * digit_bytes();
@@ -358,6 +359,12 @@ class AttendNode : public Node {
       float* row = memory.scores + q * kChunkKeys;
       std::fill(row + first_page, row + hidden, 0.0f);
       float* scores = row + hidden;
+      if (shape_.alibi > 0) {
+        const float slope = alibi_slope(shape_, tile.head * group_ + q % group_) * kLogTwoOfE;
+        const auto distance = static_cast<int32_t>(position - first_key - hidden);
+        for (int32_t i = 0; i < static_cast<int32_t>(seen); ++i)
+          scores[i] -= slope * static_cast<float>(distance - i);
+      }
       if (shape_.soft_cap > 0) kernels_.rows.soft_cap(scores, shape_.soft_cap * kLogTwoOfE, seen, scores);
       out.reference[q] = seen > 0 ? std::ceil(kernels_.rows.maximum(scores, seen)) : kNothing;
       out.sum[q] =

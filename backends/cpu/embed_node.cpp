@@ -1,5 +1,5 @@
-// Looks up one row of a stored matrix per token. A row is spread over the lines of its panel; reading it
-// touches one dword a line, which is little beside the rest of a token's work.
+// Looks up one row of a stored matrix per token, by its id or by its position. A row is spread over the lines
+// of its panel; reading it touches one dword a line, which is little beside the rest of a token's work.
 #include <algorithm>
 #include <cassert>
 #include <cstring>
@@ -209,10 +209,42 @@ class EmbedNode : public Node {
   const RowReader& reader_;
 };
 
+class AddPositionNode : public Node {
+ public:
+  AddPositionNode(const NodeContext& context, const Op& op, const AddPosition& add)
+      : x_(context.views[op.inputs[0]]),
+        y_(context.views[op.outputs[0]]),
+        table_(context.weight(add.table)),
+        reader_(reader_of(scheme_facts(table_.scheme).kind)) {}
+
+  void execute(const RunState& run, size_t, std::span<std::byte> scratch) override {
+    auto* added = reinterpret_cast<float*>(scratch.data());
+    const size_t rows = run.batch->tokens.size();
+    for (size_t row = next_task(); row < rows; row = next_task()) {
+      reader_.read({table_, run.position[row]}, added);
+      const float* x = x_.floats(run, row);
+      float* y = y_.floats(run, row);
+      for (size_t i = 0; i < y_.columns; ++i) y[i] = x[i] + added[i];
+    }
+  }
+
+  size_t scratch_bytes() const override { return y_.columns * sizeof(float); }
+
+ private:
+  View x_;
+  View y_;
+  const StoredTensor& table_;
+  const RowReader& reader_;
+};
+
 }  // namespace
 
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Embed& embed) {
   return std::make_unique<EmbedNode>(context, op, embed);
+}
+
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const AddPosition& add) {
+  return std::make_unique<AddPositionNode>(context, op, add);
 }
 
 }  // namespace tessera::cpu

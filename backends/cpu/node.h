@@ -101,6 +101,7 @@ using NodeList = std::vector<std::unique_ptr<Node>>;
 
 // One maker per op kind, each in the file of its job; attention becomes two nodes (store, then attend).
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Embed& embed);
+std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const AddPosition& add);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Input& input);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Norm& norm);
 std::unique_ptr<Node> make_node(const NodeContext& context, const Op& op, const Linear& linear);

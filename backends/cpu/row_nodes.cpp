@@ -40,6 +40,7 @@ class NormNode : public Node {
         x_(context.views[op.inputs[0]]),
         y_(context.views[op.outputs[0]]),
         gain_(context.vector(norm.gain)),
+        bias_(norm.bias ? context.vector(*norm.bias) : nullptr),
         epsilon_(norm.epsilon),
         added_multiplier_(norm.added_multiplier),
         select_rows_(norm.select_rows) {
@@ -55,9 +56,13 @@ class NormNode : public Node {
     for (size_t row = next_task(); row < rows; row = next_task()) {
       const size_t source = select_rows_ ? run.batch->output_rows[row] : row;
       float* y = unrounded(y_, run, row, scratch);
-      kernels_.rows.rms_norm(x_.floats(run, source), fused_ ? residual_.floats(run, source) : nullptr,
-                             added_multiplier_, fused_ ? sum_.floats(run, row) : nullptr, gain_, epsilon_,
-                             x_.columns, y);
+      const float* x = x_.floats(run, source);
+      const float* added = fused_ ? residual_.floats(run, source) : nullptr;
+      float* sum = fused_ ? sum_.floats(run, row) : nullptr;
+      if (bias_ != nullptr)
+        kernels_.rows.layer_norm(x, added, added_multiplier_, sum, gain_, bias_, epsilon_, x_.columns, y);
+      else
+        kernels_.rows.rms_norm(x, added, added_multiplier_, sum, gain_, epsilon_, x_.columns, y);
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -71,6 +76,7 @@ class NormNode : public Node {
   View y_;
   View sum_;
   const float* gain_;
+  const float* bias_;
   float epsilon_;
   float added_multiplier_;
   bool select_rows_;
@@ -123,11 +129,24 @@ class GatherNode : public Node {
   const uint32_t* order_;
 };
 
+using Gating = void(const float* gate, const float* up, size_t n, float* y);
+
+// Plain code for every instruction set: it does nothing but move values.
+void relu_gate(const float* gate, const float* up, size_t n, float* y) {
+  for (size_t i = 0; i < n; ++i) y[i] = (gate[i] < 0 ? 0.0f : gate[i]) * (up != nullptr ? up[i] : 1.0f);
+}
+
+Gating* passing(const Kernels& kernels, GateFunction function) {
+  if (function == GateFunction::relu) return relu_gate;
+  return function == GateFunction::silu ? kernels.rows.silu_gate : kernels.rows.gelu_gate;
+}
+
 class GateNode : public Node {
  public:
   GateNode(const NodeContext& context, const Op& op, const Gate& gate)
       : kernels_(*context.kernels),
-        gate_(gate.function == GateFunction::silu ? kernels_.rows.silu_gate : kernels_.rows.gelu_gate),
+        gate_(passing(kernels_, gate.function)),
+        has_up_(gate.has_up),
         x_(context.views[op.inputs[0]]),
         y_(context.views[op.outputs[0]]) {}
 
@@ -136,7 +155,7 @@ class GateNode : public Node {
     for (size_t row = next_task(); row < rows; row = next_task()) {
       const float* gate = x_.floats(run, row);
       float* y = unrounded(y_, run, row, scratch);
-      gate_(gate, gate + y_.columns, y_.columns, y);
+      gate_(gate, has_up_ ? gate + y_.columns : nullptr, y_.columns, y);
       round_to_type(kernels_, y_, y, row);
     }
   }
@@ -145,7 +164,8 @@ class GateNode : public Node {
 
  private:
   const Kernels& kernels_;
-  void (*gate_)(const float* gate, const float* up, size_t n, float* y);
+  Gating* gate_;
+  bool has_up_;
   View x_;
   View y_;
 };

@@ -125,6 +125,9 @@ std::string CudaProgram::allocate() {
   for_each_op<RotatedGain>(graph_, [&](const Op& op, const RotatedGain&) {
     if (fault.empty()) fault = add_rotation(op);
   });
+  for_each_op<Attention>(graph_, [&](const Op& op, const Attention& kind) {
+    if (fault.empty()) fault = add_attention_table(op, kind);
+  });
   if (!fault.empty()) return fault;
   const Status status = queue_.finish();
   return status.ok() ? std::string() : status.error();
@@ -179,6 +182,33 @@ std::string CudaProgram::add_rope_table(const Op& op, const Rope& kind) {
   return {};
 }
 
+// The table for attention with slopes or factors of queries, unless there already is one.
+std::string CudaProgram::add_attention_table(const Op& op, const Attention& kind) {
+  if ((kind.alibi == 0 && kind.log_scale_from == 0) || attention_table_of(kind) != nullptr) return {};
+  auto table = std::make_unique<AttentionTable>();
+  table->kind = kind;
+  if (kind.alibi != 0)
+    for (size_t head = 0; head < kind.query_heads; ++head) table->factors.push_back(alibi_slope(kind, head));
+  if (kind.log_scale_from != 0)
+    for (size_t position = 0; position < kv_.pages() * kKvPageTokens; ++position)
+      table->factors.push_back(log_scale(kind, position));
+  auto memory = DeviceMemory::allocate(table->factors.size() * sizeof(float));
+  if (!memory.ok()) return fmt::format("op \"{}\": {}", op.name, memory.error());
+  table->memory = std::move(memory.value());
+  queue_.upload(table->memory.address(), std::as_bytes(std::span(table->factors)));
+  attention_tables_.push_back(std::move(table));
+  return {};
+}
+
+const AttentionTable* CudaProgram::attention_table_of(const Attention& kind) const {
+  for (const auto& table : attention_tables_) {
+    if (table->kind.alibi == kind.alibi && table->kind.query_heads == kind.query_heads &&
+        table->kind.log_scale_from == kind.log_scale_from)
+      return table.get();
+  }
+  return nullptr;
+}
+
 Rows CudaProgram::rows(TensorId id) const {
   return {arena_.view<std::byte>(plan_.offset[id]), plan_.stride[id]};
 }
@@ -193,9 +223,27 @@ void CudaProgram::add(const Op& op, const Embed& kind) {
   };
   const Rows y = rows(op.outputs[0]);
   if (weight.is_table()) {
-    queue_rows(EmbedTableJob{weight.table(), {}, y, columns(op.outputs[0]), kind.multiplier}, &embed_table);
+    queue_rows(EmbedTableJob{weight.table(), {}, y, columns(op.outputs[0]), kind.multiplier, {}},
+               &embed_table);
   } else {
-    queue_rows(EmbedJob{weight.matrix(), {}, y, columns(op.outputs[0]), kind.multiplier}, &embed);
+    queue_rows(EmbedJob{weight.matrix(), {}, y, columns(op.outputs[0]), kind.multiplier, {}}, &embed);
+  }
+}
+
+void CudaProgram::add(const Op& op, const AddPosition& kind) {
+  const UploadedWeight& weight = *weights_[kind.table];
+  const auto queue_rows = [this](auto job, auto function) {
+    steps_.push_back([this, job, function]() mutable {
+      job.tokens = batch_.positions();
+      function(queue_, job, batch_.rows());
+    });
+  };
+  const Rows x = rows(op.inputs[0]);
+  const Rows y = rows(op.outputs[0]);
+  if (weight.is_table()) {
+    queue_rows(EmbedTableJob{weight.table(), {}, y, columns(op.outputs[0]), 1, x}, &embed_table);
+  } else {
+    queue_rows(EmbedJob{weight.matrix(), {}, y, columns(op.outputs[0]), 1, x}, &embed);
   }
 }
 
@@ -208,6 +256,7 @@ void CudaProgram::add(const Op& op, const Norm& kind) {
   job.y = rows(op.outputs[0]);
   if (op.outputs.size() == 2) job.sum = rows(op.outputs[1]);
   job.gain = weights_[kind.gain]->vector();
+  if (kind.bias) job.bias = weights_[*kind.bias]->vector();
   job.columns = columns(op.outputs[0]);
   job.epsilon = kind.epsilon;
   job.added_multiplier = kind.added_multiplier;
@@ -340,6 +389,11 @@ void CudaProgram::add(const Op& op, const Attention& kind) {
   // Positions are below 2^32, so a window beyond that hides nothing.
   job.window = kind.window > std::numeric_limits<uint32_t>::max() ? 0 : static_cast<uint32_t>(kind.window);
   job.soft_cap = kind.soft_cap;
+  if (const AttentionTable* table = attention_table_of(kind)) {
+    const size_t slopes = kind.alibi != 0 ? kind.query_heads : 0;
+    if (slopes != 0) job.slopes = table->memory.view<const float>();
+    if (kind.log_scale_from != 0) job.query_factors = table->memory.view<const float>(slopes * sizeof(float));
+  }
   job.records = records_.view<float>();
   const bool window = kv_.geometry().layer_slides(kind.layer);
   steps_.push_back([this, store, job, window, shape = shape_of(kind, kv_, plan_.limits)]() mutable {
@@ -359,8 +413,8 @@ void CudaProgram::add(const Op& op, const SoftCap& kind) {
 }
 
 void CudaProgram::add(const Op& op, const Gate& kind) {
-  const GateJob job{rows(op.inputs[0]), rows(op.outputs[0]), columns(op.outputs[0]), type(op.outputs[0]),
-                    kind.function};
+  const GateJob job{rows(op.inputs[0]),  rows(op.outputs[0]), columns(op.outputs[0]),
+                    type(op.outputs[0]), kind.function,       kind.has_up};
   steps_.push_back(
       [this, job, extent = graph_.tensors[op.outputs[0]].rows] { gate(queue_, job, count(extent)); });
 }

@@ -39,6 +39,13 @@ struct DeviceRotation {
   uint32_t order = 1;
 };
 
+// What attention ops of one kind multiply distances and queries by.
+struct AttentionTable {
+  Attention kind;
+  std::vector<float> factors;  // slopes by head, then factors of queries by position
+  DeviceMemory memory;         // the same; either part may be empty
+};
+
 class CudaProgram : public Program {
  public:
   // Arguments have passed the checks of Backend::compile. Fails with one line: sizes beyond those of the
@@ -60,6 +67,7 @@ class CudaProgram : public Program {
   std::string allocate();
   std::string add_rope_table(const Op& op, const Rope& kind);
   std::string add_rotation(const Op& op);
+  std::string add_attention_table(const Op& op, const Attention& kind);
   Status load(const Batch& batch);
   void queue_steps(const Batch& batch);
   void queue_decoding_step();
@@ -68,6 +76,7 @@ class CudaProgram : public Program {
 
   // Adds the steps of an op; one overload for each kind.
   void add(const Op& op, const Embed& kind);
+  void add(const Op& op, const AddPosition& kind);
   void add(const Op& op, const Input& kind);
   void add(const Op& op, const Norm& kind);
   void add(const Op& op, const Linear& kind);
@@ -80,6 +89,7 @@ class CudaProgram : public Program {
   void add(const Op& op, const Gather& kind);
   void add(const Op& op, const RotatedGain& kind);
   const RopeTable& rope_table_of(const Rope& kind) const;
+  const AttentionTable* attention_table_of(const Attention& kind) const;  // null: no need of one
 
   Rows rows(TensorId id) const;
   ElementType type(TensorId id) const { return graph_.tensors[id].type; }
@@ -100,7 +110,8 @@ class CudaProgram : public Program {
   std::optional<TensorId> input_;  // the tensor that Batch::input is copied to
   std::vector<std::unique_ptr<RopeTable>> rope_tables_;
   std::map<uint32_t, DeviceRotation> rotations_;  // by size
-  DeviceMemory best_;                             // results of execute_best, then its scratch
+  std::vector<std::unique_ptr<AttentionTable>> attention_tables_;
+  DeviceMemory best_;  // results of execute_best, then its scratch
   std::vector<std::function<void()>> steps_;
   std::vector<DecodingStep> decoding_steps_;
   uint64_t clock_ = 0;

@@ -52,12 +52,13 @@ std::vector<double> rounded_to_steps(std::span<const double> x, double most, dou
 // from their middle, and what the middle contributes is added unrounded.
 class HeadAttention {
  public:
-  HeadAttention(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t kv_head)
+  HeadAttention(const Attention& kind, const BatchSequence& sequence, KvStore& kv, size_t query_head)
       : kind_(kind),
         pages_(sequence.pages_of(kv.geometry().layer_slides(kind.layer))),
         kv_(kv),
-        head_(kv_head),
-        rounds_(kv.geometry().layer_bits(kind.layer) == 4) {}
+        head_(query_head / (kind.query_heads / kind.kv_heads)),
+        rounds_(kv.geometry().layer_bits(kind.layer) == 4),
+        slope_(kind.alibi > 0 ? alibi_slope(kind, query_head) : 0.0) {}
 
   void attend(size_t position, std::span<const float> query, std::span<float> out) {
     const size_t begin = kind_.first_seen(position);
@@ -86,6 +87,7 @@ class HeadAttention {
     if (rounds_) {
       for (double& value : rounded) value *= step;
     }
+    const double scale = double{kind_.scale} * double{log_scale(kind_, position)};
     std::vector<double> scores(position + 1 - begin);
     for (size_t p = begin; p <= position; ++p) {
       const Slot slot = slot_of(pages_, p);
@@ -94,7 +96,7 @@ class HeadAttention {
       double dot = 0;
       for (size_t i = 0; i < query.size(); ++i) dot += rounded[i] * (key[i] - middle) + exact[i] * middle;
       double& score = scores[p - begin];
-      score = double{kind_.scale} * dot;
+      score = scale * dot - slope_ * static_cast<double>(position - p);
       const double cap = kind_.soft_cap;
       if (cap > 0) score = cap * std::tanh(score / cap);
     }
@@ -126,19 +128,19 @@ class HeadAttention {
   KvStore& kv_;
   size_t head_;
   bool rounds_;
+  double slope_;
 };
 
 }  // namespace
 
 void run_attention(const Attention& kind, std::span<const BatchSequence> sequences, KvStore& kv,
                    const Rows& qkv, const Rows& y) {
-  const size_t queries_per_kv_head = kind.query_heads / kind.kv_heads;
   for (const BatchSequence& sequence : sequences) append(kind, sequence, kv, qkv);
   for (const BatchSequence& sequence : sequences) {
     for (size_t i = 0; i < sequence.token_count; ++i) {
       const size_t row = sequence.first_row + i;
       for (size_t head = 0; head < kind.query_heads; ++head) {
-        HeadAttention(kind, sequence, kv, head / queries_per_kv_head)
+        HeadAttention(kind, sequence, kv, head)
             .attend(sequence.position + i, qkv.floats(row).subspan(head * kind.head_dim, kind.head_dim),
                     y.floats(row).subspan(head * kind.head_dim, kind.head_dim));
       }

@@ -13,4 +13,14 @@ void run_embed(const StoredTensor& table, float multiplier, std::span<const uint
   }
 }
 
+void run_add_position(const StoredTensor& table, std::span<const size_t> positions, const Rows& x,
+                      const Rows& y) {
+  std::vector<double> values(y.columns);
+  for (size_t row = 0; row < positions.size(); ++row) {
+    read_row(table, positions[row], values);
+    for (size_t i = 0; i < values.size(); ++i)
+      y.floats(row)[i] = x.floats(row)[i] + static_cast<float>(values[i]);
+  }
+}
+
 }  // namespace tessera::reference

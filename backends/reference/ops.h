@@ -33,6 +33,10 @@ void store_row(const Rows& out, size_t row, std::span<const float> values);
 void run_embed(const StoredTensor& table, float multiplier, std::span<const uint32_t> tokens,
                const Rows& out);
 
+// y[row] = x[row] + row positions[row] of the table; y may be the same tensor as x.
+void run_add_position(const StoredTensor& table, std::span<const size_t> positions, const Rows& x,
+                      const Rows& y);
+
 // added and sum are set for a norm of two inputs.
 struct NormRows {
   Rows x;
@@ -40,8 +44,9 @@ struct NormRows {
   Rows y;
   std::optional<Rows> sum;
 };
-// gain [columns]. selected holds the input row of every output row when the op selects rows.
-void run_norm(const StoredTensor& gain, const Norm& kind, const NormRows& rows,
+// gain [columns], and so is bias, null for a norm without. selected holds the input row of every output row
+// when the op selects rows.
+void run_norm(const StoredTensor& gain, const StoredTensor* bias, const Norm& kind, const NormRows& rows,
               std::optional<std::span<const uint32_t>> selected);
 
 // Columns [first_column, first_column + matrix rows) of y become x times the transposed matrix, plus a bias
@@ -67,7 +72,7 @@ void run_gather(const StoredTensor& order, const Rows& x, const Rows& y);
 // Each row of x rotated back, times gain [columns], rotated again. y may be the same tensor as x.
 void run_rotated_gain(const StoredTensor& gain, const Rows& x, const Rows& y);
 
-// gate_up [rows, 2 columns] holds gate and up side by side.
+// gate_up [rows, 2 columns] holds gate and up side by side, or gate alone where the op has no up.
 void run_gate(const Gate& kind, const Rows& gate_up, const Rows& y);
 
 // y may be the same tensor as x.

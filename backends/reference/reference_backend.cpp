@@ -97,6 +97,10 @@ class ReferenceProgram : public Program {
     run_embed(weight(embed.table), embed.multiplier, batch.tokens, output(op, 0, batch));
   }
 
+  void run_op(const Op& op, const AddPosition& add, const Batch& batch) {
+    run_add_position(weight(add.table), positions_, input(op, 0, batch), output(op, 0, batch));
+  }
+
   void run_op(const Op& op, const Input&, const Batch& batch) {
     const Rows to = output(op, 0, batch);
     for (size_t row = 0; row < to.count; ++row) {
@@ -111,7 +115,7 @@ class ReferenceProgram : public Program {
       tensors.added = input(op, 1, batch);
       tensors.sum = output(op, 1, batch);
     }
-    run_norm(weight(norm.gain), norm, tensors,
+    run_norm(weight(norm.gain), norm.bias ? &weight(*norm.bias) : nullptr, norm, tensors,
              norm.select_rows ? std::optional(batch.output_rows) : std::nullopt);
   }
 

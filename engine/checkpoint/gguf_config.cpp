@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "engine/models/head_padding.h"
 #include "engine/models/rope_frequencies.h"
@@ -66,8 +67,9 @@ class ModelKeys {
     set_head_dim(head_dim(h), h);
     h.ffn = metadata_.uniform_integer(key("feed_forward_length"), 1, limits::kMostFfn);
     h.context = metadata_.integer(key("context_length"), 1, limits::kMostContext);
-    h.norm_epsilon = metadata_.number(key("attention.layer_norm_rms_epsilon"), limits::kLeastNormEpsilon,
-                                      limits::kMostNormEpsilon);
+    h.norm_epsilon = metadata_.number(
+        key(family.layer_norms ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon"),
+        limits::kLeastNormEpsilon, limits::kMostNormEpsilon);
     h.rope_theta =
         metadata_.optional_number(key("rope.freq_base"), limits::kLeastRopeTheta, limits::kMostRopeTheta)
             .value_or(kDefaultRopeTheta);
@@ -241,6 +243,9 @@ ModelHeader read_gguf_header(const GgufFile& file) {
   header.chat.stop_tokens = read_stop_tokens(metadata, header.hyperparameters.vocabulary);
   header.chat.chat_template =
       metadata.optional_text("tokenizer.chat_template", limits::kMostTextBytes).value_or("");
+  const BuiltInTemplate* built_in = find_built_in_template(*family, header.hyperparameters, nlohmann::json());
+  if (header.chat.chat_template.empty() && built_in != nullptr)
+    header.chat.chat_template = built_in_text(*built_in);
   return header;
 }
 

@@ -87,6 +87,7 @@ class GgufSource : public CheckpointSource {
     TensorSource source;
     source.name = fmt::format(fmt::runtime(name_of(architecture.names, tensor.role)), tensor.layer);
     source.multiplier = tensor.source.multiplier;
+    source.unit_rows = tensor.source.unit_rows;  // those that have length 1 already do not change
     source.stored_head = tensor.source.stored_head;
     source.padded_head = tensor.source.padded_head;
     source.in_columns = tensor.source.in_columns;

@@ -104,9 +104,26 @@ std::string folder_name(const std::string& folder) {
   return error ? folder : real.filename().string();
 }
 
-}  // namespace
+// Of a folder without a template of its own.
+const BuiltInTemplate* find_built_in(const std::string& folder) {
+  const auto document = [&](const char* file) {
+    const std::string path = fmt::format("{}/{}", folder, file);
+    std::error_code error;
+    return std::filesystem::exists(path, error) ? read_strict_json(path, kConfigLimits) : json();
+  };
+  const json config = document("config.json");
+  if (!config.is_object() || !config.contains("model_type") || !config["model_type"].is_string())
+    return nullptr;
+  const Family* family = find_model_type(config["model_type"].get_ref<const std::string&>()).family;
+  if (family == nullptr || family->chat_templates.empty()) return nullptr;
+  Hyperparameters h;
+  if (config.contains("vocab_size") && config["vocab_size"].is_number_unsigned())
+    h.vocabulary = config["vocab_size"].get<uint64_t>();
+  return find_built_in_template(*family, h, document("generation_config.json"));
+}
 
-std::string folder_chat_template(const std::string& folder) {
+// What the folder's own files say; empty when they say nothing.
+std::string own_template(const std::string& folder) {
   std::error_code error;
   const std::string own_file = folder + "/chat_template.jinja";
   if (std::filesystem::exists(own_file, error)) return read_utf8_file(own_file, limits::kMostTextBytes);
@@ -114,6 +131,18 @@ std::string folder_chat_template(const std::string& folder) {
   if (!std::filesystem::exists(settings, error)) return {};
   const json document = read_strict_json(settings, kTokenizerConfigLimits);
   return read_template_field(JsonFields(document, settings, ""));
+}
+
+}  // namespace
+
+const BuiltInTemplate* folder_built_in_template(const std::string& folder) {
+  return own_template(folder).empty() ? find_built_in(folder) : nullptr;
+}
+
+std::string folder_chat_template(const std::string& folder) {
+  std::string text = own_template(folder);
+  const BuiltInTemplate* built_in = text.empty() ? find_built_in(folder) : nullptr;
+  return built_in == nullptr ? text : built_in_text(*built_in);
 }
 
 ModelHeader read_huggingface_folder(const std::string& folder) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/models/built_in_templates.h"
 #include "gguf-like-format/file_error.h"
 #include "gguf-like-format/model_header.h"
 
@@ -16,7 +17,10 @@ namespace tessera {
 ModelHeader read_huggingface_folder(const std::string& folder, std::vector<std::string>& notes);
 ModelHeader read_huggingface_folder(const std::string& folder);
 
-// The chat template of a folder, empty when it has none. Throws FileError.
+// The chat template of a folder, or else that built in for its model; empty when there is none. Throws
+// FileError.
 std::string folder_chat_template(const std::string& folder);
+// The template that is built in for a folder without its own; nullptr when there is none. Throws FileError.
+const BuiltInTemplate* folder_built_in_template(const std::string& folder);
 
 }  // namespace tessera

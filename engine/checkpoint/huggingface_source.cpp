@@ -50,6 +50,7 @@ class HuggingFaceSource : public CheckpointSource {
         quantization_(read_quantization_config(folder)),
         checkpoint_(Checkpoint::open(folder, weights_format(folder))),
         tokenizer_(Tokenizer::from_folder(folder, &notes_)) {
+    add_built_in_end(folder);
     const TensorParts parts(folder, checkpoint_.tensors());
     if (!quantization_) quantization_ = read_quantization_file(folder, parts);
     if (quantization_) packed_ = find_packed(*quantization_->layout, parts);
@@ -84,6 +85,13 @@ class HuggingFaceSource : public CheckpointSource {
   std::span<const std::string> notes() const override { return notes_; }
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   std::span<const SourceTensor> tensors() const override { return tensors_; }
+  // Checkpoints of a model without its head lack the first part of every name.
+  TensorSource source_of(const ExpectedTensor& tensor) const override {
+    TensorSource source = tensor.source;
+    const std::string bare = source.name.substr(source.name.find('.') + 1);
+    if (find(source.name) == nullptr && find(bare) != nullptr) source.name = bare;
+    return source;
+  }
   void read(const SourceTensor& tensor, uint64_t first, std::span<float> out) const override {
     if (const PackedTensor* matrix = packed(tensor))
       read_packed_values(*matrix, first, out);
@@ -118,6 +126,17 @@ class HuggingFaceSource : public CheckpointSource {
 
  private:
   static constexpr uint64_t kRowsAtOnce = 32;
+
+  // Says so where a template is built in, and stops at the token that it begins a turn with.
+  void add_built_in_end(const std::string& folder) {
+    const BuiltInTemplate* built_in = folder_built_in_template(folder);
+    if (built_in == nullptr) return;
+    notes_.push_back(fmt::format("{}: no chat template: that of its family, prompts/{}, is taken", folder,
+                                 built_in->file));
+    const auto id = built_in->also_ends.empty() ? std::nullopt : tokenizer_.find(built_in->also_ends);
+    std::vector<uint32_t>& stops = header_.chat.stop_tokens;
+    if (id && std::find(stops.begin(), stops.end(), *id) == stops.end()) stops.push_back(*id);
+  }
 
   // Some GPTQ packages write a bias of 0 beside every packed matrix, also where the model has none.
   std::unordered_set<const CheckpointTensor*> empty_biases(const TensorParts& parts) const {

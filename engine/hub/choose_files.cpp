@@ -21,7 +21,7 @@ namespace {
 constexpr std::string_view kEnd = ".gguf";
 constexpr std::array<std::string_view, 2> kUsualQuants = {"q4_k_m", "q4_0"};
 // What is read of a checkpoint folder beside its weights.
-constexpr std::array<std::string_view, 14> kSmallFiles = {"config.json",
+constexpr std::array<std::string_view, 15> kSmallFiles = {"config.json",
                                                           "generation_config.json",
                                                           "quantize_config.json",
                                                           "quant_config.json",
@@ -30,6 +30,7 @@ constexpr std::array<std::string_view, 14> kSmallFiles = {"config.json",
                                                           "special_tokens_map.json",
                                                           "added_tokens.json",
                                                           "tokenizer.model",
+                                                          "qwen.tiktoken",
                                                           "vocab.json",
                                                           "merges.txt",
                                                           "chat_template.jinja",

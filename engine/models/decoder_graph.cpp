@@ -13,7 +13,7 @@ namespace tessera {
 
 namespace {
 
-// The bias that is added to the products of a role's matrix.
+// The bias that is added to the products of a role's matrix, or to what a norm gives.
 std::optional<Role> bias_of(Role role) {
   switch (role) {
     case Role::q:
@@ -24,6 +24,16 @@ std::optional<Role> bias_of(Role role) {
       return Role::v_bias;
     case Role::o:
       return Role::o_bias;
+    case Role::up:
+      return Role::up_bias;
+    case Role::down:
+      return Role::down_bias;
+    case Role::attention_norm:
+      return Role::attention_norm_bias;
+    case Role::ffn_norm:
+      return Role::ffn_norm_bias;
+    case Role::output_norm:
+      return Role::output_norm_bias;
     default:
       return std::nullopt;
   }
@@ -60,6 +70,12 @@ class GraphBuilder {
     return out;
   }
 
+  TensorId add_position(TensorId x) {
+    const TensorId out = tensor("positioned", RowExtent::tokens, graph_.tensors[x].columns, ElementType::f32);
+    graph_.ops.push_back({"add_position", AddPosition{id(Role::position_embedding)}, {x}, {out}});
+    return out;
+  }
+
   // The norm of the residual stream, to be prepared for reader's matrix; added, when there is one, is
   // summed into the stream first.
   TensorId norm(Role gain, TensorId& residual, std::optional<TensorId> added, Role reader, bool select_rows) {
@@ -68,7 +84,7 @@ class GraphBuilder {
     const size_t columns = graph_.tensors[residual].columns;
     const TensorId out = tensor(name, rows, columns, made_type(reader));
     Op op{name,
-          Norm{id(gain), d_.norm_epsilon, select_rows, added ? d_.residual_multiplier : 1.0f},
+          Norm{id(gain), d_.norm_epsilon, select_rows, added ? d_.residual_multiplier : 1.0f, bias(gain)},
           {residual},
           {out}};
     if (added) {
@@ -92,12 +108,23 @@ class GraphBuilder {
             source_, weight(part).name, weight(first).name, scheme_name(weight(first).scheme),
             scheme_name(weight(part).scheme)));
       }
-      const std::optional<Role> bias = bias_of(part);
-      kind.parts.push_back({id(part), bias && d_.has(*bias) ? std::optional(id(*bias)) : std::nullopt});
+      kind.parts.push_back({id(part), bias(part)});
       columns += weight(part).rows;
     }
     const TensorId out = tensor(name, graph_.tensors[input].rows, columns, ElementType::f32);
     graph_.ops.push_back({name, std::move(kind), {input}, {out}});
+    return out;
+  }
+
+  // x = norm(x + added), in floats.
+  TensorId norm_behind(Role gain, TensorId x, TensorId added, bool select_rows) {
+    const std::string name = weight(gain).name;
+    const RowExtent rows = select_rows ? RowExtent::outputs : RowExtent::tokens;
+    const size_t columns = graph_.tensors[x].columns;
+    const TensorId out = tensor(name, rows, columns, ElementType::f32);
+    const TensorId sum = tensor(name + ".sum", rows, columns, ElementType::f32);
+    graph_.ops.push_back(
+        {name, Norm{id(gain), d_.norm_epsilon, select_rows, 1.0f, bias(gain)}, {x, added}, {out, sum}});
     return out;
   }
 
@@ -122,16 +149,16 @@ class GraphBuilder {
     const TensorId out = tensor(name, RowExtent::tokens, d_.query_heads * d_.head_dim, ElementType::f32);
     graph_.ops.push_back({name,
                           Attention{layer_, d_.query_heads, d_.kv_heads, d_.head_dim, shape().scale,
-                                    shape().window, d_.attention_soft_cap},
+                                    shape().window, d_.attention_soft_cap, d_.alibi, d_.log_scale_from},
                           {input},
                           {out}});
     return out;
   }
 
   TensorId gate(const std::string& name, TensorId input, Role reader) {
-    const TensorId out =
-        tensor(name, graph_.tensors[input].rows, graph_.tensors[input].columns / 2, made_type(reader));
-    graph_.ops.push_back({name, Gate{d_.gate}, {input}, {out}});
+    const size_t columns = graph_.tensors[input].columns / (d_.gated ? 2 : 1);
+    const TensorId out = tensor(name, graph_.tensors[input].rows, columns, made_type(reader));
+    graph_.ops.push_back({name, Gate{d_.gate, d_.gated}, {input}, {out}});
     return out;
   }
 
@@ -186,6 +213,10 @@ class GraphBuilder {
   // Of the current layer.
   const LayerAttention& shape() const { return d_.slides[layer_] ? d_.sliding_attention : d_.full_attention; }
   WeightId id(Role role) const { return weights_.at({role, role_row(role).in_layer ? layer_ : 0}); }
+  std::optional<WeightId> bias(Role of) const {
+    const std::optional<Role> role = bias_of(of);
+    return role && d_.has(*role) ? std::optional(id(*role)) : std::nullopt;
+  }
   const Weight& weight(Role role) const { return graph_.weights[id(role)]; }
   // Of the columns of a role's matrix, where it has one in this layer.
   std::optional<WeightId> order(Role matrix) const {
@@ -207,25 +238,47 @@ Graph decoder_graph(const DecoderDescription& d, const std::vector<DecoderTensor
                     const std::string& source) {
   GraphBuilder builder(d, tensors, source);
   const auto name = [&](std::string_view part) { return builder.layer_name(part); };
+  const Role first = d.gated ? Role::gate : Role::up;  // that reads what the feed-forward part does
+  // What the parts of a layer add to the residual stream; x is prepared for them.
+  const auto attention = [&](TensorId x) {
+    x = builder.linear(name("qkv"), builder.prepared_for(Role::q, x), {Role::q, Role::k, Role::v});
+    if (d.query_key_norms) x = builder.head_norm(name("head_norm"), x);
+    if (!d.learned_positions && d.alibi == 0) x = builder.rope(name("rope"), x);
+    x = builder.attention(name("attention"), x);
+    x = builder.linear(name("o"), builder.prepared_for(Role::o, x), {Role::o});
+    return builder.part_output(Role::attention_output_norm, x);
+  };
+  const auto feed_forward = [&](TensorId x) {
+    x = builder.prepared_for(first, x);
+    x = d.gated ? builder.linear(name("gate_up"), x, {Role::gate, Role::up})
+                : builder.linear(name("up"), x, {Role::up});
+    x = builder.gate(name("gated"), x, Role::down);
+    x = builder.linear(name("down"), builder.prepared_for(Role::down, x), {Role::down});
+    return builder.part_output(Role::ffn_output_norm, x);
+  };
   TensorId residual = builder.embed();
+  if (d.projects_embeddings)
+    residual =
+        builder.linear("embedding_projection", builder.prepared_for(Role::embedding_projection, residual),
+                       {Role::embedding_projection});
+  if (d.learned_positions) residual = builder.add_position(residual);
   std::optional<TensorId> added;  // what the previous half-layer contributes to the residual stream
   for (size_t layer = 0; layer < d.layers; ++layer) {
     builder.set_layer(layer);
-    TensorId x = builder.norm(Role::attention_norm, residual, added, Role::q, false);
-    x = builder.linear(name("qkv"), builder.prepared_for(Role::q, x), {Role::q, Role::k, Role::v});
-    if (d.query_key_norms) x = builder.head_norm(name("head_norm"), x);
-    x = builder.rope(name("rope"), x);
-    x = builder.attention(name("attention"), x);
-    added = builder.linear(name("o"), builder.prepared_for(Role::o, x), {Role::o});
-    added = builder.part_output(Role::attention_output_norm, *added);
-    x = builder.norm(Role::ffn_norm, residual, added, Role::gate, false);
-    x = builder.linear(name("gate_up"), builder.prepared_for(Role::gate, x), {Role::gate, Role::up});
-    x = builder.gate(name("gated"), x, Role::down);
-    added = builder.linear(name("down"), builder.prepared_for(Role::down, x), {Role::down});
-    added = builder.part_output(Role::ffn_output_norm, *added);
+    if (d.norms_follow) {
+      residual = builder.norm_behind(Role::attention_norm, residual, attention(residual), false);
+      residual = builder.norm_behind(Role::ffn_norm, residual, feed_forward(residual), layer + 1 == d.layers);
+      continue;
+    }
+    added = attention(builder.norm(Role::attention_norm, residual, added, Role::q, false));
+    added = feed_forward(builder.norm(Role::ffn_norm, residual, added, first, false));
   }
   const Role head = d.tied_head ? Role::token_embedding : Role::output_head;
-  TensorId x = builder.norm(Role::output_norm, residual, added, head, true);
+  const Role reader = d.projects_embeddings ? Role::head_projection : head;
+  TensorId x = d.norms_follow ? builder.prepared_for(reader, residual)
+                              : builder.norm(Role::output_norm, residual, added, reader, true);
+  if (d.projects_embeddings)
+    x = builder.prepared_for(head, builder.linear("head_projection", x, {Role::head_projection}));
   if (d.rotated_table) x = builder.prepared_for(head, builder.rotated_gain(x));
   if (d.logits_soft_cap == 0) return builder.finish(builder.linear("logits", x, {head}));
   const TensorId uncapped = builder.linear("uncapped_logits", x, {head});

@@ -35,6 +35,23 @@ bool DecoderDescription::has(Role role) const {
     case Role::attention_output_norm:
     case Role::ffn_output_norm:
       return output_norms;
+    case Role::position_embedding:
+      return learned_positions;
+    case Role::embedding_projection:
+    case Role::head_projection:
+      return projects_embeddings;
+    case Role::attention_norm_bias:
+    case Role::ffn_norm_bias:
+      return layer_norms;
+    case Role::output_norm:
+      return !norms_follow;
+    case Role::output_norm_bias:
+      return layer_norms && !norms_follow;
+    case Role::gate:
+      return gated;
+    case Role::up_bias:
+    case Role::down_bias:
+      return ffn_bias;
     case Role::output_head:
       return !tied_head;
     case Role::output_gain:
@@ -78,6 +95,14 @@ DecoderDescription describe_decoder(const Hyperparameters& h, const std::string&
   out.logits_soft_cap = static_cast<float>(h.logits_soft_cap);
   out.embedding_multiplier = static_cast<float>(h.embedding_multiplier);
   out.residual_multiplier = static_cast<float>(h.residual_multiplier);
+  out.learned_positions = family.learned_positions;
+  out.alibi = static_cast<float>(h.alibi);
+  out.log_scale_from = static_cast<size_t>(h.log_scale_from);
+  out.projects_embeddings = h.embedding_width != 0;
+  out.layer_norms = family.layer_norms;
+  out.norms_follow = h.norms_follow;
+  out.gated = family.gated;
+  out.ffn_bias = family.ffn_bias;
   out.qkv_bias = h.qkv_bias;
   out.output_bias = h.output_bias;
   out.query_key_norms = family.query_key_norms;

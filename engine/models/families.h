@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/models/built_in_templates.h"
 #include "gguf-like-format/model_header.h"
 #include "gguf-like-format/tensor_roles.h"
 #include "graph/graph.h"
@@ -40,10 +41,12 @@ struct HuggingFaceClass {
 
 enum class BiasRule : uint8_t { never, configured, always };
 
-// A role's tensor in a checkpoint; "{}" stands for the number of the layer.
+// A role's tensor in a checkpoint; "{}" stands for the number of the layer. Roles that share a name are rows
+// of one tensor, in the order of their list. A transposed tensor is stored as [columns, rows].
 struct SourceName {
   Role role;
   std::string_view name;
+  bool transposed = false;
 };
 
 // How GGUF files hold a family.
@@ -72,10 +75,21 @@ struct Family {
   bool output_norms = false;                   // of what a part of a layer gives, before it is added
   float gain_offset = 0;                       // that gains of norms lack in Hugging Face checkpoints
   std::span<const SourceName> own_names = {};  // that go before names
+  uint64_t first_position = 0;                 // the row of a checkpoint's position embeddings for position 0
+  bool learned_positions = false;              // added to embeddings; nothing is rotated
+  bool layer_norms = false;                    // norms take away the mean and have a bias
+  bool gated = true;                           // whether there is a gate beside up
+  bool ffn_bias = false;                       // of up and down
+  // The first that applies is that of a model whose checkpoint has no chat template.
+  std::span<const BuiltInTemplate> chat_templates = {};
+  uint64_t unit_head_vocabulary =
+      0;  // models of this vocabulary have rows of length 1 in their head; 0: none
 };
 
 std::span<const Family> families();
 
+// The entry of a role; nullptr when it is not listed.
+const SourceName* find_name(std::span<const SourceName> names, Role role);
 // The name of a role's tensors; empty when it is not listed.
 std::string_view name_of(std::span<const SourceName> names, Role role);
 

@@ -47,6 +47,17 @@ void read_granite_gguf(const GgufMetadata& metadata, Hyperparameters& h) {
       metadata.optional_number("granite.attention.scale", 0, limits::kMostMultiplier).value_or(0);
 }
 
+void read_qwen_gguf(const GgufMetadata& metadata, Hyperparameters& h) {
+  // The feed-forward length is that of gate and up together.
+  if (h.ffn % 2 != 0) metadata.refuse("qwen.feed_forward_length", "an even number", fmt::format("{}", h.ffn));
+  h.ffn /= 2;
+}
+
+void read_baichuan_gguf(const GgufMetadata&, Hyperparameters& h) {
+  constexpr uint64_t kLayersOf13B = 40;  // nothing else tells them from those with rotary positions
+  if (h.layers == kLayersOf13B) h.alibi = kBaichuanAlibi;
+}
+
 void read_gemma_gguf(const GgufMetadata& metadata, Hyperparameters& h) {
   read_any_gemma(metadata, "gemma", 0, h);
 }

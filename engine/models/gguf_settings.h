@@ -16,6 +16,11 @@ void read_granite_gguf(const GgufMetadata& metadata, Hyperparameters& h);
 void read_gemma_gguf(const GgufMetadata& metadata, Hyperparameters& h);
 void read_gemma2_gguf(const GgufMetadata& metadata, Hyperparameters& h);
 void read_gemma3_gguf(const GgufMetadata& metadata, Hyperparameters& h);
+void read_qwen_gguf(const GgufMetadata& metadata, Hyperparameters& h);
+void read_baichuan_gguf(const GgufMetadata& metadata, Hyperparameters& h);
+
+// The exponent of the least slope of Baichuan's models of 13B.
+inline constexpr double kBaichuanAlibi = 8;
 
 // Keys behind the architecture's name that these read and others must leave neutral.
 inline constexpr std::array<std::string_view, 4> kGraniteKeys{"attention.scale", "embedding_scale",

@@ -30,16 +30,6 @@ void require_off(const JsonFields& config, std::string_view field) {
   if (config.boolean_or(field, false)) config.refuse_value(field, "false (true is not supported)");
 }
 
-void refuse_other_classes(const JsonFields& config, const HuggingFaceClass& type) {
-  if (config.find("architectures") != nullptr) {
-    const json& names = config.array("architectures");
-    const bool listed = std::any_of(names.begin(), names.end(), [&type](const json& name) {
-      return name.is_string() && name.get_ref<const std::string&>() == type.architecture;
-    });
-    if (!listed) config.refuse("architectures", type.architecture, printable(names.dump()));
-  }
-}
-
 void refuse_unsupported(const JsonFields& config) {
   if (config.find("hidden_act") != nullptr && config.text("hidden_act", kMostWordBytes) != "silu")
     config.refuse_value("hidden_act", "silu");
@@ -145,24 +135,40 @@ uint64_t read_kv_heads(const json& document, const JsonFields& config, const Hug
   return heads;
 }
 
+void check_head_dim(const JsonFields& config, std::string_view source, uint64_t head_dim) {
+  if (head_dim % 2 != 0 || head_dim > limits::kMostHeadDim || head_dim == 0)
+    config.refuse(source, fmt::format("heads of an even size of at most {}", limits::kMostHeadDim),
+                  fmt::format("size {}", head_dim));
+}
+
 uint64_t read_head_dim(const JsonFields& config, const HuggingFaceClass& type, const Hyperparameters& h) {
   std::optional<uint64_t> head_dim = config.optional_integer("head_dim", 1, limits::kMostHeadDim);
   if (!head_dim && type.head_dim != 0) head_dim = type.head_dim;
-  const std::string_view source = head_dim ? "head_dim" : "hidden_size";
-  if (!head_dim) {
-    if (h.hidden % h.query_heads != 0)
-      config.refuse_value(
-          "hidden_size",
-          fmt::format("a multiple of num_attention_heads ({}) as there is no head_dim", h.query_heads));
-    head_dim = h.hidden / h.query_heads;
-  }
-  if (*head_dim % 2 != 0 || *head_dim > limits::kMostHeadDim || *head_dim == 0)
-    config.refuse(source, fmt::format("heads of an even size of at most {}", limits::kMostHeadDim),
-                  fmt::format("size {}", *head_dim));
+  if (!head_dim) return head_dim_of_hidden(config, "hidden_size", "num_attention_heads", h);
+  check_head_dim(config, "head_dim", *head_dim);
   return *head_dim;
 }
 
 }  // namespace
+
+void refuse_other_classes(const JsonFields& config, const HuggingFaceClass& type) {
+  if (config.find("architectures") != nullptr) {
+    const json& names = config.array("architectures");
+    const bool listed = std::any_of(names.begin(), names.end(), [&type](const json& name) {
+      return name.is_string() && name.get_ref<const std::string&>() == type.architecture;
+    });
+    if (!listed) config.refuse("architectures", type.architecture, printable(names.dump()));
+  }
+}
+
+uint64_t head_dim_of_hidden(const JsonFields& config, std::string_view hidden, std::string_view heads,
+                            const Hyperparameters& h) {
+  if (h.hidden % h.query_heads != 0)
+    config.refuse_value(hidden,
+                        fmt::format("a multiple of {} ({}) as there is no head_dim", heads, h.query_heads));
+  check_head_dim(config, hidden, h.hidden / h.query_heads);
+  return h.hidden / h.query_heads;
+}
 
 void read_rope_parameters(const JsonFields& rope, Hyperparameters& h, std::vector<std::string>& notes) {
   h.rope_scaling = read_rope_scaling(rope, h.context, notes);

@@ -13,6 +13,13 @@ Hyperparameters read_llama_config(const nlohmann::json& document, const JsonFiel
 Hyperparameters read_granite_config(const nlohmann::json& document, const JsonFields& config,
                                     const HuggingFaceClass& type, std::vector<std::string>& notes);
 
+// Throws FileError when architectures lists other classes than the type's.
+void refuse_other_classes(const JsonFields& config, const HuggingFaceClass& type);
+
+// The size of heads that share the hidden state evenly; the names are of the settings that h has already.
+uint64_t head_dim_of_hidden(const JsonFields& config, std::string_view hidden, std::string_view heads,
+                            const Hyperparameters& h);
+
 // What many readers share: the class, counts, sizes and biases, everything but rotary positions, windows,
 // the tied head and multipliers.
 Hyperparameters read_decoder_shape(const nlohmann::json& document, const JsonFields& config,

@@ -41,24 +41,56 @@ void pad_heads(Role role, const Hyperparameters& h, TensorSource& source) {
   source.padded_head = h.head_dim;
 }
 
+// Which rows of the checkpoint's tensor a role has: roles of the same name lie one after the other.
+void set_rows(const SourceName& name, std::span<const SourceName> names, const Hyperparameters& h,
+              TensorSource& source) {
+  uint64_t first = 0;
+  uint64_t all = 0;
+  size_t parts = 0;
+  bool before = true;
+  for (const SourceName& each : names) {
+    if (each.name != name.name) continue;
+    TensorSource part;
+    if (h.head_padding != 0) pad_heads(each.role, h, part);
+    const uint64_t count = role_row(each.role).shape(h).front();
+    const uint64_t rows = part.in_columns ? count : part.stored_count(count);
+    before = before && each.role != name.role;
+    if (before) first += rows;
+    all += rows;
+    ++parts;
+  }
+  if (parts == 1 && !name.transposed) return;  // it has them all
+  source.first_row = first;
+  source.all_rows = all;
+}
+
 std::vector<ExpectedTensor> tensors_of(const DecoderDescription& description, const Hyperparameters& h,
                                        const Family& family) {
   std::vector<ExpectedTensor> tensors;
   const auto add = [&](const RoleRow& row, uint64_t layer) {
     if (!description.has(row.role)) return;
     const Role stored = row.role == Role::output_gain ? Role::output_norm : row.role;
-    std::string_view name = name_of(family.own_names, stored);
-    if (name.empty()) name = name_of(family.names, stored);
+    std::span<const SourceName> names = family.own_names;
+    if (find_name(names, stored) == nullptr) names = family.names;
+    const SourceName& name = *find_name(names, stored);
     ExpectedTensor tensor;
     tensor.role = row.role;
     tensor.layer = layer;
     tensor.name = tensor_name(row.role, layer);
-    tensor.source.name = fmt::format(fmt::runtime(name), layer);
+    tensor.source.name = fmt::format(fmt::runtime(name.name), layer);
+    tensor.source.transposed = name.transposed;
     tensor.shape = row.shape(h);
     if (row.kind == RoleKind::norm) tensor.source.addend = family.gain_offset;
     if (h.head_padding != 0) pad_heads(row.role, h, tensor.source);
+    set_rows(name, names, h, tensor.source);
+    if (row.role == Role::position_embedding && family.first_position != 0) {
+      tensor.source.first_row = family.first_position;
+      tensor.source.all_rows = family.first_position + h.context;
+    }
     // The head is linear: its divisor goes into the gains before it, exactly where it is a power of two.
-    if (stored == Role::output_norm) tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
+    tensor.source.unit_rows = row.role == Role::output_head && h.vocabulary == family.unit_head_vocabulary;
+    if (stored == Role::output_norm || row.role == Role::output_norm_bias)
+      tensor.source.multiplier = static_cast<float>(1.0 / h.logits_divisor);
     tensors.push_back(std::move(tensor));
   };
   // Tensors of layers lie together, between those that come before and after them in the table.

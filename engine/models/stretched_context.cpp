@@ -6,7 +6,25 @@
 
 namespace tessera {
 
+namespace {
+
+// What Qwen's code does for a text of so many tokens, from its first one on: theta grows by
+// alpha^(d / (d - 2)) with the size d of a head and alpha = 2^ceil(log2(tokens / context) + 1) - 1.
+void set_dynamic_theta(uint64_t tokens, Hyperparameters& h) {
+  const double times = static_cast<double>(tokens) / static_cast<double>(h.context);
+  const double alpha = std::exp2(std::ceil(std::log2(times) + 1)) - 1;
+  const auto size = static_cast<double>(h.model_head_dim());
+  h.rope_theta *= std::pow(alpha, size / (size - 2));
+  h.context = tokens;
+}
+
+}  // namespace
+
 Hyperparameters stretched(Hyperparameters h, const RopeRequest& request) {
+  if (!request.any()) {
+    if (request.stretches(h)) set_dynamic_theta(*request.context, h);
+    return h;
+  }
   if (request.theta) h.rope_theta = *request.theta;
   const RopeScaling own = h.rope_scaling;
   const bool replaces = request.scaling || request.factor;

@@ -17,6 +17,10 @@ struct RopeRequest {
   std::optional<uint64_t> context;           // tokens wanted
 
   bool any() const { return scaling || factor || theta || original_context; }
+  // Whether a model like this is to be changed: it also is for a longer context alone where it says how.
+  bool stretches(const Hyperparameters& h) const {
+    return any() || (h.dynamic_ntk && h.model_head_dim() > 2 && context && *context > h.context);
+  }
 };
 
 // The hyperparameters as requested, whose context is the one wanted, or else `factor` times the model's. A

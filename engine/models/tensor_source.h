@@ -13,6 +13,9 @@ struct TensorSource {
   uint64_t first_row = 0;  // of a matrix, or entry of a vector, at which this tensor begins there
   uint64_t all_rows = 0;   // that the checkpoint's tensor has; 0: as many as this tensor
 
+  // Whether the checkpoint's matrix is stored with its columns as rows.
+  bool transposed = false;
+
   // Rotary embeddings may be stored for pairs of neighbours (2i, 2i + 1). Rows are then read so that pairs
   // lie half the rotated rows apart, as ops have them: of the first rotated_rows rows of every head of
   // head_rows rows, row i is the stored row 2i and row i + rotated_rows / 2 the stored row 2i + 1; other rows
@@ -26,6 +29,9 @@ struct TensorSource {
   uint64_t stored_head = 0;
   uint64_t padded_head = 0;
   bool in_columns = false;
+
+  // Whether rows are divided by their lengths (the root of the sum of squares, at least 1e-12).
+  bool unit_rows = false;
 
   // (value + addend) * multiplier is what is read, in f32.
   float addend = 0.0f;

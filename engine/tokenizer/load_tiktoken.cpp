@@ -1,4 +1,4 @@
-// Reads vocabularies of lines "BASE64 RANK", as Llama 3 ships its tokenizer.model.
+// Reads vocabularies of lines "BASE64 RANK", as Llama 3 ships its tokenizer.model and Qwen its qwen.tiktoken.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -39,17 +39,48 @@ std::optional<std::string> decode_base64(std::string_view text) {
   return bytes;
 }
 
+// The same configuration with the special tokens that no file lists.
+TokenizerConfig with_specials(TokenizerConfig config, const std::string& where, const TiktokenRules& files,
+                              TokenizerDefinition& definition) {
+  std::vector<AddedToken> specials;
+  for (const std::string& text : files.specials) {
+    AddedToken token;
+    token.id = static_cast<uint32_t>(definition.pieces.size() + specials.size());
+    token.content = token.pattern = text;
+    token.special = true;
+    specials.push_back(std::move(token));
+  }
+  leave_out_beyond(config, where, specials, definition.notes);
+  if (config.added.empty()) config.added = std::move(specials);
+  config.roles.insert(files.roles.begin(), files.roles.end());
+  return config;
+}
+
 }  // namespace
 
+TiktokenRules llama3_tiktoken() { return {.pattern = kLlama3Pattern, .specials = {}, .roles = {}}; }
+
+TiktokenRules qwen_tiktoken() {
+  constexpr size_t kExtra = 205;
+  TiktokenRules files{.pattern = kQwen2Pattern,
+                      .composes = true,
+                      .begins_texts = false,
+                      .specials = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"},
+                      .roles = {{"eos", "<|endoftext|>"}}};
+  for (size_t i = 0; i < kExtra; ++i) files.specials.push_back(fmt::format("<|extra_{}|>", i));
+  return files;
+}
+
 TokenizerDefinition load_tiktoken(std::string_view text, const std::string& where,
-                                  const TokenizerConfig& config) {
+                                  const TokenizerConfig& config, const TiktokenRules& files) {
   TokenizerDefinition definition;
   definition.where = where;
   TokenizerRules& rules = definition.rules;
   rules.byte_level = true;
   rules.ignore_merges = true;
+  if (files.composes) rules.normalizer.push_back({NormalizerStep::Kind::nfc, "", ""});
   rules.pre_tokenizer.push_back(
-      {PreTokenizerStep::Kind::split_regex, std::string(kLlama3Pattern), "", SplitBehavior::isolated, false});
+      {PreTokenizerStep::Kind::split_regex, std::string(files.pattern), "", SplitBehavior::isolated, false});
   size_t number = 0;
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
@@ -86,7 +117,7 @@ TokenizerDefinition load_tiktoken(std::string_view text, const std::string& wher
   if (definition.characters.size() != 256)
     throw FileError(fmt::format("{}: expected a piece for each of the 256 bytes, found {}", where,
                                 definition.characters.size()));
-  apply_config(definition, config, true);
+  apply_config(definition, with_specials(config, where, files, definition), files.begins_texts);
   return definition;
 }
 

@@ -52,18 +52,21 @@ TokenizerDefinition load_folder(const std::string& folder, const TokenizerConfig
     // A SentencePiece model begins with the field tag of its first piece, a byte that is not base64.
     const bool protobuf = !bytes.empty() && bytes.front() == '\n';
     return protobuf ? load_sentencepiece_model(bytes, path("tokenizer.model"), config)
-                    : load_tiktoken(bytes, path("tokenizer.model"), config);
+                    : load_tiktoken(bytes, path("tokenizer.model"), config, llama3_tiktoken());
   }
+  if (has("qwen.tiktoken"))
+    return load_tiktoken(read("qwen.tiktoken"), path("qwen.tiktoken"), config, qwen_tiktoken());
   if (has("vocab.json") && has("merges.txt"))
     return load_vocab_merges(read("vocab.json"), path("vocab.json"), read("merges.txt"), path("merges.txt"),
                              config);
   if (has("encoder.json") && has("vocab.bpe"))
     return load_vocab_merges(read("encoder.json"), path("encoder.json"), read("vocab.bpe"), path("vocab.bpe"),
                              config);
-  throw FileError(fmt::format(
-      "{}: expected tokenizer.json, tokenizer.model, vocab.json with merges.txt or encoder.json with "
-      "vocab.bpe, found none of them",
-      folder));
+  throw FileError(
+      fmt::format("{}: expected tokenizer.json, tokenizer.model, qwen.tiktoken, vocab.json with merges.txt "
+                  "or encoder.json with "
+                  "vocab.bpe, found none of them",
+                  folder));
 }
 
 }  // namespace

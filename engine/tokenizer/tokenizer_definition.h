@@ -95,8 +95,18 @@ TokenizerDefinition load_tokenizer_json(std::string_view text, const std::string
                                         const TokenizerConfig& config);
 TokenizerDefinition load_sentencepiece_model(std::string_view bytes, const std::string& where,
                                              const TokenizerConfig& config);
+// What vocabularies of lines "BASE64 RANK" leave to the program that reads them.
+struct TiktokenRules {
+  std::string_view pattern;           // that cuts texts into words
+  bool composes = false;              // whether texts are put into normalization form C first
+  bool begins_texts = true;           // whether texts begin with bos unless the configuration says otherwise
+  std::vector<std::string> specials;  // tokens behind the last piece
+  std::map<std::string, std::string> roles;  // of these, as in TokenizerConfig
+};
+TiktokenRules llama3_tiktoken();
+TiktokenRules qwen_tiktoken();  // of the first Qwen's qwen.tiktoken
 TokenizerDefinition load_tiktoken(std::string_view text, const std::string& where,
-                                  const TokenizerConfig& config);
+                                  const TokenizerConfig& config, const TiktokenRules& files);
 TokenizerDefinition load_vocab_merges(std::string_view vocabulary, const std::string& vocabulary_where,
                                       std::string_view merges, const std::string& merges_where,
                                       const TokenizerConfig& config);

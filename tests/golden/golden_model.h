@@ -109,7 +109,12 @@ inline std::vector<GoldenModel> random_models() {
           read_golden(folder / "mistral-window-bf16", "bf16"),
           read_golden(folder / "gemma-bf16", "bf16"),
           read_golden(folder / "gemma2-caps-bf16", "bf16"),
-          in_every_way(read_golden(folder / "gemma3-windows-bf16", "bf16"))};
+          in_every_way(read_golden(folder / "gemma3-windows-bf16", "bf16")),
+          in_every_way(read_golden(folder / "gpt2-bf16", "bf16")),
+          read_golden(folder / "opt-f16", "f16"),
+          read_golden(folder / "opt-post-norm-bf16", "bf16"),
+          in_every_way(read_golden(folder / "baichuan-alibi-f16", "f16")),
+          read_golden(folder / "qwen-logn-bf16", "bf16")};
 }
 
 // Those that are run in every way.

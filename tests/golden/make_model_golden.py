@@ -15,7 +15,10 @@ is what a 16-bit KV cache does. The first shows what that cache costs, the secon
 """
 
 import argparse
+import contextlib
+import copy
 import json
+import math
 import pathlib
 import sys
 
@@ -27,9 +30,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers.models.gemma import modeling_gemma
 from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.gemma3 import modeling_gemma3
+from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.granite import modeling_granite
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.opt import modeling_opt
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
@@ -39,6 +44,68 @@ SMALLEST_GAP = 0.02
 PROMPT = "The café at 7:30 — it's \"full\"\n\t(2 + 2 = 4)  ok?"
 MERGES = ["t h", "th e", "Ġ the", "i n", "e r", "Ġ a", "o n", "Ġ i", "Ġi t", "' s", "f u", "l l", "fu ll", "Ċ ĉ",
           "Ġ Ġ"]
+
+
+
+def alibi(attend):
+    """Llama's attention with the linear biases of arXiv 2108.12409."""
+    def forward(module, query, key, value, attention_mask, *arguments, **named):
+        heads, length = query.shape[1], query.shape[2]
+        whole = 2 ** int(math.log2(heads))
+        slopes = [2 ** (-8 * (head + 1) / whole) if head < whole else 2 ** (-4 * (2 * (head - whole) + 1) / whole)
+                  for head in range(heads)]
+        positions = torch.arange(length, dtype=query.dtype)
+        biases = torch.tensor(slopes, dtype=query.dtype)[:, None, None] * (positions[None, :] - positions[:, None])
+        return attend(module, query, key, value, attention_mask + biases[None], *arguments, **named)
+    return forward
+
+
+def logarithms(first):
+    """Qwen's attention, whose queries grow with the logarithm of their position from `first` on."""
+    def changed(attend):
+        def forward(module, query, *arguments, **named):
+            factors = [max(1.0, math.log(position + 1) / math.log(first)) for position in range(query.shape[2])]
+            return attend(module, query * torch.tensor(factors, dtype=query.dtype)[:, None], *arguments, **named)
+        return forward
+    return changed
+
+
+@contextlib.contextmanager
+def changed_attention(module, changed, rotates):
+    attend, rotate = module.eager_attention_forward, module.apply_rotary_pos_emb
+    module.eager_attention_forward = changed(attend)
+    if not rotates:
+        module.apply_rotary_pos_emb = lambda query, key, *_, **__: (query, key)
+    try:
+        yield
+    finally:
+        module.eager_attention_forward, module.apply_rotary_pos_emb = attend, rotate
+
+
+def baichuan_tensors(tensors, config):
+    """Llama's tensors as Baichuan stores them."""
+    stored = {name: tensor for name, tensor in tensors.items()
+              if not name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))}
+    for layer in range(config.num_hidden_layers):
+        at = f"model.layers.{layer}.self_attn."
+        stored[at + "W_pack.weight"] = torch.cat([tensors[f"{at}{part}_proj.weight"] for part in "qkv"])
+    return stored
+
+
+def qwen_tensors(tensors, config):
+    """Qwen2's tensors as the first Qwen stores them: w2 is the gate."""
+    stored = {"transformer.wte.weight": tensors["model.embed_tokens.weight"],
+              "transformer.ln_f.weight": tensors["model.norm.weight"], "lm_head.weight": tensors["lm_head.weight"]}
+    for layer in range(config.num_hidden_layers):
+        of, to = f"model.layers.{layer}.", f"transformer.h.{layer}."
+        for kind in ("weight", "bias"):
+            stored[f"{to}attn.c_attn.{kind}"] = torch.cat([tensors[f"{of}self_attn.{part}_proj.{kind}"] for part in "qkv"])
+        for old, new in (("input_layernorm", "ln_1"), ("self_attn.o_proj", "attn.c_proj"),
+                         ("post_attention_layernorm", "ln_2"), ("mlp.up_proj", "mlp.w1"), ("mlp.gate_proj", "mlp.w2"),
+                         ("mlp.down_proj", "mlp.c_proj")):
+            stored[f"{to}{new}.weight"] = tensors[f"{of}{old}.weight"]
+    return stored
+
 
 MODELS = {
     # Rope scaling of Llama 3 with all three wavelength bands, grouped queries, untied head, sizes that are no multiple
@@ -148,6 +215,56 @@ MODELS = {
                                  sliding_attention=dict(rope_type="default", rope_theta=1000.0)),
             layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
             hidden_activation="gelu_pytorch_tanh", tie_word_embeddings=False)),
+    # Layer norms, learned positions, biases everywhere, GELU without a gate, fused and transposed matrices; names
+    # without their prefix, and masks, as the hub's gpt2 has them.
+    "gpt2-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:11], shards=1, stored=lambda tensors, config: {
+            **{name.removeprefix("transformer."): tensor for name, tensor in tensors.items()},
+            "h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.masked_bias": torch.tensor(-1e4)},
+        config=dict(
+            architectures=["GPT2LMHeadModel"], model_type="gpt2", n_embd=40, n_inner=None, n_layer=2, n_head=5,
+            n_positions=128, n_ctx=128, vocab_size=272, layer_norm_epsilon=1e-5, activation_function="gelu_new",
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
+    # The same with ReLU and separate matrices.
+    "opt-f16": dict(
+        dtype=torch.float16, merges=MERGES[:2], shards=1,
+        config=dict(
+            architectures=["OPTForCausalLM"], model_type="opt", hidden_size=48, ffn_dim=76, num_hidden_layers=2,
+            num_attention_heads=3, vocab_size=272, max_position_embeddings=96, word_embed_proj_dim=48,
+            do_layer_norm_before=True, activation_function="relu", dropout=0.0, layerdrop=0.0)),
+    # Norms behind each part of a layer, embeddings of another width than the rest.
+    "opt-post-norm-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:12], shards=1,
+        config=dict(
+            architectures=["OPTForCausalLM"], model_type="opt", hidden_size=40, ffn_dim=68, num_hidden_layers=3,
+            num_attention_heads=5, vocab_size=280, max_position_embeddings=96, word_embed_proj_dim=32,
+            do_layer_norm_before=False, activation_function="relu", dropout=0.0, layerdrop=0.0)),
+    # No class of transformers: Llama with ALiBi, for a number of heads that is no power of two, and fused q, k and v.
+    "baichuan-alibi-f16": dict(
+        dtype=torch.float16, merges=MERGES[:14], shards=1, stored=baichuan_tensors,
+        changes=lambda: changed_attention(modeling_llama, alibi, rotates=False),
+        config=dict(
+            architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=48, intermediate_size=76,
+            num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=6, vocab_size=288,
+            max_position_embeddings=128, rms_norm_eps=1e-6, hidden_act="silu", tie_word_embeddings=False),
+        saved=dict(
+            architectures=["BaichuanForCausalLM"], model_type="baichuan", hidden_size=48, intermediate_size=76,
+            num_hidden_layers=2, num_attention_heads=6, vocab_size=288, model_max_length=128, rms_norm_eps=1e-6,
+            hidden_act="silu", tie_word_embeddings=False)),
+    # No class of transformers: Qwen2 under other names, queries that grow from position 20 on.
+    "qwen-logn-bf16": dict(
+        dtype=torch.bfloat16, merges=MERGES[:1], shards=1, stored=qwen_tensors,
+        changes=lambda: changed_attention(modeling_qwen2, logarithms(20), rotates=True),
+        config=dict(
+            architectures=["Qwen2ForCausalLM"], model_type="qwen2", hidden_size=48, intermediate_size=76,
+            num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=3, vocab_size=272,
+            max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=10000.0, use_sliding_window=False,
+            hidden_act="silu", tie_word_embeddings=False),
+        saved=dict(
+            architectures=["QWenLMHeadModel"], model_type="qwen", hidden_size=48, intermediate_size=152,
+            num_hidden_layers=2, num_attention_heads=3, kv_channels=16, vocab_size=272, seq_length=20,
+            max_position_embeddings=128, layer_norm_epsilon=1e-6, rotary_emb_base=10000, rotary_pct=1.0, no_bias=True,
+            use_dynamic_ntk=False, use_logn_attn=True, scale_attn_weights=True, tie_word_embeddings=False)),
 }
 
 
@@ -188,11 +305,17 @@ def random_model(config_json, dtype, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("norm.weight"):
+            if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
                 centre = 0.0 if config_json["model_type"].startswith("gemma") else 1.0  # stored less 1
                 noise = centre + 0.2 * noise
+            elif name.endswith("bias") and config_json.get("word_embed_proj_dim", 0) < config_json.get("hidden_size", 0):
+                noise = 0.1 * noise  # norms at the end of each part would make all rows alike
             elif name.endswith("bias"):
                 noise = 0.5 * noise
+            elif "project_in" in name:
+                noise = 0.8 * noise
+            elif "wpe" in name or "embed_positions" in name:
+                noise = 0.8 * noise  # or tied heads would say the last token again
             else:
                 noise = 0.2 * noise
             parameter.copy_(noise.to(dtype).float())
@@ -226,7 +349,7 @@ class RoundedCache:
 
     def __enter__(self):
         modules = (modeling_llama, modeling_mistral, modeling_qwen2, modeling_granite, modeling_qwen3,
-                   modeling_gemma, modeling_gemma2, modeling_gemma3)
+                   modeling_gemma, modeling_gemma2, modeling_gemma3, modeling_gpt2, modeling_opt)
         self.originals = [(module, module.eager_attention_forward) for module in modules]
         for module, original in self.originals:
             module.eager_attention_forward = self.rounded(original)
@@ -243,9 +366,10 @@ class RoundedCache:
 
 
 def all_logits(model, ids, kv16=False):
-    with torch.no_grad():
+    with torch.no_grad(), getattr(model, "changes", contextlib.nullcontext)():
         if kv16:
-            with RoundedCache(getattr(model.model.rotary_emb, "attention_scaling", 1.0)):
+            rotary = getattr(getattr(model, "model", None), "rotary_emb", None)
+            with RoundedCache(getattr(rotary, "attention_scaling", 1.0)):
                 return model(torch.tensor([ids])).logits[0].numpy()
         return model(torch.tensor([ids])).logits[0].numpy()
 
@@ -261,10 +385,12 @@ def greedy(model, ids, count, kv16=False):
     return ids, gap
 
 
-def save_checkpoint(folder, model, dtype, shards):
+def save_checkpoint(folder, model, dtype, shards, stored=None):
     tied = model.config.tie_word_embeddings
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()
                if not (tied and name == "lm_head.weight")}
+    if stored is not None:  # under other names, or in other pieces
+        tensors = stored(tensors, model.config)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
@@ -290,15 +416,20 @@ def make(name, recipe):
     prompt_ids = tokenizer.encode(PROMPT, add_special_tokens=False).ids
     config_json = dict(recipe["config"], **special_ids(tokenizer))
     check_bands(config_json)
-    saved_config = dict(config_json, torch_dtype=str(recipe["dtype"]).removeprefix("torch."))
+    saved_config = dict(recipe.get("saved", config_json), **special_ids(tokenizer), torch_dtype=str(recipe["dtype"]).removeprefix("torch."))
     (folder / "config.json").write_text(json.dumps(saved_config, indent=2) + "\n")
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "tokenizer_config.json").write_text(json.dumps(
         {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
          "pad_token": "<|pad|>", "add_bos_token": False, "clean_up_tokenization_spaces": False}, indent=2) + "\n")
     for seed in range(1, 1000):
-        save_checkpoint(folder, random_model(config_json, recipe["dtype"], seed), recipe["dtype"], recipe["shards"])
-        model = load(folder)
+        made = random_model(config_json, recipe["dtype"], seed)
+        save_checkpoint(folder, made, recipe["dtype"], recipe["shards"], recipe.get("stored"))
+        if "changes" in recipe:  # transformers could not load it
+            model = copy.deepcopy(made).double().eval()
+            model.changes = recipe["changes"]
+        else:
+            model = load(folder)
         sequence, gap = greedy(model, prompt_ids, NEW_TOKENS)
         if gap > SMALLEST_GAP and len(set(sequence[len(prompt_ids):])) >= NEW_TOKENS // 2:
             same = greedy(model, prompt_ids, NEW_TOKENS, kv16=True)[0] == sequence

@@ -141,7 +141,7 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
     quantize::run_layer(products, DenseProduct::Precision::f32, weights, windows, stream);
   }
   const float epsilon = static_cast<float>(model.hyperparameters().norm_epsilon);
-  stream = quantize::normalized(products, stream, vector("output_norm"), epsilon);
+  stream = quantize::normalized(products, stream, vector("output_norm"), {}, epsilon);
   if (model.hyperparameters().rotated_table) {
     const Rotation rotation(stream.columns);
     const std::vector<float> gain = vector("output_gain");

@@ -4,9 +4,12 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <functional>
 #include <iostream>
 
+#include "engine/chat_template/chat_template.h"
+#include "engine/models/families.h"
 #include "tests/unit/crafted_files.h"
 
 using namespace tessera;
@@ -185,6 +188,138 @@ TEST_CASE("qwen2 has biases on q, k and v, and a window only when it says so") {
                           }),
                  "sliding_window: expected a window for the layers that slide, found none"));
   CHECK(contains(fault_of(config, [](auto& c) { c["use_mrope"] = true; }), "use_mrope"));
+}
+
+TEST_CASE("gpt2 and opt: settings under their own names, what the graph lacks refused") {
+  const ordered_json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 48},      {"n_head", 3},
+                             {"n_layer", 2},         {"vocab_size", 300}, {"n_positions", 64}};
+  Hyperparameters h = read_with(gpt2, [](auto&) {});
+  CHECK(h.family == "gpt2");
+  CHECK(h.ffn == 4 * 48);
+  CHECK(h.head_dim == 16);
+  CHECK(h.context == 64);
+  CHECK(h.norm_epsilon == 1e-5);
+  CHECK(h.attention_scale == 0);
+  CHECK(h.tied_head);
+  CHECK(h.qkv_bias);
+  CHECK(h.output_bias);
+  h = read_with(gpt2, [](auto& c) {
+    c["n_inner"] = 100;
+    c["scale_attn_weights"] = false;
+    c["tie_word_embeddings"] = false;
+  });
+  CHECK(h.ffn == 100);
+  CHECK(h.attention_scale == 1);
+  CHECK_FALSE(h.tied_head);
+  CHECK(contains(fault_of(gpt2, [](auto& c) { c["activation_function"] = "relu"; }), "expected gelu_new"));
+  CHECK(contains(fault_of(gpt2, [](auto& c) { c["scale_attn_by_inverse_layer_idx"] = true; }),
+                 "scale_attn_by_inverse_layer_idx: expected false"));
+  CHECK(contains(fault_of(gpt2, [](auto& c) { c["n_head"] = 5; }),
+                 "n_embd: expected a multiple of n_head (5)"));
+
+  const ordered_json opt = {{"model_type", "opt"},       {"hidden_size", 48},
+                            {"num_attention_heads", 3},  {"num_hidden_layers", 2},
+                            {"vocab_size", 300},         {"ffn_dim", 80},
+                            {"word_embed_proj_dim", 48}, {"max_position_embeddings", 64}};
+  h = read_with(opt, [](auto&) {});
+  CHECK(h.family == "opt");
+  CHECK(h.embedding_width == 0);
+  CHECK_FALSE(h.norms_follow);
+  CHECK(h.tied_head);
+  h = read_with(opt, [](auto& c) {
+    c["word_embed_proj_dim"] = 24;
+    c["do_layer_norm_before"] = false;
+  });
+  CHECK(h.embedding_width == 24);
+  CHECK(h.norms_follow);
+  CHECK(contains(fault_of(opt, [](auto& c) { c["activation_function"] = "gelu"; }), "expected relu"));
+  CHECK(contains(fault_of(opt, [](auto& c) { c["enable_bias"] = false; }), "enable_bias: expected true"));
+}
+
+TEST_CASE("baichuan: ALiBi where no reach of rotary positions is given") {
+  ordered_json config = of_type("baichuan", "BaichuanForCausalLM");
+  config.erase("num_key_value_heads");
+  Hyperparameters h = read_with(config, [](auto&) {});
+  CHECK(h.family == "baichuan");
+  CHECK(h.alibi == 0);
+  CHECK(h.kv_heads == h.query_heads);
+  CHECK_FALSE(h.qkv_bias);
+  const auto without_reach = [](auto& c) {
+    c["model_max_length"] = 96;
+    c.erase("max_position_embeddings");
+  };
+  h = read_with(config, without_reach);
+  CHECK(h.alibi == 8);
+  CHECK(h.context == 96);
+  CHECK(contains(fault_of(config, [](auto& c) { c.erase("max_position_embeddings"); }),
+                 "model_max_length: missing"));
+  CHECK(read_with(config, [](auto& c) { c["architectures"] = {"BaiChuanForCausalLM"}; }).family ==
+        "baichuan");
+}
+
+TEST_CASE("qwen: the context ends where it was trained, or where it says without other frequencies behind") {
+  const ordered_json config = {
+      {"model_type", "qwen"},    {"hidden_size", 48},          {"num_attention_heads", 3},
+      {"num_hidden_layers", 2},  {"vocab_size", 300},          {"intermediate_size", 152},
+      {"seq_length", 64},        {"rotary_emb_base", 20000},   {"kv_channels", 16},
+      {"use_dynamic_ntk", true}, {"use_logn_attn", true},      {"no_bias", true},
+      {"rotary_pct", 1.0},       {"layer_norm_epsilon", 1e-6}, {"max_position_embeddings", 128}};
+  Hyperparameters h = read_with(config, [](auto&) {});
+  CHECK(h.family == "qwen");
+  CHECK(h.ffn == 76);
+  CHECK(h.context == 64);
+  CHECK(h.dynamic_ntk);
+  CHECK(h.log_scale_from == 64);
+  CHECK(h.rope_theta == 20000);
+  CHECK(h.qkv_bias);
+  CHECK_FALSE(h.output_bias);
+  h = read_with(config, [](auto& c) { c["use_dynamic_ntk"] = c["use_logn_attn"] = false; });
+  CHECK(h.context == 128);
+  CHECK_FALSE(h.dynamic_ntk);
+  CHECK(h.log_scale_from == 0);
+  CHECK(contains(fault_of(config, [](auto& c) { c["no_bias"] = false; }), "no_bias: expected true"));
+  CHECK(contains(fault_of(config, [](auto& c) { c["rotary_pct"] = 0.5; }), "rotary_pct: expected 1"));
+  CHECK(contains(fault_of(config, [](auto& c) { c["intermediate_size"] = 151; }), "an even number"));
+  CHECK(contains(fault_of(config, [](auto& c) { c["kv_channels"] = 32; }), "kv_channels"));
+}
+
+// The prompt of a conversation, with what a template calls the end of a text.
+std::string prompt_of(const std::string& folder) {
+  TemplateInputs inputs;
+  inputs.eos_token = "</s>";
+  inputs.add_generation_prompt = true;
+  const std::array messages{ChatMessage{"system", "S"}, ChatMessage{"user", "Q"},
+                            ChatMessage{"assistant", "A"}, ChatMessage{"user", "R"}};
+  return ChatTemplate(folder_chat_template(folder)).render(messages, inputs).text;
+}
+
+TEST_CASE("chat models whose checkpoints have no template get that of their family") {
+  const Folder folder;
+  const auto write = [&](const char* type, uint64_t vocabulary, const ordered_json& generation) {
+    write_file(folder / "config.json", ordered_json{{"model_type", type}, {"vocab_size", vocabulary}}.dump());
+    write_file(folder / "generation_config.json", generation.dump());
+  };
+  const ordered_json roles = {{"user_token_id", 195}, {"assistant_token_id", 196}};
+  write("baichuan", 64000, roles);
+  CHECK(prompt_of(folder.path()) == "S<reserved_102>Q<reserved_103>A</s><reserved_102>R<reserved_103>");
+  write("baichuan", 125696, roles);
+  CHECK(prompt_of(folder.path()) == "S<reserved_106>Q<reserved_107>A<reserved_106>R<reserved_107>");
+  write("qwen", 151936, {{"chat_format", "chatml"}});
+  CHECK(prompt_of(folder.path()) ==
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+        "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\n");
+  const std::array question{ChatMessage{"user", "Q"}};
+  CHECK(ChatTemplate(folder_chat_template(folder.path())).render(question, {}).text ==
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"
+        "<|im_start|>assistant\n");
+  // A template of the folder's own goes before, and a model that only continues texts has none.
+  write_file(folder / "tokenizer_config.json", R"({"chat_template": "own"})");
+  CHECK(folder_chat_template(folder.path()) == "own");
+  write_file(folder / "tokenizer_config.json", "{}");
+  write("qwen", 151936, {{"chat_format", "raw"}});
+  CHECK(folder_chat_template(folder.path()).empty());
+  write("baichuan", 125696, ordered_json::object());
+  CHECK(folder_chat_template(folder.path()).empty());
 }
 
 TEST_CASE("granite has multipliers, each 1 when absent") {
@@ -442,8 +577,8 @@ TEST_CASE("configurations that are broken or not supported are refused by field"
                             ordered_json(uint64_t{1} << 40), ordered_json(1e30), ordered_json(true)})
       CHECK(contains(fault_with([&](auto& c) { c[field] = bad; }), fmt::format("{}: expected", field)));
   }
-  CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt2"; }),
-                 "model_type: expected llama, mistral, granite, qwen2, qwen3, gemma, gemma2 or gemma3_text"));
+  CHECK(contains(fault_with([](auto& c) { c["model_type"] = "gpt9"; }),
+                 "model_type: expected " + known_model_types()));
   CHECK(contains(fault_with([](auto& c) { c["architectures"] = {"LlamaForSequenceClassification"}; }),
                  "architectures"));
   CHECK(contains(fault_with([](auto& c) { c["hidden_act"] = "gelu"; }), "hidden_act: expected silu"));

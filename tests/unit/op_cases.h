@@ -45,19 +45,35 @@ inline OpCase embed_case(Random& random, Scheme scheme, size_t rows, size_t colu
   return test;
 }
 
+// Positions up to those of the last row.
+inline OpCase add_position_case(Random& random, Scheme scheme, size_t columns) {
+  OpCase test;
+  test.name = label("add position", scheme, 40, columns);
+  test.kv = small_kv();
+  test.bound = scheme_facts(scheme).offset != GroupOffset::none ? kFloat : kExact;
+  CaseBuilder build(test);
+  const TensorId x = build.embed(input_table(random, "x", 37, columns));
+  const TensorId y = build.tensor(RowExtent::tokens, columns, ElementType::f32);
+  build.op(AddPosition{build.weight(random_matrix(random, "positions", scheme, 40, columns))}, {x}, {y});
+  build.read_out(y);
+  random_runs(random, test, {2, 2, 12, 8, false});
+  return test;
+}
+
 struct NormShape {
   size_t columns;
   bool added;        // two inputs
   bool select_rows;  // otherwise a norm over all tokens
   ElementType type;  // of the result
   bool read_sum;     // look at the sum instead of y
+  bool bias = false;
 };
 
 inline OpCase norm_case(Random& random, const NormShape& shape) {
   OpCase test;
   test.name = std::string("norm ") + std::to_string(shape.columns) + (shape.added ? " added" : "") +
               (shape.select_rows ? " selected " : " ") + element_name(shape.type) +
-              (shape.read_sum ? " sum" : "");
+              (shape.read_sum ? " sum" : "") + (shape.bias ? " bias" : "");
   test.kv = small_kv();
   test.bound = shape.read_sum ? kExact : rounding_bound(shape.type);
   CaseBuilder build(test);
@@ -67,7 +83,9 @@ inline OpCase norm_case(Random& random, const NormShape& shape) {
   std::vector<TensorId> outputs = {build.tensor(rows, shape.columns, shape.type)};
   if (shape.added) outputs.push_back(build.tensor(rows, shape.columns, ElementType::f32));
   const WeightId gain = build.weight(random_vector(random, "gain", shape.columns));
-  build.op(Norm{gain, 1e-5f, shape.select_rows, any_multiplier(random)}, inputs, outputs);
+  std::optional<WeightId> bias;
+  if (shape.bias) bias = build.weight(random_vector(random, "bias", shape.columns));
+  build.op(Norm{gain, 1e-5f, shape.select_rows, any_multiplier(random), bias}, inputs, outputs);
   build.read_out(shape.read_sum ? outputs[1] : outputs[0]);
   random_runs(random, test, {});
   return test;
@@ -183,6 +201,8 @@ struct AttentionShape {
   size_t most_tokens;
   size_t window = 0;
   float soft_cap = 0;
+  float alibi = 0;
+  size_t log_scale_from = 0;
 };
 
 // With two layers the second attends over what the first put into a wider projection, so that both caches
@@ -193,7 +213,8 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
               " heads of " + std::to_string(shape.head_dim) + " kv" + std::to_string(shape.bits) +
               " layers " + std::to_string(shape.layers) + " first16 " +
               std::to_string(shape.first_layers_16bit) + " window " + std::to_string(shape.window) + " cap " +
-              std::to_string(shape.soft_cap);
+              std::to_string(shape.soft_cap) + " alibi " + std::to_string(shape.alibi) + " log " +
+              std::to_string(shape.log_scale_from);
   test.kv = {shape.layers, shape.kv_heads, shape.head_dim, shape.bits, shape.first_layers_16bit};
   // Scores of about 100 carry float errors of 1e-5 into the exponent. Values are of the size of 1; where all
   // that weigh are zero, weights of 2^-25 are nothing.
@@ -217,7 +238,7 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
     const TensorId x = build.embed(input_table(random, "x", 41, columns, 4.0f, largest_tie));
     const TensorId y = build.tensor(RowExtent::tokens, out_columns, ElementType::f32);
     build.op(Attention{layer, shape.query_heads, shape.kv_heads, shape.head_dim, scale, shape.window,
-                       shape.soft_cap},
+                       shape.soft_cap, shape.alibi, shape.log_scale_from},
              {x}, {y});
     if (layer == 0) {
       sum = y;
@@ -241,16 +262,18 @@ inline OpCase attention_case(Random& random, const AttentionShape& shape) {
 }
 
 inline OpCase gate_case(Random& random, size_t columns, ElementType type,
-                        GateFunction function = GateFunction::silu) {
+                        GateFunction function = GateFunction::silu, bool has_up = true) {
   OpCase test;
-  test.name = (function == GateFunction::silu ? "gate silu " : "gate gelu ") + std::to_string(columns) + " " +
-              element_name(type);
+  test.name = std::string("gate ") + std::array{"silu ", "gelu ", "relu "}.at(static_cast<size_t>(function)) +
+              std::to_string(columns) + (has_up ? " " : " without up ") + element_name(type);
   test.kv = small_kv();
   test.bound = rounding_bound(type);
+  // Tiny values pass as they are, and not every product keeps those below 2^-126.
+  if (function == GateFunction::relu) test.bound.smallest = 1e-30;
   CaseBuilder build(test);
-  const TensorId x = build.embed(input_table(random, "x", 37, 2 * columns));
+  const TensorId x = build.embed(input_table(random, "x", 37, (has_up ? 2 : 1) * columns));
   const TensorId y = build.tensor(RowExtent::tokens, columns, type);
-  build.op(Gate{function}, {x}, {y});
+  build.op(Gate{function, has_up}, {x}, {y});
   build.read_out(y);
   random_runs(random, test, {});
   return test;
@@ -380,6 +403,7 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
   for (const Scheme scheme : matrix_schemes()) {
     for (const auto& [rows, columns] : {std::pair<size_t, size_t>{37, 64}, {5, 172}, {64, 288}, {33, 9}})
       cases.push_back(embed_case(random, scheme, rows, columns));
+    cases.push_back(add_position_case(random, scheme, 72));
     const std::vector<LinearShape> shapes = {
         {{16}, 64, 1, false, false},    {{1}, 8, 3, true, false},
         {{17}, 172, 5, false, true},    {{48, 16, 16}, 288, 9, true, false},
@@ -402,7 +426,8 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
     for (const bool added : {false, true}) {
       for (const bool select_rows : {false, true}) {
         for (const ElementType type : kElementTypes)
-          cases.push_back(norm_case(random, {columns, added, select_rows, type, false}));
+          for (const bool bias : {false, true})
+            cases.push_back(norm_case(random, {columns, added, select_rows, type, false, bias}));
         if (added) cases.push_back(norm_case(random, {columns, true, select_rows, ElementType::f32, true}));
       }
     }
@@ -431,11 +456,15 @@ inline std::vector<OpCase> op_cases(uint64_t seed) {
     cases.push_back(attention_case(random, {2, 1, 8, bits, 1, 0, 5, 300, 150, 0}));
     cases.push_back(attention_case(random, {4, 2, 24, bits, 1, 0, 5, 60, 0, 20.0f}));
     cases.push_back(attention_case(random, {2, 1, 256, bits, 1, 0, 3, 50, 40, 50.0f}));
+    cases.push_back(attention_case(random, {5, 5, 24, bits, 1, 0, 5, 90, 0, 0, 8.0f}));
+    cases.push_back(attention_case(random, {6, 2, 16, bits, 2, 1, 5, 60, 33, 0, 4.0f, 20}));
   }
   for (const size_t columns : {size_t{1}, size_t{8}, size_t{172}, size_t{255}, size_t{896}, size_t{1100}}) {
     for (const ElementType type : kElementTypes) {
       cases.push_back(gate_case(random, columns, type));
       cases.push_back(gate_case(random, columns, type, GateFunction::gelu_tanh));
+      cases.push_back(gate_case(random, columns, type, GateFunction::gelu_tanh, false));
+      cases.push_back(gate_case(random, columns, type, GateFunction::relu, columns % 2 == 0));
       cases.push_back(gather_case(random, columns, type));
       if (type != ElementType::f32) cases.push_back(quantize_case(random, columns, type));
     }

@@ -123,9 +123,9 @@ TEST_CASE("every layer of a decoder lies between two states of the residual stre
       CHECK(layer.attention->q.bias.has_value() == biases);
       REQUIRE(layer.feed_forward);
       CHECK(model.graph.weights[layer.feed_forward->up.weight].name == prefix + "up");
-      const std::optional<WeightId> gain = layer.gain_before(layer.feed_forward->input);
-      REQUIRE(gain);
-      CHECK(model.graph.weights[*gain].name == prefix + "ffn_norm");
+      const std::vector<WeightId> gain = layer.scales_before(layer.feed_forward->input);
+      REQUIRE(gain.size() == 1);
+      CHECK(model.graph.weights[gain.front()].name == prefix + "ffn_norm");
     }
   }
 }

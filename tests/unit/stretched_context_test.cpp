@@ -6,6 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -100,4 +101,24 @@ TEST_CASE("requests that make no sense") {
   request.scaling = RopeScalingKind::none;
   request.factor = 2;
   CHECK(fault(request) == "--rope-scale: has no meaning with --rope-scaling none");
+}
+
+// alpha is 1 at the trained context, 3 at twice, 7 at four times, and changes at whole powers of two only.
+TEST_CASE("a longer context alone changes theta where the model says so") {
+  RopeRequest request;
+  Hyperparameters own = plain(2048);
+  own.head_dim = 128;
+  own.dynamic_ntk = true;
+  own.log_scale_from = 2048;
+  request.context = 2048;
+  CHECK_FALSE(request.stretches(own));
+  for (const auto& [context, alpha] : {std::pair{2049, 3.0}, {4096, 3.0}, {4097, 7.0}, {8192, 7.0}}) {
+    request.context = context;
+    CHECK(request.stretches(own));
+    CHECK_FALSE(request.stretches(plain(2048)));
+    const Hyperparameters h = tessera::stretched(own, request);
+    CHECK(h.context == static_cast<uint64_t>(context));
+    CHECK(h.rope_theta == doctest::Approx(10000 * std::pow(alpha, 128.0 / 126)));
+    CHECK(h.log_scale_from == 2048);
+  }
 }

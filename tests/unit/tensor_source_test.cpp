@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "engine/quantize/plan/checkpoint_values.h"
@@ -45,6 +46,38 @@ std::vector<float> read_all(const CountingCheckpoint& checkpoint, std::vector<ui
 }
 
 }  // namespace
+
+TEST_CASE("rows of a fused matrix that is stored with its columns as rows") {
+  const CountingCheckpoint checkpoint({3, 6});  // element (row, column) is 6 column + row
+  TensorSource source{"fused"};
+  source.first_row = 2;
+  source.all_rows = 6;
+  source.transposed = true;
+  CHECK(read_all(checkpoint, {2, 3}, source, 0, 6) == std::vector<float>{2, 8, 14, 3, 9, 15});
+  CHECK(read_all(checkpoint, {2, 3}, source, 2, 3) == std::vector<float>{14, 3, 9});
+  // Heads of two rows where one is stored, then columns likewise.
+  source.first_row = 0;
+  source.stored_head = 1;
+  source.padded_head = 2;
+  CHECK(read_all(checkpoint, {4, 3}, source, 0, 12) ==
+        std::vector<float>{0, 6, 12, 0, 0, 0, 1, 7, 13, 0, 0, 0});
+  source.in_columns = true;
+  CHECK(read_all(checkpoint, {1, 6}, source, 1, 5) == std::vector<float>{0, 6, 0, 12, 0});
+}
+
+TEST_CASE("rows that are divided by their lengths") {
+  const CountingCheckpoint checkpoint({3, 2});
+  TensorSource source{"fused"};
+  source.unit_rows = true;
+  const std::vector<float> values = read_all(checkpoint, {3, 2}, source, 0, 6);
+  for (size_t row = 0; row < 3; ++row) {
+    const double first = 2.0 * static_cast<double>(row);
+    const double length = std::sqrt(first * first + (first + 1) * (first + 1));
+    CHECK(values[2 * row] == doctest::Approx(first / length));
+    CHECK(values[2 * row + 1] == doctest::Approx((first + 1) / length));
+  }
+  CHECK(read_all(checkpoint, {3, 2}, source, 3, 2) == std::vector<float>{values[3], values[4]});
+}
 
 TEST_CASE("rows of a fused matrix") {
   const CountingCheckpoint checkpoint({6, 3});

@@ -464,6 +464,16 @@ TEST_CASE("tiktoken vocabularies take whole words first") {
   CHECK(tokenizer.encode("abcde", true) == Ids{256, 'c', 'd', 'e'});
   CHECK(tokenizer.encode("<b>bc", true) == Ids{259, 258});
   CHECK(tokenizer.adds_bos());
+
+  // The first Qwen's file: special tokens that no file lists lie behind its pieces, texts are composed.
+  const Tokenizer qwen = load({{"qwen.tiktoken", file}});
+  CHECK(qwen.vocabulary() == 259 + 3 + 205);
+  CHECK(qwen.encode("abcd<|im_start|>", true) == Ids{257, 260});
+  CHECK(qwen.encode("<|im_end|><|extra_204|>", true) == Ids{261, 466});
+  CHECK(qwen.encode("<|im_end|>", false).size() > 1);
+  CHECK(qwen.encode("e\xcc\x81", true) == Ids{0xc3, 0xa9});
+  CHECK(qwen.eos() == 259);
+  CHECK_FALSE(qwen.adds_bos());
 }
 
 TEST_CASE("catastrophic regular expressions are given up, not waited for") {

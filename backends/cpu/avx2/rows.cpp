@@ -71,6 +71,45 @@ void rms_norm(const float* x, const float* added, float multiplier, float* sum, 
   }
 }
 
+void layer_norm(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+                const float* bias, float epsilon, size_t n, float* y) {
+  const __m256 multipliers = _mm256_set1_ps(multiplier);
+  __m256d totals[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+  for (size_t i = 0; i < n; i += 8) {
+    __m256 value = load_floats(x + i, n - i);
+    if (added != nullptr) {
+      value = _mm256_add_ps(value, _mm256_mul_ps(multipliers, load_floats(added + i, n - i)));
+      store_floats(sum + i, n - i, value);
+    }
+    totals[0] = _mm256_add_pd(totals[0], _mm256_cvtps_pd(_mm256_castps256_ps128(value)));
+    totals[1] = _mm256_add_pd(totals[1], _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1)));
+  }
+  const double count = static_cast<double>(n);
+  const __m256d mean = _mm256_set1_pd(sum_of_lanes(_mm256_add_pd(totals[0], totals[1])) / count);
+  const float* source = added != nullptr ? sum : x;
+  __m256d squares[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 value = load_floats(source + i, n - i);
+    const __m128 low = _mm256_cvtpd_ps(_mm256_sub_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(value)), mean));
+    const __m128 high =
+        _mm256_cvtpd_ps(_mm256_sub_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(value, 1)), mean));
+    store_floats(y + i, n - i, _mm256_set_m128(high, low));
+    const __m256 centred = load_floats(y + i, n - i);  // with zeros behind the last one
+    const __m256d lower = _mm256_cvtps_pd(_mm256_castps256_ps128(centred));
+    const __m256d upper = _mm256_cvtps_pd(_mm256_extractf128_ps(centred, 1));
+    squares[0] = _mm256_fmadd_pd(lower, lower, squares[0]);
+    squares[1] = _mm256_fmadd_pd(upper, upper, squares[1]);
+  }
+  const double variance = sum_of_lanes(_mm256_add_pd(squares[0], squares[1])) / count;
+  const __m256 factors =
+      _mm256_set1_ps(static_cast<float>(1.0 / __builtin_sqrt(variance + static_cast<double>(epsilon))));
+  for (size_t i = 0; i < n; i += 8) {
+    const __m256 value = _mm256_mul_ps(load_floats(y + i, n - i), factors);
+    store_floats(y + i, n - i,
+                 _mm256_fmadd_ps(value, load_floats(gain + i, n - i), load_floats(bias + i, n - i)));
+  }
+}
+
 void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   __m256 largest = _mm256_setzero_ps();
@@ -146,12 +185,16 @@ void round_row(const float* x, size_t n, uint8_t* row) {
   }
 }
 
+__m256 times_up(__m256 passed, const float* up, size_t i, size_t n) {
+  return up == nullptr ? passed : _mm256_mul_ps(passed, load_floats(up + i, n - i));
+}
+
 void silu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; i += 8) {
     const __m256 g = load_floats(gate + i, n - i);
     const __m256 denominator =
         _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(_mm256_sub_ps(_mm256_setzero_ps(), g)));
-    store_floats(y + i, n - i, _mm256_mul_ps(_mm256_div_ps(g, denominator), load_floats(up + i, n - i)));
+    store_floats(y + i, n - i, times_up(_mm256_div_ps(g, denominator), up, i, n));
   }
 }
 
@@ -163,7 +206,7 @@ void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
         _mm256_mul_ps(g, _mm256_fmadd_ps(_mm256_set1_ps(kGeluCubic), square, _mm256_set1_ps(kGeluLinear)));
     const __m256 denominator =
         _mm256_add_ps(_mm256_set1_ps(1.0f), exponential(_mm256_sub_ps(_mm256_setzero_ps(), argument)));
-    store_floats(y + i, n - i, _mm256_mul_ps(_mm256_div_ps(g, denominator), load_floats(up + i, n - i)));
+    store_floats(y + i, n - i, times_up(_mm256_div_ps(g, denominator), up, i, n));
   }
 }
 
@@ -205,6 +248,7 @@ float maximum(const float* values, size_t n) {
 
 constinit const RowKernels kRowKernels{
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .quantize_row = quantize_row,
     .round_row = round_row,
     .silu_gate = silu_gate,

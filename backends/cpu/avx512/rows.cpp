@@ -60,6 +60,50 @@ void rms_norm(const float* x, const float* added, float multiplier, float* sum, 
   }
 }
 
+void layer_norm(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+                const float* bias, float epsilon, size_t n, float* y) {
+  const __m512 multipliers = _mm512_set1_ps(multiplier);
+  __m512d totals[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = mask_of(n - i);
+    __m512 value = _mm512_maskz_loadu_ps(mask, x + i);
+    if (added != nullptr) {
+      value = _mm512_add_ps(value, _mm512_mul_ps(multipliers, _mm512_maskz_loadu_ps(mask, added + i)));
+      _mm512_mask_storeu_ps(sum + i, mask, value);
+    }
+    totals[0] = _mm512_add_pd(totals[0], _mm512_cvtps_pd(_mm512_castps512_ps256(value)));
+    totals[1] = _mm512_add_pd(totals[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1)));
+  }
+  const double count = static_cast<double>(n);
+  const __m512d mean = _mm512_set1_pd(_mm512_reduce_add_pd(_mm512_add_pd(totals[0], totals[1])) / count);
+  const float* source = added != nullptr ? sum : x;
+  __m512d squares[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = mask_of(n - i);
+    const __m512 value = _mm512_maskz_loadu_ps(mask, source + i);
+    const __m256 low = _mm512_cvtpd_ps(_mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(value)), mean));
+    const __m256 high =
+        _mm512_cvtpd_ps(_mm512_sub_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1)), mean));
+    const __m512 centred =
+        _mm512_maskz_mov_ps(mask, _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1));
+    _mm512_mask_storeu_ps(y + i, mask, centred);
+    const __m512d lower = _mm512_cvtps_pd(_mm512_castps512_ps256(centred));
+    const __m512d upper = _mm512_cvtps_pd(_mm512_extractf32x8_ps(centred, 1));
+    squares[0] = _mm512_fmadd_pd(lower, lower, squares[0]);
+    squares[1] = _mm512_fmadd_pd(upper, upper, squares[1]);
+  }
+  const double variance = _mm512_reduce_add_pd(_mm512_add_pd(squares[0], squares[1])) / count;
+  const __m512 factors =
+      _mm512_set1_ps(static_cast<float>(1.0 / __builtin_sqrt(variance + static_cast<double>(epsilon))));
+  for (size_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = mask_of(n - i);
+    const __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, y + i), factors);
+    _mm512_mask_storeu_ps(
+        y + i, mask,
+        _mm512_fmadd_ps(value, _mm512_maskz_loadu_ps(mask, gain + i), _mm512_maskz_loadu_ps(mask, bias + i)));
+  }
+}
+
 void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   __m512 largest = _mm512_setzero_ps();
   for (size_t i = 0; i < n; i += 16) {
@@ -126,14 +170,17 @@ void round_row(const float* x, size_t n, uint8_t* row) {
   }
 }
 
+__m512 times_up(__m512 passed, const float* up, size_t i, __mmask16 mask) {
+  return up == nullptr ? passed : _mm512_mul_ps(passed, _mm512_maskz_loadu_ps(mask, up + i));
+}
+
 void silu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; i += 16) {
     const __mmask16 mask = mask_of(n - i);
     const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
-    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
     const __m512 denominator =
         _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), g)));
-    _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
+    _mm512_mask_storeu_ps(y + i, mask, times_up(_mm512_div_ps(g, denominator), up, i, mask));
   }
 }
 
@@ -141,12 +188,11 @@ void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; i += 16) {
     const __mmask16 mask = mask_of(n - i);
     const __m512 g = _mm512_maskz_loadu_ps(mask, gate + i);
-    const __m512 u = _mm512_maskz_loadu_ps(mask, up + i);
     const __m512 argument = _mm512_mul_ps(
         g, _mm512_fmadd_ps(_mm512_set1_ps(kGeluCubic), _mm512_mul_ps(g, g), _mm512_set1_ps(kGeluLinear)));
     const __m512 denominator =
         _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), argument)));
-    _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
+    _mm512_mask_storeu_ps(y + i, mask, times_up(_mm512_div_ps(g, denominator), up, i, mask));
   }
 }
 
@@ -194,6 +240,7 @@ float maximum(const float* values, size_t n) {
 
 constinit const RowKernels kRowKernels{
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .quantize_row = quantize_row,
     .round_row = round_row,
     .silu_gate = silu_gate,

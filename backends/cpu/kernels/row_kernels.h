@@ -13,10 +13,13 @@ struct RowKernels {
   // gain, all [n]. y may be x.
   void (*rms_norm)(const float* x, const float* added, float multiplier, float* sum, const float* gain,
                    float epsilon, size_t n, float* y);
+  // The layer norm of the same sum, less its mean and with a bias [n].
+  void (*layer_norm)(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+                     const float* bias, float epsilon, size_t n, float* y);
   // n floats to a q8 row (graph/q8_row.h) or to a bf16 row (graph/bf16_row.h).
   void (*quantize_row)(const float* x, size_t n, uint8_t* q8_row);
   void (*round_row)(const float* x, size_t n, uint8_t* bf16_row);
-  // y[i] = gate[i] / (1 + e^-gate[i]) * up[i].
+  // y[i] = gate[i] / (1 + e^-gate[i]) * up[i]; without the factor where up is null.
   void (*silu_gate)(const float* gate, const float* up, size_t n, float* y);
   // The same with GELU, as GateFunction::gelu_tanh has it.
   void (*gelu_gate)(const float* gate, const float* up, size_t n, float* y);

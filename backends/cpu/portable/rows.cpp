@@ -24,6 +24,24 @@ void rms_norm(const float* x, const float* added, float multiplier, float* sum, 
   for (size_t i = 0; i < n; ++i) y[i] = x[i] * factor * gain[i];
 }
 
+void layer_norm(const float* x, const float* added, float multiplier, float* sum, const float* gain,
+                const float* bias, float epsilon, size_t n, float* y) {
+  if (added != nullptr) {
+    for (size_t i = 0; i < n; ++i) sum[i] = x[i] + multiplier * added[i];
+    x = sum;
+  }
+  double total = 0;
+  for (size_t i = 0; i < n; ++i) total += x[i];
+  const double mean = total / static_cast<double>(n);
+  double squares = 0;
+  for (size_t i = 0; i < n; ++i) {
+    y[i] = static_cast<float>(x[i] - mean);
+    squares += static_cast<double>(y[i]) * y[i];
+  }
+  const auto factor = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + epsilon));
+  for (size_t i = 0; i < n; ++i) y[i] = y[i] * factor * gain[i] + bias[i];
+}
+
 void quantize_row(const float* x, size_t n, uint8_t* q8_row) {
   auto* codes = reinterpret_cast<int8_t*>(q8_row);
   float largest = 0;
@@ -64,13 +82,14 @@ void round_row(const float* x, size_t n, uint8_t* row) {
 }
 
 void silu_gate(const float* gate, const float* up, size_t n, float* y) {
-  for (size_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+  for (size_t i = 0; i < n; ++i)
+    y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * (up != nullptr ? up[i] : 1.0f);
 }
 
 void gelu_gate(const float* gate, const float* up, size_t n, float* y) {
   for (size_t i = 0; i < n; ++i) {
     const float argument = gate[i] * (kGeluLinear + kGeluCubic * gate[i] * gate[i]);
-    y[i] = gate[i] / (1.0f + std::exp(-argument)) * up[i];
+    y[i] = gate[i] / (1.0f + std::exp(-argument)) * (up != nullptr ? up[i] : 1.0f);
   }
 }
 
@@ -99,6 +118,7 @@ float maximum(const float* values, size_t n) {
 
 constinit const RowKernels kRowKernels{
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .quantize_row = quantize_row,
     .round_row = round_row,
     .silu_gate = silu_gate,

@@ -70,8 +70,10 @@ struct AttentionJob {
   Rows y;  // [query_heads * head_dim]
   uint32_t query_heads = 0;
   float scale = 0;
-  uint32_t window = 0;  // positions that a token sees, itself among them; 0: all
-  float soft_cap = 0;   // 0: none
+  uint32_t window = 0;                // positions that a token sees, itself among them; 0: all
+  float soft_cap = 0;                 // 0: none
+  Global<const float> slopes;         // [query_heads], of ALiBi; null: none
+  Global<const float> query_factors;  // by position; null: 1
   Global<const uint32_t> page_ids;
   Global<float> records;  // of split tiles, record_floats() each
   Chunking chunking;

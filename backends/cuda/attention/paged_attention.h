@@ -273,6 +273,8 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(32 * kMostWarps) void attend_pages(PagesJob job)
     if (seen) {
       score_page<kBits>(tile, operands, keys, head_dim, running);
       cap_scores(tile, cap, running);
+      subtract_distances(tile, attention.slopes, share.first_query, work.first_head, work.heads, first_key,
+                         running);
       hide_unseen_keys(tile, first_key, attention.window, running);
       scores_to_weights(tile, running);
     }

@@ -122,7 +122,9 @@ TESSERA_DEVICE void load_queries(const AttentionJob& job, const AttentionTile& a
     int32_t code_total = 0;
     const float factor = write_query<kBits>(operands, steps, q, largest, x, writes, code_total);
     if (!exists) continue;
-    const float scale = multiply_rn(job.scale, kLog2E);
+    float scale = multiply_rn(job.scale, kLog2E);
+    if (!job.query_factors.null())
+      scale = multiply_rn(scale, job.query_factors[at.position + (range.first + q) / range.heads]);
     float middle_factor = 0;
     if constexpr (kBits == 4) {
       code_total = quad_sum(code_total);

@@ -160,6 +160,29 @@ TESSERA_DEVICE void cap_scores(const WarpTile& tile, float cap, Running& running
   }
 }
 
+// Subtracts from each score its head's slope times the distance of the key. first_query: of the warp, among
+// those of its block, in which the `heads` heads of a token, from first_head on, are contiguous.
+TESSERA_DEVICE void subtract_distances(const WarpTile& tile, Global<const float> slopes, uint32_t first_query,
+                                       uint32_t first_head, uint32_t heads, uint32_t first_key,
+                                       Running& running) {
+  if (slopes.null()) return;
+  TESSERA_UNROLL
+  for (uint32_t r = 0; r < 2; ++r) {
+    if (r == 1 && !tile.second()) break;
+    const uint32_t query = first_query + lane_index() / 4 + 8 * r;
+    const float slope = multiply_rn(slopes[first_head + query % heads], kLog2E);
+    TESSERA_UNROLL
+    for (uint32_t t = 0; t < kPageTiles; ++t) {
+      TESSERA_UNROLL
+      for (uint32_t i = 0; i < 2; ++i) {
+        const uint32_t key = first_key + 8 * t + 2 * (lane_index() % 4) + i;
+        const auto distance = static_cast<float>(static_cast<int32_t>(tile.limit[r] - key));
+        running.weight[r][t][i] = add_rn(running.weight[r][t][i], -multiply_rn(slope, distance));
+      }
+    }
+  }
+}
+
 // Sets the scores of keys after a query's position, or before its window, to minus infinity.
 TESSERA_DEVICE void hide_unseen_keys(const WarpTile& tile, uint32_t first_key, uint32_t window,
                                      Running& running) {

@@ -22,6 +22,10 @@ TESSERA_DEVICE int32_t code_at(Global<const std::byte> panel, WeightFormat forma
   return place.high ? byte >> 4 : byte & 15;
 }
 
+TESSERA_DEVICE float plus_added(const EmbedJob& job, uint32_t column, float value) {
+  return job.added.base.null() ? value : add_rn(job.added.floats(block_x())[column], value);
+}
+
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
   wait_for_earlier_kernels();
   const uint32_t row = job.tokens[block_x()];
@@ -30,7 +34,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
   if (!is_integer(table.format)) {
     const size_t first = row * layout::float_row_elements(table.columns);
     for (uint32_t k = thread_index(); k < job.columns; k += block_size())
-      y.store(k, multiply_rn(float_weight(table, first + k), job.multiplier));
+      y.store(k, plus_added(job, k, multiply_rn(float_weight(table, first + k), job.multiplier)));
     return;
   }
   const Global<const std::byte> panel = table.codes + row / 16 * table.panel_bytes;
@@ -43,7 +47,9 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_rows(EmbedJob job) {
           (panel + k / tile::kGroupColumns * tile::kGroupBytes).as<const uint8_t>();
       code = code * group[layout::scale_byte(row % 16)] + group[layout::offset_byte(row % 16)];
     }
-    y.store(k, multiply_rn(multiply_rn(static_cast<float>(code - offset), scale), job.multiplier));
+    y.store(k,
+            plus_added(job, k,
+                       multiply_rn(multiply_rn(static_cast<float>(code - offset), scale), job.multiplier)));
   }
 }
 

@@ -44,6 +44,10 @@ TESSERA_DEVICE RowLevels levels_at(const TableView& table, Global<const std::byt
   return {scale, half_to_float(panel.as<const uint16_t>(offsets)[half])};
 }
 
+TESSERA_DEVICE float plus_added(const EmbedTableJob& job, uint32_t column, float value) {
+  return job.added.base.null() ? value : add_rn(job.added.floats(block_x())[column], value);
+}
+
 TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_table_rows(EmbedTableJob job) {
   wait_for_earlier_kernels();
   const TableView& table = job.table;
@@ -58,7 +62,7 @@ TESSERA_KERNEL TESSERA_BLOCK_OF(kMostRowThreads) void embed_table_rows(EmbedTabl
     if (table.offset == GroupOffset::zero_point) value = add_rn(value, -levels.offset);
     value = multiply_rn(levels.scale, value);
     if (table.offset == GroupOffset::minimum) value = add_rn(value, levels.offset);
-    y.store(k, multiply_rn(value, job.multiplier));
+    y.store(k, plus_added(job, k, multiply_rn(value, job.multiplier)));
   }
 }
 

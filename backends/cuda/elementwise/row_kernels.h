@@ -14,7 +14,8 @@ struct EmbedJob {
   Global<const uint32_t> tokens;
   Rows y;
   uint32_t columns = 0;
-  float multiplier = 1;  // of y
+  float multiplier = 1;  // of what is looked up
+  Rows added;            // to it; base null: nothing
 };
 void embed(Queue& queue, const EmbedJob& job, uint32_t rows);
 
@@ -24,18 +25,20 @@ struct EmbedTableJob {
   Global<const uint32_t> tokens;
   Rows y;
   uint32_t columns = 0;
-  float multiplier = 1;  // of y
+  float multiplier = 1;  // of what is looked up
+  Rows added;            // to it; base null: nothing
 };
 void embed_table(Queue& queue, const EmbedTableJob& job, uint32_t rows);
 
 // v = x (+ added_multiplier * added); y = v / sqrt(mean(v^2) + epsilon) * gain, rounded to y's type. sum
-// receives v.
+// receives v. With a bias v is taken less its mean, and the bias is added to y.
 struct NormJob {
   Rows x;
   Rows added;  // base null: none
   Rows sum;    // base null: not stored
   Rows y;
   Global<const float> gain;         // [columns]
+  Global<const float> bias;         // [columns]; null: none
   Global<const uint32_t> selected;  // index of each output row's input row; null: the same index
   uint32_t columns = 0;
   float epsilon = 0;
@@ -63,13 +66,15 @@ struct GatherJob {
 };
 void gather(Queue& queue, const GatherJob& job, uint32_t rows);
 
-// A row of x holds gate, then up, of `columns` elements each: y = function(gate) * up, rounded to y's type.
+// A row of x holds gate, then up if there is one, of `columns` elements each: y = function(gate) * up,
+// rounded to y's type.
 struct GateJob {
   Rows x;
   Rows y;
   uint32_t columns = 0;
   ElementType type = ElementType::f32;  // of y
   GateFunction function = GateFunction::silu;
+  bool has_up = true;
 };
 void gate(Queue& queue, const GateJob& job, uint32_t rows);
 

@@ -33,13 +33,17 @@ inline float exponential(float x) {
 
 // Products of one query with `count` keys become probabilities; those before the op's window and the rest of
 // the row become zero.
-void softmax(std::span<float> row, size_t count, const Attention& attention) {
+void softmax(std::span<float> row, size_t count, const Attention& attention, float slope) {
+  float scale = attention.scale * log_scale(attention, count - 1);
   if (const size_t hidden = attention.first_seen(count - 1); hidden != 0) {
     std::fill_n(row.begin(), hidden, 0.0f);
     row = row.subspan(hidden);
     count -= hidden;
   }
-  float scale = attention.scale;
+  if (slope > 0) {
+    for (size_t i = 0; i < count; ++i) row[i] = scale * row[i] - slope * static_cast<float>(count - 1 - i);
+    scale = 1.0f;
+  }
   if (attention.soft_cap > 0) {
     const float twice = 2.0f * scale / attention.soft_cap;
     for (size_t i = 0; i < count; ++i)
@@ -133,11 +137,25 @@ void normalize(std::span<const float> from, std::span<const float> gain, float e
 
 }  // namespace
 
+// The same of from less its mean, plus a bias.
+void normalize_centred(std::span<const float> from, std::span<const float> gain, std::span<const float> bias,
+                       float epsilon, std::span<float> to) {
+  const double mean = std::accumulate(from.begin(), from.end(), 0.0) / static_cast<double>(from.size());
+  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<float>(static_cast<double>(from[i]) - mean);
+  normalize(to, gain, epsilon, to);
+  for (size_t i = 0; i < to.size(); ++i) to[i] += bias[i];
+}
+
 FloatMatrix normalized(DenseProducts& products, const FloatMatrix& x, std::span<const float> gain,
-                       float epsilon) {
+                       std::span<const float> bias, float epsilon) {
   FloatMatrix out(x.rows, x.columns);
   for_row_blocks(products, x.rows, kRowBlock, [&](size_t first, size_t count, size_t) {
-    for (size_t row = first; row < first + count; ++row) normalize(x.row(row), gain, epsilon, out.row(row));
+    for (size_t row = first; row < first + count; ++row) {
+      if (bias.empty())
+        normalize(x.row(row), gain, epsilon, out.row(row));
+      else
+        normalize_centred(x.row(row), gain, bias, epsilon, out.row(row));
+    }
   });
   return out;
 }
@@ -196,6 +214,7 @@ FloatMatrix attend(DenseProducts& products, const Attention& attention, std::spa
     columns.resize(dim * tokens);
     for (size_t head = 0; head < attention.query_heads; ++head) {
       const size_t kv_head = head / group;
+      const float slope = attention.alibi > 0 ? alibi_slope(attention, head) : 0.0f;
       if (head % group == 0) {
         for_row_blocks(products, tokens, 64, [&](size_t begin, size_t count, size_t) {
           for (size_t token = begin; token < begin + count; ++token) {
@@ -221,7 +240,7 @@ FloatMatrix attend(DenseProducts& products, const Attention& attention, std::spa
         products.multiply(job);
         for_row_blocks(products, rows, kRowBlock, [&](size_t begin, size_t count, size_t) {
           for (size_t row = begin; row < begin + count; ++row)
-            softmax(std::span(scores).subspan(row * tokens, keys), block + row + 1, attention);
+            softmax(std::span(scores).subspan(row * tokens, keys), block + row + 1, attention, slope);
         });
         job.a = scores.data();
         job.a_stride = tokens;
@@ -239,18 +258,25 @@ FloatMatrix attend(DenseProducts& products, const Attention& attention, std::spa
   return out;
 }
 
+namespace {
+
+inline float passed(GateFunction function, float x) {
+  if (function == GateFunction::relu) return x < 0 ? 0.0f : x;
+  const float argument = function == GateFunction::silu ? x : x * (kGeluLinear + kGeluCubic * x * x);
+  return x / (1.0f + exponential(-argument));
+}
+
+}  // namespace
+
 FloatMatrix gated(DenseProducts& products, const Gate& kind, const FloatMatrix& x) {
-  FloatMatrix out(x.rows, x.columns / 2);
+  FloatMatrix out(x.rows, kind.has_up ? x.columns / 2 : x.columns);
   for_row_blocks(products, x.rows, 4, [&](size_t first, size_t count, size_t) {
     for (size_t row = first; row < first + count; ++row) {
       const float* gate = x.row(row).data();
-      const float* up = gate + out.columns;
+      const float* up = kind.has_up ? gate + out.columns : nullptr;
       float* to = out.row(row).data();
       for (size_t i = 0; i < out.columns; ++i) {
-        const float argument = kind.function == GateFunction::silu
-                                   ? gate[i]
-                                   : gate[i] * (kGeluLinear + kGeluCubic * gate[i] * gate[i]);
-        to[i] = gate[i] / (1.0f + exponential(-argument)) * up[i];
+        to[i] = passed(kind.function, gate[i]) * (up != nullptr ? up[i] : 1.0f);
       }
     }
   });

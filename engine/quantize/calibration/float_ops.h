@@ -30,7 +30,7 @@ void project_into(DenseProducts& products, DenseProduct::Precision precision, co
 
 // Every row over its root mean square, times gain.
 FloatMatrix normalized(DenseProducts& products, const FloatMatrix& x, std::span<const float> gain,
-                       float epsilon);
+                       std::span<const float> bias, float epsilon);
 
 // Normalizes query and key heads of x in place; gains are [head_dim].
 void normalize_heads(DenseProducts& products, const HeadNorm& norm, std::span<const float> query_gain,

@@ -142,7 +142,10 @@ class Reader {
         return std::find(each.inputs.begin(), each.inputs.end(), id) != each.inputs.end();
       };
       if (!first && !reads(stream)) continue;
-      if (!std::holds_alternative<Norm>(each.kind)) return refuse_rotation(each);
+      // A rotation changes the mean that a norm with a bias takes away.
+      const auto* norm = std::get_if<Norm>(&each.kind);
+      if (norm == nullptr) return refuse_rotation(each);
+      if (norm->bias) refuse_rotation(each);
       if (!first && each.inputs.size() == 2) {
         add_writer(each.inputs[0] == stream ? each.inputs[1] : each.inputs[0]);
         stream = each.outputs[1];
@@ -186,11 +189,13 @@ std::optional<size_t> LayerGraph::linear_of(WeightId matrix) const {
   return std::nullopt;
 }
 
-std::optional<WeightId> LayerGraph::gain_before(size_t linear_op) const {
-  for (const NormedLinears& each : norms)
-    if (each.linears.size() == 1 && each.linears.front() == linear_op)
-      return std::get<Norm>(graph->ops[each.norm].kind).gain;
-  return std::nullopt;
+std::vector<WeightId> LayerGraph::scales_before(size_t linear_op) const {
+  for (const NormedLinears& each : norms) {
+    if (each.linears.size() != 1 || each.linears.front() != linear_op) continue;
+    const auto& norm = std::get<Norm>(graph->ops[each.norm].kind);
+    return norm.bias ? std::vector{norm.gain, *norm.bias} : std::vector{norm.gain};
+  }
+  return {};
 }
 
 std::vector<LayerGraph> find_layers(const Graph& graph, std::span<const Role> roles) {
@@ -220,9 +225,10 @@ std::vector<LayerGraph> find_layers(const Graph& graph, std::span<const Role> ro
     layer.after = begins[i + 1];
     for (size_t op = layer.before.op; op < layer.after.op; ++op) {
       const OpKind& kind = graph.ops[op].kind;
-      if (std::holds_alternative<Embed>(kind) || std::holds_alternative<Input>(kind) ||
-          std::holds_alternative<Quantize>(kind) || std::holds_alternative<SoftCap>(kind) ||
-          std::holds_alternative<Gather>(kind) || std::holds_alternative<RotatedGain>(kind))
+      if (std::holds_alternative<Embed>(kind) || std::holds_alternative<AddPosition>(kind) ||
+          std::holds_alternative<Input>(kind) || std::holds_alternative<Quantize>(kind) ||
+          std::holds_alternative<SoftCap>(kind) || std::holds_alternative<Gather>(kind) ||
+          std::holds_alternative<RotatedGain>(kind))
         throw std::runtime_error(fmt::format("op \"{}\": expected an op of a layer of floats, found {}",
                                              graph.ops[op].name, op_name(kind)));
     }
@@ -231,8 +237,9 @@ std::vector<LayerGraph> find_layers(const Graph& graph, std::span<const Role> ro
   // Behind the last layer only a norm and the matrices that read it may know the stream.
   LayerGraph& last = layers.back();
   const Op& output = graph.ops[last.after.op];
+  const auto* output_norm = std::get_if<Norm>(&output.kind);
   const bool normed =
-      std::holds_alternative<Norm>(output.kind) &&
+      output_norm != nullptr && !output_norm->bias &&
       std::all_of(uses.readers[output.outputs[0]].begin(), uses.readers[output.outputs[0]].end(),
                   [&](size_t reader) { return std::holds_alternative<Linear>(graph.ops[reader].kind); });
   const bool summed = output.outputs.size() == 2 && !uses.readers[output.outputs[1]].empty();

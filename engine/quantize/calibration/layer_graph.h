@@ -65,8 +65,8 @@ struct LayerGraph {
   const Linear& linear(size_t op) const;
   // The Linear op that multiplies with this matrix; nothing for vectors.
   std::optional<size_t> linear_of(WeightId matrix) const;
-  // The gain of the norm whose output this Linear, and nothing else, reads.
-  std::optional<WeightId> gain_before(size_t linear_op) const;
+  // The gain, and the bias if there is one, of the norm whose output this Linear, and nothing else, reads.
+  std::vector<WeightId> scales_before(size_t linear_op) const;
 };
 
 // The layers in order, one for every attention op. roles: by WeightId. The graph, which has to outlive the

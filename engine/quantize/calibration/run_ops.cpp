@@ -68,8 +68,8 @@ void OpRun::run_op(size_t index, const OpObserver& observer) {
           },
           [&](const Gate& gate) { set(op.outputs[0], gated(products_, gate, values_.at(op.inputs[0]))); },
           [&](const SoftCap& kind) { never(kind); }, [&](const Gather& kind) { never(kind); },
-          [&](const Embed& kind) { never(kind); }, [&](const Input& kind) { never(kind); },
-          [&](const Quantize& kind) { never(kind); }, [&](const RotatedGain& kind) { never(kind); }},
+          [&](const Embed& kind) { never(kind); }, [&](const AddPosition& kind) { never(kind); },
+          [&](const Input& kind) { never(kind); }, [&](const Quantize& kind) { never(kind); }, [&](const RotatedGain& kind) { never(kind); }},
       op.kind);
 }
 
@@ -83,7 +83,8 @@ void OpRun::run_norm(const Op& op, const Norm& norm) {
       set(read, std::move(sum));
     }
   }
-  set(op.outputs[0], normalized(products_, values_.at(read), layer_.values(norm.gain), norm.epsilon));
+  set(op.outputs[0], normalized(products_, values_.at(read), layer_.values(norm.gain),
+                                norm.bias ? layer_.values(*norm.bias) : std::span<float>(), norm.epsilon));
 }
 
 FloatMatrix OpRun::run_linear(const Op& op, const Linear& linear) {

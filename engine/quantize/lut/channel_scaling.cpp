@@ -55,8 +55,9 @@ class Scaling {
 
   void attention_inputs() {
     const AttentionBlock& block = *graph_.attention;
-    const std::optional<WeightId> gain = graph_.gain_before(block.input);
-    if (!gain) return context_.say("attention inputs: left out, because something else reads them too");
+    const std::vector<WeightId> scales = graph_.scales_before(block.input);
+    if (scales.empty())
+      return context_.say("attention inputs: left out, because something else reads them too");
     const AttentionScore score(products_, context_.precision, layer_, statistics_.sample);
     InputStatistics& inputs = statistics_.inputs.at(block.input);
     const std::vector<float> divisors =
@@ -73,7 +74,7 @@ class Scaling {
         });
     for (const LinearPart& part : {block.q, block.k, block.v})
       multiply(products_, layer_.matrix(part.weight), divisors);
-    divide_gain(layer_.values(*gain), divisors);
+    for (const WeightId id : scales) divide_gain(layer_.values(id), divisors);
     divide_inputs(products_, inputs, divisors);
     divide(products_, statistics_.sample.input, divisors);
   }
@@ -94,8 +95,8 @@ class Scaling {
 
   void ffn_inputs() {
     const FeedForwardBlock& block = *graph_.feed_forward;
-    const std::optional<WeightId> gain = graph_.gain_before(block.input);
-    if (!gain) return context_.say("ffn inputs: left out, because something else reads them too");
+    const std::vector<WeightId> scales = graph_.scales_before(block.input);
+    if (scales.empty()) return context_.say("ffn inputs: left out, because something else reads them too");
     InputStatistics& inputs = statistics_.inputs.at(block.input);
     FloatMatrix& gate = layer_.matrix(block.gate.weight);
     FloatMatrix& up = layer_.matrix(block.up.weight);
@@ -116,7 +117,7 @@ class Scaling {
           return squared_difference(products_, found, output);
         });
     for (FloatMatrix* matrix : {&gate, &up}) multiply(products_, *matrix, divisors);
-    divide_gain(layer_.values(*gain), divisors);
+    for (const WeightId id : scales) divide_gain(layer_.values(id), divisors);
     divide_inputs(products_, inputs, divisors);
   }
 

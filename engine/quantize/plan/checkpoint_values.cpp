@@ -58,6 +58,34 @@ void read_padded(const TensorSource& from, uint64_t columns, uint64_t first, std
   }
 }
 
+// The same elements of a matrix that is stored with its columns as rows.
+void read_transposed(const CheckpointSource& checkpoint, const SourceTensor& source, const TensorSource& from,
+                     uint64_t columns, uint64_t first, std::span<float> out) {
+  std::fill(out.begin(), out.end(), 0.0f);
+  const uint64_t first_row = first / columns;
+  const uint64_t last_row = (first + out.size() - 1) / columns;
+  const auto is_zero = [&](uint64_t row) { return !from.in_columns && from.is_padding(row); };
+  uint64_t lowest = from.all_rows;
+  uint64_t highest = 0;
+  for (uint64_t row = first_row; row <= last_row; ++row) {
+    if (is_zero(row)) continue;
+    lowest = std::min(lowest, from.stored_row(row));
+    highest = std::max(highest, from.stored_row(row));
+  }
+  if (lowest > highest) return;
+  std::vector<float> values(static_cast<size_t>(highest - lowest + 1));
+  uint64_t stored_column = 0;
+  for (uint64_t column = 0; column < columns; ++column) {
+    if (from.in_columns && from.is_padding(column)) continue;
+    checkpoint.read(source, stored_column++ * from.all_rows + lowest, values);
+    for (uint64_t row = first_row; row <= last_row; ++row) {
+      const uint64_t at = row * columns + column;
+      if (at < first || at >= first + out.size() || is_zero(row)) continue;
+      out[static_cast<size_t>(at - first)] = values[static_cast<size_t>(from.stored_row(row) - lowest)];
+    }
+  }
+}
+
 // Reads whole runs of rows that follow one another in the checkpoint too.
 void read_source(const CheckpointSource& checkpoint, const SourceTensor& source, const ExpectedTensor& tensor,
                  uint64_t first, std::span<float> out) {
@@ -72,16 +100,44 @@ void read_source(const CheckpointSource& checkpoint, const SourceTensor& source,
     checkpoint.read(source, from.stored_row(row) * stored_columns + column, values);
     changed(values);
   };
+  if (from.transposed && !out.empty()) {
+    read_transposed(checkpoint, source, from, columns, first, out);
+    return changed(out);
+  }
   if (from.head_rows != 0 || from.padded_head != 0) return read_padded(from, columns, first, out, read_run);
   checkpoint.read(source, from.first_row * columns + first, out);
   changed(out);
+}
+
+// read(first, values) for the same elements, of rows that are then divided by their lengths.
+template <class Read>
+void read_unit_rows(uint64_t columns, uint64_t first, std::span<float> out, Read read) {
+  constexpr double kLeastLength = 1e-12;
+  std::vector<float> row(static_cast<size_t>(columns));
+  for (uint64_t at = first; at < first + out.size();) {
+    const uint64_t column = at % columns;
+    read(at - column, std::span(row));
+    double squares = 0;
+    for (const float value : row) squares += static_cast<double>(value) * static_cast<double>(value);
+    const double length = std::max(std::sqrt(squares), kLeastLength);
+    const uint64_t end = std::min(at - column + columns, first + out.size());
+    for (; at < end; ++at)
+      out[static_cast<size_t>(at - first)] =
+          static_cast<float>(static_cast<double>(row[static_cast<size_t>(at % columns)]) / length);
+  }
 }
 
 }  // namespace
 
 void read_finite(const std::string& folder, const PlannedWeight& weight, uint64_t first,
                  std::span<float> out) {
-  read_source(*weight.checkpoint, *weight.source, weight.expected, first, out);
+  const auto read = [&](uint64_t at, std::span<float> values) {
+    read_source(*weight.checkpoint, *weight.source, weight.expected, at, values);
+  };
+  if (weight.expected.source.unit_rows)
+    read_unit_rows(weight.expected.shape[1], first, out, read);
+  else
+    read(first, out);
   check_finite(folder, weight, first, out);
 }
 

@@ -55,7 +55,8 @@ void keep_matrix(PlannedWeight& weight, const keep::Allowed& allowed, size_t thr
   const auto rows = static_cast<size_t>(weight.expected.shape[0]);
   const auto columns = static_cast<size_t>(weight.expected.shape[1]);
   weight.kept.reset();
-  if (format && weight.expected.source.multiplier == 1.0f && weight.expected.source.padded_head == 0)
+  if (format && weight.expected.source.multiplier == 1.0f && !weight.expected.source.unit_rows &&
+      weight.expected.source.padded_head == 0)
     weight.kept = keep::kept_codes(*format, level_facts_of(weight, threads), rows, columns, allowed);
   const unsigned bits = format ? format->bits : weight.source->code_bits;
   weight.scheme = weight.kept ? weight.kept->scheme

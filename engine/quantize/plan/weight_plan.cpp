@@ -29,14 +29,16 @@ std::vector<uint64_t> source_shape(const ExpectedTensor& tensor) {
   uint64_t& padded = tensor.source.in_columns ? shape.back() : shape.front();
   padded = tensor.source.stored_count(padded);
   if (tensor.source.all_rows != 0) shape[0] = tensor.source.all_rows;
+  if (tensor.source.transposed) std::swap(shape.front(), shape.back());
   return shape;
 }
 
-// Tensors some exporters add that carry nothing: rotation tables, which the hyperparameters define, and a
-// copy of the embedding as the head of a tied model.
+// Tensors some exporters add that carry nothing: rotation tables, which the hyperparameters define, masks of
+// GPT-2's attention, and a copy of the embedding as the head of a tied model.
 bool is_harmless(std::string_view name, bool tied_head) {
-  constexpr std::array<std::string_view, 3> kTables{".rotary_emb.inv_freq", ".rotary_emb.cos_cached",
-                                                    ".rotary_emb.sin_cached"};
+  constexpr std::array<std::string_view, 5> kTables{".rotary_emb.inv_freq", ".rotary_emb.cos_cached",
+                                                    ".rotary_emb.sin_cached", ".attn.bias",
+                                                    ".attn.masked_bias"};
   if (tied_head && name == "lm_head.weight") return true;
   return std::any_of(kTables.begin(), kTables.end(), [&](std::string_view end) {
     return name.size() > end.size() && name.substr(name.size() - end.size()) == end;

@@ -9,7 +9,10 @@ namespace tessera::quantize {
 bool is_known_role(Role role) {
   switch (role) {
     case Role::token_embedding:
+    case Role::position_embedding:
+    case Role::embedding_projection:
     case Role::attention_norm:
+    case Role::attention_norm_bias:
     case Role::q:
     case Role::k:
     case Role::v:
@@ -22,12 +25,17 @@ bool is_known_role(Role role) {
     case Role::o_bias:
     case Role::attention_output_norm:
     case Role::ffn_norm:
+    case Role::ffn_norm_bias:
     case Role::gate:
     case Role::up:
+    case Role::up_bias:
     case Role::down:
+    case Role::down_bias:
     case Role::ffn_output_norm:
     case Role::output_norm:
     case Role::output_gain:
+    case Role::output_norm_bias:
+    case Role::head_projection:
     case Role::output_head:
       return true;
     default:  // a new role is refused until someone has gone through the steps with it

@@ -12,6 +12,7 @@
 
 #include "engine/quantize/calibration/calibrate_layer.h"
 #include "engine/quantize/calibration/calibration_windows.h"
+#include "engine/quantize/calibration/float_ops.h"
 #include "engine/quantize/calibration/layer_graph.h"
 #include "engine/quantize/plan/checkpoint_values.h"
 #include "engine/quantize/plan/model_file.h"
@@ -76,14 +77,20 @@ std::vector<Role> roles_of(const Graph& graph, const std::vector<PlannedWeight>&
   return roles;
 }
 
-// Columns of the residual stream. Throws std::runtime_error when it is more than the embedded text that the
-// first layer reads.
+// Columns of the residual stream. Throws std::runtime_error when ops before the first layer are not those
+// that write_first_stream knows.
 size_t hidden_columns(const Graph& graph, std::span<const LayerGraph> layers) {
-  const TensorId embedding = graph.ops.front().outputs.at(0);
-  if (!layers.empty() && (layers.front().before.op != 1 || layers.front().before.stream != embedding))
-    throw std::runtime_error(fmt::format("op \"{}\": expected the first layer behind the embedding, found it",
-                                         graph.ops.at(1).name));
-  return graph.tensors[embedding].columns;
+  const size_t first = layers.empty() ? 1 : layers.front().before.op;
+  for (size_t op = 0; op < first; ++op) {
+    const OpKind& kind = graph.ops[op].kind;
+    const bool known =
+        op == 0 ? std::holds_alternative<Embed>(kind)
+                : std::holds_alternative<Linear>(kind) || std::holds_alternative<AddPosition>(kind);
+    if (!known)
+      throw std::runtime_error(fmt::format("op \"{}\": expected embeddings before the first layer, found {}",
+                                           graph.ops[op].name, op_name(kind)));
+  }
+  return graph.tensors[graph.ops.at(first - 1).outputs.at(0)].columns;
 }
 
 class Run {
@@ -129,6 +136,7 @@ class Run {
   void assign_weights();
   const PlannedWeight& planned(Role role) const;
   void calibrate_layers(RunFolder& folder, size_t finished, Progress& progress);
+  FloatMatrix embedded(std::span<const uint32_t> window) const;
   void write_first_stream(RunFolder& folder) const;
   std::vector<EncodedTensor> finish_layer(size_t layer, FloatLayer& weights, LayerStatistics* statistics,
                                           Progress& progress) const;
@@ -183,7 +191,8 @@ void Run::assign_weights() {
   }
   for (size_t i = 0; i < file_.plan().size(); ++i) {
     const ExpectedTensor& expected = file_.plan()[i].expected;
-    if (role_row(expected.role).in_layer && !layer_of_[i])
+    // Where norms follow, that of the last layer lies behind all layers.
+    if (role_row(expected.role).in_layer && expected.shape.size() == 2 && !layer_of_[i])
       throw FileError(fmt::format("{}: tensor \"{}\": expected to be read by an op of a layer, found none",
                                   options_.source, expected.source.name));
   }
@@ -206,19 +215,38 @@ FloatLayer Run::rotated_layer(size_t layer) const {
   return weights;
 }
 
+// What the first layer reads of a text, before any rotation.
+FloatMatrix Run::embedded(std::span<const uint32_t> window) const {
+  const PlannedWeight& embedding = planned(Role::token_embedding);
+  FloatMatrix block(window.size(), embedding.expected.shape[1]);
+  for (size_t i = 0; i < window.size(); ++i)
+    read_finite(options_.source, embedding, uint64_t{window[i]} * block.columns, block.row(i));
+  const auto& embed = std::get<Embed>(graph_.ops.front().kind);
+  if (embed.multiplier != 1.0f)
+    for (float& value : block.values) value *= embed.multiplier;
+  const size_t end = layers_.empty() ? 1 : layers_.front().before.op;
+  for (size_t op = 1; op < end; ++op) {
+    if (std::holds_alternative<Linear>(graph_.ops[op].kind)) {
+      const PlannedWeight& projection = planned(Role::embedding_projection);
+      FloatMatrix matrix(hidden_, block.columns);
+      read_finite(options_.source, projection, 0, matrix.values);
+      block = project(products_, precision_, block, matrix, {});
+      continue;
+    }
+    FloatMatrix positions(block.rows, block.columns);
+    read_finite(options_.source, planned(Role::position_embedding), 0, positions.values);
+    add_rows(products_, block, positions, 1.0f);
+  }
+  return block;
+}
+
 // The embedded text, rotated where the model is.
 void Run::write_first_stream(RunFolder& folder) const {
-  const PlannedWeight& embedding = planned(Role::token_embedding);
-  const auto& embed = std::get<Embed>(graph_.ops.front().kind);
   RunFolder::StreamWriter writer = folder.write_stream(0);
   FloatMatrix block;
   std::vector<std::vector<double>> scratch(products_.threads());
   for (const std::vector<uint32_t>& window : text_.windows) {
-    block = FloatMatrix(window.size(), hidden_);
-    for (size_t i = 0; i < window.size(); ++i)
-      read_finite(options_.source, embedding, uint64_t{window[i]} * hidden_, block.row(i));
-    if (embed.multiplier != 1.0f)
-      for (float& value : block.values) value *= embed.multiplier;
+    block = embedded(window);
     if (rotation_)
       for_row_blocks(products_, block.rows, 16, [&](size_t first, size_t count, size_t thread) {
         for (size_t row = first; row < first + count; ++row)

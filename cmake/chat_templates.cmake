@@ -1,0 +1,10 @@
+# Every template in prompts/ as an entry {name, text} of a table.
+file(GLOB chat_templates CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/prompts/*.jinja")
+set(chat_template_table "")
+foreach(path ${chat_templates})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${path}")
+  get_filename_component(name "${path}" NAME)
+  file(READ "${path}" text)
+  string(APPEND chat_template_table "{\"${name}\", R\"template(${text})template\"},\n")
+endforeach()
+file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/generated/chat_templates.inc" CONTENT "@chat_template_table@" @ONLY)
