@@ -77,7 +77,8 @@ std::string roundings(const std::vector<QuantizeSummary>& lines) {
 
 constexpr std::array kTextFlags = {"parse-special", "lines", "calibration-windows", "calibration-window"};
 // Flags of steps that need a calibration text, by the schemes that have them.
-constexpr std::array kCommonSteps = {"no-rotate", "no-smooth-attention", "no-feedback", "attention-alpha"};
+constexpr std::array kRotation = {"no-rotate"};
+constexpr std::array kCommonSteps = {"no-smooth-attention", "no-feedback", "attention-alpha"};
 constexpr std::array kRowScaleSteps = {"no-reorder", "no-smooth-outputs", "no-clip", "output-alpha"};
 constexpr std::array kTableSteps = {"rotate", "awq", "no-train-scales"};
 constexpr std::array kTableChoices = {"table", "no-scale-search"};
@@ -101,6 +102,7 @@ void for_rounding_flags(Visit visit) {
   constexpr std::array kWhole = {"recipe", "calibration"};
   visit(kWhole);
   visit(kTextFlags);
+  visit(kRotation);
   visit(kCommonSteps);
   visit(kRowScaleSteps);
   visit(kTableSteps);
@@ -124,20 +126,23 @@ quantize::TableKind table_kind(const Arguments& arguments) {
                                                : quantize::TableKind::normal_float;
 }
 
-// The recipe of --recipe rtn, which needs no calibration text; nothing for plain rounding.
-std::optional<quantize::Recipe> recipe_without_text(const Arguments& arguments, bool table_scheme) {
+// The recipe without a calibration text, which --recipe rtn makes plain rounding; nothing for that.
+std::optional<quantize::Recipe> recipe_without_text(const Arguments& arguments, Scheme scheme) {
   constexpr std::array kCalibration = {"calibration"};
   constexpr std::string_view kBeside = "--recipe rtn";
+  quantize::Recipe recipe = quantize::Recipe::without_text(scheme);
   refuse(arguments, kCalibration, kBeside);
+  if (!recipe.rotate || arguments.has("recipe")) refuse(arguments, kRotation, kBeside);
   refuse(arguments, kCommonSteps, kBeside);
   refuse(arguments, kRowScaleSteps, kBeside);
   refuse(arguments, kTableSteps, kBeside);
   refuse(arguments, kTextFlags, kBeside);
-  if (!table_scheme) return std::nullopt;
-  quantize::Recipe recipe = quantize::Recipe::rounding();
+  if (arguments.has("recipe") || arguments.has("no-rotate")) recipe.rotate = false;
+  if (!table_format(scheme)) return recipe.rotate ? std::optional(recipe) : std::nullopt;
   recipe.table = table_kind(arguments);
   recipe.scale_search = !arguments.has("no-scale-search");
-  if (recipe.table == quantize::TableKind::normal_float && !recipe.scale_search) return std::nullopt;
+  if (recipe.table == quantize::TableKind::normal_float && !recipe.scale_search && !recipe.rotate)
+    return std::nullopt;
   return recipe;
 }
 
@@ -156,7 +161,7 @@ std::optional<quantize::Recipe> recipe_of(const Arguments& arguments, Scheme sch
   }
   const bool text = arguments.has("calibration");
   const bool qoq = arguments.has("recipe") ? arguments.choice("recipe") == "qoq" : text;
-  if (!qoq) return recipe_without_text(arguments, format.has_value());
+  if (!qoq) return recipe_without_text(arguments, scheme);
   if (arguments.has("rotate") && arguments.has("no-rotate"))
     throw UsageError("--rotate and --no-rotate: expected one of them, found both");
   quantize::Recipe recipe = quantize::Recipe::for_scheme(scheme);
@@ -257,6 +262,12 @@ int run_quantize(const Arguments& arguments) {
       say_on_interrupt(resumable.c_str());
     }
   }
+  // What the scheme does by default without a text.
+  std::string rotation;
+  if (options.recipe && options.recipe->rotate && !options.recipe->calibration && !arguments.has("recipe"))
+    rotation =
+        "rotated: the residual stream and the values of heads, so that 8-bit activations lose less; "
+        "--no-rotate leaves that out\n";
   const auto start = std::chrono::steady_clock::now();
   std::vector<QuantizeSummary> summary;
   std::optional<uint64_t> done_before;
@@ -268,16 +279,19 @@ int run_quantize(const Arguments& arguments) {
       work = total;
       bar.update(done, total);
     };
-    if (arguments.has("verbose"))
-      options.note = [&](const std::string& line) {
-        bar.hide();
-        say(line, Style::dim);
-      };
+    options.note = [&](const std::string& line) {
+      // That a default step was left out is said without --verbose, too.
+      if (!rotation.empty() && line.starts_with("rotation ")) rotation = line + '\n';
+      if (!arguments.has("verbose")) return;
+      bar.hide();
+      say(line, Style::dim);
+    };
     summary = quantize_model(options);
   }
   say_on_interrupt(nullptr);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   write_stdout(table(summary) + roundings(summary));
+  write_stdout(rotation);
   if (options.recipe) write_stdout(speed(seconds, done_before.value_or(0), work, summary));
   write_stdout(
       fmt::format("{}: {}\n", options.target, readable_bytes(std::filesystem::file_size(options.target))));

@@ -197,7 +197,7 @@ const std::array kQuantizeOptions = {
     Option{kRecipe, 0, "lines", "", "", "", "every line of it is a text of its own"},
     Option{kRecipe, 0, "calibration-windows", "N", "", "128", "most windows (or lines) of it"},
     Option{kRecipe, 0, "calibration-window", "N", "", "1024 or the context", "tokens of one window"},
-    Option{kRecipe, 0, "no-rotate", "", "", "", "qoq without rotating the residual stream and the values"},
+    Option{kRecipe, 0, "no-rotate", "", "", "", "without rotating the residual stream and the values"},
     Option{kRecipe, 0, "no-reorder", "", "", "", "qoq without sorting input channels into groups"},
     Option{kRecipe, 0, "no-smooth-attention", "", "", "", "qoq without moving key outliers to the queries"},
     Option{kRecipe, 0, "no-smooth-outputs", "", "", "", "qoq without smoothing the inputs of o and down"},

@@ -353,8 +353,7 @@ const char* op_name(const OpKind& kind) {
 bool can_work_in_place(const OpKind& kind) {
   return std::visit(Overloaded{[](const Rope&) { return true; }, [](const HeadNorm&) { return true; },
                                [](const AddPosition&) { return true; }, [](const SoftCap&) { return true; },
-                               [](const RotatedGain&) { return true; },
-                               [](const auto&) { return false; }},
+                               [](const RotatedGain&) { return true; }, [](const auto&) { return false; }},
                     kind);
 }
 

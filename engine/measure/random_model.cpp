@@ -32,24 +32,34 @@ struct Shape {
   double rope_theta;
   double rope_factor;  // of llama3 scaling over 8192 tokens; 0: none
   bool tied_head;
+  double alibi = 0;
 };
 
 // From the configurations published with these models.
 constexpr std::array kShapes = {
+    Shape{"gpt2", "gpt2", 50257, 768, 12, 12, 12, 64, 3072, 1024, 1e4, 0, true},
+    Shape{"opt-125m", "opt", 50272, 768, 12, 12, 12, 64, 3072, 2048, 1e4, 0, true},
     Shape{"smollm2-135m", "llama", 49152, 576, 30, 9, 3, 64, 1536, 8192, 1e5, 0, true},
     Shape{"smollm2-360m", "llama", 49152, 960, 32, 15, 5, 64, 2560, 8192, 1e5, 0, true},
     Shape{"qwen2.5-0.5b", "qwen2", 151936, 896, 24, 14, 2, 64, 4864, 32768, 1e6, 0, true},
     Shape{"tinyllama-1.1b", "llama", 32000, 2048, 22, 32, 4, 64, 5632, 2048, 1e4, 0, false},
     Shape{"llama-3.2-1b", "llama", 128256, 2048, 16, 32, 8, 64, 8192, 131072, 5e5, 32, true},
+    Shape{"opt-1.3b", "opt", 50272, 2048, 24, 32, 32, 64, 8192, 2048, 1e4, 0, true},
     Shape{"qwen2.5-1.5b", "qwen2", 151936, 1536, 28, 12, 2, 128, 8960, 32768, 1e6, 0, true},
+    Shape{"gpt2-xl", "gpt2", 50257, 1600, 48, 25, 25, 64, 6400, 1024, 1e4, 0, true},
     Shape{"smollm2-1.7b", "llama", 49152, 2048, 24, 32, 32, 64, 8192, 8192, 1.3e5, 0, true},
     Shape{"qwen2.5-3b", "qwen2", 151936, 2048, 36, 16, 2, 128, 11008, 32768, 1e6, 0, true},
     Shape{"llama-3.2-3b", "llama", 128256, 3072, 28, 24, 8, 128, 8192, 131072, 5e5, 32, true},
+    Shape{"opt-6.7b", "opt", 50272, 4096, 32, 32, 32, 128, 16384, 2048, 1e4, 0, true},
     Shape{"llama-2-7b", "llama", 32000, 4096, 32, 32, 32, 128, 11008, 4096, 1e4, 0, false},
+    Shape{"baichuan2-7b", "baichuan", 125696, 4096, 32, 32, 32, 128, 11008, 4096, 1e4, 0, false},
     Shape{"qwen2.5-7b", "qwen2", 152064, 3584, 28, 28, 4, 128, 18944, 32768, 1e6, 0, false},
+    Shape{"qwen-7b", "qwen", 151936, 4096, 32, 32, 32, 128, 11008, 8192, 1e4, 0, false},
     Shape{"llama-3-8b", "llama", 128256, 4096, 32, 32, 8, 128, 14336, 8192, 5e5, 0, false},
     Shape{"llama-3.1-8b", "llama", 128256, 4096, 32, 32, 8, 128, 14336, 131072, 5e5, 8, false},
     Shape{"llama-2-13b", "llama", 32000, 5120, 40, 40, 40, 128, 13824, 4096, 1e4, 0, false},
+    Shape{"baichuan2-13b", "baichuan", 125696, 5120, 40, 40, 40, 128, 13696, 4096, 1e4, 0, false, 8},
+    Shape{"qwen-14b", "qwen", 152064, 5120, 40, 40, 40, 128, 13696, 2048, 1e4, 0, false},
     Shape{"qwen2.5-14b", "qwen2", 152064, 5120, 48, 40, 8, 128, 13824, 32768, 1e6, 0, false},
     Shape{"llama-3.1-70b", "llama", 128256, 8192, 80, 64, 8, 128, 28672, 131072, 5e5, 8, false},
 };
@@ -314,6 +324,8 @@ Hyperparameters random_model_shape(const std::string& name) {
   if (found->rope_factor > 0) h.rope_scaling = {RopeScalingKind::llama3, found->rope_factor, 1.0, 4.0, 8192};
   h.tied_head = found->tied_head;
   h.qkv_bias = find_family(h.family, name).qkv_bias == BiasRule::always;
+  h.output_bias = find_family(h.family, name).output_bias == BiasRule::always;
+  h.alibi = found->alibi;
   return h;
 }
 

@@ -129,7 +129,7 @@ WRONG_ELSEWHERE = [
     (["--bench", "--tests", "quick"], "--tests: expected ppN"),
     (["--bench", "--repetitions", "0"], "--repetitions: expected a whole number from 1 to 1000"),
     (["--bench", "--output", "xml"], "--output: expected table, json, csv or md, found 'xml'"),
-    (["--bench", "--shape", "llama-9"], "--shape: expected one of smollm2-135m, "),
+    (["--bench", "--shape", "llama-9"], "--shape: expected one of gpt2, "),
     (["--bench", "--shape", "llama-3-8b", "-m", "x"], "-m and --shape: expected one of them"),
     (["--bench", "--scheme", "w8a8"], "--scheme: needs --shape"),
     *((["--bench", *words], f"{words[0]}: has no meaning with --bench") for words in (

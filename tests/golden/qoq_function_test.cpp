@@ -128,6 +128,15 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
   for (size_t i = 0; i < ids.size(); ++i)
     std::copy_n(embedding.row(ids[i]).begin(), embedding.columns, stream.row(i).begin());
   for (float& value : stream.values) value *= std::get<Embed>(decoder.graph.ops.front().kind).multiplier;
+  const auto projected = [&](const char* name) {
+    if (file.find(name) != nullptr)
+      stream = quantize::project(products, DenseProduct::Precision::f32, stream, matrix(name), {});
+  };
+  projected("embedding_projection");
+  if (file.find("position_embedding") != nullptr) {
+    const quantize::FloatMatrix positions = matrix("position_embedding");
+    for (size_t i = 0; i < stream.values.size(); ++i) stream.values[i] += positions.values[i];
+  }
   const std::vector<size_t> windows = {ids.size()};
   for (const quantize::LayerGraph& layer : decoder.layers) {
     quantize::FloatLayer weights(layer);
@@ -141,7 +150,14 @@ Rows float_logits(const std::string& path, const Ids& ids, DenseProducts& produc
     quantize::run_layer(products, DenseProduct::Precision::f32, weights, windows, stream);
   }
   const float epsilon = static_cast<float>(model.hyperparameters().norm_epsilon);
-  stream = quantize::normalized(products, stream, vector("output_norm"), {}, epsilon);
+  if (model.hyperparameters().norms_follow) {
+    // The last norm is what the last layer ends in, behind its sum.
+    const std::string last = "layers." + std::to_string(model.hyperparameters().layers - 1) + ".ffn_norm";
+    stream = quantize::normalized(products, stream, vector(last), vector(last + "_bias"), epsilon);
+  } else
+    stream =
+        quantize::normalized(products, stream, vector("output_norm"), vector("output_norm_bias"), epsilon);
+  projected("head_projection");
   if (model.hyperparameters().rotated_table) {
     const Rotation rotation(stream.columns);
     const std::vector<float> gain = vector("output_gain");

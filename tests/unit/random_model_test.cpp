@@ -29,15 +29,16 @@ Hyperparameters odd_shape(const std::string& family) {
   h.head_dim = 24;
   h.ffn = 172;
   h.context = 64;
-  h.tied_head = family == "qwen2";
-  h.qkv_bias = family == "qwen2";
+  h.tied_head = family != "llama";
+  h.qkv_bias = family != "llama";
+  h.output_bias = family == "gpt2";
   return h;
 }
 
 }  // namespace
 
 TEST_CASE("random models are valid files in every scheme and run") {
-  for (const char* family : {"llama", "qwen2"}) {
+  for (const char* family : {"llama", "qwen2", "gpt2"}) {
     for (const Scheme scheme :
          {Scheme::f32, Scheme::f16, Scheme::bf16, Scheme::w8a8, Scheme::w4a8, Scheme::w4a8_g128}) {
       CAPTURE(family);
@@ -77,13 +78,32 @@ TEST_CASE("a seed makes the same bytes on any number of threads, another seed ot
 }
 
 TEST_CASE("known shapes have the published numbers of weights") {
-  const std::map<std::string, uint64_t> published = {
-      {"smollm2-135m", 134515008},    {"smollm2-360m", 361821120},  {"qwen2.5-0.5b", 494032768},
-      {"tinyllama-1.1b", 1100048384}, {"llama-3.2-1b", 1235814400}, {"qwen2.5-1.5b", 1543714304},
-      {"smollm2-1.7b", 1711376384},   {"qwen2.5-3b", 3085938688},   {"llama-3.2-3b", 3212749824},
-      {"llama-2-7b", 6738415616},     {"qwen2.5-7b", 7615616512},   {"llama-3-8b", 8030261248},
-      {"llama-3.1-8b", 8030261248},   {"llama-2-13b", 13015864320}, {"qwen2.5-14b", 14770033664},
-      {"llama-3.1-70b", 70553706496}};
+  const std::map<std::string, uint64_t> published = {{"smollm2-135m", 134515008},
+                                                     {"smollm2-360m", 361821120},
+                                                     {"qwen2.5-0.5b", 494032768},
+                                                     {"tinyllama-1.1b", 1100048384},
+                                                     {"llama-3.2-1b", 1235814400},
+                                                     {"qwen2.5-1.5b", 1543714304},
+                                                     {"smollm2-1.7b", 1711376384},
+                                                     {"qwen2.5-3b", 3085938688},
+                                                     {"llama-3.2-3b", 3212749824},
+                                                     {"llama-2-7b", 6738415616},
+                                                     {"qwen2.5-7b", 7615616512},
+                                                     {"llama-3-8b", 8030261248},
+                                                     {"llama-3.1-8b", 8030261248},
+                                                     {"llama-2-13b", 13015864320},
+                                                     {"qwen2.5-14b", 14770033664},
+                                                     {"llama-3.1-70b", 70553706496},
+                                                     {"gpt2", 124439808},
+                                                     {"gpt2-xl", 1557611200},
+                                                     {"baichuan2-7b", 7505973248},
+                                                     {"baichuan2-13b", 13896668160},
+                                                     {"qwen-7b", 7721324544},
+                                                     {"qwen-14b", 14167290880},
+                                                     // Less two rows of positions that no token has.
+                                                     {"opt-125m", 125239296 - 2 * 768},
+                                                     {"opt-1.3b", 1315758080 - 2 * 2048},
+                                                     {"opt-6.7b", 6658473984 - 2 * 4096}};
   CHECK(random_model_shapes().size() == published.size());
   uint64_t before = 0;
   for (const std::string& name : random_model_shapes()) {

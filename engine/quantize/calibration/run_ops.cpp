@@ -69,7 +69,8 @@ void OpRun::run_op(size_t index, const OpObserver& observer) {
           [&](const Gate& gate) { set(op.outputs[0], gated(products_, gate, values_.at(op.inputs[0]))); },
           [&](const SoftCap& kind) { never(kind); }, [&](const Gather& kind) { never(kind); },
           [&](const Embed& kind) { never(kind); }, [&](const AddPosition& kind) { never(kind); },
-          [&](const Input& kind) { never(kind); }, [&](const Quantize& kind) { never(kind); }, [&](const RotatedGain& kind) { never(kind); }},
+          [&](const Input& kind) { never(kind); }, [&](const Quantize& kind) { never(kind); },
+          [&](const RotatedGain& kind) { never(kind); }},
       op.kind);
 }
 

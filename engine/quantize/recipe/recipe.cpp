@@ -26,4 +26,10 @@ Recipe Recipe::rounding() {
   return recipe;
 }
 
+Recipe Recipe::without_text(Scheme scheme) {
+  Recipe recipe = rounding();
+  recipe.rotate = scheme_facts(scheme).bits == 8 && activation_type(scheme) == ActivationType::int8;
+  return recipe;
+}
+
 }  // namespace tessera::quantize

@@ -30,6 +30,10 @@ struct Recipe {
   static Recipe for_scheme(Scheme scheme);
   // No step at all but the search for scales.
   static Recipe rounding();
+  // What pays without a text: rounding, and rotation where weights of 8 bits leave most of the error to
+  // activations of 8 bits. Coarser weights lose more by rotation than activations gain: norms that damp
+  // channels of large activations damp the errors of weights there, too, until rotation spreads both.
+  static Recipe without_text(Scheme scheme);
 
   // Steps that look at activations.
   bool needs_text() const {
