@@ -23,8 +23,9 @@ KvStore::KvStore(const KvGeometry& geometry, size_t pages) : KvStorage(geometry,
     first_page_.push_back(all_pages);
     all_pages += geometry.layer_pages(layer, pages);
   }
-  parameters_.resize(all_pages * page_rows(geometry));
-  values_.resize(parameters_.size() * geometry.head_dim, 0.0);
+  const size_t rows = all_pages * page_rows(geometry);
+  values_.resize(rows * geometry.head_dim, 0.0);  // first: more than a vector can have is refused here
+  parameters_.resize(rows);
 }
 
 }  // namespace tessera::reference
